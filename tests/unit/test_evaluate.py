@@ -1,0 +1,308 @@
+"""Scores against derivations by hand and against the formula of multi-bleu.perl; signatures; refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer_mt.errors import InputError
+from transformer_mt.evaluate import MULTI_BLEU_LABEL, EvalReport, Interval, MetricScore, evaluate, sentence_scores
+
+HYP = ["The cat sat on the mat.", "A dog runs across a green field.", "Two men are talking.", "It is raining."]
+REF = ["The cat sat on a red mat.", "A dog is running across a field.", "Two men talk.", "It rains again."]
+REF_2 = ["A cat sat on the mat.", "The dog runs over a green field.", "Two men are speaking.", "It is raining hard."]
+VERSION = f"version:{sacrebleu.__version__}"
+
+words = st.sampled_from(["a", "b", "B", "c", "Ü", "ü", ".", "."])
+sentences = st.lists(words, max_size=9).map(" ".join)
+corpora = st.lists(st.tuples(sentences, sentences, sentences), min_size=1, max_size=6)
+
+
+def only_score(report: EvalReport) -> MetricScore:
+    (score,) = report.scores
+    return score
+
+
+def ngrams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+
+def multi_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """The arithmetic of Moses' multi-bleu.perl -lc, written anew from its definition."""
+    correct, total = [0] * 4, [0] * 4
+    hyp_len = ref_len = 0
+    for hypothesis, *refs in zip(hypotheses, *references, strict=True):
+        hyp_tokens = hypothesis.lower().split()
+        refs_tokens = [ref.lower().split() for ref in refs]
+        hyp_len += len(hyp_tokens)
+        ref_len += min((abs(len(ref) - len(hyp_tokens)), len(ref)) for ref in refs_tokens)[1]
+        for n in range(1, 5):
+            allowed: Counter[tuple[str, ...]] = Counter()
+            for ref in refs_tokens:
+                allowed |= ngrams(ref, n)
+            correct[n - 1] += (ngrams(hyp_tokens, n) & allowed).total()
+            total[n - 1] += ngrams(hyp_tokens, n).total()
+    if 0 in correct:
+        return 0.0
+    brevity_penalty = 1.0 if hyp_len >= ref_len else math.exp(1 - ref_len / hyp_len)
+    precisions = [c / t for c, t in zip(correct, total, strict=True)]
+    return 100 * brevity_penalty * math.exp(sum(map(math.log, precisions)) / 4)
+
+
+def test_identical_text_is_perfect() -> None:
+    report = evaluate(REF, [REF], ("bleu", "chrf", "ter", "multi_bleu"))
+    assert {score.name: score.score for score in report.scores} == pytest.approx(
+        {"bleu": 100, "chrf": 100, "ter": 0, "multi_bleu": 100}
+    )
+    assert report.num_sentences == 4
+
+
+@pytest.mark.parametrize("metric", ["bleu", "multi_bleu"])
+def test_bleu_by_hand(metric: str) -> None:
+    # Matches: the (clipped to 1), cat, sat, on, mat of 6; "the cat", "cat sat", "sat on" of 5;
+    # "the cat sat", "cat sat on" of 4; "the cat sat on" of 3. Lengths 6 and 7.
+    expected = 100 * math.exp(1 - 7 / 6) * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4)
+    score = only_score(evaluate(["the cat sat on the mat"], [["the cat sat on a red mat"]], [metric]))
+    assert score.score == pytest.approx(expected)
+    assert score.details == "83.3/60.0/50.0/33.3 (BP = 0.846 ratio = 0.857 hyp_len = 6 ref_len = 7)"
+
+
+def test_chrf_by_hand() -> None:
+    # Single characters: 2 of 2, of 3 in the reference; pairs: 1 of 1, of 2; the hypothesis has no longer ones.
+    precision, recall = 1, (2 / 3 + 1 / 2) / 2
+    expected = 100 * 5 * precision * recall / (4 * precision + recall)
+    assert evaluate(["ab"], [["abc"]], ["chrf"]).score("chrf") == pytest.approx(expected)
+
+
+def test_ter_by_hand() -> None:
+    # Delete b, insert e and f: 3 edits for 5 words. Shift "c d" behind "a b": 1 edit for 4 words.
+    report = evaluate(["a b c d", "c d a b"], [["a c d e f", "a b c d"]], ["ter"])
+    assert report.score("ter") == pytest.approx(100 * (3 + 1) / (5 + 4))
+
+
+@settings(max_examples=200, deadline=None)
+@given(corpora)
+def test_multi_bleu_is_the_formula_of_the_script(corpus: list[tuple[str, str, str]]) -> None:
+    hyp, *refs = map(list, zip(*corpus, strict=True))
+    assert evaluate(hyp, refs, ["multi_bleu"]).score("multi_bleu") == pytest.approx(multi_bleu(hyp, refs))
+    assert evaluate(hyp, refs[:1], ["multi_bleu"]).score("multi_bleu") == pytest.approx(multi_bleu(hyp, refs[:1]))
+
+
+def test_multi_bleu_takes_the_tokens_as_given_and_bleu_does_not() -> None:
+    attached, spaced = ["a b c d e."], ["a b c d e ."]
+    assert evaluate(attached, [spaced], ["bleu"]).score("bleu") == pytest.approx(100)
+    assert evaluate(attached, [spaced], ["multi_bleu"]).score("multi_bleu") < 100
+
+
+def test_numbers_are_those_of_sacrebleu() -> None:
+    report = evaluate(HYP, [REF, REF_2])
+    assert report.score("bleu") == sacrebleu.corpus_bleu(HYP, [REF, REF_2]).score
+    assert report.score("chrf") == sacrebleu.corpus_chrf(HYP, [REF, REF_2]).score
+    assert report.score("ter") == sacrebleu.corpus_ter(HYP, [REF, REF_2]).score
+
+
+def test_a_second_reference_counts() -> None:
+    one, two = evaluate(HYP, [REF]), evaluate(HYP, [REF, REF_2])
+    assert two.score("bleu") > one.score("bleu")
+    assert two.score("ter") < one.score("ter")
+    assert all(score.signature.startswith("nrefs:2|") for score in two.scores)
+
+
+def test_signatures_say_how() -> None:
+    signatures = {
+        score.name: score.signature for score in evaluate(HYP, [REF], ("bleu", "chrf", "ter", "multi_bleu")).scores
+    }
+    assert signatures == {
+        "bleu": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|{VERSION}",
+        "chrf": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|{VERSION}",
+        "ter": f"nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|{VERSION}",
+        "multi_bleu": f"nrefs:1|case:lc|eff:no|tok:none|smooth:none|{VERSION}",
+    }
+
+
+def test_case_and_tokenizer_are_choices_that_the_signature_shows() -> None:
+    upper = [line.upper() for line in REF]
+    assert evaluate(upper, [REF], ("bleu", "chrf"), lowercase=True).score("bleu") == pytest.approx(100)
+    assert evaluate(upper, [REF], ("bleu", "chrf"), lowercase=True).score("chrf") == pytest.approx(100)
+    assert evaluate(upper, [REF], ["bleu"]).score("bleu") < 50
+    score = only_score(evaluate(HYP, [REF], ["bleu"], tokenize="char", lowercase=True))
+    assert score.signature == f"nrefs:1|case:lc|eff:no|tok:char|smooth:exp|{VERSION}"
+
+
+def test_confidence_interval_contains_the_score() -> None:
+    report = evaluate(HYP * 10, [REF * 10], ("bleu", "chrf", "ter", "multi_bleu"), confidence=True, num_bootstrap=200)
+    for score in report.scores:
+        assert score.interval is not None
+        assert abs(score.score - score.interval.mean) < score.interval.half_width
+        assert "|bs:200|seed:12345|" in score.signature
+        assert f" (95%: {score.interval.mean:.2f} ± {score.interval.half_width:.2f})" in score.format()
+
+
+def test_interval_of_equal_sentences_is_a_point() -> None:
+    score = only_score(evaluate(["a b c d"] * 9, [["a c d e f"] * 9], ["ter"], confidence=True, num_bootstrap=50))
+    assert score.interval == pytest.approx((60, 0))
+
+
+def test_seed_decides_the_resamples_and_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interval(seed: int) -> Interval | None:
+        return only_score(evaluate(HYP, [REF], ["chrf"], confidence=True, num_bootstrap=20, seed=seed)).interval
+
+    monkeypatch.delenv("SACREBLEU_SEED", raising=False)
+    first = interval(1)
+    assert "SACREBLEU_SEED" not in os.environ
+    monkeypatch.setenv("SACREBLEU_SEED", "77")
+    assert interval(1) == first
+    assert interval(2) != first
+    assert os.environ["SACREBLEU_SEED"] == "77"
+
+
+def test_no_interval_unless_asked() -> None:
+    assert all(score.interval is None and "bs:" not in score.signature for score in evaluate(HYP, [REF]).scores)
+
+
+def test_every_printed_number_has_its_signature() -> None:
+    report = evaluate(HYP, [REF], ("bleu", "chrf", "ter"))
+    for line, score in zip(report.format().splitlines(), report.scores, strict=True):
+        assert line.startswith(f"{score.label}|{score.signature} = {score.score:.2f}")
+    assert [score.label for score in report.scores] == ["BLEU", "chrF2", "TER"]
+
+
+def test_multi_bleu_is_labelled_as_not_comparable() -> None:
+    score = only_score(evaluate(["a b ."], [["a b ."]], ["multi_bleu"]))
+    assert score.label == MULTI_BLEU_LABEL
+    assert "not comparable with sacreBLEU" in score.format()
+
+
+@pytest.mark.parametrize(
+    ("metric", "hypothesis", "words"),
+    [
+        ("bleu", "A dog .", "look tokenised"),
+        ("bleu", "A dog.", None),
+        ("multi_bleu", "A dog .", None),
+        ("multi_bleu", "A dog.", "do not look tokenised"),
+        ("multi_bleu", "A dog", None),
+        ("chrf", "A dog .", None),
+    ],
+)
+def test_note_on_text_that_is_not_what_the_metric_needs(metric: str, hypothesis: str, words: str | None) -> None:
+    score = only_score(evaluate([hypothesis] * 3, [["A dog."] * 3], [metric]))
+    if words is None:
+        assert score.note is None
+    else:
+        assert score.note is not None
+        assert words in score.note
+        assert score.format().endswith(f"\n  note: {score.note}")
+
+
+def test_report_survives_json() -> None:
+    report = evaluate(HYP, [REF], ("bleu", "ter"), confidence=True, num_bootstrap=20)
+    found = json.loads(json.dumps(report.as_dict()))
+    bleu = report.scores[0]
+    assert bleu.interval is not None
+    assert list(found["metrics"]) == ["bleu", "ter"]
+    assert found["num_sentences"] == 4
+    assert found["metrics"]["bleu"] == {
+        "label": "BLEU",
+        "score": bleu.score,
+        "signature": bleu.signature,
+        "interval": {"mean": bleu.interval.mean, "half_width": bleu.interval.half_width},
+        "details": bleu.details,
+        "note": None,
+    }
+
+
+def test_sentence_scores_are_those_of_sacrebleu() -> None:
+    scores = sentence_scores(HYP, [REF, REF_2])
+    for found, hypothesis, refs in zip(scores, HYP, zip(REF, REF_2, strict=True), strict=True):
+        assert found == {
+            "bleu": sacrebleu.sentence_bleu(hypothesis, refs).score,
+            "chrf": sacrebleu.sentence_chrf(hypothesis, refs).score,
+            "ter": sacrebleu.sentence_ter(hypothesis, refs).score,
+        }
+
+
+def test_short_sentence_can_be_perfect() -> None:
+    # Two words have no 3-grams: only the orders that exist count.
+    assert sentence_scores(["Hello World"], [["hello world"]], ["bleu", "multi_bleu"], lowercase=True) == [
+        pytest.approx({"bleu": 100, "multi_bleu": 100})
+    ]
+
+
+def test_blank_lines_are_scored_as_they_are() -> None:
+    report = evaluate(["", "a b c d"], [["a b c d", "a b c d"]], ("bleu", "ter"))
+    assert report.score("bleu") == pytest.approx(100 * math.exp(1 - 8 / 4))
+    assert report.score("ter") == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "names", "message"),
+    [
+        (
+            ["a"] * 999,
+            [["a"] * 1000],
+            None,
+            "999 lines in hypotheses, 1000 in references[0]: line 1000 of references[0] is the first without",
+        ),
+        (
+            ["a"] * 3,
+            [["a"] * 3, ["a"]],
+            ("hyp.txt", "ref.0", "ref.1"),
+            "3 lines in hyp.txt, 1 in ref.1: line 2 of hyp.txt is the first without a partner",
+        ),
+        ([], [["a"]], ("hyp.txt", "ref.txt"), "0 lines in hyp.txt, 1 in ref.txt: line 1 of ref.txt is the first"),
+        ([], [[]], ("hyp.txt", "ref.txt"), "hyp.txt: no lines to score"),
+        (["a"], [], ("hyp.txt",), "hyp.txt: no references"),
+    ],
+)
+def test_streams_that_do_not_fit_are_refused(
+    hypotheses: list[str], references: list[list[str]], names: Sequence[str] | None, message: str
+) -> None:
+    for score in (evaluate, sentence_scores):
+        with pytest.raises(InputError) as refusal:
+            score(hypotheses, references, names=names)
+        assert str(refusal.value).startswith(message)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tokenize", "message"),
+    [
+        (["blue"], None, "unknown metric 'blue', nearest is 'bleu'; choose from bleu, chrf, ter, multi_bleu"),
+        (["bleu", "CHRF"], None, "unknown metric 'CHRF', nearest is 'chrf'"),
+        ([""], None, "unknown metric ''"),
+        ([], None, "no metric asked for"),
+        (["bleu"], "13", "unknown tokenizer '13', nearest is '13a'; choose from none, zh, 13a"),
+    ],
+)
+def test_unknown_choices_are_refused_with_the_nearest(metrics: list[str], tokenize: str | None, message: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        evaluate(HYP, [REF], metrics, tokenize=tokenize)
+    assert str(refusal.value).startswith(message)
+
+
+def test_tokenizer_without_its_package_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(InputError) as refusal:
+        evaluate(HYP, [REF], ["bleu"], tokenize="ja-mecab")
+    assert str(refusal.value).startswith("tokenizer 'ja-mecab' cannot be used: ")
+    assert str(refusal.value).endswith("pip install sacrebleu[ja]")
+
+
+def test_one_resample_is_no_interval() -> None:
+    with pytest.raises(InputError, match="num_bootstrap is 1"):
+        evaluate(HYP, [REF], confidence=True, num_bootstrap=1)
+
+
+def test_importing_the_module_does_not_import_sacrebleu() -> None:
+    code = "import sys, transformer_mt.evaluate; sys.exit('sacrebleu' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

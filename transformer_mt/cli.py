@@ -1,0 +1,228 @@
+"""The command line. Thin: it reads options, calls one function, and turns an expected failure into one line.
+
+Nothing heavy is imported before a command needs it, so that ``tmt --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformer_mt import __version__
+from transformer_mt.errors import InputError, TmtError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train your own machine translation engine: two text files in, a translator out.",
+)
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Train a SentencePiece tokenizer, and encode or decode with one.")
+app.add_typer(tokenizer_app, name="tokenizer")
+
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]
+
+
+def main() -> None:
+    """Entry point of ``tmt``: exit status 0 done, 1 failed while running, 2 wrong usage, configuration or input."""
+    try:
+        app()
+    except TmtError as error:
+        print(f"tmt: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        print("tmt: interrupted", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        # The reader has gone (`tmt translate … | head`). Keep Python's shutdown from failing on the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"transformer_mt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(
+    input: Annotated[list[str], typer.Option("--input", help="Text file; give it again for more (.gz is read too).")],
+    output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
+    vocab_size: Annotated[int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")] = 10000,
+    type: Annotated[str, typer.Option("--type", help="bpe or unigram.")] = "bpe",
+    set: SetOption = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Train a tokenizer on text files."""
+    from transformer_mt.config import tokenizer_config
+    from transformer_mt.textio import check_writable, read_lines, replaced_file
+    from transformer_mt.tokenizer import train_tokenizer
+
+    config = tokenizer_config({"vocab_size": vocab_size, "type": type}, set)
+    check_writable(output)
+    trained, report = train_tokenizer((line for path in input for line in read_lines(path)), config)
+    with replaced_file(output) as file:
+        file.write(trained.model)
+    _warn(report)
+
+
+@tokenizer_app.command("encode")
+def tokenizer_encode(
+    model: Annotated[Path, typer.Option("--model", help="A SentencePiece model file.")],
+) -> None:
+    """Split each line of stdin into pieces."""
+    from transformer_mt.textio import read_lines, write_lines
+    from transformer_mt.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    write_lines("-", (" ".join(tokenizer.encode_pieces(line)) for line in read_lines("-")))
+
+
+@tokenizer_app.command("decode")
+def tokenizer_decode(
+    model: Annotated[Path, typer.Option("--model", help="A SentencePiece model file.")],
+) -> None:
+    """Join the pieces of each line of stdin into text."""
+    from transformer_mt.textio import read_lines, write_lines
+    from transformer_mt.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    write_lines("-", (tokenizer.decode_pieces(line.split(" ")) if line else "" for line in read_lines("-")))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Run directory.  [default: runs/NAME_OF_CONFIG]", show_default=False)
+    ] = None,
+    set: SetOption = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and try its largest batch only.")] = False,
+) -> None:
+    """Train a model: tokenizer, corpus, training, validation, checkpoints."""
+    from transformer_mt.config import load_config
+
+    loaded = load_config(config, set)
+    from transformer_mt.trainer import train as run_training
+
+    run_training(loaded, output or Path("runs") / config.stem, resume=resume, dry_run=dry_run)
+
+
+@app.command()
+def translate(
+    model: ModelArgument,
+    input: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
+    output: Annotated[str, typer.Option("--output", help="File for the translations; - is stdout.")] = "-",
+    beam_size: Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept at each step; 1 is greedy.")] = None,
+    length_penalty: Annotated[float | None, typer.Option("--length-penalty", help="Exponent of the penalty.")] = None,
+    n_best: Annotated[int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")] = None,
+    set: SetOption = [],  # noqa: B006
+) -> None:
+    """Translate text, line by line, with beam search."""
+    from tqdm import tqdm
+
+    from transformer_mt.textio import check_writable, read_lines, write_lines
+
+    check_writable(output)
+    from transformer_mt.translator import Translation, Translator
+
+    options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
+    overrides = [f"search.{key}={value}" for key, value in options.items() if value is not None]
+    translator = Translator.load(model, [*overrides, *set], _warn)
+
+    def lines(number: int, translation: Translation) -> list[str]:
+        if n_best is None:
+            return [translation.text]
+        return [f"{number} ||| {text} ||| {score:.4f}" for text, score in translation.alternatives]
+
+    bar = tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True)
+    with bar:
+        translations = enumerate(translator.stream(read_lines(input)))
+        write_lines(output, (line for number, found in translations if bar.update() or True for line in lines(number, found)))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Translate --src first, then score.")] = None,
+    hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
+    ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")] = [],  # noqa: B006
+    src: Annotated[str | None, typer.Option("--src", help="Source text, with MODEL.")] = None,
+    metrics: Annotated[str, typer.Option("--metrics", help="Of bleu, chrf, ter, multi_bleu; separated by commas.")] = "bleu,chrf,ter",
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")] = False,
+    sentence: Annotated[bool, typer.Option("--sentence", help="Scores of each sentence instead, one JSON object a line.")] = False,
+    tokenize: Annotated[str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation for BLEU.  [default: 13a]", show_default=False)] = None,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
+    set: SetOption = [],  # noqa: B006
+) -> None:
+    """Score translations with sacreBLEU; every number comes with its signature."""
+    from transformer_mt import evaluate as scoring
+    from transformer_mt.textio import read_lines
+
+    if not ref or (hyp is None) == (model is None) or (model is None) != (src is None):
+        raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    names = [hyp or f"{model} on {src}", *ref]
+    references = [list(read_lines(path)) for path in ref]
+    if hyp is not None:
+        hypotheses = list(read_lines(hyp))
+    else:
+        from transformer_mt.translator import Translator
+
+        assert model is not None and src is not None
+        sources = list(read_lines(src))
+        scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
+        hypotheses = [translation.text for translation in Translator.load(model, set, _warn).stream(sources)]
+    chosen = metrics.split(",")
+    if sentence:
+        for scores in scoring.sentence_scores(
+            hypotheses, references, chosen, tokenize=tokenize, lowercase=lowercase, names=names
+        ):
+            print(json.dumps(scores))
+        return
+    report = scoring.evaluate(
+        hypotheses, references, chosen, tokenize=tokenize, lowercase=lowercase, confidence=confidence, names=names
+    )
+    print(json.dumps(report.as_dict(), ensure_ascii=False) if json_output else report.format())
+
+
+@app.command()
+def average(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN_DIR|CHECKPOINT…", help="A run, or checkpoints one by one.")],
+    output: Annotated[Path, typer.Option("--output", help="Directory of the averaged model.")],
+    last: Annotated[int, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.")] = 5,
+) -> None:
+    """Average the weights of checkpoints into one model."""
+    from transformer_mt import checkpoint
+
+    if output.exists() and not (output / "manifest.json").exists():
+        raise InputError(f"{output}: exists and is not a model; choose another --output")
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: cannot be written (no directory {output.parent}); make it first")
+    chosen = [found for path in paths for found in (checkpoint.last_checkpoints(path, last) if checkpoint.is_run(path) else [path])]
+    checkpoint.average(chosen, output)
+    _warn(f"averaged {', '.join(path.name for path in chosen)} into {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,414 @@
+"""The configuration: typed, frozen sections, read strictly from one YAML 1.2 file.
+
+A key that is not known is refused with its nearest neighbour, and all problems of a file are reported at once.
+Each part of the program receives its own section (or a few numbers), never the whole `Config`. Every key is
+explained in ``configs/reference.yaml``; a test keeps that file and these sections equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from transformer_mt.errors import InputError
+from transformer_mt.textio import read_lines
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+# YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.
+_AsTuple = Field(strict=False)
+
+MIN_UPDATE_TOKENS = 8  # an update below this holds no sentence worth the name
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no silent conversions, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class SourceConfig(Section):
+    """One corpus: two line-aligned files, a Hugging Face dataset, or the built-in grammar."""
+
+    src: str | None = None
+    tgt: str | None = None
+    hub: str | None = None  # a dataset's name on the hub, or a local dataset directory
+    split: str | None = None
+    subset: str | None = None  # the hub's "configuration" of a dataset
+    src_column: str | None = None  # default: the language code, in the column "translation" or as a column
+    tgt_column: str | None = None
+    builtin: Literal["grammar"] | None = None
+    num_pairs: PositiveInt | None = None
+    seed: Count = 1
+
+    @model_validator(mode="after")
+    def _exactly_one_kind(self) -> Self:
+        kinds = [self.src is not None or self.tgt is not None, self.hub is not None, self.builtin is not None]
+        if sum(kinds) != 1:
+            raise ValueError("give exactly one of: src and tgt (two files), hub (a dataset), builtin: grammar")
+        if kinds[0] and (self.src is None or self.tgt is None):
+            raise ValueError("src and tgt go together: two files, line i of one belonging to line i of the other")
+        if self.hub is not None and self.split is None:
+            raise ValueError("a hub dataset needs its split, for example split: train")
+        if self.builtin and (self.split not in ("train", "valid", "test") or self.num_pairs is None):
+            raise ValueError("builtin: grammar needs split (train, valid or test) and num_pairs")
+        return self
+
+    def __str__(self) -> str:
+        if self.src is not None:
+            return f"{self.src} + {self.tgt}"
+        if self.hub is not None:
+            return f"{self.hub}[{self.split}]"
+        return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
+
+
+class CleanConfig(Section):
+    """Which sentence pairs are left out of training, counted by reason. A pair with an empty side always is."""
+
+    max_src_tokens: PositiveInt = 256  # without </s>
+    max_tgt_tokens: PositiveInt = 256
+    max_chars: PositiveInt | None = 3000  # "too_long_characters": the longer side has more (Unicode code points)
+    max_char_ratio: Annotated[float, Field(ge=1)] | None = None  # "length_ratio": longer side / shorter side
+    max_word_chars: PositiveInt | None = None  # "word_too_long": a word between white space, on either side
+    drop_identical: bool = False  # "identical": a copy instead of a translation
+
+
+class DataConfig(Section):
+    src_lang: str
+    tgt_lang: str
+    train: Annotated[tuple[SourceConfig, ...], _AsTuple]
+    valid: Annotated[tuple[SourceConfig, ...], _AsTuple] = ()
+    clean: CleanConfig = CleanConfig()
+    cache_dir: str = "~/.cache/transformer_mt"  # prepared corpora, keyed by their content
+
+    @model_validator(mode="after")
+    def _has_training_text(self) -> Self:
+        if not self.train:
+            raise ValueError("train needs at least one source, for example train: [{src: train.en, tgt: train.de}]")
+        return self
+
+
+class TokenizerConfig(Section):
+    model: str | None = None  # a SentencePiece model to use as it is; with tgt_model, the source side's
+    tgt_model: str | None = None
+    type: Literal["bpe", "unigram"] = "bpe"
+    vocab_size: Annotated[int, Field(ge=8)] = 10000
+    shared: bool = True
+    normalization: Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"] = "nmt_nfkc"
+    byte_fallback: bool = True
+    character_coverage: Annotated[float, Field(gt=0.9, le=1)] = 0.9999
+    max_lines: PositiveInt = 2_000_000  # lines sampled for training, over all files of one vocabulary
+    user_symbols: Annotated[tuple[str, ...], _AsTuple] = ()
+
+    @model_validator(mode="after")
+    def _models_go_together(self) -> Self:
+        if self.tgt_model is not None and self.model is None:
+            raise ValueError("tgt_model needs model (the source side's tokenizer)")
+        return self
+
+
+# The paper's Table 3 "base" and "big" (with P_drop of the English-German column), and the shape that Wu et al.
+# (2021) use for corpora of some ten thousand pairs.
+PRESETS: dict[str, dict[str, int | float]] = {
+    "tiny": dict(d_model=128, d_ff=256, num_heads=4, num_encoder_layers=4, num_decoder_layers=4, dropout=0.3),
+    "base": dict(d_model=512, d_ff=2048, num_heads=8, num_encoder_layers=6, num_decoder_layers=6, dropout=0.1),
+    "big": dict(d_model=1024, d_ff=4096, num_heads=16, num_encoder_layers=6, num_decoder_layers=6, dropout=0.3),
+}
+
+
+class ModelConfig(Section):
+    """The Transformer's shape. Without further keys: the paper's, of the preset's size."""
+
+    preset: Literal["tiny", "base", "big"] = "base"
+    d_model: PositiveInt = 512
+    d_ff: PositiveInt = 2048
+    num_heads: PositiveInt = 8
+    d_k: PositiveInt | None = None  # default: d_model / num_heads
+    d_v: PositiveInt | None = None
+    num_encoder_layers: PositiveInt = 6
+    num_decoder_layers: PositiveInt = 6
+    dropout: Probability = 0.1
+    attention_dropout: Probability = 0.0
+    activation_dropout: Probability = 0.0
+    activation: Literal["relu", "gelu", "swish"] = "relu"
+    norm: Literal["post", "pre"] = "post"
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    max_positions: PositiveInt = 1024  # rows of the learned table; sinusoids have no limit
+    tie_embeddings: Literal["all", "target", "none"] = "all"
+    attention_bias: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        filled = {**PRESETS.get(str(values.get("preset", "base")), {}), **values}
+        d_model, num_heads = filled.get("d_model"), filled.get("num_heads")
+        if isinstance(d_model, int) and isinstance(num_heads, int) and num_heads > 0 and d_model % num_heads == 0:
+            for key in ("d_k", "d_v"):
+                if filled.get(key) is None:
+                    filled[key] = d_model // num_heads
+        return filled
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.d_k is None or self.d_v is None:
+            raise ValueError(
+                f"num_heads {self.num_heads} does not divide d_model {self.d_model}; "
+                "choose a number of heads that does, or give d_k and d_v"
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even one")
+        return self
+
+
+class BatchConfig(Section):
+    max_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] = 4096  # labels of one update, over all ranks
+    max_source_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] | None = None  # default: max_tokens
+    micro_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] = 32768  # padded positions of one forward pass
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("max_source_tokens") is None:
+            return {**values, "max_source_tokens": values.get("max_tokens", 4096)}
+        return values
+
+
+class OptimConfig(Section):
+    schedule: Literal["paper", "inverse_sqrt", "cosine"] = "paper"
+    lr: Positive | None = None  # the peak; the paper's schedule has its own, from d_model and warmup_steps
+    warmup_steps: PositiveInt = 4000
+    beta1: Probability = 0.9
+    beta2: Probability = 0.98
+    eps: Positive = 1e-9
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 0.0  # 0: no clipping
+
+    @model_validator(mode="after")
+    def _peak(self) -> Self:
+        if self.schedule == "paper" and self.lr is not None:
+            raise ValueError("lr has no meaning with schedule: paper; remove it, or set schedule: inverse_sqrt")
+        if self.schedule != "paper" and self.lr is None:
+            raise ValueError(f"schedule: {self.schedule} needs lr, the peak learning rate, for example lr: 0.0007")
+        return self
+
+
+class TrainConfig(Section):
+    max_steps: PositiveInt = 100_000
+    label_smoothing: Probability = 0.1
+    eval_steps: PositiveInt = 1000
+    checkpoint_steps: PositiveInt = 1000
+    keep_checkpoints: PositiveInt = 10
+    log_steps: PositiveInt = 50
+    best_metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    patience: Count = 0  # validations without improvement before stopping; 0: never
+    seed: Count = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    deterministic: bool = True
+    init_from: str | None = None  # a model whose weights and tokenizer the run starts with
+
+
+class SearchConfig(Section):
+    """How translations are searched for (paper, section 6.1)."""
+
+    beam_size: PositiveInt = 4
+    length_penalty: float = 0.6
+    length_penalty_form: Literal["gnmt", "power"] = "gnmt"
+    stop: Literal["bound", "beam_finished"] = "bound"
+    n_best: PositiveInt = 1
+    max_extra_tokens: Count = 50
+    sampling: bool = False
+    temperature: Positive = 1.0
+    top_k: Count = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Count = 1
+    batch_tokens: PositiveInt = 4096  # padded source positions translated at once
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _enough_beams(self) -> Self:
+        if not self.sampling and self.n_best > self.beam_size:
+            raise ValueError(f"n_best {self.n_best} needs beam_size {self.n_best} at least, found {self.beam_size}")
+        return self
+
+
+class EvalConfig(Section):
+    """Scores during training: validation text is decoded greedily unless beam_size says otherwise."""
+
+    metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], _AsTuple] = ("bleu", "chrf")
+    beam_size: PositiveInt = 1
+
+
+class Config(Section):
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.model.tie_embeddings == "all" and not self.tokenizer.shared:
+            raise ValueError("model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target")
+        if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
+            raise ValueError("tokenizer.tgt_model needs tokenizer.shared: false")
+        if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:
+            raise ValueError(f"train.best_metric {self.train.best_metric} is not among eval.metrics; add it there")
+        return self
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration file, apply ``key.path=value`` overrides, expand ``${NAME:-default}``, and check all of it.
+
+    Raises:
+        InputError: one line that holds every problem found, each with its key and a remedy.
+    """
+    text = "\n".join(read_lines(path))
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not a configuration (found {_kind(tree)}, expected sections such as data:, model:)")
+    for override in overrides:
+        _apply_override(tree, override)
+    return validate(tree, str(path))
+
+
+def validate(tree: dict[str, Any], where: str) -> Config:
+    """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
+    try:
+        return Config.model_validate(_expand(tree))
+    except ValidationError as error:
+        problems = list(dict.fromkeys(_describe(e) for e in error.errors(include_url=False)))
+        count = "" if len(problems) == 1 else f"{len(problems)} problems: "
+        raise InputError(f"{where}: {count}{'; '.join(problems)}") from None
+
+
+def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchConfig:
+    """Apply ``search.key=value`` overrides to the section that came with a model."""
+    for override in (overrides := list(overrides)):
+        if not override.startswith("search."):
+            raise InputError(f"--set {override}: only search.* keys can be set for a trained model")
+    return _validate_section("search", SearchConfig, search.model_dump(), overrides)
+
+
+def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> TokenizerConfig:
+    """A tokenizer section from plain values and ``tokenizer.key=value`` overrides."""
+    return _validate_section("tokenizer", TokenizerConfig, values, overrides)
+
+
+def _validate_section(name: str, kind: type[AnySection], values: dict[str, Any], overrides: Iterable[str]) -> AnySection:
+    tree: dict[str, Any] = {name: values}
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return kind.model_validate(tree[name])
+    except ValidationError as error:
+        problems = [_describe({**e, "loc": (name, *e["loc"])}) for e in error.errors(include_url=False)]
+        raise InputError("; ".join(problems)) from None
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration: every key with the value in force (keys that are not set are left out)."""
+    out = io.StringIO()
+    yaml = YAML(typ="rt")
+    yaml.width = 120
+    yaml.dump(config.model_dump(mode="json", exclude_none=True), out)
+    return out.getvalue()
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise InputError(f"{where}{line}: not valid YAML ({error.problem}); check indentation and quotes") from None
+    except (YAMLError, ValueError) as error:
+        raise InputError(f"{where}: not valid YAML ({str(error).splitlines()[0]})") from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set {override}: expected key.path=value, for example --set train.max_steps=2000")
+    node = tree
+    for i, key in enumerate(keys[:-1]):
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise InputError(f"--set {override}: {'.'.join(keys[: i + 1])} is {_kind(child)}, not a section")
+        node = child
+    node[keys[-1]] = _parse_yaml(text, f"--set {path}")
+
+
+def _expand(value: Any) -> Any:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value in every string."""
+    if isinstance(value, dict):
+        return {key: _expand(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment_value, value)
+    return value
+
+
+def _environment_value(match: re.Match[str]) -> str:
+    name, default = match.groups()
+    value = os.environ.get(name) or default
+    if value is None:
+        raise InputError(f"${{{name}}} is used in the configuration but not set; export {name}=...")
+    return value
+
+
+def _describe(error: Any) -> str:
+    """One problem in one phrase: key, what was found, what to do."""
+    keys = error["loc"]
+    where = ".".join(str(key) for key in keys) or "configuration"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: missing; add it"
+    if error["type"] == "value_error":
+        return f"{where}: {message}"
+    found = error["input"]
+    message = message[0].lower() + message[1:]
+    return f"{where}: {message}, found {found!r}" if _kind(found) is None else f"{where}: {message}, found {_kind(found)}"
+
+
+def _known_keys(path: Sequence[str | int]) -> list[str]:
+    node: Any = Config
+    for key in path:
+        if isinstance(key, int):
+            node = SourceConfig  # the only lists of sections
+        elif not (key in ("train", "valid") and node is DataConfig):
+            node = node.model_fields[key].annotation
+    return list(node.model_fields)
+
+
+def _kind(value: Any) -> str | None:
+    """What a YAML value is, for a message; None for a scalar, which is better shown itself."""
+    if value is None:
+        return "nothing"
+    return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list | tuple) else None

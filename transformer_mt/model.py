@@ -1,0 +1,299 @@
+"""The Transformer of "Attention Is All You Need" (arXiv 1706.03762) and the variants of its Table 3.
+
+- Post-norm as in the paper, LayerNorm(x + Dropout(Sublayer(x))), or pre-norm with a final norm on each stack.
+- One matrix for both embeddings and the output projection (section 3.4), or two, or three; embeddings × sqrt(d_model).
+- Sinusoidal positions in halves, sines then cosines (the paper's table with its columns permuted), or learned ones.
+- No biases in attention unless asked for, biases in the feed-forward layers, as the paper's formulas have them.
+
+Shapes: B batch, S source, T target, L either, D d_model, V vocabulary, W beam, N = B·W rows, P real positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transformer_mt.attention import KeyValues, MultiHeadAttention
+from transformer_mt.config import ModelConfig
+from transformer_mt.dropout import Dropout
+from transformer_mt.errors import InputError
+from transformer_mt.layout import Batch, Layout
+from transformer_mt.loss import label_smoothed_cross_entropy
+
+LAYER_NORM_EPS = 1e-5
+FIRST_CAPACITY = 16  # positions that a decoding cache starts with; it doubles when they are filled
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swish": F.silu}
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2 at each position (section 3.3)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff)
+        self.down = nn.Linear(config.d_ff, config.d_model)
+        self.activation = _ACTIVATIONS[config.activation]
+        self.dropout = Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self.dropout(self.activation(self.up(x))))
+        return out
+
+
+class _Layer(nn.Module):
+    """What encoder and decoder layers share: a residual connection and a norm around each sub-layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.is_pre_norm = config.norm == "pre"
+        self.dropout = Dropout(config.dropout)
+
+    def residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
+        if self.is_pre_norm:
+            return x + self.dropout(sublayer(norm(x)))
+        out: Tensor = norm(x + self.dropout(sublayer(x)))
+        return out
+
+
+class EncoderLayer(_Layer):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.self_attn = _attention(config)
+        self.ff = FeedForward(config)
+        self.norm1, self.norm2 = _norm(config), _norm(config)
+
+    def forward(self, x_BSD: Tensor, layout: Layout) -> Tensor:
+        x_BSD = self.residual(x_BSD, lambda x: self.self_attn(x, layout), self.norm1)
+        return self.residual(x_BSD, self.ff, self.norm2)
+
+
+class DecoderLayer(_Layer):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.self_attn = _attention(config)
+        self.cross_attn = _attention(config)
+        self.ff = FeedForward(config)
+        self.norm1, self.norm2, self.norm3 = _norm(config), _norm(config), _norm(config)
+
+    def forward(self, x_BTD: Tensor, layout: Layout, memory: KeyValues, memory_layout: Layout) -> Tensor:
+        x_BTD = self.residual(x_BTD, lambda x: self.self_attn(x, layout, causal=True), self.norm1)
+        x_BTD = self.residual(x_BTD, lambda x: self.cross_attn.attend_memory(x, memory, memory_layout), self.norm2)
+        return self.residual(x_BTD, self.ff, self.norm3)
+
+    def step(self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, memory_layout: Layout) -> Tensor:
+        """One target position of every row; ``past`` holds the self-attention's N = B·W rows."""
+
+        def attend_past(x_BWD: Tensor) -> Tensor:
+            return self.self_attn.attend_past(x_BWD.flatten(0, 1), past, position).view_as(x_BWD)
+
+        x_BWD = self.residual(x_BWD, attend_past, self.norm1)
+        x_BWD = self.residual(x_BWD, lambda x: self.cross_attn.attend_memory(x, memory, memory_layout), self.norm2)
+        return self.residual(x_BWD, self.ff, self.norm3)
+
+
+class Stack(nn.Module):
+    """N layers and, with pre-norm, the norm that their sum still lacks."""
+
+    def __init__(self, layers: list[nn.Module], config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = _norm(config) if config.norm == "pre" else nn.Identity()
+
+
+@dataclass
+class Memory:
+    """The encoder's output as the decoder needs it: keys and values of every decoder layer, once a sentence."""
+
+    layers: list[KeyValues]
+    layout: Layout
+
+
+@dataclass
+class DecoderState:
+    """All that one more decoding step needs. Its rows are B sentences × W hypotheses."""
+
+    memory: Memory
+    past: list[KeyValues]  # per layer (N, H, capacity, K), of which the first `position` are filled
+    position: int
+
+    def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
+        """Keep only the sentences ``keep_B`` (None: all); then row w of sentence b continues row parents_BW[b, w]."""
+        num_sentences = self.memory.layout.lengths_B.shape[0]
+        num_rows = self.past[0].keys.shape[0] // num_sentences
+        kept_B = torch.arange(num_sentences, device=parents_BW.device) if keep_B is None else keep_B
+        rows_N = (kept_B[:, None] * num_rows + parents_BW).flatten()
+        for layer in self.past:
+            layer.select(rows_N)
+        if keep_B is not None:
+            for layer in self.memory.layers:
+                layer.select(keep_B)
+            self.memory.layout = self.memory.layout.select(keep_B)
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder; the generator (output projection) has no bias."""
+
+    def __init__(self, config: ModelConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = math.sqrt(config.d_model)
+        self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
+        self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
+        self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=False)
+        if config.positions == "learned":
+            self.src_positions = nn.Embedding(config.max_positions, config.d_model)
+            self.tgt_positions = nn.Embedding(config.max_positions, config.d_model)
+        self.dropout = Dropout(config.dropout)
+        self.encoder = Stack([EncoderLayer(config) for _ in range(config.num_encoder_layers)], config)
+        self.decoder = Stack([DecoderLayer(config) for _ in range(config.num_decoder_layers)], config)
+        self._tie(config.tie_embeddings)
+        self._sinusoids_LD = torch.empty(0, config.d_model)
+        self.init_weights()
+
+    def _tie(self, tie: str) -> None:
+        if tie == "all" and self.src_embed.weight.shape != self.tgt_embed.weight.shape:
+            raise InputError(
+                f"model.tie_embeddings: all needs one vocabulary, found {self.src_embed.num_embeddings} source and "
+                f"{self.tgt_embed.num_embeddings} target pieces; set it to target"
+            )
+        if tie == "all":
+            self.tgt_embed.weight = self.src_embed.weight
+        if tie in ("all", "target"):
+            self.generator.weight = self.tgt_embed.weight
+
+    def init_weights(self) -> None:
+        """All initialisation, from torch's generator.
+
+        - Embeddings and an output projection of its own: N(0, 1/d_model), so that × sqrt(d_model) has unit variance.
+        - Linear weights: uniform Xavier (Glorot & Bengio 2010); q, k and v as the one matrix that they form together.
+        - Biases 0, norms (1, 0). The padding row is like any other: no real position reads it.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
+            elif isinstance(module, nn.Linear) and module is not self.generator:
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, MultiHeadAttention):
+                for projection in (module.q_proj, module.k_proj, module.v_proj):
+                    nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+        if self.config.tie_embeddings == "none":
+            nn.init.normal_(self.generator.weight, std=self.config.d_model**-0.5)
+
+    def encode(self, src_ids_BS: Tensor, layout: Layout) -> Memory:
+        """Run the encoder, and project its output once for every decoder layer's attention over it."""
+        x_BSD = self._embed(self.src_embed, src_ids_BS, 0)
+        for layer in self.encoder.layers:
+            x_BSD = layer(x_BSD, layout)
+        memory_BSD = self.encoder.norm(x_BSD)
+        return Memory([_cross_attn(layer).project_memory(memory_BSD) for layer in self.decoder.layers], layout)
+
+    def decode(self, tgt_in_BT: Tensor, layout: Layout, memory: Memory) -> Tensor:
+        """Teacher forcing: the decoder's output (B, T, D) at every position of a known target."""
+        x_BTD = self._embed(self.tgt_embed, tgt_in_BT, 0)
+        for layer, layer_memory in zip(self.decoder.layers, memory.layers, strict=True):
+            x_BTD = layer(x_BTD, layout, layer_memory, memory.layout)
+        out: Tensor = self.decoder.norm(x_BTD)
+        return out
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The summed label-smoothed loss and the summed negative log-likelihood of a batch's labels (scalars)."""
+        memory = self.encode(batch.src_ids_BS, batch.src)
+        hidden_PD = self.decode(batch.tgt_in_BT, batch.tgt, memory).flatten(0, 1)
+        labels_P = batch.labels_BT.flatten()
+        if batch.label_rows is not None:
+            hidden_PD, labels_P = hidden_PD[batch.label_rows], labels_P[batch.label_rows]
+        if torch.is_autocast_enabled(hidden_PD.device.type):
+            hidden_PD = hidden_PD.to(torch.get_autocast_dtype(hidden_PD.device.type))
+        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, labels_P, label_smoothing)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits (B, T, V) of every target position."""
+        memory = self.encode(batch.src_ids_BS, batch.src)
+        out: Tensor = self.generator(self.decode(batch.tgt_in_BT, batch.tgt, memory))
+        return out
+
+    def start(self, memory: Memory) -> DecoderState:
+        """A state with one row a sentence, before the first position."""
+        past = []
+        for kv in memory.layers:
+            (rows, heads, _, d_k), d_v = kv.keys.shape, kv.values.shape[-1]
+            keys = kv.keys.new_empty(rows, heads, FIRST_CAPACITY, d_k)
+            past.append(KeyValues(keys, kv.values.new_empty(rows, heads, FIRST_CAPACITY, d_v)))
+        return DecoderState(memory, past, 0)
+
+    def step(self, state: DecoderState, last_BW: Tensor) -> Tensor:
+        """Feed one id to every row and return the logits (B, W, V) of the next; advances the state."""
+        if state.position == state.past[0].keys.shape[2]:
+            for past in state.past:
+                past.double()
+        x_BWD = self._embed(self.tgt_embed, last_BW, state.position, is_one_position=True)
+        for layer, past, memory in zip(self.decoder.layers, state.past, state.memory.layers, strict=True):
+            assert isinstance(layer, DecoderLayer)
+            x_BWD = layer.step(x_BWD, past, state.position, memory, state.memory.layout)
+        state.position += 1
+        out: Tensor = self.generator(self.decoder.norm(x_BWD))
+        return out
+
+    def _embed(self, table: nn.Embedding, ids: Tensor, first: int, is_one_position: bool = False) -> Tensor:
+        count = 1 if is_one_position else ids.shape[1]
+        if self.config.positions == "learned":
+            limit = self.config.max_positions
+            if first + count > limit:
+                raise InputError(
+                    f"a sequence of {first + count} positions is longer than the learned table of {limit}; shorten it, "
+                    "or train with a larger model.max_positions or with sinusoidal positions"
+                )
+            learned = self.src_positions if table is self.src_embed and table is not self.tgt_embed else None
+            positions_LD = (learned or self.tgt_positions).weight[first : first + count]
+        else:
+            positions_LD = self._sinusoids(first + count)[first:]
+        out: Tensor = self.dropout(table(ids) * self.scale + positions_LD)
+        return out
+
+    def _sinusoids(self, length: int) -> Tensor:
+        """The first ``length`` rows of the position table, grown by doubling and kept beside the weights."""
+        weight = self.src_embed.weight
+        table = self._sinusoids_LD
+        if table.shape[0] < length or table.device != weight.device or table.dtype != weight.dtype:
+            rows = max(256, 1 << (length - 1).bit_length())
+            self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, weight.dtype)
+        return self._sinusoids_LD[:length]
+
+
+def sinusoids(length: int, d_model: int) -> Tensor:
+    """Position encodings (section 3.5), float64: row p holds sin(p / 10000^(2i/d)) for all i, then the cosines."""
+    positions_L1 = torch.arange(length, dtype=torch.float64)[:, None]
+    rates = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    return torch.cat([torch.sin(positions_L1 * rates), torch.cos(positions_L1 * rates)], dim=1)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trained numbers; a shared matrix counts once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _attention(config: ModelConfig) -> MultiHeadAttention:
+    assert config.d_k is not None and config.d_v is not None  # the configuration fills or refuses them
+    return MultiHeadAttention(
+        config.d_model, config.num_heads, config.d_k, config.d_v, config.attention_dropout, config.attention_bias
+    )
+
+
+def _norm(config: ModelConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.d_model, eps=LAYER_NORM_EPS)
+
+
+def _cross_attn(layer: nn.Module) -> MultiHeadAttention:
+    assert isinstance(layer, DecoderLayer)
+    return layer.cross_attn

@@ -1,0 +1,204 @@
+"""SentencePiece tokenizers: train, load, save, encode, decode, fingerprint.
+
+SentencePiece only segments. The numbers that the model sees come from a table piece -> id of our own (``vocab.json``),
+which starts with ``<pad> <unk> <s> </s>`` = 0-3, so that a vocabulary can be imported or extended without touching
+the segmentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import sentencepiece as spm
+
+from transformer_mt.config import TokenizerConfig
+from transformer_mt.errors import InputError
+from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
+
+# SentencePiece leaves out longer training lines; its default of 4,192 bytes is about 1,400 Korean syllables.
+_MAX_LINE_BYTES = 16384
+
+
+class Tokenizer:
+    """Text to ids and back, for one language or for two that share a vocabulary. Ids here exclude <s> and </s>."""
+
+    def __init__(self, model: bytes, table: dict[str, int] | None = None) -> None:
+        try:
+            self._processor = spm.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise InputError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+        self.model = model
+        self.table = _table_of(self._processor) if table is None else table
+        self.vocab_size = len(self.table)
+        pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        # Segmentation's ids -> ours, and back. Pieces outside the table are unknown; ids outside SentencePiece
+        # (tags, unused rows) have no text.
+        self._to_table = np.array([self.table.get(piece, UNK_ID) for piece in pieces], dtype=np.int64)
+        self._from_table = np.full(self.vocab_size, -1, dtype=np.int64)
+        for i, piece in enumerate(pieces):
+            if piece in self.table and not self._processor.is_control(i):
+                self._from_table[self.table[piece]] = i
+        self._is_identity = bool(np.array_equal(self._to_table, np.arange(len(pieces))))
+
+    def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
+        """Piece ids of each text; an empty text has none."""
+        encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=num_threads)
+        return encoded if self._is_identity else [self._to_table[ids].tolist() for ids in encoded]
+
+    def encode_pieces(self, text: str) -> list[str]:
+        pieces: list[str] = self._processor.encode(text, out_type=str)
+        return pieces
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, on one line whatever bytes the pieces spell."""
+        known = [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0] if len(ids) else []
+        text: str = self._processor.decode(known)
+        return text.replace("\r", " ").replace("\n", " ")
+
+    def decode_pieces(self, pieces: Sequence[str]) -> str:
+        text: str = self._processor.decode(list(pieces))
+        return text
+
+    @property
+    def fingerprint(self) -> str:
+        table = json.dumps(self.table, ensure_ascii=False, sort_keys=True).encode()
+        return hashlib.sha256(self.model + table).hexdigest()
+
+
+class Tokenizers:
+    """The source's and the target's tokenizer: one object twice where the vocabulary is shared."""
+
+    def __init__(self, src: Tokenizer, tgt: Tokenizer) -> None:
+        self.src, self.tgt = src, tgt
+        self.is_shared = src is tgt
+        self.fingerprint = hashlib.sha256((src.fingerprint + tgt.fingerprint).encode()).hexdigest()[:16]
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content, as every model directory holds them."""
+
+        def table(tokenizer: Tokenizer) -> bytes:
+            return (json.dumps(tokenizer.table, ensure_ascii=False, indent=0) + "\n").encode()
+
+        if self.is_shared:
+            return {"tokenizer.model": self.src.model, "vocab.json": table(self.src)}
+        return {
+            "source.model": self.src.model,
+            "target.model": self.tgt.model,
+            "vocab.json": table(self.src),
+            "target_vocab.json": table(self.tgt),
+        }
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes]) -> Self:
+        """From the content of such files."""
+
+        def tokenizer(model: str, table: str) -> Tokenizer:
+            return Tokenizer(files[model], json.loads(files[table]))
+
+        if "tokenizer.model" in files:
+            shared = tokenizer("tokenizer.model", "vocab.json")
+            return cls(shared, shared)
+        return cls(tokenizer("source.model", "vocab.json"), tokenizer("target.model", "target_vocab.json"))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """From a model directory.
+
+        Raises:
+            InputError: a file is missing or not what its name says.
+        """
+        names = ("tokenizer.model", "vocab.json")
+        if not (directory / "tokenizer.model").exists():
+            names = ("source.model", "target.model", "vocab.json", "target_vocab.json")
+        try:
+            return cls.from_files({name: (directory / name).read_bytes() for name in names})
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it") from None
+        except (InputError, ValueError) as error:
+            raise InputError(f"{directory}: its tokenizer is damaged ({error}); copy the model again") from None
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A tokenizer from a bare SentencePiece model file, with the table that its order gives."""
+    try:
+        return Tokenizer(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a SentencePiece model file") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1) -> tuple[Tokenizer, str]:
+    """Train SentencePiece on a sample of the lines.
+
+    Returns:
+        (tokenizer, report): the report is one line with what was asked for, what the text supported, and how many
+        lines were read and sampled.
+
+    Raises:
+        InputError: no text at all, or more distinct characters than the vocabulary has room for.
+    """
+    count = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal count
+        for line in lines:
+            if line.strip():
+                count += 1
+                # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
+                yield line.replace("\0", " ")
+
+    spm.set_random_generator_seed(seed)
+    spm.set_min_log_level(2)
+    out = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=counted(),
+            model_writer=out,
+            model_type=config.type,
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,  # a vocabulary larger than the text supports is lowered
+            normalization_rule_name=config.normalization,
+            byte_fallback=config.byte_fallback,
+            character_coverage=config.character_coverage,
+            input_sentence_size=config.max_lines,
+            shuffle_input_sentence=True,
+            max_sentence_length=_MAX_LINE_BYTES,
+            user_defined_symbols=list(config.user_symbols),
+            num_threads=os.cpu_count() or 1,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+        )
+    except RuntimeError as error:
+        if count == 0:
+            raise InputError("the tokenizer's training text is empty; check data.train") from None
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
+            "raise it, or lower tokenizer.character_coverage"
+        ) from None
+    tokenizer = Tokenizer(out.getvalue())
+    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {min(count, config.max_lines):,} lines"
+    if count > config.max_lines:
+        report += f" (sampled from {count:,})"
+    if tokenizer.vocab_size < config.vocab_size:
+        report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
+    return tokenizer, report
+
+
+def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:
+    """Our specials first, then SentencePiece's pieces in their order."""
+    table = {piece: i for i, piece in enumerate(SPECIALS)}
+    for i in range(processor.get_piece_size()):
+        if not processor.is_control(i) and not processor.is_unknown(i):
+            table.setdefault(processor.id_to_piece(i), len(table))
+    return table

@@ -1,0 +1,464 @@
+"""The training loop: update, validate, save, stop.
+
+`train` reads from top to bottom: join the other ranks, get tokenizer and corpus, build or restore model and optimizer,
+then one update after the other. All randomness is keyed by (seed, update, rank, micro-batch) and the data by a cursor,
+so a checkpoint holds everything that the next step depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transformer_mt import batching, checkpoint, corpus, device, distributed
+from transformer_mt.checkpoint import TrainState
+from transformer_mt.config import Config, load_config, to_yaml
+from transformer_mt.corpus import IdStore
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.layout import collate
+from transformer_mt.metrics import RunLog
+from transformer_mt.model import Transformer, count_parameters
+from transformer_mt.optim import FlatGradients, adam, learning_rate
+from transformer_mt.textio import replaced_file
+from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
+from transformer_mt.validation import Validation
+
+# Updates between launching one and reading its numbers, so that a GPU never waits for the host.
+_LAG_STEPS = {"cuda": 2}
+
+# What may differ between a run and its continuation; everything else would make it another run.
+_FREE_SECTIONS = ("search", "eval")
+_FREE_KEYS = {
+    "data": {"cache_dir", "valid"},
+    "train": {"max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "precision"},
+}
+
+Say = Callable[[str], None]
+
+
+def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = False) -> None:
+    """Train a model into a run directory; with ``dry_run`` only try its largest batch.
+
+    Raises:
+        InputError: configuration or input that cannot be trained on; a run directory that is in use or not empty.
+        RunError: a loss that is not finite, a full disk, an interruption (after saving).
+    """
+    # 1. Who and where we are.
+    ranks = distributed.join()
+    where = device.local_device(ranks.local_rank)
+    precision = device.resolve_precision(config.train.precision, where)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    device.keep_freed_memory()
+    _be_deterministic(config.train.deterministic)
+    stop_signal = _StopSignal()
+    say: Say = _say if ranks.is_first else lambda line: None
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(ranks.close)
+
+        # 2. What to continue from, the tokenizer and the corpus. Rank 0 makes them, the others find them made.
+        latest = None
+        if ranks.is_first and not dry_run:
+            cleanup.enter_context(_only_process_in(run))
+            latest = _checkpoint_to_continue(config, run, resume, say)
+        latest = ranks.first_says(latest)
+        tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
+        files = ranks.first_says(tokenizers.files() if tokenizers is not None else None)
+        tokenizers = tokenizers or Tokenizers.from_files(files)
+        if ranks.is_first:
+            corpus.prepare(config.data, config.batch, tokenizers, say)
+        ranks.first_says(None)
+        store = corpus.prepare(config.data, config.batch, tokenizers)
+        src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
+
+        # 3. Model and optimizer, new or restored.
+        device.seed_stream(config.train.seed)
+        model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+        if config.train.init_from is not None and latest is None:
+            initial = checkpoint.load_model(config.train.init_from)
+            checkpoint.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
+        model.to(where).train()
+        optimizer = adam(model, config.optim)
+        state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)
+        state.environment = _environment(ranks.num_ranks, where, precision)
+        if latest is not None:
+            state = _restore(latest, model, optimizer, state, say)
+        gradients = FlatGradients(model)
+        say(_summary(config, model, store, where, ranks.num_ranks))
+        if dry_run:
+            say(_try_largest_batch(config, model, gradients, optimizer, store, where, ranks.num_ranks))
+            return
+        validation = Validation(config, tokenizers, model, precision)
+        if ranks.is_first:
+            _write_run_files(run, config, tokenizers)
+        log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps)
+        cleanup.callback(log.close)
+        meter = _Meter(store, log, where)
+
+        def save(by_signal: bool = False) -> None:
+            state.by_signal = by_signal
+            if ranks.is_first:
+                path = checkpoint.checkpoint_path(run, state.step)
+                weights, longest = dict(model.named_parameters()), int(src_lengths.max())
+                checkpoint.save_model(path, weights, config, tokenizers, longest, (optimizer, model, state))
+                checkpoint.point(run, "last", path)
+                if state.best_step == state.step:
+                    checkpoint.point(run, "best", path)
+                checkpoint.retain(run, config.train.keep_checkpoints)
+
+        # 4. One update after the other.
+        stream = batching.updates_from(
+            state.cursor,
+            src_lengths,
+            tgt_lengths,
+            store.shard_sizes,
+            seed=config.train.seed,
+            max_tokens=config.batch.max_tokens,
+            max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
+        )
+        ended = "max_steps reached"
+        while state.step < config.train.max_steps:
+            state.cursor, pairs = next(stream)
+            state.step += 1
+
+            # 4a. Gradients of the loss of all labels, on all ranks, divided once by their number.
+            num_labels = int(tgt_lengths[pairs].sum())
+            gradients.zero()
+            totals = torch.zeros(2, device=where)  # loss, negative log-likelihood
+            micro_batches = batching.cut_update(
+                pairs, src_lengths, tgt_lengths, num_ranks=ranks.num_ranks, micro_tokens=config.batch.micro_tokens
+            )[ranks.rank]
+            for number, micro in enumerate(micro_batches):
+                device.seed_stream(config.train.seed, state.step, ranks.rank, number)
+                batch = collate(store.get("src", micro), store.get("tgt", micro)).to(where)
+                with device.autocast(where, precision):
+                    loss, nll = model(batch, config.train.label_smoothing)
+                (loss / num_labels).backward()
+                totals += torch.stack([loss.detach(), nll])
+            ranks.sum(gradients.buffer)
+            ranks.sum(totals)
+
+            # 4b. The update. Where anything is not finite the fused kernel leaves weights and moments alone.
+            norm = gradients.norm()
+            is_bad = ~(torch.isfinite(norm) & torch.isfinite(totals).all())
+            if config.optim.clip_norm > 0:
+                gradients.clip(norm, config.optim.clip_norm)
+            rate = learning_rate(state.step, config.optim, config.model.d_model, config.train.max_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
+            optimizer.step()
+            meter.add(state.step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
+            if state.step % config.train.log_steps == 0:
+                meter.report()
+
+            # 4c. Validate; an improvement is saved at once.
+            is_last = state.step == config.train.max_steps
+            is_due = is_last or state.step % config.train.checkpoint_steps == 0
+            is_saved = False
+            if validation and (is_last or state.step % config.train.eval_steps == 0):
+                meter.pause()
+                if is_saved := validation.improves(validation.run(state.step, ranks, log), state):
+                    save()
+                elif config.train.patience and state.evals_without_improvement >= config.train.patience:
+                    ended = f"no better {config.train.best_metric} in {config.train.patience} validations"
+                    is_last = is_due = True
+                meter.resume()
+
+            # 4d. Save what is due; rank 0 decides whether a signal ends the run.
+            signal_name = ranks.first_says(stop_signal.name)
+            if not is_saved and (is_due or signal_name):
+                meter.pause()
+                save(by_signal=not is_due)
+                meter.resume()
+            if is_last:
+                break
+            if signal_name:
+                raise RunError(f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume")
+        log.line(f"done: {ended} at step {state.step:,}. {_advice(run, config, state)}")
+
+
+class _Meter:
+    """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means."""
+
+    def __init__(self, store: IdStore, log: RunLog, where: torch.device) -> None:
+        self._store, self._log = store, log
+        self._lag = _LAG_STEPS.get(where.type, 0)
+        self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._loss = self._nll = self._norm = 0.0
+        self._labels = self._steps = 0
+        self._since = time.monotonic()
+
+    def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
+        """``numbers``: summed loss, summed negative log-likelihood, gradient norm, 1 where one of them is not finite."""
+        event = None
+        if numbers.is_cuda:
+            numbers = torch.empty(4, pin_memory=True).copy_(numbers, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._pending.append((step, pairs, num_labels, rate, numbers, event))
+        while len(self._pending) > self._lag:
+            self._read()
+
+    def pause(self) -> None:
+        """Read what is pending, and stop the clock while something else than training happens."""
+        while self._pending:
+            self._read()
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        self._since += time.monotonic() - self._paused
+
+    def report(self) -> None:
+        """Log the means since the last report."""
+        if self._steps:
+            per_second = self._labels / (time.monotonic() - self._since)
+            self._log.training(
+                self._step,
+                {
+                    "loss": self._loss / self._labels,
+                    "perplexity": math.exp(min(self._nll / self._labels, 700.0)),
+                    "gradient_norm": self._norm / self._steps,
+                    "learning_rate": self._rate,
+                    "tokens_per_second": round(per_second, 1),
+                },
+            )
+        self._restart()
+
+    def _read(self) -> None:
+        step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
+        if event is not None:
+            event.synchronize()
+        loss, nll, norm, is_bad = numbers.tolist()
+        if is_bad:
+            self._log.record(kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist())
+            first = ", ".join(f"{pair} ({self._store.describe(pair)})" for pair in pairs[:3].tolist())
+            raise RunError(
+                f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; its update was not applied. Its "
+                f"{len(pairs)} pairs are listed in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, raise "
+                "optim.warmup_steps or set optim.clip_norm, and continue from the last checkpoint with --resume"
+            )
+        self._step, self._rate = step, rate
+        self._loss, self._nll, self._norm = self._loss + loss, self._nll + nll, self._norm + norm
+        self._labels += num_labels
+        self._steps += 1
+        per_second = self._labels / (time.monotonic() - self._since)
+        self._log.progress(loss=f"{loss / num_labels:.3f}", lr=f"{rate:.1e}", tokens=f"{per_second:,.0f}/s")
+
+
+class _StopSignal:
+    """Remembers SIGTERM or SIGINT until the update is over. A second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.name is not None:
+            signal.default_int_handler(number, frame)
+        self.name = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def _only_process_in(run: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, which is made if need be."""
+    try:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        lock = open(run / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{run}: another process is training into it; wait for it or choose another --output") from None
+        yield
+
+
+def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -> Path | None:
+    """The checkpoint to go on from, if the run has one and may."""
+    checkpoint.remove_leftovers(run)
+    if not checkpoint.list_checkpoints(run):
+        return None
+    if not resume:
+        raise InputError(f"{run}: has checkpoints; continue it with --resume, or choose another --output")
+    latest = checkpoint.newest_usable(run, say)
+    if latest is None:
+        raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
+    if differing := _differing_keys(load_config(latest / "config.yaml"), config):
+        raise InputError(
+            f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
+            "set these back, or start another run with --output"
+        )
+    return latest
+
+
+def _differing_keys(old: Config, new: Config) -> list[str]:
+    """The keys that would make this another run, with both values."""
+    before, now = old.model_dump(), new.model_dump()
+    return [
+        f"{section}.{key} was {before[section][key]}, is {now[section][key]}"
+        for section in before
+        if section not in _FREE_SECTIONS
+        for key in before[section]
+        if key not in _FREE_KEYS.get(section, ()) and before[section][key] != now[section][key]
+    ]
+
+
+def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
+    """The run's own, those of the model it starts from, the given ones, or new ones."""
+    if latest is not None:
+        return Tokenizers.load(latest)
+    settings, data = config.tokenizer, config.data
+    given = None
+    if settings.model is not None:
+        src = load_tokenizer(settings.model)
+        given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
+    if config.train.init_from is not None:
+        initial = checkpoint.load_model(config.train.init_from)
+        if given is not None and given.fingerprint != initial.tokenizers.fingerprint:
+            raise InputError(
+                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the tokenizer of train.init_from "
+                f"{config.train.init_from} ({initial.tokenizers.fingerprint}); remove tokenizer.model to use the model's own"
+            )
+        return initial.tokenizers
+    if given is not None:
+        return given
+
+    def lines(*sides: int) -> Iterator[str]:
+        for source in data.train:
+            for pair in corpus.read_pairs(source, data.src_lang, data.tgt_lang):
+                yield from (pair[side] for side in sides)
+
+    trained = []
+    for sides in [(0, 1)] if settings.shared else [(0,), (1,)]:
+        tokenizer, report = train_tokenizer(lines(*sides), settings, config.train.seed)
+        trained.append(tokenizer)
+        say(report)
+    return Tokenizers(trained[0], trained[-1])
+
+
+def _restore(
+    latest: Path, model: Transformer, optimizer: torch.optim.Optimizer, fresh: TrainState, say: Say
+) -> TrainState:
+    """Weights, moments and state of a checkpoint; refused where its data is not today's."""
+    state = checkpoint.load_training(latest, model, optimizer)
+    if state.corpus != fresh.corpus:
+        raise InputError(
+            f"{latest}: was trained on another corpus (fingerprint {state.corpus}, now {fresh.corpus}); restore the "
+            "training files, or start another run with --output"
+        )
+    changed = [
+        f"{name} was {state.environment.get(name)}, is {value}"
+        for name, value in fresh.environment.items()
+        if state.environment.get(name) != value
+    ]
+    if changed:
+        say(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")
+    state.environment = fresh.environment
+    say(f"continuing from step {state.step:,}, epoch {state.cursor.epoch + 1}")
+    return state
+
+
+def _write_run_files(run: Path, config: Config, tokenizers: Tokenizers) -> None:
+    for name, content in {"config.yaml": to_yaml(config).encode(), **tokenizers.files()}.items():
+        with replaced_file(run / name) as file:
+            file.write(content)
+
+
+def _be_deterministic(deterministic: bool) -> None:
+    if deterministic and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _environment(num_ranks: int, where: torch.device, precision: str) -> dict[str, str | int]:
+    """What the last bits of a run depend on besides its configuration."""
+    return {
+        "torch": torch.__version__,
+        "device": device.describe(where),
+        "ranks": num_ranks,
+        "precision": precision,
+    }
+
+
+def _summary(config: Config, model: Transformer, store: IdStore, where: torch.device, num_ranks: int) -> str:
+    data, tgt_tokens = config.data, int(store.lengths("tgt").sum())
+    many = f" × {num_ranks}" if num_ranks > 1 else ""
+    return (
+        f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
+        f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
+        f"{tgt_tokens:,} target tokens per epoch, {device.describe(where)}{many}, {config.train.precision}"
+    )
+
+
+def _try_largest_batch(
+    config: Config,
+    model: Transformer,
+    gradients: FlatGradients,
+    optimizer: torch.optim.Optimizer,
+    store: IdStore,
+    where: torch.device,
+    num_ranks: int,
+) -> str:
+    """Run the largest micro-batch of the first epoch forwards and backwards; say what it was and the memory it took."""
+    src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
+    batch_config = config.batch
+    num_updates, largest, most = 0, np.zeros(0, dtype=np.int64), 0
+    for pairs in batching.plan_epoch(
+        src_lengths,
+        tgt_lengths,
+        store.shard_sizes,
+        seed=config.train.seed,
+        epoch=0,
+        max_tokens=batch_config.max_tokens,
+        max_source_tokens=batch_config.max_source_tokens or batch_config.max_tokens,
+    ):
+        num_updates += 1
+        for micro in batching.cut_update(
+            pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=batch_config.micro_tokens
+        )[0]:
+            positions = len(micro) * int(src_lengths[micro].max() + tgt_lengths[micro].max())
+            if positions > most:
+                largest, most = micro, positions
+    batch = collate(store.get("src", largest), store.get("tgt", largest)).to(where)
+    with device.autocast(where, config.train.precision):
+        loss, _ = model(batch, config.train.label_smoothing)
+    (loss / batch.num_labels).backward()
+    optimizer.step()
+    if where.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(where)
+    else:  # kibibytes on Linux, bytes on macOS
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return (
+        f"plan: {num_updates:,} updates an epoch; largest batch {tuple(batch.src_ids_BS.shape)} source × "
+        f"{tuple(batch.labels_BT.shape)} target positions, {most:,} in all; peak memory {memory / 2**30:.2f} GiB"
+    )
+
+
+def _advice(run: Path, config: Config, state: TrainState) -> str:
+    best = "" if state.best_score is None else f"best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}; "
+    return f"{best}translate with: tmt translate {run}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,102 @@
+"""Validation during training: loss by teacher forcing, BLEU and chrF by real decoding, shared among the ranks."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import numpy as np
+import torch
+
+from transformer_mt.batching import cut_update
+from transformer_mt.checkpoint import TrainState
+from transformer_mt.config import Config
+from transformer_mt.corpus import read_pairs
+from transformer_mt.device import autocast
+from transformer_mt.distributed import Ranks
+from transformer_mt.errors import InputError
+from transformer_mt.evaluate import evaluate
+from transformer_mt.layout import EOS_ID, collate
+from transformer_mt.metrics import RunLog
+from transformer_mt.model import Transformer
+from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.translator import Translator
+
+
+class Validation:
+    """The validation text of a run, read once. Falsy where the configuration names none."""
+
+    def __init__(self, config: Config, tokenizers: Tokenizers, model: Transformer, precision: str) -> None:
+        data = config.data
+        self._pairs = [pair for source in data.valid for pair in read_pairs(source, data.src_lang, data.tgt_lang)]
+        if data.valid and not self._pairs:
+            raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
+        self._src = [[*ids, EOS_ID] for ids in tokenizers.src.encode([pair.src for pair in self._pairs])]
+        self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
+        self._model, self._precision = model, precision
+        self._best_metric, self._metrics = config.train.best_metric, config.eval.metrics
+        self._micro_tokens = config.batch.micro_tokens
+        search = config.search.model_copy(
+            update={"beam_size": config.eval.beam_size, "n_best": 1, "sampling": False, "precision": precision}
+        )
+        # Which validation sentences are longer than the training text is no news at every validation.
+        self._translator = Translator(model, tokenizers, search, longest_src_tokens=sys.maxsize)
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
+
+    def run(self, step: int, ranks: Ranks, log: RunLog) -> dict[str, float]:
+        """Score the model as it is; log and return the numbers, the same on every rank."""
+        started = time.monotonic()
+        self._model.eval()
+        nll, num_labels = self._loss(ranks)
+        scores = {"loss": nll / num_labels, "perplexity": math.exp(min(nll / num_labels, 700.0))}
+        # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
+        part = self._translator.translate([pair.src for pair in self._pairs[ranks.rank :: ranks.num_ranks]])
+        parts = ranks.gather([translation.text for translation in part])
+        signatures = {}
+        if ranks.is_first:
+            hypotheses = [parts[i % ranks.num_ranks][i // ranks.num_ranks] for i in range(len(self._pairs))]
+            report = evaluate(hypotheses, [[pair.tgt for pair in self._pairs]], self._metrics)
+            scores |= {metric.name: metric.score for metric in report.scores}
+            signatures = {metric.name: metric.signature for metric in report.scores}
+        scores = ranks.first_says(scores)
+        self._model.train()
+        seconds = round(time.monotonic() - started, 1)
+        log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        log.line(f"step {step:,}: validation {numbers} ({seconds:.0f} s)")
+        return scores
+
+    @torch.no_grad()
+    def _loss(self, ranks: Ranks) -> tuple[float, int]:
+        """The summed negative log-likelihood of all labels, and their number."""
+        src_lengths = np.array([len(ids) for ids in self._src], dtype=np.int32)
+        tgt_lengths = np.array([len(ids) for ids in self._tgt], dtype=np.int32)
+        where = self._model.src_embed.weight.device
+        total = torch.zeros((), dtype=torch.float64)
+        batches = cut_update(
+            np.arange(len(self._pairs)),
+            src_lengths,
+            tgt_lengths,
+            num_ranks=ranks.num_ranks,
+            micro_tokens=self._micro_tokens,
+        )[ranks.rank]
+        for pairs in batches:
+            batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(where)
+            with autocast(where, self._precision):
+                total += self._model(batch)[1].cpu()
+        return sum(ranks.gather(float(total))), int(tgt_lengths.sum())
+
+    def improves(self, scores: dict[str, float], state: TrainState) -> bool:
+        """Compare with the best so far by ``train.best_metric``, and count what did not improve."""
+        value = scores[self._best_metric]
+        is_better = state.best_score is None or (
+            value < state.best_score if self._best_metric == "loss" else value > state.best_score
+        )
+        if is_better:
+            state.best_score, state.best_step, state.evals_without_improvement = value, state.step, 0
+        else:
+            state.evals_without_improvement += 1
+        return is_better
