@@ -228,11 +228,11 @@ class SearchConfig(Section):
     """How translations are searched for (paper, section 6.1)."""
 
     beam_size: PositiveInt = 4
-    length_penalty: float = 0.6
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 0.6
     length_penalty_form: Literal["gnmt", "power"] = "gnmt"
     stop: Literal["bound", "beam_finished"] = "bound"
     n_best: PositiveInt = 1
-    max_extra_tokens: Count = 50
+    max_extra_tokens: Count = 50  # a translation has at most this many tokens more than its source, </s> in both
     sampling: bool = False
     temperature: Positive = 1.0
     top_k: Count = 0

@@ -4,8 +4,9 @@ The grammar covers what makes this language pair interesting to learn: gender, n
 possessives and adjective endings; person and tense; separable verbs, modals and the verb bracket; the place of
 `nicht` and the choice of `kein`; verb-second and verb-final clauses; prepositions that govern a case; numbers such
 as `einundzwanzig`. Every pair is built from one meaning, by one function for each language, and English is
-kept the unambiguous side (`you` is always `du`; plain past is always the German perfect), so the German is a function
-of the English sentence and a perfect score is possible. Millions of distinct pairs come out of about 200 words.
+kept the unambiguous side (`you` is always `du`; the English past is the German perfect, or for a few verbs the
+preterite), so the German is a function of the English sentence and a perfect score is possible. Some 250 words and the
+numbers to 99 make millions of distinct pairs.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,9 +24,8 @@ T = TypeVar("T")
 NOTHING: Pair = ("", "")
 
 NOMINATIVE, ACCUSATIVE, DATIVE, GENITIVE = range(4)
-FIRST, SECOND, THIRD, PLURAL = range(
-    4
-)  # agreement: I, you, he or she or it, and we or they (which share all verb forms)
+# Agreement: I, you, he or she or it, and we or they, which share all their verb forms in both languages.
+FIRST, SECOND, THIRD, PLURAL = range(4)
 MAX_MISSES = 200_000  # draws in a row without a new sentence of the split, after which `generate` gives up
 
 # ---------------------------------------------------------------- lexicon
@@ -71,7 +71,8 @@ book under:unter next_to:neben; bag next_to:neben; door in_front_of:vor
 
 # Adjective, German, German stem where it differs, and the nouns or noun classes that it goes with.
 ADJECTIVES = """
-old alt: person animal text thing machine furniture clothing opening room place; new neu: text thing machine furniture
+old alt: man woman teacher doctor neighbour friend farmer animal text thing machine furniture clothing opening room
+old alt: place; new neu: text thing machine furniture
 big groß: animal food dish thing machine furniture opening room place
 small klein: food dish thing machine furniture opening room place
 little klein: boy girl child brother sister son daughter animal
@@ -101,9 +102,9 @@ shop shopped shopping | ein-kaufen kauft eingekauft | | with alone
 arrive arrived arriving | an-kommen kommt ist angekommen | | with alone
 come came coming +back | zurück-kommen kommt ist zurückgekommen | | with alone
 stay stayed staying | bleiben bleibt ist geblieben | | where
-live lived living | wohnen wohnt gewohnt | | home
+live lived living | wohnen wohnt gewohnt | | home timeless
 stay stayed staying | bleiben bleibt ist geblieben | with~bei+dat:person,kin |
-live lived living | wohnen wohnt gewohnt | with~bei+dat:person,kin |
+live lived living | wohnen wohnt gewohnt | with~bei+dat:person,kin | timeless
 go went going | gehen geht ist gegangen | | goal with alone
 drive drove driving | fahren fährt ist gefahren | | trip with alone
 run ran running | laufen läuft ist gelaufen | | goal
@@ -125,7 +126,7 @@ visit visited visiting | besuchen besucht besucht | acc:person,kin | with
 meet met meeting | treffen trifft getroffen | acc:person,kin | place
 call called calling | an-rufen ruft angerufen | acc:person,kin |
 invite invited inviting | ein-laden lädt eingeladen | acc:person,kin |
-pick picked picking +up | ab-holen holt geabholt | acc:person,kin |
+pick picked picking +up | ab-holen holt abgeholt | acc:person,kin |
 help helped helping | helfen hilft geholfen | dat:person,kin | place
 thank thanked thanking | danken dankt gedankt | dat:person,kin |
 listen listened listening | zu-hören hört zugehört | to~+dat:person,kin |
@@ -406,10 +407,11 @@ def _adjectives() -> tuple[dict[str, str], dict[str, str], dict[str, tuple[str, 
 
 def _spots(table: str, prepositions: str = "", nouns: str = "") -> tuple[Spot, ...]:
     """The entries of a table of places; only those with certain prepositions or nouns, where given."""
+    wanted = [preposition.replace("_", " ") for preposition in prepositions.split()]
     spots = []
     for noun, *pairs in _rows(table):
         for english, _, german in (pair.partition(":") for pair in pairs):
-            if english in (prepositions.split() or [english]) and noun in (nouns.split() or [noun]):
+            if english in (wanted or [english]) and noun in (nouns.split() or [noun]):
                 spots.append((english, german, LEXICON[noun]))
     return tuple(spots)
 
@@ -426,7 +428,12 @@ SPOTS: dict[str, tuple[tuple[Spot, ...], int, tuple[Pair, ...], float]] = {
     "goal": (_spots(PLACES, "to into"), ACCUSATIVE, HOME, 1.0),
     "trip": (_spots(PLACES, "to", "school city village library station market"), ACCUSATIVE, HOME, 1.0),
     "lying": (_spots(SURFACES), DATIVE, HERE[:2], 1.0),
-    "standing": (_spots(PLACES), DATIVE, HERE[:3], 1.0),
+    "standing": (
+        _spots(PLACES, "behind in_front_of next_to under", "garden village house school station tree car door"),
+        DATIVE,
+        HERE[:3],
+        1.0,
+    ),
     "onto": (_spots(SURFACES), ACCUSATIVE, (), 1.0),
 }
 VERBS = tuple(_verb(line) for line in VERB_TABLE.strip().splitlines())
@@ -633,10 +640,10 @@ def english_question(clause: Clause, word: str = "") -> str:
 
 
 def _german_middle(clause: Clause, front: str = "") -> str:
-    """What the verb bracket encloses: pronouns, known things, time, new things, nicht, how, where."""
+    """What the verb bracket encloses: pronouns, known things, time, new things, nicht, how, where, for whom."""
     words: list[str] = []
     new: list[str] = []
-    after_nicht: list[str] = []
+    last: list[str] = []
     nicht = "nicht" if clause.negated else ""
     scoped = clause.negated or (clause.time is not None and clause.time.de == "nie")
     for thing, slot in clause.objects:
@@ -644,14 +651,14 @@ def _german_middle(clause: Clause, front: str = "") -> str:
         if thing.article in ("not", "not a"):
             nicht = ""  # kein negates the clause
         if slot.de_preposition:
-            after_nicht.append(prepositional(slot.de_preposition, form))
+            last.append(prepositional(slot.de_preposition, form))
         elif thing.article == "pronoun" or (thing.article not in INDEFINITE and (scoped or slot.case == DATIVE)):
             words.append(form)  # er gibt ihr heute das Buch; er liest das Buch heute nicht
         else:
             new.append(form)  # er liest heute ein Buch
     time = clause.time.de if clause.time and front != "time" else ""
     place = clause.place[1] if front != "place" else ""
-    return _join(*words, time, *new, nicht, *after_nicht, clause.manner[1], place)
+    return _join(*words, time, *new, nicht, clause.manner[1], place, *last)
 
 
 def german_statement(clause: Clause, front: str = "") -> str:
@@ -775,7 +782,8 @@ def draw_clause(rng: Random, tenses: tuple[str, ...], *, bare: bool = False, sub
     verb = _pick(rng, verbs or VERBS_IN[tense])
     subject = subject or draw_person(rng, HUMANS)
     short = bare or "stative" in verb.tags
-    timed = timed and "stative" not in verb.tags and (tense == "habit" or (not bare and rng.random() < 0.35))
+    lasting = "stative" in verb.tags or "timeless" in verb.tags
+    timed = timed and not lasting and (tense == "habit" or (not bare and rng.random() < 0.35))
     time = _pick(rng, TENSE_TIMES[tense]) if timed else None
     negated = rng.random() < negation and (time is None or tense != "habit")  # `not always`: what is negated?
     objects = []

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transformer_mt.config import SearchConfig
 from transformer_mt.errors import RunError
 
 PenaltyForm = Literal["gnmt", "power"]
@@ -53,41 +54,6 @@ class StepScorer(Protocol[StateT]):
         over all V, in a tensor that the caller may overwrite."""
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    """How to search. `beam_size` 1 is greedy search; `sampling` draws `n_best` samples and has no beam."""
-
-    beam_size: int = 4
-    length_penalty: float = 0.6
-    length_penalty_form: PenaltyForm = "gnmt"
-    stop: StopRule = "bound"
-    n_best: int = 1
-    max_extra_tokens: int = 50  # a hypothesis has at most this many ids more than its source, `</s>` counted in both
-    sampling: bool = False
-    temperature: float = 1.0
-    top_k: int = 0  # 0 keeps all ids
-    top_p: float = 1.0
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        rules = [
-            (self.beam_size >= 1, f"beam_size {self.beam_size}: must be at least 1"),
-            (self.n_best >= 1, f"n_best {self.n_best}: must be at least 1"),
-            (
-                self.sampling or self.n_best <= self.beam_size,
-                f"n_best {self.n_best}: must not exceed beam_size ({self.beam_size}); raise beam_size or set sampling",
-            ),
-            (math.isfinite(self.length_penalty), f"length_penalty {self.length_penalty}: must be finite"),
-            (self.max_extra_tokens >= 0, f"max_extra_tokens {self.max_extra_tokens}: must not be negative"),
-            (0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0; top_k 1 is greedy"),
-            (self.top_k >= 0, f"top_k {self.top_k}: must not be negative; 0 keeps all ids"),
-            (0 < self.top_p <= 1, f"top_p {self.top_p}: must be above 0 and at most 1; 1 keeps all ids"),
-        ]
-        problems = [message for holds, message in rules if not holds]
-        if problems:
-            raise ValueError("; ".join(problems))
-
-
 class Hypothesis(NamedTuple):
     """A finished translation."""
 
@@ -105,11 +71,13 @@ def search(
     bos_id: int,
     eos_id: int,
     forbidden_ids: Sequence[int] = (),
+    max_length: int | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch; return the hypotheses of each sentence, best first, at most `n_best` of them, at least one.
 
     Beam search returns distinct hypotheses: fewer than `n_best` where there are no more. Samples are independent, so
     they may repeat. `forbidden_ids` are never produced; the log-probabilities of the others are left as they are.
+    `max_length` caps the ids of a hypothesis, `</s>` included, where a model has no more positions.
 
     Raises:
         RunError: a sentence has no hypothesis of non-zero probability, as happens when the model yields NaN.
@@ -120,7 +88,8 @@ def search(
         return []
     find = _follow_paths if config.sampling or config.beam_size == 1 else _beam_search
     forbidden = torch.tensor(forbidden_ids, dtype=torch.int64, device=scorer.device)
-    found = find(scorer, src, config, bos_id, eos_id, forbidden)
+    limits = [min(len(ids) + config.max_extra_tokens, max_length or sys.maxsize) for ids in src]
+    found = find(scorer, src, limits, config, bos_id, eos_id, forbidden)
     for number, hypotheses in enumerate(found):
         if not hypotheses:
             raise RunError(
@@ -152,7 +121,13 @@ def best_reachable(log_prob: float, length: int, limit: int, alpha: float, form:
 
 
 def _beam_search(
-    scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, bos_id: int, eos_id: int, forbidden: Tensor
+    scorer: StepScorer[StateT],
+    src: list[list[int]],
+    limits: list[int],
+    config: SearchConfig,
+    bos_id: int,
+    eos_id: int,
+    forbidden: Tensor,
 ) -> list[list[Hypothesis]]:
     """Beam search; the finished hypotheses of each sentence in the order in which they were found.
 
@@ -161,7 +136,6 @@ def _beam_search(
     """
     W, device = config.beam_size, scorer.device
     alpha, form = config.length_penalty, config.length_penalty_form
-    limits = [len(ids) + config.max_extra_tokens for ids in src]
     finished: list[list[Hypothesis]] = [[] for _ in src]
     live = list(range(len(src)))  # the sentence of each batch row
     state = scorer.start(src)
@@ -273,7 +247,13 @@ def _forbid(logp_BWV: Tensor, forbidden: Tensor, at_limit: list[int], eos_id: in
 
 
 def _follow_paths(
-    scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, bos_id: int, eos_id: int, forbidden: Tensor
+    scorer: StepScorer[StateT],
+    src: list[list[int]],
+    limits: list[int],
+    config: SearchConfig,
+    bos_id: int,
+    eos_id: int,
+    forbidden: Tensor,
 ) -> list[list[Hypothesis]]:
     """Greedy search and sampling: each row follows one path to its first `</s>`.
 
@@ -281,7 +261,6 @@ def _follow_paths(
     and order do not change it, and equal sources get equal samples.
     """
     W, device = config.n_best if config.sampling else 1, scorer.device
-    limits = [len(ids) + config.max_extra_tokens for ids in src]
     streams = [[Random(f"{config.seed} {w} {ids}") for w in range(W)] for ids in src]
     paths: list[list[list[int]]] = [[[] for _ in range(W)] for _ in src]
     log_probs = [[0.0] * W for _ in src]

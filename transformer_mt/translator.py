@@ -107,6 +107,7 @@ class Translator:
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
                 forbidden_ids=(PAD_ID, UNK_ID, BOS_ID),
+                max_length=self._max_positions,
             )
             found.update(zip(batch, hypotheses, strict=True))
         self._scorer._model.train(was_training)

@@ -1,0 +1,185 @@
+"""The Transformer as a whole: what it may see, what padding may not change, its parameters, its decoding step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from transformer_mt.config import PRESETS, ModelConfig
+from transformer_mt.layout import BOS_ID, EOS_ID, collate, collate_source
+from transformer_mt.model import FIRST_CAPACITY, Transformer, count_parameters, sinusoids
+
+V = 30
+SRC = [[4, 5, 6, 7, 8, 9, EOS_ID], [10, 11, EOS_ID], [12, 13, 14, EOS_ID]]
+TGT = [[20, 21, 22, EOS_ID], [23, 24, 25, 26, 27, 28, EOS_ID], [29, EOS_ID]]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "pre-norm": {"norm": "pre"},
+    "learned positions": {"positions": "learned", "max_positions": 40},
+    "separate embeddings": {"tie_embeddings": "none"},
+    "free head sizes": {"d_k": 3, "d_v": 7, "num_heads": 5, "attention_bias": True},
+    "gelu": {"activation": "gelu", "tie_embeddings": "target"},
+}
+variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def small_model(**options: Any) -> Transformer:
+    torch.manual_seed(7)
+    shape: dict[str, Any] = dict(
+        d_model=16, d_ff=24, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0
+    )
+    return Transformer(ModelConfig(**(shape | options)), V, V).double().eval()
+
+
+@variants
+def test_no_target_position_sees_a_later_one(options: dict[str, Any]) -> None:
+    model = small_model(**options)
+    before = model.logits(collate(SRC, TGT))
+    for position in range(1, 6):
+        changed = [ids.copy() for ids in TGT]
+        changed[1][position] = 4  # a label, and the input of the next position
+        after = model.logits(collate(SRC, changed))
+        torch.testing.assert_close(after[1, : position + 1], before[1, : position + 1], rtol=0, atol=1e-12)
+        assert (after[1, position + 1] - before[1, position + 1]).abs().max() > 1e-3
+        torch.testing.assert_close(after[0], before[0], rtol=0, atol=1e-12)
+
+
+@variants
+def test_padding_changes_nothing(options: dict[str, Any]) -> None:
+    """A sentence alone, without any padding, gives the same logits, loss and gradients as in company."""
+    model = small_model(**options)
+    together = model.logits(collate(SRC, TGT))
+    for row, (src, tgt) in enumerate(zip(SRC, TGT, strict=True)):
+        alone = model.logits(collate([src], [tgt]))
+        torch.testing.assert_close(together[row, : len(tgt)], alone[0], rtol=0, atol=1e-12)
+
+    model(collate(SRC, TGT), 0.1)[0].backward()
+    padded = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for src, tgt in zip(SRC, TGT, strict=True):
+        model(collate([src], [tgt]), 0.1)[0].backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, padded[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+@variants
+def test_a_cached_step_gives_the_logits_of_the_whole_prefix(options: dict[str, Any]) -> None:
+    """Also past the cache's first capacity, and after sentences have left and rows have moved."""
+    model = small_model(**options)
+    tgt_in = torch.randint(4, V, (3, FIRST_CAPACITY + 5), generator=torch.Generator().manual_seed(1))
+    tgt_in[:, 0] = BOS_ID
+    full = model.logits(collate(SRC, [[*ids[1:].tolist(), EOS_ID] for ids in tgt_in]))
+    with torch.no_grad():
+        state = model.start(model.encode(*collate_source(SRC)))
+        rows = [0, 1, 2]
+        for t in range(tgt_in.shape[1]):
+            step = model.step(state, tgt_in[rows, t].unsqueeze(1))
+            torch.testing.assert_close(step[:, 0], full[rows, t], rtol=0, atol=1e-12)
+            if t == 6:
+                state.select(torch.tensor([0, 2]), torch.zeros(2, 1, dtype=torch.long))
+                rows = [0, 2]
+
+
+def test_beam_rows_follow_their_parents() -> None:
+    model = small_model()
+    with torch.no_grad():
+        state = model.start(model.encode(*collate_source(SRC[:2])))
+        model.step(state, torch.full((2, 1), BOS_ID))
+        state.select(None, torch.zeros(2, 3, dtype=torch.long))  # one row becomes three
+        model.step(state, torch.tensor([[4, 5, 6], [7, 8, 9]]))
+        state.select(torch.tensor([1]), torch.tensor([[2, 0, 2]]))  # sentence 1 stays: rows after 9, 7, 9
+        found = model.step(state, torch.tensor([[10, 11, 12]]))
+    for row, prefix in enumerate([[9, 10], [7, 11], [9, 12]]):
+        expected = model.logits(collate([SRC[1]], [[*prefix, EOS_ID]]))[0, 2]
+        torch.testing.assert_close(found[0, row], expected, rtol=0, atol=1e-12)
+
+
+def table_3_parameters(
+    N: int = 6, d_model: int = 512, d_ff: int = 2048, h: int = 8, d_k: int = 64, d_v: int = 64, V: int = 37000,
+    positions: int = 0,
+) -> int:  # fmt: skip
+    """Counted by hand from the paper's formulas.
+
+    An attention has W^Q, W^K (d_model × h·d_k), W^V (d_model × h·d_v), W^O (h·d_v × d_model), no biases; the feed-forward
+    layers have W_1, b_1, W_2, b_2; a norm has a gain and a bias. An encoder layer is one attention, one feed-forward and
+    two norms, a decoder layer two, one and three. One matrix serves both embeddings and the output.
+    """
+    attention = 2 * d_model * h * d_k + 2 * d_model * h * d_v
+    feed_forward = 2 * d_model * d_ff + d_ff + d_model
+    norm = 2 * d_model
+    encoder_layer, decoder_layer = attention + feed_forward + 2 * norm, 2 * attention + feed_forward + 3 * norm
+    return N * (encoder_layer + decoder_layer) + V * d_model + 2 * positions * d_model
+
+
+BIG = dict(d_model=1024, d_ff=4096, h=16)
+# Every row of Table 3: what it changes, and the paper's own number of parameters in millions where it prints one.
+TABLE_3: dict[str, tuple[dict[str, int], int | None]] = {
+    "base": ({}, 65),
+    "A h=1": (dict(h=1, d_k=512, d_v=512), None),
+    "A h=4": (dict(h=4, d_k=128, d_v=128), None),
+    "A h=16": (dict(h=16, d_k=32, d_v=32), None),
+    "A h=32": (dict(h=32, d_k=16, d_v=16), None),
+    "B d_k=16": (dict(d_k=16), 58),
+    "B d_k=32": (dict(d_k=32), 60),
+    "C N=2": (dict(N=2), 36),
+    "C N=4": (dict(N=4), 50),
+    "C N=8": (dict(N=8), 80),
+    "C d_model=256": (dict(d_model=256, d_k=32, d_v=32), 28),
+    "C d_model=1024": (dict(d_model=1024, d_k=128, d_v=128), 168),
+    "C d_ff=1024": (dict(d_ff=1024), 53),
+    "C d_ff=4096": (dict(d_ff=4096), 90),
+    "D (dropout and label smoothing)": ({}, None),
+    "E learned positions": (dict(positions=1024), None),
+    "big": (BIG, 213),
+}
+
+
+@pytest.mark.parametrize(("row", "printed_millions"), TABLE_3.values(), ids=TABLE_3.keys())
+def test_parameter_counts_of_table_3(row: dict[str, int], printed_millions: int | None) -> None:
+    names = {"N": "num_encoder_layers", "h": "num_heads"}
+    options: dict[str, Any] = {names.get(key, key): value for key, value in row.items() if key != "positions"}
+    if "N" in row:
+        options["num_decoder_layers"] = row["N"]
+    if "positions" in row:
+        options |= {"positions": "learned", "max_positions": row["positions"]}
+    with torch.device("meta"):  # shapes only
+        model = Transformer(ModelConfig(preset="base", **options), 37000, 37000)
+    assert count_parameters(model) == table_3_parameters(**row)
+    if printed_millions is not None:
+        # The paper's text does not fix its vocabulary to the piece: its numbers imply 36,000 to 41,000 rows.
+        d_model = row.get("d_model", 512)
+        implied_rows = (printed_millions * 1e6 - table_3_parameters(**{**row, "V": 0})) / d_model
+        assert 35_000 < implied_rows < 42_500
+
+
+def test_presets_are_table_3_rows_and_the_tiny_shape() -> None:
+    with torch.device("meta"):
+        sizes = {name: count_parameters(Transformer(ModelConfig(preset=name), 37000, 37000)) for name in PRESETS}  # type: ignore[arg-type]
+    assert sizes["base"] == table_3_parameters()
+    assert sizes["big"] == table_3_parameters(**BIG)
+    assert sizes["tiny"] == table_3_parameters(N=4, d_model=128, d_ff=256, h=4, d_k=32, d_v=32)
+
+
+def test_sinusoids_are_the_papers_with_columns_permuted() -> None:
+    table = sinusoids(50, 8)
+    for position in (0, 1, 49):
+        for i in range(4):
+            angle = torch.tensor(position / 10000 ** (2 * i / 8), dtype=torch.float64)
+            assert table[position, i] == pytest.approx(float(angle.sin()), abs=1e-12)
+            assert table[position, 4 + i] == pytest.approx(float(angle.cos()), abs=1e-12)
+
+
+def test_parameter_names_are_a_contract() -> None:
+    """Checkpoints and exporters know these names; to rename one is to break every saved model."""
+    names = {name for name, _ in small_model(attention_bias=True).named_parameters()}
+    attention = {f"{p}_proj.{w}" for p in ("q", "k", "v", "out") for w in ("weight", "bias")}
+    rest = {f"{m}.{w}" for m in ("ff.up", "ff.down", "norm1", "norm2") for w in ("weight", "bias")}
+    expected = {"src_embed.weight"}
+    for layer in range(2):
+        expected |= {f"encoder.layers.{layer}.{name}" for name in {f"self_attn.{a}" for a in attention} | rest}
+        decoder = {f"{kind}.{a}" for kind in ("self_attn", "cross_attn") for a in attention} | rest
+        expected |= {f"decoder.layers.{layer}.{name}" for name in decoder | {"norm3.weight", "norm3.bias"}}
+    assert names == expected
