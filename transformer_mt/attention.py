@@ -79,7 +79,7 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, H·K) -> (B, H, L, K)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.num_heads, -1).transpose(1, 2)
 
     def _attend(self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias_BM: Tensor | None, causal: bool) -> Tensor:
         """softmax(Q K^T / sqrt(d_k)) V (equation 1), heads joined and projected: -> (B, L, D)."""
@@ -89,7 +89,8 @@ class MultiHeadAttention(nn.Module):
             out = F.scaled_dot_product_attention(q_BHLK, k_BHMK, v_BHMK, bias, drop, causal, scale=self.scale)
         else:
             out = self._attend_eager(q_BHLK, k_BHMK, v_BHMK, bias, causal)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        joined_BLD: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return joined_BLD
 
     def _attend_eager(
         self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias: Tensor | None, causal: bool
@@ -101,7 +102,7 @@ class MultiHeadAttention(nn.Module):
             length = scores_BHLM.shape[-1]
             future = torch.full((length, length), float("-inf"), dtype=scores_BHLM.dtype, device=scores_BHLM.device)
             scores_BHLM = scores_BHLM + future.triu(1)
-        weights_BHLM = self.dropout(torch.softmax(scores_BHLM, dim=-1))
+        weights_BHLM: Tensor = self.dropout(torch.softmax(scores_BHLM, dim=-1))
         return weights_BHLM @ v_BHMK
 
 
@@ -109,4 +110,4 @@ def _project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """Several projections of the same input in one matrix product."""
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    return F.linear(x, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+    return torch.split(F.linear(x, weight, bias), [layer.out_features for layer in layers], dim=-1)

@@ -112,7 +112,9 @@ def cut_update(
         For each rank its micro-batches, as arrays of pair numbers.
     """
     ordered = pairs[np.lexsort((src_lengths[pairs], tgt_lengths[pairs]))]
-    return [_micro_batches(ordered[rank::num_ranks], src_lengths, tgt_lengths, micro_tokens) for rank in range(num_ranks)]
+    return [
+        _micro_batches(ordered[rank::num_ranks], src_lengths, tgt_lengths, micro_tokens) for rank in range(num_ranks)
+    ]
 
 
 def _micro_batches(pairs: Pairs, src_lengths: Lengths, tgt_lengths: Lengths, micro_tokens: int) -> list[Pairs]:

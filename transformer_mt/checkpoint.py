@@ -38,7 +38,7 @@ class TrainState:
     """All that training continues from, weights and optimizer moments apart."""
 
     step: int = 0
-    cursor: Cursor = Cursor()
+    cursor: Cursor = dataclasses.field(default_factory=Cursor)
     best_score: float | None = None
     best_step: int = 0
     evals_without_improvement: int = 0
@@ -177,20 +177,28 @@ def verify(directory: Path) -> dict[str, Any]:
         files = manifest["files"]
     except OSError:
         lacking = _MANIFEST if (directory / _MODEL).exists() else _MODEL
-        raise InputError(f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model") from None
+        raise InputError(
+            f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint") from None
     if manifest.get("format") != FORMAT:
-        raise InputError(f"{directory}: format {manifest.get('format')}, this version reads {FORMAT}; use the version that wrote it")
+        raise InputError(
+            f"{directory}: format {manifest.get('format')}, this version reads {FORMAT}; use the version that wrote it"
+        )
     for name, expected in files.items():
         path = directory / name
         if not path.exists():
             raise InputError(f"{path}: missing, the model is not complete; use another checkpoint")
         size = path.stat().st_size
         if size != expected["bytes"]:
-            raise InputError(f"{path}: cut short or changed ({size:,} bytes, expected {expected['bytes']:,}); use another checkpoint")
+            raise InputError(
+                f"{path}: cut short or changed ({size:,} bytes, expected {expected['bytes']:,}); use another checkpoint"
+            )
         if _sha256(path) != expected["sha256"]:
-            raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint")
+            raise InputError(
+                f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
+            )
     return manifest
 
 
@@ -230,7 +238,9 @@ def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path)
     parameters = dict(model.named_parameters())
     if problem := sorted(parameters.keys() ^ tensors.keys()):
         side = "lacks" if problem[0] in parameters else "has an unexpected"
-        raise InputError(f"{where}: {side} tensor {problem[0]} ({len(problem)} in all); its config.yaml describes another model")
+        raise InputError(
+            f"{where}: {side} tensor {problem[0]} ({len(problem)} in all); its config.yaml describes another model"
+        )
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise InputError(
@@ -256,7 +266,8 @@ def load_training(directory: Path, model: Transformer, optimizer: torch.optim.Op
     with safe_open(directory / _OPTIMIZER, framework="pt") as tensors:
         for name, parameter in model.named_parameters():
             optimizer.state[parameter] = {
-                key: tensors.get_tensor(f"{key}.{name}").to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
+                key: tensors.get_tensor(f"{key}.{name}").to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
             }
     return read_state(directory)
 
@@ -331,10 +342,14 @@ def average(paths: Sequence[Path], output: Path) -> None:
     total: dict[str, Tensor] = {}
     for loaded in models:
         if loaded.tokenizers.fingerprint != first.tokenizers.fingerprint:
-            raise InputError(f"{loaded.path} and {first.path} have different tokenizers; average checkpoints of one run")
+            raise InputError(
+                f"{loaded.path} and {first.path} have different tokenizers; average checkpoints of one run"
+            )
         for name, parameter in loaded.model.named_parameters():
             if name in total and total[name].shape != parameter.shape:
-                raise InputError(f"{loaded.path} and {first.path} differ in shape ({name}); average checkpoints of one run")
+                raise InputError(
+                    f"{loaded.path} and {first.path} differ in shape ({name}); average checkpoints of one run"
+                )
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + parameter.detach().double()
     mean = {name: (tensor / len(models)).float() for name, tensor in total.items()}
     if mean.keys() != dict(first.model.named_parameters()).keys():
@@ -348,5 +363,3 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
     if len(found) < count:
         raise InputError(f"{run}: has {len(found)} checkpoints to average, --last asks for {count}; lower it")
     return found[-count:]
-
-

@@ -23,7 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train your own machine translation engine: two text files in, a translator out.",
 )
-tokenizer_app = typer.Typer(no_args_is_help=True, help="Train a SentencePiece tokenizer, and encode or decode with one.")
+tokenizer_app = typer.Typer(
+    no_args_is_help=True, help="Train a SentencePiece tokenizer, and encode or decode with one."
+)
 app.add_typer(tokenizer_app, name="tokenizer")
 
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
@@ -69,7 +71,9 @@ def _options(
 def tokenizer_train(
     input: Annotated[list[str], typer.Option("--input", help="Text file; give it again for more (.gz is read too).")],
     output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
-    vocab_size: Annotated[int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")] = 10000,
+    vocab_size: Annotated[
+        int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")
+    ] = 10000,
     type: Annotated[str, typer.Option("--type", help="bpe or unigram.")] = "bpe",
     set: SetOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
@@ -112,12 +116,16 @@ def tokenizer_decode(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", help="Run directory.  [default: runs/NAME_OF_CONFIG]", show_default=False)
     ] = None,
     set: SetOption = [],  # noqa: B006
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and try its largest batch only.")] = False,
 ) -> None:
     """Train a model: tokenizer, corpus, training, validation, checkpoints."""
@@ -134,9 +142,13 @@ def translate(
     model: ModelArgument,
     input: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
     output: Annotated[str, typer.Option("--output", help="File for the translations; - is stdout.")] = "-",
-    beam_size: Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept at each step; 1 is greedy.")] = None,
+    beam_size: Annotated[
+        int | None, typer.Option("--beam-size", help="Hypotheses kept at each step; 1 is greedy.")
+    ] = None,
     length_penalty: Annotated[float | None, typer.Option("--length-penalty", help="Exponent of the penalty.")] = None,
-    n_best: Annotated[int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")] = None,
+    n_best: Annotated[
+        int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")
+    ] = None,
     set: SetOption = [],  # noqa: B006
 ) -> None:
     """Translate text, line by line, with beam search."""
@@ -159,7 +171,9 @@ def translate(
     bar = tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True)
     with bar:
         translations = enumerate(translator.stream(read_lines(input)))
-        write_lines(output, (line for number, found in translations if bar.update() or True for line in lines(number, found)))
+        write_lines(
+            output, (line for number, found in translations if bar.update() or True for line in lines(number, found))
+        )
 
 
 @app.command("eval")
@@ -168,11 +182,20 @@ def evaluate(
     hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
     ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")] = [],  # noqa: B006
     src: Annotated[str | None, typer.Option("--src", help="Source text, with MODEL.")] = None,
-    metrics: Annotated[str, typer.Option("--metrics", help="Of bleu, chrf, ter, multi_bleu; separated by commas.")] = "bleu,chrf,ter",
+    metrics: Annotated[
+        str, typer.Option("--metrics", help="Of bleu, chrf, ter, multi_bleu; separated by commas.")
+    ] = "bleu,chrf,ter",
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
-    confidence: Annotated[bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")] = False,
-    sentence: Annotated[bool, typer.Option("--sentence", help="Scores of each sentence instead, one JSON object a line.")] = False,
-    tokenize: Annotated[str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation for BLEU.  [default: 13a]", show_default=False)] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")
+    ] = False,
+    sentence: Annotated[
+        bool, typer.Option("--sentence", help="Scores of each sentence instead, one JSON object a line.")
+    ] = False,
+    tokenize: Annotated[
+        str | None,
+        typer.Option("--tokenize", help="sacreBLEU's tokenisation for BLEU.  [default: 13a]", show_default=False),
+    ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
     set: SetOption = [],  # noqa: B006
 ) -> None:
@@ -208,7 +231,9 @@ def evaluate(
 
 @app.command()
 def average(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN_DIR|CHECKPOINT…", help="A run, or checkpoints one by one.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR|CHECKPOINT…", help="A run, or checkpoints one by one.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Directory of the averaged model.")],
     last: Annotated[int, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.")] = 5,
 ) -> None:
@@ -219,7 +244,11 @@ def average(
         raise InputError(f"{output}: exists and is not a model; choose another --output")
     if not output.parent.is_dir():
         raise InputError(f"{output}: cannot be written (no directory {output.parent}); make it first")
-    chosen = [found for path in paths for found in (checkpoint.last_checkpoints(path, last) if checkpoint.is_run(path) else [path])]
+    chosen = [
+        found
+        for path in paths
+        for found in (checkpoint.last_checkpoints(path, last) if checkpoint.is_run(path) else [path])
+    ]
     checkpoint.average(chosen, output)
     _warn(f"averaged {', '.join(path.name for path in chosen)} into {output}")
 

@@ -268,7 +268,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.model.tie_embeddings == "all" and not self.tokenizer.shared:
-            raise ValueError("model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target")
+            raise ValueError(
+                "model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target"
+            )
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
             raise ValueError("tokenizer.tgt_model needs tokenizer.shared: false")
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:
@@ -314,7 +316,9 @@ def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> Tokeni
     return _validate_section("tokenizer", TokenizerConfig, values, overrides)
 
 
-def _validate_section(name: str, kind: type[AnySection], values: dict[str, Any], overrides: Iterable[str]) -> AnySection:
+def _validate_section(
+    name: str, kind: type[AnySection], values: dict[str, Any], overrides: Iterable[str]
+) -> AnySection:
     tree: dict[str, Any] = {name: values}
     for override in overrides:
         _apply_override(tree, override)
@@ -394,7 +398,9 @@ def _describe(error: Any) -> str:
         return f"{where}: {message}"
     found = error["input"]
     message = message[0].lower() + message[1:]
-    return f"{where}: {message}, found {found!r}" if _kind(found) is None else f"{where}: {message}, found {_kind(found)}"
+    return (
+        f"{where}: {message}, found {found!r}" if _kind(found) is None else f"{where}: {message}, found {_kind(found)}"
+    )
 
 
 def _known_keys(path: Sequence[str | int]) -> list[str]:

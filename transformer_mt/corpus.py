@@ -118,7 +118,9 @@ class IdStore:
             paths = [directory / f"{shard:05d}.{side}" for shard in range(len(self.shard_sizes))]
             self._ids[side] = [np.memmap(f"{path}.ids", dtype=dtype, mode="r") for path in paths]
             self._offsets[side] = [np.load(f"{path}.offsets.npy", mmap_mode="r") for path in paths]
-        self._origins = [np.load(directory / f"{shard:05d}.origin.npy", mmap_mode="r") for shard in range(len(self._ids["src"]))]
+        self._origins = [
+            np.load(directory / f"{shard:05d}.origin.npy", mmap_mode="r") for shard in range(len(self._ids["src"]))
+        ]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

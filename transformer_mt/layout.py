@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 
 IdArray = npt.NDArray[np.int64]
+IdSequence = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Batch:
         )
 
 
-def pad_ids(sequences: Sequence[IdArray | list[int]]) -> IdArray:
+def pad_ids(sequences: Sequence[IdSequence]) -> IdArray:
     """Stack id sequences into an array (B, longest) filled up with the padding id."""
     padded = np.full((len(sequences), max(len(s) for s in sequences)), PAD_ID, dtype=np.int64)
     for row, ids in zip(padded, sequences, strict=True):
@@ -87,12 +89,12 @@ def pad_ids(sequences: Sequence[IdArray | list[int]]) -> IdArray:
     return padded
 
 
-def collate_source(src: Sequence[IdArray | list[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Layout]:
+def collate_source(src: Sequence[IdSequence], device: torch.device | str = "cpu") -> tuple[Tensor, Layout]:
     """Source sequences (each ending in </s>) as padded ids (B, S) and their layout."""
     return torch.from_numpy(pad_ids(src)).to(device), Layout.padded([len(ids) for ids in src], device)
 
 
-def collate(src: Sequence[IdArray | list[int]], tgt: Sequence[IdArray | list[int]]) -> Batch:
+def collate(src: Sequence[IdSequence], tgt: Sequence[IdSequence]) -> Batch:
     """Build a batch on the host from source and target sequences that each end in </s>.
 
     ``tgt_in`` is the target shifted right behind a real <s>, so position t predicts ``labels[t]`` from the

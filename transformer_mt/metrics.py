@@ -24,7 +24,7 @@ class RunLog:
         path = directory / "metrics.jsonl"
         _cut_back(path, step)
         try:
-            self._file = open(path, "a", encoding="utf-8", newline="\n")
+            self._file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by close)
         except OSError as error:
             raise write_error(path, error) from error
         # disable=None: no bar where stderr is not a terminal.

@@ -14,7 +14,8 @@ def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) 
     """The rate of update number ``step`` (from 1).
 
     - paper: d_model^-0.5 · min(step^-0.5, step · warmup^-1.5) (equation 3);
-    - inverse_sqrt: a linear rise to ``lr`` over the warm-up, then lr · sqrt(warmup / step): equation 3 with a free peak;
+    - inverse_sqrt: a linear rise to ``lr`` over the warm-up, then lr · sqrt(warmup / step), equation 3 with a free
+      peak;
     - cosine: the same rise, then half a cosine down to 0 at ``max_steps`` (Loshchilov & Hutter 2017), for runs whose
       length is known.
     """
@@ -57,7 +58,8 @@ class FlatGradients:
         self.buffer.zero_()
 
     def norm(self) -> torch.Tensor:
-        return torch.linalg.vector_norm(self.buffer)
+        norm: torch.Tensor = torch.linalg.vector_norm(self.buffer)
+        return norm
 
     def clip(self, norm: torch.Tensor, max_norm: float) -> None:
         """Scale so that the norm is at most ``max_norm``; no host synchronisation."""

@@ -43,7 +43,9 @@ def read_lines(path: str | Path) -> Iterator[str]:
             f"convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{name}: damaged gzip file after line {number} ({error}); copy or download it again") from None
+        raise InputError(
+            f"{name}: damaged gzip file after line {number} ({error}); copy or download it again"
+        ) from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({_reason(error)}); check the path") from None
 

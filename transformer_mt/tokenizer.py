@@ -114,13 +114,15 @@ class Tokenizers:
         Raises:
             InputError: a file is missing or not what its name says.
         """
-        names = ("tokenizer.model", "vocab.json")
+        names: tuple[str, ...] = ("tokenizer.model", "vocab.json")
         if not (directory / "tokenizer.model").exists():
             names = ("source.model", "target.model", "vocab.json", "target_vocab.json")
         try:
             return cls.from_files({name: (directory / name).read_bytes() for name in names})
         except OSError as error:
-            raise InputError(f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it") from None
+            raise InputError(
+                f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it"
+            ) from None
         except (InputError, ValueError) as error:
             raise InputError(f"{directory}: its tokenizer is damaged ({error}); copy the model again") from None
 

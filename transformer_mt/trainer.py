@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -188,7 +187,9 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             if is_last:
                 break
             if signal_name:
-                raise RunError(f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume")
+                raise RunError(
+                    f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume"
+                )
         log.line(f"done: {ended} at step {state.step:,}. {_advice(run, config, state)}")
 
 
@@ -207,7 +208,7 @@ class _Meter:
         self._since = time.monotonic()
 
     def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
-        """``numbers``: summed loss, summed negative log-likelihood, gradient norm, 1 where one of them is not finite."""
+        """``numbers``: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite."""
         event = None
         if numbers.is_cuda:
             numbers = torch.empty(4, pin_memory=True).copy_(numbers, non_blocking=True)
@@ -248,12 +249,14 @@ class _Meter:
             event.synchronize()
         loss, nll, norm, is_bad = numbers.tolist()
         if is_bad:
-            self._log.record(kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist())
+            self._log.record(
+                kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist()
+            )
             first = ", ".join(f"{pair} ({self._store.describe(pair)})" for pair in pairs[:3].tolist())
             raise RunError(
-                f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; its update was not applied. Its "
-                f"{len(pairs)} pairs are listed in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, raise "
-                "optim.warmup_steps or set optim.clip_norm, and continue from the last checkpoint with --resume"
+                f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; the update was not applied. "
+                f"Its {len(pairs)} pairs are in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, "
+                "raise optim.warmup_steps or set optim.clip_norm, and start again"
             )
         self._step, self._rate = step, rate
         self._loss, self._nll, self._norm = self._loss + loss, self._nll + nll, self._norm + norm
@@ -289,7 +292,9 @@ def _only_process_in(run: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{run}: another process is training into it; wait for it or choose another --output") from None
+            raise InputError(
+                f"{run}: another process is training into it; wait for it or choose another --output"
+            ) from None
         yield
 
 
@@ -336,8 +341,8 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
         initial = checkpoint.load_model(config.train.init_from)
         if given is not None and given.fingerprint != initial.tokenizers.fingerprint:
             raise InputError(
-                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the tokenizer of train.init_from "
-                f"{config.train.init_from} ({initial.tokenizers.fingerprint}); remove tokenizer.model to use the model's own"
+                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that train.init_from "
+                f"{config.train.init_from} was trained with ({initial.tokenizers.fingerprint}); remove tokenizer.model"
             )
         return initial.tokenizers
     if given is not None:
@@ -456,7 +461,11 @@ def _try_largest_batch(
 
 
 def _advice(run: Path, config: Config, state: TrainState) -> str:
-    best = "" if state.best_score is None else f"best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}; "
+    best = (
+        ""
+        if state.best_score is None
+        else f"best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}; "
+    )
     return f"{best}translate with: tmt translate {run}"
 
 

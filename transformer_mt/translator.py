@@ -91,7 +91,9 @@ class Translator:
         """
         loaded = load_model(path)
         model = loaded.model.to(local_device())
-        return cls(model, loaded.tokenizers, override_search(loaded.config.search, overrides), loaded.longest_src_tokens, warn)
+        return cls(
+            model, loaded.tokenizers, override_search(loaded.config.search, overrides), loaded.longest_src_tokens, warn
+        )
 
     def translate(self, lines: Sequence[str], first_line: int = 1) -> list[Translation]:
         """Translate lines; blank ones come back blank. ``first_line`` is the number of the first, for warnings."""

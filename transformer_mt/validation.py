@@ -61,7 +61,7 @@ class Validation:
             report = evaluate(hypotheses, [[pair.tgt for pair in self._pairs]], self._metrics)
             scores |= {metric.name: metric.score for metric in report.scores}
             signatures = {metric.name: metric.signature for metric in report.scores}
-        scores = ranks.first_says(scores)
+        scores = dict(ranks.first_says(scores))
         self._model.train()
         seconds = round(time.monotonic() - started, 1)
         log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)

@@ -19,7 +19,7 @@ TGT = [[20, 21, 22, EOS_ID], [23, 24, 25, 26, 27, EOS_ID], [28, EOS_ID]]
 def marian_of(model: Transformer) -> torch.nn.Module:
     """Marian's model (biases everywhere, post-norm, sinusoids in halves) filled with our weights."""
     config = model.config
-    marian = transformers.MarianMTModel(
+    marian: torch.nn.Module = transformers.MarianMTModel(
         transformers.MarianConfig(
             vocab_size=V,
             d_model=config.d_model,

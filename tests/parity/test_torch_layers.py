@@ -29,7 +29,9 @@ def copy_attention(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> N
     theirs.out_proj.weight.data = ours.out_proj.weight
     for bias, layers in ((theirs.in_proj_bias, projections), (theirs.out_proj.bias, (ours.out_proj,))):
         if bias is not None:
-            bias.data = torch.cat([x.new_zeros(x.shape[0]) if (b := p.bias) is None else b for p in layers for x in [p.weight]])
+            bias.data = torch.cat(
+                [x.new_zeros(x.shape[0]) if (b := p.bias) is None else b for p in layers for x in [p.weight]]
+            )
 
 
 def copy_rest(ours: EncoderLayer | DecoderLayer, theirs: nn.Module) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -19,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transformer_mt.search import Hypothesis, PenaltyForm, SearchConfig, StopRule, length_penalty, search
+from transformer_mt.config import SearchConfig
+from transformer_mt.search import Hypothesis, PenaltyForm, StopRule, length_penalty, search
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden
 Prefix = tuple[int, ...]
@@ -169,7 +169,9 @@ def test_a_wide_beam_is_exhaustive_search(
     seed: int, src: list[Prefix], alpha: float, form: PenaltyForm, n_best: int, forbidden: Prefix, extra: int
 ) -> None:
     scorer = ToyScorer(seed, 4)
-    config = SearchConfig(108, alpha, form, n_best=n_best, max_extra_tokens=extra)
+    config = SearchConfig(
+        beam_size=108, length_penalty=alpha, length_penalty_form=form, n_best=n_best, max_extra_tokens=extra
+    )
     src = [s[: 5 - extra] for s in src]
     for found, s in zip(run(scorer, src, config, forbidden), src, strict=True):
         assert_same(found, exhaustive(scorer, s, config, forbidden)[:n_best])
@@ -190,8 +192,8 @@ def test_any_beam_is_the_plain_beam(
 def test_stopping_at_the_bound_is_never_worse_than_the_peers_rule(
     scorer: ToyScorer, src: list[Prefix], config: SearchConfig
 ) -> None:
-    bound = run(scorer, src, replace(config, stop="bound"))
-    peers = run(scorer, src, replace(config, stop="beam_finished"))
+    bound = run(scorer, src, config.model_copy(update={"stop": "bound"}))
+    peers = run(scorer, src, config.model_copy(update={"stop": "beam_finished"}))
     for ours, theirs in zip(bound, peers, strict=True):
         assert len(ours) >= len(theirs)
         assert all(a.score >= b.score for a, b in zip(ours, theirs, strict=False))
@@ -202,7 +204,7 @@ def test_stopping_at_the_bound_is_never_worse_than_the_peers_rule(
 def test_greedy_is_an_argmax_loop(
     scorer: ToyScorer, src: list[Prefix], alpha: float, form: PenaltyForm, extra: int, forbidden: Prefix
 ) -> None:
-    config = SearchConfig(1, alpha, form, max_extra_tokens=extra)
+    config = SearchConfig(beam_size=1, length_penalty=alpha, length_penalty_form=form, max_extra_tokens=extra)
     for found, s in zip(run(scorer, src, config, forbidden), src, strict=True):
         ids, log_prob = argmax_loop(scorer, s, config, forbidden)
         score = log_prob / length_penalty(len(ids) + 1, alpha, config.length_penalty_form)
@@ -244,5 +246,6 @@ def test_every_hypothesis_is_legal_and_scored_as_the_model_scores_it(
 def test_sampling_the_best_id_is_greedy(scorer: ToyScorer, src: list[Prefix], seed: int, temperature: float) -> None:
     config = SearchConfig(beam_size=1, max_extra_tokens=6)
     for cut in ({"top_k": 1}, {"top_p": 1e-9}):
-        sampled = run(scorer, src, replace(config, sampling=True, seed=seed, temperature=temperature, **cut))
+        sampling = {"sampling": True, "seed": seed, "temperature": temperature, **cut}
+        sampled = run(scorer, src, config.model_copy(update=sampling))
         assert sampled == run(scorer, src, config)

@@ -11,21 +11,10 @@ from random import Random
 
 import pytest
 
-from transformer_mt import grammar
+from transformer_mt import grammar, lexicon
 from transformer_mt.errors import InputError
 from transformer_mt.grammar import (
-    BY_GERMAN,
-    DATIVE,
-    IT,
-    LEXICON,
-    NOMINATIVE,
-    NUMBERS,
-    PRONOUN_TABLE,
-    Clause,
-    Pair,
-    Phrase,
     Split,
-    Time,
     english_question,
     english_statement,
     generate,
@@ -38,6 +27,19 @@ from transformer_mt.grammar import (
     purpose,
     sentence,
     split_of,
+)
+from transformer_mt.lexicon import (
+    BY_GERMAN,
+    DATIVE,
+    IT,
+    LEXICON,
+    NOMINATIVE,
+    NUMBERS,
+    PRONOUN_TABLE,
+    Clause,
+    Pair,
+    Phrase,
+    Time,
 )
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -293,7 +295,7 @@ def test_principal_parts(parts: str) -> None:
             german_statement(Clause(PRONOUN_TABLE[subject], verb, tense))
             for subject, tense in (("you", "now"), ("he", "now"), ("he", "past"))
         )
-        for verb in grammar.VERBS
+        for verb in lexicon.VERBS
     }
     assert tuple(parts.split(", ")) in found
 

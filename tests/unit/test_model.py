@@ -103,9 +103,9 @@ def table_3_parameters(
 ) -> int:  # fmt: skip
     """Counted by hand from the paper's formulas.
 
-    An attention has W^Q, W^K (d_model × h·d_k), W^V (d_model × h·d_v), W^O (h·d_v × d_model), no biases; the feed-forward
-    layers have W_1, b_1, W_2, b_2; a norm has a gain and a bias. An encoder layer is one attention, one feed-forward and
-    two norms, a decoder layer two, one and three. One matrix serves both embeddings and the output.
+    An attention has W^Q, W^K (d_model × h·d_k), W^V (d_model × h·d_v), W^O (h·d_v × d_model), no biases; the feed-
+    forward layers have W_1, b_1, W_2, b_2; a norm has a gain and a bias. An encoder layer is one attention, one feed-
+    forward and two norms, a decoder layer two, one and three. One matrix serves both embeddings and the output.
     """
     attention = 2 * d_model * h * d_k + 2 * d_model * h * d_v
     feed_forward = 2 * d_model * d_ff + d_ff + d_model

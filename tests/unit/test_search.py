@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from transformer_mt.config import SearchConfig
 from transformer_mt.errors import RunError
 from transformer_mt.search import (
     Hypothesis,
     PenaltyForm,
-    SearchConfig,
     StopRule,
     best_candidates,
     best_reachable,
@@ -103,15 +105,16 @@ def test_config_defaults_are_the_papers() -> None:
         {"top_p": 1.5},
     ],
 )
-def test_config_refuses_and_names_the_field(settings: dict[str, float]) -> None:
+def test_config_refuses_and_names_the_field(settings: dict[str, Any]) -> None:
     [name] = settings
-    with pytest.raises(ValueError, match=name):
-        SearchConfig(**settings)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match=name):
+        SearchConfig(**settings)
 
 
 def test_config_reports_all_problems_at_once() -> None:
-    with pytest.raises(ValueError, match=r"top_k.*; top_p"):
+    with pytest.raises(ValidationError) as refused:
         SearchConfig(top_k=-1, top_p=2.0)
+    assert [error["loc"] for error in refused.value.errors()] == [("top_k",), ("top_p",)]
 
 
 def test_length_penalties() -> None:
@@ -169,32 +172,47 @@ def test_the_peers_rule_stops_too_early_and_the_bound_does_not() -> None:
     assert best.ids == [A, A]
     assert best.log_prob == pytest.approx(math.log(0.35))
     assert best.score == pytest.approx(math.log(0.35) / 3)
-    [[first]] = run(late_winner, SearchConfig(2, 1.0, "power", stop="beam_finished"))
+    [[first]] = run(late_winner, config.model_copy(update={"stop": "beam_finished"}))
     assert first.ids == []
     assert first.score == pytest.approx(math.log(0.4))
 
 
 @pytest.mark.parametrize(("beam_size", "stop"), [(1, "bound"), (2, "bound"), (2, "beam_finished")])
 def test_at_its_own_limit_a_sentence_is_closed_with_the_end(beam_size: int, stop: StopRule) -> None:
-    config = SearchConfig(beam_size, 0.0, stop=stop, max_extra_tokens=2)
+    config = SearchConfig(beam_size=beam_size, length_penalty=0.0, stop=stop, max_extra_tokens=2)
     for source, [best] in zip(([7], [7, 8, 9]), run(endless, config, src=[[7], [7, 8, 9]]), strict=True):
         length = len(source) + 2
         assert best.ids == [A] * (length - 1)  # `</s>` (0.01) is never among the best two before it is forced
         assert best.log_prob == pytest.approx((length - 1) * math.log(0.6) + math.log(0.01))
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("sampling", [False, True])
+def test_max_length_caps_every_sentence_and_counts_the_end(beam_size: int, sampling: bool) -> None:
+    def no_end(prefix: list[int]) -> list[float]:  # `</s>` is chosen only where nothing else is allowed
+        return [1e-30, 0.7, 0.3, 0.0]
+
+    config = SearchConfig(beam_size=beam_size, sampling=sampling, max_extra_tokens=2)
+    src = [[7], [7, 8, 9]]
+    own_limits = search(TreeScorer(no_end), src, config, bos_id=BOS, eos_id=EOS)
+    assert [len(found[0].ids) + 1 for found in own_limits] == [3, 5]
+    for max_length, expected in [(4, [3, 4]), (2, [2, 2]), (1, [1, 1]), (9, [3, 5])]:
+        capped = search(TreeScorer(no_end), src, config, bos_id=BOS, eos_id=EOS, max_length=max_length)
+        assert [len(found[0].ids) + 1 for found in capped] == expected
+
+
 def test_finished_sentences_leave_the_batch_and_rows_open_after_the_first_step() -> None:
     scorer = TreeScorer(endless)
-    search(scorer, [[7], [7, 8, 9]], SearchConfig(3, max_extra_tokens=1), bos_id=BOS, eos_id=EOS)
+    search(scorer, [[7], [7, 8, 9]], SearchConfig(beam_size=3, max_extra_tokens=1), bos_id=BOS, eos_id=EOS)
     assert scorer.shapes == [(2, 1), (2, 3), (1, 3), (1, 3)]
     scorer = TreeScorer(endless)
-    search(scorer, [[7, 8], [7]], SearchConfig(1, max_extra_tokens=0), bos_id=BOS, eos_id=EOS)
+    search(scorer, [[7, 8], [7]], SearchConfig(beam_size=1, max_extra_tokens=0), bos_id=BOS, eos_id=EOS)
     assert scorer.shapes == [(2, 1), (1, 1)]
 
 
 def test_forbidden_ids_leave_the_other_log_probabilities_as_they_are() -> None:
-    [greedy] = run(endless, SearchConfig(1, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
-    [beam] = run(endless, SearchConfig(3, n_best=3, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
+    [greedy] = run(endless, SearchConfig(beam_size=1, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
+    [beam] = run(endless, SearchConfig(beam_size=3, n_best=3, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
     assert [h.ids for h in greedy] == [[B]]
     assert [h.ids for h in beam] == [[], [B]]
     for hypothesis in (*greedy, beam[1]):
@@ -213,7 +231,7 @@ def test_what_has_no_probability_is_no_hypothesis() -> None:
     assert [h.ids for h in found] == [[]]
 
 
-@pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(1), SearchConfig(sampling=True)])
+@pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(beam_size=1), SearchConfig(sampling=True)])
 @pytest.mark.parametrize("probability", [math.nan, 0.0])
 def test_a_model_without_probabilities_is_a_failure(config: SearchConfig, probability: float) -> None:
     with pytest.raises(RunError, match="sentence 0 of the batch"):

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Check everything on a machine that has only Python and git: formatting, lint, spelling, types, tests.
+# Makes its own environment in .venv. Arguments go to pytest:  scripts/test.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install --quiet --editable ".[dev]"
+export PATH="$PWD/.venv/bin:$PATH"
+
+ruff format --check .
+ruff check .
+codespell
+mypy
+# One thread a worker: on two cores, two processes with two threads each would wait for each other.
+OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile "$@"

@@ -1,0 +1,174 @@
+"""Runs the command line as users do, in processes of their own, on corpora and models that take seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CLI = (sys.executable, "-m", "transformer_mt.cli")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+ALPHABET = "abcdefghijklmnopqrst"
+TIMEOUT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process that has ended."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of stdout; the last one must be ended."""
+        assert not self.stdout or self.stdout.endswith(b"\n")
+        return self.stdout.decode("utf-8").split("\n")[:-1]
+
+    @property
+    def refusal(self) -> str:
+        """The one line of an expected failure."""
+        assert "Traceback" not in self.stderr, self.stderr
+        lines = [line for line in self.stderr.splitlines() if line.startswith("tmt: ")]
+        assert len(lines) == 1, self.stderr
+        assert self.stderr.endswith(f"{lines[0]}\n"), "the reason is not the last line"
+        return lines[0]
+
+    def ok(self) -> Done:
+        assert self.status == 0, f"status {self.status}\n{self.stderr}"
+        assert "Traceback" not in self.stderr, self.stderr
+        return self
+
+
+def environment() -> dict[str, str]:
+    """One thread: tests run side by side, and the last bits depend on it."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) -> Done:
+    """Run ``tmt`` to its end."""
+    data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
+    found = subprocess.run(
+        [*launcher, *map(str, args)], input=data, capture_output=True, timeout=TIMEOUT_SECONDS, env=environment(), check=False
+    )
+    return Done(found.returncode, found.stdout, found.stderr.decode("utf-8"))
+
+
+class Running:
+    """A ``tmt`` process that a test stops when it has got somewhere."""
+
+    def __init__(self, *args: object, launcher: Sequence[str] = CLI) -> None:
+        self._process = subprocess.Popen(
+            [*launcher, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,  # so that `kill` reaches the ranks as well
+        )
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not condition():
+            assert self._process.poll() is None, f"ended too early: {self.end()}"
+            assert time.monotonic() < deadline, f"waited in vain: {self.kill()}"
+            time.sleep(0.005)
+
+    def signal(self, number: signal.Signals) -> None:
+        """As a scheduler does it: to the first process only."""
+        assert self._process.poll() is None, f"ended too early: {self.end()}"
+        self._process.send_signal(number)
+
+    def end(self) -> Done:
+        stdout, stderr = self._process.communicate(timeout=TIMEOUT_SECONDS)
+        return Done(self._process.returncode, stdout, stderr.decode("utf-8"))
+
+    def kill(self) -> Done:
+        """SIGKILL to it and all that it has started, as a power failure would have it."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        return self.end()
+
+
+def write(path: Path, lines: Sequence[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    return path
+
+
+def symbol_lines(count: int, seed: int, shortest: int = 3, longest: int = 8) -> list[str]:
+    """Random sequences of letters as words, no two alike."""
+    draw = random.Random(seed)
+    lines: dict[str, None] = {}
+    while len(lines) < count:
+        lines[" ".join(draw.choices(ALPHABET, k=draw.randint(shortest, longest)))] = None
+    return list(lines)
+
+
+def copy_corpus(directory: Path, num_train: int = 300, num_valid: int = 12, seed: int = 1) -> dict[str, Any]:
+    """Write a corpus whose target is its source, and return the configuration of a model that fits in a second."""
+    lines = symbol_lines(num_train + num_valid, seed)
+    train, valid = lines[:num_train], lines[num_train:]
+    paths = {
+        f"{name}.{side}": str(write(directory / f"{name}.{side}", text))
+        for name, text in (("train", train), ("valid", valid))
+        for side in ("src", "tgt")
+    }
+    return {
+        "data": {
+            "src_lang": "src",
+            "tgt_lang": "tgt",
+            "train": [{"src": paths["train.src"], "tgt": paths["train.tgt"]}],
+            "valid": [{"src": paths["valid.src"], "tgt": paths["valid.tgt"]}],
+            "cache_dir": str(directory / "cache"),
+        },
+        "tokenizer": {"vocab_size": 300},
+        "model": {
+            "preset": "tiny",
+            "d_model": 32,
+            "d_ff": 64,
+            "num_heads": 2,
+            "num_encoder_layers": 1,
+            "num_decoder_layers": 1,
+            "dropout": 0.1,
+        },
+        "batch": {"max_tokens": 256, "micro_tokens": 200},
+        "optim": {"schedule": "inverse_sqrt", "lr": 0.003, "warmup_steps": 20},
+        "train": {"max_steps": 40, "eval_steps": 20, "checkpoint_steps": 10, "log_steps": 1, "precision": "float32"},
+        "search": {"beam_size": 2},
+    }
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    """JSON is YAML."""
+    path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return path
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """What a run logged, without the numbers that depend on the clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in record.items() if k not in ("tokens_per_second", "seconds")} for record in records]
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").glob("step_*"))
+
+
+def last_checkpoint(run: Path) -> Path:
+    return run / "checkpoints" / (run / "last").read_text(encoding="utf-8").strip()
+
+
+def weights(run: Path) -> bytes:
+    return (last_checkpoint(run) / "model.safetensors").read_bytes()
+
+
+def moments(run: Path) -> bytes:
+    return (last_checkpoint(run) / "optimizer.safetensors").read_bytes()

@@ -1,0 +1,5 @@
+"""``python -m transformer_mt`` is ``tmt``; torchrun needs a module to run."""
+
+from transformer_mt.cli import main
+
+main()
