@@ -174,28 +174,27 @@ def verify(directory: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
+        version, _ = manifest["format"], manifest["longest_src_tokens"]
+        files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
     except OSError:
         lacking = _MANIFEST if (directory / _MODEL).exists() else _MODEL
         raise InputError(
             f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint") from None
-    if manifest.get("format") != FORMAT:
-        raise InputError(
-            f"{directory}: format {manifest.get('format')}, this version reads {FORMAT}; use the version that wrote it"
-        )
-    for name, expected in files.items():
+    if version != FORMAT:
+        raise InputError(f"{directory}: format {version}, this version reads {FORMAT}; use the version that wrote it")
+    for name, (num_bytes, sha256) in files.items():
         path = directory / name
         if not path.exists():
             raise InputError(f"{path}: missing, the model is not complete; use another checkpoint")
         size = path.stat().st_size
-        if size != expected["bytes"]:
+        if size != num_bytes:
             raise InputError(
-                f"{path}: cut short or changed ({size:,} bytes, expected {expected['bytes']:,}); use another checkpoint"
+                f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
             )
-        if _sha256(path) != expected["sha256"]:
+        if _sha256(path) != sha256:
             raise InputError(
                 f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
             )
@@ -262,6 +261,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> di
 
 def load_training(directory: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> TrainState:
     """Continue from a checkpoint that `verify` has passed: weights, moments and state."""
+    state = read_state(directory)
     copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
     with safe_open(directory / _OPTIMIZER, framework="pt") as tensors:
         for name, parameter in model.named_parameters():
@@ -269,7 +269,7 @@ def load_training(directory: Path, model: Transformer, optimizer: torch.optim.Op
                 key: tensors.get_tensor(f"{key}.{name}").to(parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-    return read_state(directory)
+    return state
 
 
 def read_state(directory: Path) -> TrainState:
@@ -292,14 +292,17 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[CheckpointInfo]:
-    """The complete checkpoints of a run, oldest first. Hidden names are unfinished writes and are passed over."""
+    """The checkpoints of a run, oldest first. Hidden names are unfinished writes and are passed over."""
     found = []
     for path in sorted((run / "checkpoints").glob("step_*")):
+        number = path.name.removeprefix("step_")
+        if not number.isdecimal():
+            continue  # a copy that someone made
         try:
-            state = read_state(path)
+            by_signal = read_state(path).by_signal
         except InputError:
-            continue
-        found.append(CheckpointInfo(path, state.step, state.by_signal))
+            by_signal = False  # damaged: it stays in the list, so that whoever uses it refuses it by name
+        found.append(CheckpointInfo(path, int(number), by_signal))
     return found
 
 
@@ -339,21 +342,18 @@ def average(paths: Sequence[Path], output: Path) -> None:
     """
     models = [load_model(path) for path in paths]
     first = models[0]
-    total: dict[str, Tensor] = {}
-    for loaded in models:
+    for loaded in models[1:]:
         if loaded.tokenizers.fingerprint != first.tokenizers.fingerprint:
             raise InputError(
                 f"{loaded.path} and {first.path} have different tokenizers; average checkpoints of one run"
             )
-        for name, parameter in loaded.model.named_parameters():
-            if name in total and total[name].shape != parameter.shape:
-                raise InputError(
-                    f"{loaded.path} and {first.path} differ in shape ({name}); average checkpoints of one run"
-                )
-            total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + parameter.detach().double()
-    mean = {name: (tensor / len(models)).float() for name, tensor in total.items()}
-    if mean.keys() != dict(first.model.named_parameters()).keys():
-        raise InputError(f"{first.path}: the checkpoints have different parameters; average checkpoints of one run")
+        if loaded.config.model != first.config.model:
+            keys = [key for key, value in first.config.model if getattr(loaded.config.model, key) != value]
+            raise InputError(
+                f"{loaded.path} and {first.path} differ in model.{', model.'.join(keys)}; average those of one run"
+            )
+    weights = [dict(loaded.model.named_parameters()) for loaded in models]
+    mean = {name: torch.stack([w[name].detach().double() for w in weights]).mean(0).float() for name in weights[0]}
     save_model(output, mean, first.config, first.tokenizers, max(m.longest_src_tokens for m in models))
 
 

@@ -5,11 +5,13 @@ Nothing heavy is imported before a command needs it, so that ``tmt --help`` answ
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,20 +34,45 @@ SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]
 
 
+# Typer shows usage errors as a box of several lines; ours are one line, like every other refusal. The class is
+# Click's or Typer's own, by Typer's version.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Entry point of ``tmt``: exit status 0 done, 1 failed while running, 2 wrong usage, configuration or input."""
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a failure can still be told
     except TmtError as error:
-        print(f"tmt: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
-    except KeyboardInterrupt:
-        print("tmt: interrupted", file=sys.stderr)
-        raise SystemExit(1) from None
+        _leave(error.exit_status, str(error))
+    except _UsageError as error:
+        message = str(error.format_message())  # type: ignore[attr-defined]  # empty for a bare `tmt`: it has shown help
+        _leave(2, f"{message.rstrip('.')}; see tmt --help" if message else "")
+    except (KeyboardInterrupt, typer.Abort):
+        _leave(1, "interrupted")
     except BrokenPipeError:
-        # The reader has gone (`tmt translate … | head`). Keep Python's shutdown from failing on the same pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        # The reader has gone (`tmt translate … | head`).
+        _close_stdout()
+        _leave(1, "")
+    except OSError as error:
+        # Files name themselves in refusals of their own; the one output without a name is stdout (`tmt … > full/disk`).
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        _close_stdout()
+        _leave(1, f"stdout: cannot be written ({error.strerror}); free some space and run again")
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _close_stdout() -> None:
+    """Keep Python's shutdown from failing once more on what is left in the buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(status: int, message: str) -> NoReturn:
+    if message:
+        print(f"tmt: {message}", file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _warn(line: str) -> None:
@@ -69,22 +96,22 @@ def _options(
 
 @tokenizer_app.command("train")
 def tokenizer_train(
-    input: Annotated[list[str], typer.Option("--input", help="Text file; give it again for more (.gz is read too).")],
+    inputs: Annotated[list[str], typer.Option("--input", help="Text file; give it again for more (.gz is read too).")],
     output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")
     ] = 10000,
-    type: Annotated[str, typer.Option("--type", help="bpe or unigram.")] = "bpe",
-    set: SetOption = [],  # noqa: B006 (typer copies it)
+    kind: Annotated[str, typer.Option("--type", help="bpe or unigram.")] = "bpe",
+    overrides: SetOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a tokenizer on text files."""
     from transformer_mt.config import tokenizer_config
     from transformer_mt.textio import check_writable, read_lines, replaced_file
     from transformer_mt.tokenizer import train_tokenizer
 
-    config = tokenizer_config({"vocab_size": vocab_size, "type": type}, set)
+    config = tokenizer_config({"vocab_size": vocab_size, "type": kind}, overrides)
     check_writable(output)
-    trained, report = train_tokenizer((line for path in input for line in read_lines(path)), config)
+    trained, report = train_tokenizer((line for path in inputs for line in read_lines(path)), config)
     with replaced_file(output) as file:
         file.write(trained.model)
     _warn(report)
@@ -122,7 +149,7 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", help="Run directory.  [default: runs/NAME_OF_CONFIG]", show_default=False)
     ] = None,
-    set: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],  # noqa: B006
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")
     ] = False,
@@ -131,7 +158,7 @@ def train(
     """Train a model: tokenizer, corpus, training, validation, checkpoints."""
     from transformer_mt.config import load_config
 
-    loaded = load_config(config, set)
+    loaded = load_config(config, overrides)
     from transformer_mt.trainer import train as run_training
 
     run_training(loaded, output or Path("runs") / config.stem, resume=resume, dry_run=dry_run)
@@ -140,7 +167,7 @@ def train(
 @app.command()
 def translate(
     model: ModelArgument,
-    input: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
+    source: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
     output: Annotated[str, typer.Option("--output", help="File for the translations; - is stdout.")] = "-",
     beam_size: Annotated[
         int | None, typer.Option("--beam-size", help="Hypotheses kept at each step; 1 is greedy.")
@@ -149,7 +176,7 @@ def translate(
     n_best: Annotated[
         int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")
     ] = None,
-    set: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Translate text, line by line, with beam search."""
     from tqdm import tqdm
@@ -157,23 +184,22 @@ def translate(
     from transformer_mt.textio import check_writable, read_lines, write_lines
 
     check_writable(output)
-    from transformer_mt.translator import Translation, Translator
+    from transformer_mt.translator import Translator
 
     options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
-    overrides = [f"search.{key}={value}" for key, value in options.items() if value is not None]
-    translator = Translator.load(model, [*overrides, *set], _warn)
+    from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
+    translator = Translator.load(model, [*from_options, *overrides], _warn)
 
-    def lines(number: int, translation: Translation) -> list[str]:
-        if n_best is None:
-            return [translation.text]
-        return [f"{number} ||| {text} ||| {score:.4f}" for text, score in translation.alternatives]
+    def lines() -> Iterator[str]:
+        with tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True) as bar:
+            for number, translation in enumerate(translator.stream(read_lines(source))):
+                bar.update()
+                if n_best is None:
+                    yield translation.text
+                else:
+                    yield from (f"{number} ||| {text} ||| {score:.4f}" for text, score in translation.alternatives)
 
-    bar = tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True)
-    with bar:
-        translations = enumerate(translator.stream(read_lines(input)))
-        write_lines(
-            output, (line for number, found in translations if bar.update() or True for line in lines(number, found))
-        )
+    write_lines(output, lines())
 
 
 @app.command("eval")
@@ -197,7 +223,7 @@ def evaluate(
         typer.Option("--tokenize", help="sacreBLEU's tokenisation for BLEU.  [default: 13a]", show_default=False),
     ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
-    set: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Score translations with sacreBLEU; every number comes with its signature."""
     from transformer_mt import evaluate as scoring
@@ -215,7 +241,7 @@ def evaluate(
         assert model is not None and src is not None
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
-        hypotheses = [translation.text for translation in Translator.load(model, set, _warn).stream(sources)]
+        hypotheses = [translation.text for translation in Translator.load(model, overrides, _warn).stream(sources)]
     chosen = metrics.split(",")
     if sentence:
         for scores in scoring.sentence_scores(

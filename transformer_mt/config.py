@@ -7,17 +7,19 @@ explained in ``configs/reference.yaml``; a test keeps that file and these sectio
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transformer_mt.errors import InputError
 from transformer_mt.textio import read_lines
@@ -29,6 +31,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.
 _AsTuple = Field(strict=False)
+_KEYS_ONLY = "keys only"  # validation context: leave the conflicts between keys to the caller
 
 MIN_UPDATE_TOKENS = 8  # an update below this holds no sentence worth the name
 
@@ -36,10 +39,27 @@ MIN_UPDATE_TOKENS = 8  # an update below this holds no sentence worth the name
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no silent conversions, no changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    def conflicts(self) -> Iterator[str]:
+        """Values that are right by themselves but impossible together, each with a remedy."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _is_possible(self, info: ValidationInfo) -> Self:
+        if info.context != _KEYS_ONLY and (found := list(self.conflicts())):
+            raise ValueError("; ".join(found))
+        return self
 
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+# What each kind of source reads: files, a Hugging Face dataset, the built-in grammar.
+_SOURCE_KEYS = (
+    ("src", "tgt"),
+    ("hub", "split", "subset", "src_column", "tgt_column"),
+    ("builtin", "split", "num_pairs", "seed"),
+)
 
 
 class SourceConfig(Section):
@@ -56,18 +76,21 @@ class SourceConfig(Section):
     num_pairs: PositiveInt | None = None
     seed: Count = 1
 
-    @model_validator(mode="after")
-    def _exactly_one_kind(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         kinds = [self.src is not None or self.tgt is not None, self.hub is not None, self.builtin is not None]
         if sum(kinds) != 1:
-            raise ValueError("give exactly one of: src and tgt (two files), hub (a dataset), builtin: grammar")
+            yield "give exactly one of: src and tgt (two files), hub (a dataset), builtin: grammar"
+            return
         if kinds[0] and (self.src is None or self.tgt is None):
-            raise ValueError("src and tgt go together: two files, line i of one belonging to line i of the other")
+            yield "src and tgt go together: two files, line i of one belonging to line i of the other"
         if self.hub is not None and self.split is None:
-            raise ValueError("a hub dataset needs its split, for example split: train")
+            yield "a hub dataset needs its split, for example split: train"
         if self.builtin and (self.split not in ("train", "valid", "test") or self.num_pairs is None):
-            raise ValueError("builtin: grammar needs split (train, valid or test) and num_pairs")
-        return self
+            yield "builtin: grammar needs split (train, valid or test) and num_pairs"
+        own = _SOURCE_KEYS[kinds.index(True)]
+        idle = [key for key, value in self if key not in own and value != SourceConfig.model_fields[key].default]
+        if idle:
+            yield f"{', '.join(idle)}: of no use here; this kind of source has {', '.join(own)}"
 
     def __str__(self) -> str:
         if self.src is not None:
@@ -96,11 +119,9 @@ class DataConfig(Section):
     clean: CleanConfig = CleanConfig()
     cache_dir: str = "~/.cache/transformer_mt"  # prepared corpora, keyed by their content
 
-    @model_validator(mode="after")
-    def _has_training_text(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if not self.train:
-            raise ValueError("train needs at least one source, for example train: [{src: train.en, tgt: train.de}]")
-        return self
+            yield "train needs at least one source, for example train: [{src: train.en, tgt: train.de}]"
 
 
 class TokenizerConfig(Section):
@@ -112,14 +133,12 @@ class TokenizerConfig(Section):
     normalization: Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"] = "nmt_nfkc"
     byte_fallback: bool = True
     character_coverage: Annotated[float, Field(gt=0.9, le=1)] = 0.9999
-    max_lines: PositiveInt = 2_000_000  # lines sampled for training, over all files of one vocabulary
+    max_lines: Annotated[int, Field(gt=100)] = 2_000_000  # lines sampled for training; SentencePiece wants over 100
     user_symbols: Annotated[tuple[str, ...], _AsTuple] = ()
 
-    @model_validator(mode="after")
-    def _models_go_together(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if self.tgt_model is not None and self.model is None:
-            raise ValueError("tgt_model needs model (the source side's tokenizer)")
-        return self
+            yield "tgt_model needs model (the source side's tokenizer)"
 
 
 # The paper's Table 3 "base" and "big" (with P_drop of the English-German column), and the shape that Wu et al.
@@ -165,16 +184,14 @@ class ModelConfig(Section):
                     filled[key] = d_model // num_heads
         return filled
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if self.d_k is None or self.d_v is None:
-            raise ValueError(
+            yield (
                 f"num_heads {self.num_heads} does not divide d_model {self.d_model}; "
                 "choose a number of heads that does, or give d_k and d_v"
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even one")
-        return self
+            yield f"d_model {self.d_model} is odd; sinusoidal positions need an even one"
 
 
 class BatchConfig(Section):
@@ -186,7 +203,9 @@ class BatchConfig(Section):
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("max_source_tokens") is None:
-            return {**values, "max_source_tokens": values.get("max_tokens", 4096)}
+            max_tokens = values.get("max_tokens", 4096)
+            if isinstance(max_tokens, int) and max_tokens >= MIN_UPDATE_TOKENS:  # else it is refused itself
+                return {**values, "max_source_tokens": max_tokens}
         return values
 
 
@@ -200,13 +219,11 @@ class OptimConfig(Section):
     weight_decay: NonNegative = 0.0
     clip_norm: NonNegative = 0.0  # 0: no clipping
 
-    @model_validator(mode="after")
-    def _peak(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if self.schedule == "paper" and self.lr is not None:
-            raise ValueError("lr has no meaning with schedule: paper; remove it, or set schedule: inverse_sqrt")
+            yield "lr has no meaning with schedule: paper; remove it, or set schedule: inverse_sqrt"
         if self.schedule != "paper" and self.lr is None:
-            raise ValueError(f"schedule: {self.schedule} needs lr, the peak learning rate, for example lr: 0.0007")
-        return self
+            yield f"schedule: {self.schedule} needs lr, the peak learning rate, for example lr: 0.0007"
 
 
 class TrainConfig(Section):
@@ -228,7 +245,7 @@ class SearchConfig(Section):
     """How translations are searched for (paper, section 6.1)."""
 
     beam_size: PositiveInt = 4
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 0.6
+    length_penalty: float = 0.6
     length_penalty_form: Literal["gnmt", "power"] = "gnmt"
     stop: Literal["bound", "beam_finished"] = "bound"
     n_best: PositiveInt = 1
@@ -241,11 +258,9 @@ class SearchConfig(Section):
     batch_tokens: PositiveInt = 4096  # padded source positions translated at once
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
-    @model_validator(mode="after")
-    def _enough_beams(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if not self.sampling and self.n_best > self.beam_size:
-            raise ValueError(f"n_best {self.n_best} needs beam_size {self.n_best} at least, found {self.beam_size}")
-        return self
+            yield f"n_best {self.n_best} needs beam_size {self.n_best} at least, found {self.beam_size}"
 
 
 class EvalConfig(Section):
@@ -265,17 +280,13 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     eval: EvalConfig = EvalConfig()
 
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
         if self.model.tie_embeddings == "all" and not self.tokenizer.shared:
-            raise ValueError(
-                "model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target"
-            )
+            yield "model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
-            raise ValueError("tokenizer.tgt_model needs tokenizer.shared: false")
+            yield "tokenizer.tgt_model needs tokenizer.shared: false"
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:
-            raise ValueError(f"train.best_metric {self.train.best_metric} is not among eval.metrics; add it there")
-        return self
+            yield f"train.best_metric {self.train.best_metric} is not among eval.metrics; add it there"
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -287,7 +298,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     text = "\n".join(read_lines(path))
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a configuration (found {_kind(tree)}, expected sections such as data:, model:)")
+        raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
     for override in overrides:
         _apply_override(tree, override)
     return validate(tree, str(path))
@@ -295,12 +306,69 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 def validate(tree: dict[str, Any], where: str) -> Config:
     """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
+    return _checked(Config, _expand(tree), (), f"{where}: ")
+
+
+def _checked(kind: type[AnySection], values: Any, at: tuple[str, ...], origin: str) -> AnySection:
+    """Build a section, or refuse it with all that is wrong; ``at`` is its place in the configuration."""
+    problems: list[str] = []
+    wrong: list[str] = []
+    section: AnySection | None = None
     try:
-        return Config.model_validate(_expand(tree))
+        section = kind.model_validate(values, context=_KEYS_ONLY)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_describe(e) for e in error.errors(include_url=False)))
+        errors = error.errors(include_url=False)
+        for problem in errors:
+            problems.append(_describe({**problem, "loc": (*at, *problem["loc"])}))
+            if problem["type"] != "extra_forbidden":
+                wrong.append(_dotted(at, problem["loc"]))
+        # Without what is wrong by itself, the rest shows what is impossible together.
+        rest = _without(values, {problem["loc"] for problem in errors})
+        if kind is Config and isinstance(rest.setdefault("data", {}), dict):
+            rest["data"] = {**_STAND_IN, **rest["data"]}
+        with contextlib.suppress(ValidationError):
+            section = kind.model_validate(rest, context=_KEYS_ONLY)
+    for place, conflict in _all_conflicts(section, at) if section is not None else ():
+        named = [_dotted(place, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
+        if not any(name == key or name.startswith(f"{key}.") for name in named for key in wrong):
+            problems.append(f"{'.'.join(place)}: {conflict}" if place else conflict)
+    if section is None or problems:
         count = "" if len(problems) == 1 else f"{len(problems)} problems: "
-        raise InputError(f"{where}: {count}{'; '.join(problems)}") from None
+        raise InputError(f"{origin}{count}{'; '.join(problems)}")
+    return section
+
+
+# For the keys that have no default, where they are missing and the others are checked for conflicts.
+_STAND_IN: dict[str, Any] = {"src_lang": "", "tgt_lang": "", "train": [{"src": "", "tgt": ""}]}
+
+
+def _all_conflicts(section: Section, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(place, conflict) in the sections below, then in this one."""
+    for key, value in section:
+        items = [((*at, key), value)]
+        if isinstance(value, tuple):
+            items = [((*at, key, str(number)), item) for number, item in enumerate(value)]
+        for place, item in items:
+            if isinstance(item, Section):
+                yield from _all_conflicts(item, place)
+    yield from ((at, conflict) for conflict in section.conflicts())
+
+
+def _without(value: Any, places: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
+    """Nested values less those at some places."""
+    if isinstance(value, dict):
+        return {k: _without(v, places, (*at, k)) for k, v in value.items() if (*at, k) not in places}
+    if isinstance(value, list):
+        return [_without(v, places, (*at, i)) for i, v in enumerate(value) if (*at, i) not in places]
+    return value
+
+
+def _dotted(at: Sequence[str], path: Sequence[str | int]) -> str:
+    """The place of a key in words; an item of a list of values stands for the whole list."""
+    keys = [*at, *map(str, path)]
+    if path and isinstance(path[-1], int):
+        keys.pop()
+    return ".".join(keys)
 
 
 def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchConfig:
@@ -322,11 +390,7 @@ def _validate_section(
     tree: dict[str, Any] = {name: values}
     for override in overrides:
         _apply_override(tree, override)
-    try:
-        return kind.model_validate(tree[name])
-    except ValidationError as error:
-        problems = [_describe({**e, "loc": (name, *e["loc"])}) for e in error.errors(include_url=False)]
-        raise InputError("; ".join(problems)) from None
+    return _checked(kind, tree[name], (name,), "")
 
 
 def to_yaml(config: Config) -> str:
@@ -334,7 +398,12 @@ def to_yaml(config: Config) -> str:
     out = io.StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 120
-    yaml.dump(config.model_dump(mode="json", exclude_none=True), out)
+    # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
+    tree = _map_strings(
+        lambda text: text if text.isprintable() else DoubleQuotedScalarString(text),
+        config.model_dump(mode="json", exclude_none=True),
+    )
+    yaml.dump(tree, out)
     return out.getvalue()
 
 
@@ -358,20 +427,23 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for i, key in enumerate(keys[:-1]):
         child = node.setdefault(key, {})
         if not isinstance(child, dict):
-            raise InputError(f"--set {override}: {'.'.join(keys[: i + 1])} is {_kind(child)}, not a section")
+            raise InputError(f"--set {override}: {'.'.join(keys[: i + 1])} is {_found(child)}, not a section")
         node = child
     node[keys[-1]] = _parse_yaml(text, f"--set {path}")
 
 
 def _expand(value: Any) -> Any:
     """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value in every string."""
+    return _map_strings(lambda text: re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment_value, text), value)
+
+
+def _map_strings(change: Callable[[str], str], value: Any) -> Any:
+    """Nested values with every string (but no key) changed."""
     if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
+        return {key: _map_strings(change, item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item) for item in value]
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment_value, value)
-    return value
+        return [_map_strings(change, item) for item in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _environment_value(match: re.Match[str]) -> str:
@@ -396,11 +468,12 @@ def _describe(error: Any) -> str:
         return f"{where}: missing; add it"
     if error["type"] == "value_error":
         return f"{where}: {message}"
-    found = error["input"]
-    message = message[0].lower() + message[1:]
-    return (
-        f"{where}: {message}, found {found!r}" if _kind(found) is None else f"{where}: {message}, found {_kind(found)}"
-    )
+    message = _PLAIN.get(error["type"], message[0].lower() + message[1:])
+    return f"{where}: {message}, found {_found(error['input'])}"
+
+
+# What pydantic says in terms of Python.
+_PLAIN = {"model_type": "should be a section of keys", "tuple_type": "should be a list"}
 
 
 def _known_keys(path: Sequence[str | int]) -> list[str]:
@@ -413,8 +486,8 @@ def _known_keys(path: Sequence[str | int]) -> list[str]:
     return list(node.model_fields)
 
 
-def _kind(value: Any) -> str | None:
-    """What a YAML value is, for a message; None for a scalar, which is better shown itself."""
+def _found(value: Any) -> str:
+    """What a YAML value is, for a message; a scalar is best shown itself."""
     if value is None:
         return "nothing"
-    return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list | tuple) else None
+    return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list | tuple) else repr(value)

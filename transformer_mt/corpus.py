@@ -75,15 +75,18 @@ def _read_dataset(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterato
     import datasets  # slow to import, and needed by those who name a data set only
 
     assert source.hub is not None
-    saved = any((Path(source.hub) / name).exists() for name in ("state.json", "dataset_dict.json"))
+    is_saved = any((Path(source.hub) / name).exists() for name in ("state.json", "dataset_dict.json"))
     try:
-        if saved:
-            loaded = datasets.load_from_disk(source.hub)
-            rows = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        if is_saved:
+            rows = datasets.load_from_disk(source.hub)
+            splits = rows if isinstance(rows, datasets.DatasetDict) else {str(rows.split or source.split): rows}
+            if source.split not in splits:
+                raise InputError(f"data set {source.hub}: no split {source.split!r}; it has {', '.join(splits)}")
+            rows = splits[source.split]
         else:
             rows = datasets.load_dataset(source.hub, source.subset, split=source.split)
-    except KeyError:
-        raise InputError(f"{source.hub}: no split {source.split!r}; it has {', '.join(loaded)}") from None
+    except InputError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"data set {source.hub}, split {source.split}: cannot be loaded ({reason})") from None
@@ -93,12 +96,13 @@ def _read_dataset(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterato
     for number, row in enumerate(rows):
         fields = row["translation"] if nested else row
         try:
-            yield SentencePair(str(fields[src_key]), str(fields[tgt_key]))
+            src, tgt = fields[src_key], fields[tgt_key]
         except KeyError as error:
             raise InputError(
                 f"data set {source.hub}, row {number}: no column {error}; it has {', '.join(fields)}; "
                 "name the right ones with src_column and tgt_column"
             ) from None
+        yield SentencePair("" if src is None else str(src), "" if tgt is None else str(tgt))
 
 
 class IdStore:
@@ -175,12 +179,15 @@ class _ShardWriter:
             offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
             ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=self.dtype, count=int(offsets[-1]))
             path = self.directory / f"{len(self.shards):05d}.{side}"
-            ids.tofile(f"{path}.ids")
-            np.save(f"{path}.offsets.npy", offsets)
+            with replaced_file(f"{path}.ids") as file:
+                file.write(ids.tobytes())
+            with replaced_file(f"{path}.offsets.npy") as file:
+                np.save(file, offsets)
             self.digest.update(ids.tobytes())
             self.digest.update(offsets.tobytes())
             rows.clear()
-        np.save(self.directory / f"{len(self.shards):05d}.origin.npy", np.array(self._origins, dtype=np.int64))
+        with replaced_file(self.directory / f"{len(self.shards):05d}.origin.npy") as file:
+            np.save(file, np.array(self._origins, dtype=np.int64))
         self.shards.append(len(self._origins))
         self._origins.clear()
 
@@ -207,6 +214,7 @@ def prepare(
     if (target / "meta.json").exists():
         return IdStore(target)
     temporary = cache / f".{key}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of that number, as in restarted containers
     try:
         temporary.mkdir(parents=True)
         _write_store(temporary, data, batch, tokenizers, log)

@@ -54,11 +54,9 @@ class _Layer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
-        out: Tensor
         if self.is_pre_norm:
-            out = x + self.dropout(sublayer(norm(x)))
-        else:
-            out = norm(x + self.dropout(sublayer(x)))
+            return torch.add(x, self.dropout(sublayer(norm(x))))
+        out: Tensor = norm(x + self.dropout(sublayer(x)))
         return out
 
 

@@ -77,8 +77,18 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed."""
+    """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed.
+
+    A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is: it must not be replaced by a file.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        try:
+            with open(path, "wb") as special:
+                yield special
+        except OSError as error:
+            raise write_error(path, error) from error
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as raw:
@@ -109,6 +119,8 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
     parent = path.parent
     if not parent.is_dir():
         raise InputError(f"{path}: cannot be written (no directory {parent}); make it first: mkdir -p {parent}")

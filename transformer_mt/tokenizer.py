@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -24,12 +23,16 @@ from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
 # SentencePiece leaves out longer training lines; its default of 4,192 bytes is about 1,400 Korean syllables.
 _MAX_LINE_BYTES = 16384
+# SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
+_NUM_THREADS = 16
 
 
 class Tokenizer:
     """Text to ids and back, for one language or for two that share a vocabulary. Ids here exclude <s> and </s>."""
 
     def __init__(self, model: bytes, table: dict[str, int] | None = None) -> None:
+        if not model:  # SentencePiece takes it for no model yet
+            raise InputError("not a SentencePiece model (empty)")
         try:
             self._processor = spm.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
@@ -37,6 +40,9 @@ class Tokenizer:
         self.model = model
         self.table = _table_of(self._processor) if table is None else table
         self.vocab_size = len(self.table)
+        ids = [i for i in self.table.values() if isinstance(i, int)] if isinstance(self.table, dict) else []
+        if not ids or sorted(ids) != list(range(self.vocab_size)):
+            raise InputError("not a table of pieces with the ids from 0 to their number, each once")
         pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         # Segmentation's ids -> ours, and back. Pieces outside the table are unknown; ids outside SentencePiece
         # (tags, unused rows) have no text.
@@ -59,12 +65,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, on one line whatever bytes the pieces spell."""
         known = [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0] if len(ids) else []
-        text: str = self._processor.decode(known)
-        return text.replace("\r", " ").replace("\n", " ")
+        return _on_one_line(self._processor.decode(known))
 
     def decode_pieces(self, pieces: Sequence[str]) -> str:
-        text: str = self._processor.decode(list(pieces))
-        return text
+        return _on_one_line(self._processor.decode(list(pieces)))
 
     @property
     def fingerprint(self) -> str:
@@ -145,8 +149,14 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
         lines were read and sampled.
 
     Raises:
-        InputError: no text at all, or more distinct characters than the vocabulary has room for.
+        InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
     """
+    symbols = config.user_symbols
+    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
+        raise InputError(
+            f"tokenizer.user_symbols {', '.join(map(repr, symbols))}: each may be there once, and none may be empty or "
+            f"one of {' '.join(SPECIALS)}; remove such"
+        )
     count = 0
 
     def counted() -> Iterator[str]:
@@ -173,8 +183,8 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             input_sentence_size=config.max_lines,
             shuffle_input_sentence=True,
             max_sentence_length=_MAX_LINE_BYTES,
-            user_defined_symbols=list(config.user_symbols),
-            num_threads=os.cpu_count() or 1,
+            user_defined_symbols=list(symbols),
+            num_threads=_NUM_THREADS,
             pad_id=PAD_ID,
             unk_id=UNK_ID,
             bos_id=BOS_ID,
@@ -183,7 +193,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     except RuntimeError as error:
         if count == 0:
             raise InputError("the tokenizer's training text is empty; check data.train") from None
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
         raise InputError(
             f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
             "raise it, or lower tokenizer.character_coverage"
@@ -195,6 +205,11 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     if tokenizer.vocab_size < config.vocab_size:
         report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
     return tokenizer, report
+
+
+def _on_one_line(text: str) -> str:
+    """Bytes are pieces too, so decoded text may hold line ends."""
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:

@@ -62,7 +62,6 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
     where = device.local_device(ranks.local_rank)
     precision = device.resolve_precision(config.train.precision, where)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    device.keep_freed_memory()
     _be_deterministic(config.train.deterministic)
     stop_signal = _StopSignal()
     say: Say = _say if ranks.is_first else lambda line: None
@@ -120,6 +119,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 checkpoint.retain(run, config.train.keep_checkpoints)
 
         # 4. One update after the other.
+        device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
         stream = batching.updates_from(
             state.cursor,
             src_lengths,

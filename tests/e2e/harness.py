@@ -51,7 +51,7 @@ class Done:
 
 def environment() -> dict[str, str]:
     """One thread: tests run side by side, and the last bits depend on it."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) -> Done:

@@ -1,0 +1,273 @@
+"""A run that is stopped in any way and continued ends as one that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import (
+    Running,
+    checkpoints,
+    copy_corpus,
+    last_checkpoint,
+    metrics,
+    moments,
+    symbol_lines,
+    tmt,
+    weights,
+    write,
+    write_config,
+)
+
+
+LAST_STEP = 80
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An uninterrupted run. Tests that damage or continue it work on a copy."""
+
+    config: dict[str, Any]
+    path: Path
+    run: Path
+
+    def copy_to(self, directory: Path) -> Path:
+        shutil.copytree(self.run, directory)
+        return directory
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory = tmp_path_factory.mktemp("finished")
+    # About 20 updates an epoch, three micro-batches an update, dropout everywhere, validations in between.
+    config = copy_corpus(directory, num_train=600)
+    config["model"] |= {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
+    config["train"] |= {"max_steps": LAST_STEP, "eval_steps": 25, "checkpoint_steps": 10, "best_metric": "loss"}
+    path = write_config(directory / "config.yaml", config)
+    tmt("train", path, "--output", directory / "run").ok()
+    return Finished(config, path, directory / "run")
+
+
+def checkpoint_paths(run: Path) -> list[Path]:
+    return [run / "checkpoints" / name for name in checkpoints(run)]
+
+
+def has_logged(run: Path, step: int) -> bool:
+    path = run / "metrics.jsonl"
+    return path.exists() and f'"step": {step},' in path.read_text()
+
+
+def assert_same_end(run: Path, expected: Path) -> None:
+    assert last_checkpoint(run).name == last_checkpoint(expected).name
+    assert weights(run) == weights(expected)
+    assert moments(run) == moments(expected)
+    assert metrics(run) == metrics(expected)
+    assert (run / "best").read_text() == (expected / "best").read_text()
+
+
+def test_reference_run_is_worth_comparing_with(finished: Finished) -> None:
+    found = metrics(finished.run)
+    assert [m["step"] for m in found if m["kind"] == "train"] == list(range(1, LAST_STEP + 1))
+    assert [m["step"] for m in found if m["kind"] == "valid"] == [25, 50, 75, LAST_STEP]
+    assert found[-1]["loss"] < found[0]["loss"] - 1, "it learns, so that other data or dropout would show"
+    epochs = [json.loads((path / "state.json").read_text())["cursor"]["epoch"] for path in checkpoint_paths(finished.run)]
+    assert set(epochs) >= {0, 1, 2, 3}, "there are borders of epochs wherever it is stopped"
+    assert len({(path / "model.safetensors").read_bytes() for path in checkpoint_paths(finished.run)}) == len(epochs)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_and_resumed_is_identical(finished: Finished, tmp_path: Path, seed: int) -> None:
+    run = tmp_path / "run"
+    draw = random.Random(seed)
+    step = draw.randint(11, 60)
+    process = Running("train", finished.path, "--output", run)
+    process.wait_until(lambda: has_logged(run, step))
+    time.sleep(draw.uniform(0, 0.05))  # within an update, a validation or a save
+    assert process.kill().status == -signal.SIGKILL
+    assert 10 <= int(last_checkpoint(run).name.removeprefix("step_")) < LAST_STEP
+
+    resumed = tmt("train", finished.path, "--output", run, "--resume").ok()
+    assert "continuing from step" in resumed.stderr
+    assert "warning" not in resumed.stderr
+    assert_same_end(run, finished.run)
+
+
+def test_killed_again_and_again_is_identical(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for number in (1, 4):
+        process = Running("train", finished.path, "--output", run, "--resume")
+        process.wait_until(lambda enough=number: len(checkpoints(run)) >= enough)  # type: ignore[misc]
+        process.kill()
+    tmt("train", finished.path, "--output", run, "--resume").ok()
+    assert_same_end(run, finished.run)
+    assert not list((run / "checkpoints").glob(".*")), "half-written checkpoints are left behind"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_signal_saves_and_resumes_identical(finished: Finished, tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    process = Running("train", finished.path, "--output", run)
+    process.wait_until(lambda: has_logged(run, 33))
+    process.signal(number)
+    stopped = process.end()
+    assert stopped.status == 1
+    assert number.name in stopped.refusal
+    assert "--resume" in stopped.refusal
+    step = int(last_checkpoint(run).name.removeprefix("step_"))
+    assert 33 <= step < LAST_STEP
+    assert metrics(run)[-1]["step"] == step, "no work is lost"
+
+    tmt("train", finished.path, "--output", run, "--resume").ok()
+    assert_same_end(run, finished.run)
+
+
+def test_checkpoint_made_by_a_signal_is_not_averaged_nor_kept(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("--set", "train.checkpoint_steps=40", "--set", "train.keep_checkpoints=2", "--set", "data.valid=[]")
+    process = Running("train", finished.path, "--output", run, *settings)
+    process.wait_until(lambda: has_logged(run, 41))
+    process.signal(signal.SIGTERM)
+    process.end()
+    by_signal = last_checkpoint(run).name
+    assert by_signal not in ("step_00000040", "step_00000080")
+    averaged = tmt("average", run, "--last", 1, "--output", tmp_path / "model").ok()
+    assert by_signal not in averaged.stderr
+    tmt("train", finished.path, "--output", run, *settings, "--resume").ok()
+    assert checkpoints(run) == ["step_00000040", "step_00000080"]
+
+
+def test_resume_of_nothing_starts_at_step_0(finished: Finished, tmp_path: Path) -> None:
+    tmt("train", finished.path, "--output", tmp_path / "run", "--resume").ok()
+    assert_same_end(tmp_path / "run", finished.run)
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    done = tmt("train", finished.path, "--output", run, "--resume").ok()
+    assert "max_steps reached" in done.stderr
+    assert_same_end(run, finished.run)
+
+
+def test_run_with_checkpoints_is_refused_without_resume(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    refused = tmt("train", finished.path, "--output", run)
+    assert refused.status == 2
+    assert str(run) in refused.refusal
+    assert "--resume" in refused.refusal
+    assert_same_end(run, finished.run)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("model.d_ff=128", ("model.d_ff", "64", "128")),
+        ("optim.lr=0.001", ("optim.lr", "0.003", "0.001")),
+        ("train.seed=7", ("train.seed", "1", "7")),
+        ("batch.max_tokens=300", ("batch.max_tokens", "256", "300")),
+    ],
+)
+def test_resume_with_another_configuration_is_refused(
+    finished: Finished, tmp_path: Path, change: str, named: tuple[str, str, str]
+) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    refused = tmt("train", finished.path, "--output", run, "--resume", "--set", change)
+    key, before, now = named
+    assert refused.status == 2
+    assert f"{key} was {before}, is {now}" in refused.refusal
+    assert "--output" in refused.refusal
+    assert_same_end(run, finished.run)
+
+
+def test_resume_with_more_steps_goes_on(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    tmt("train", finished.path, "--output", run, "--resume", "--set", "train.max_steps=100").ok()
+    assert last_checkpoint(run).name == "step_00000100"
+    before = metrics(finished.run)
+    assert metrics(run)[: len(before)] == before
+    assert [m["step"] for m in metrics(run)[len(before) :]] == [*range(81, 101), 100]
+    assert weights(run) != weights(finished.run)
+
+
+def test_resume_with_another_corpus_is_refused(finished: Finished, tmp_path: Path) -> None:
+    """Same paths, so same configuration; one line differs."""
+    config = copy_corpus(tmp_path, num_train=600)
+    config["train"] |= {"max_steps": 10}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    tmt("train", path, "--output", run).ok()
+    lines = symbol_lines(612, seed=1)[:600]
+    assert Path(config["data"]["train"][0]["tgt"]).read_text().splitlines() == lines
+    write(tmp_path / "train.tgt", [*lines[:299], "q", *lines[300:]])
+    refused = tmt("train", path, "--output", run, "--resume", "--set", "train.max_steps=20")
+    assert refused.status == 2
+    assert "another corpus" in refused.refusal
+    assert str(last_checkpoint(run)) in refused.refusal
+
+
+def test_second_process_on_the_same_run_is_refused(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = Running("train", finished.path, "--output", run, "--set", "train.max_steps=100000")
+    first.wait_until(lambda: (run / "last").exists())
+    second = tmt("train", finished.path, "--output", run, "--resume")
+    assert second.status == 2
+    assert f"{run}: another process" in second.refusal
+    first.signal(signal.SIGTERM)
+    assert first.end().status == 1
+    third = tmt("train", finished.path, "--output", run, "--resume", "--set", "train.max_steps=1").ok()
+    assert "another process" not in third.stderr
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one bit"])
+def test_damaged_newest_checkpoint_falls_back_only_on_resume(finished: Finished, tmp_path: Path, damage: str) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    newest = last_checkpoint(run)
+    (run / "best").write_text(f"{newest.name}\n")
+    file = newest / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "cut short":
+        del content[-1000:]
+    else:
+        content[-1] ^= 1
+    file.write_bytes(content)
+
+    for model in (run, newest):
+        refused = tmt("translate", model, stdin="a b c\n")
+        assert refused.status == 2
+        assert refused.stdout == b""
+        assert str(file) in refused.refusal
+
+    resumed = tmt("train", finished.path, "--output", run, "--resume").ok()
+    warnings = [line for line in resumed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert str(file) in warnings[0]
+    assert "continuing from step 75" in resumed.stderr
+    assert_same_end(run, finished.run)
+    tmt("translate", run, stdin="a b c\n").ok()
+
+
+def test_no_intact_checkpoint_is_refused(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    for name in checkpoints(run):
+        (run / "checkpoints" / name / "optimizer.safetensors").write_bytes(b"")
+    refused = tmt("train", finished.path, "--output", run, "--resume")
+    assert refused.status == 2
+    assert str(run) in refused.refusal
+
+
+def test_patience_ends_the_run(tmp_path: Path) -> None:
+    """A learning rate so small that nothing improves: the first validation is the best, two more and it ends."""
+    config = copy_corpus(tmp_path)
+    config["optim"]["lr"] = 1e-12
+    config["train"] |= {"max_steps": 1000, "eval_steps": 5, "checkpoint_steps": 1000, "patience": 2}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    done = tmt("train", path, "--output", run).ok()
+    assert [m["step"] for m in metrics(run) if m["kind"] == "valid"] == [5, 10, 15]
+    assert "no better bleu in 2 validations" in done.stderr
+    assert (run / "best").read_text() == "step_00000005\n"
+    assert (run / "last").read_text() == "step_00000015\n"

@@ -1,0 +1,225 @@
+"""The plan of an epoch and the cut of an update, for any lengths, shards, budgets, windows, ranks and cursors."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer_mt import batching
+from transformer_mt.batching import Cursor, Lengths, Pairs, cut_update, plan_epoch, updates_from
+
+Update = list[int]
+
+
+class Corpus(NamedTuple):
+    src: Lengths
+    tgt: Lengths
+    shards: list[int]
+    max_tokens: int
+    max_source_tokens: int
+    window: int  # shards
+
+    @property
+    def budget(self) -> dict[str, int]:
+        return {"max_tokens": self.max_tokens, "max_source_tokens": self.max_source_tokens}
+
+
+@st.composite
+def corpora(draw: st.DrawFn, longest: int = 20) -> Corpus:
+    shards = draw(st.lists(st.integers(1, 12), min_size=1, max_size=6))
+    lengths = st.lists(st.integers(1, longest), min_size=sum(shards), max_size=sum(shards))
+    src, tgt = np.array(draw(lengths), dtype=np.int32), np.array(draw(lengths), dtype=np.int32)
+    budgets = st.integers(longest, 4 * longest)
+    return Corpus(src, tgt, shards, draw(budgets), draw(budgets), draw(st.integers(1, 7)))
+
+
+def random_corpus(shortest: int = 1) -> Corpus:
+    rng = np.random.default_rng(4)
+    src, tgt = (rng.integers(shortest, 21, 60).astype(np.int32) for _ in range(2))
+    return Corpus(src, tgt, [20, 20, 20], 40, 50, window=2)
+
+
+def plan(corpus: Corpus, seed: int = 1, epoch: int = 0) -> list[Update]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_SHARDS", corpus.window)
+        updates = plan_epoch(corpus.src, corpus.tgt, corpus.shards, seed=seed, epoch=epoch, **corpus.budget)
+        return [pairs.tolist() for pairs in updates]
+
+
+def stream(corpus: Corpus, cursor: Cursor, count: int, seed: int = 1) -> list[tuple[Cursor, Update]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_SHARDS", corpus.window)
+        endless = updates_from(cursor, corpus.src, corpus.tgt, corpus.shards, seed=seed, **corpus.budget)
+        return [(after, pairs.tolist()) for after, pairs in itertools.islice(endless, count)]
+
+
+seeds = st.integers(0, 2**40)
+epochs = st.integers(0, 1000)
+
+
+@settings(deadline=None)
+@given(corpora(), seeds, epochs)
+def test_each_pair_is_in_one_update_of_an_epoch(corpus: Corpus, seed: int, epoch: int) -> None:
+    updates = plan(corpus, seed, epoch)
+    assert sorted(itertools.chain.from_iterable(updates)) == list(range(sum(corpus.shards)))
+    assert all(updates)
+
+
+@settings(deadline=None)
+@given(corpora(), seeds, epochs)
+def test_both_budgets_are_kept_and_used(corpus: Corpus, seed: int, epoch: int) -> None:
+    """In the order of lengths two neighbours together break a budget: T_i + T_j > M or S_i + S_j > N. Summed over the
+    n - 1 neighbours of a window, n - 1 < 2 (T / M + S / N)."""
+    updates = plan(corpus, seed, epoch)
+    for pairs in updates:
+        assert corpus.tgt[pairs].sum() <= corpus.max_tokens
+        assert corpus.src[pairs].sum() <= corpus.max_source_tokens
+    num_windows = -(-len(corpus.shards) // corpus.window)
+    shares = corpus.tgt.sum() / corpus.max_tokens + corpus.src.sum() / corpus.max_source_tokens
+    assert len(updates) < 2 * shares + num_windows
+
+
+@settings(deadline=None)
+@given(corpora(), seeds, epochs)
+def test_lengths_of_an_update_are_similar(corpus: Corpus, seed: int, epoch: int) -> None:
+    """Sorted targets are cut into runs, so the runs' ranges [low, high] follow each other. A run of n pairs has at most
+    n (high - low) padded positions, and the sum of high - low over all runs is at most longest - shortest."""
+    corpus = corpus._replace(window=len(corpus.shards))
+    updates = plan(corpus, seed, epoch)
+    padded = sum(len(pairs) * int(corpus.tgt[pairs].max()) for pairs in updates)
+    spread = int(corpus.tgt.max() - corpus.tgt.min())
+    assert padded - int(corpus.tgt.sum()) <= max(map(len, updates)) * spread
+    ranges = sorted((int(corpus.tgt[pairs].min()), int(corpus.tgt[pairs].max())) for pairs in updates)
+    assert all(high <= low for (_, high), (low, _) in itertools.pairwise(ranges))
+
+
+@settings(deadline=None)
+@given(corpora(), seeds, epochs)
+def test_shards_are_open_in_a_bounded_window(corpus: Corpus, seed: int, epoch: int) -> None:
+    shard_of = np.repeat(np.arange(len(corpus.shards)), corpus.shards)
+    left = dict(enumerate(corpus.shards))
+    begun: set[int] = set()
+    for pairs in plan(corpus, seed, epoch):
+        begun.update(shard_of[pairs].tolist())
+        assert len([shard for shard in begun if left[shard]]) <= corpus.window
+        for shard in shard_of[pairs].tolist():
+            left[shard] -= 1
+
+
+@settings(deadline=None)
+@given(corpora(), seeds, epochs)
+def test_the_plan_is_a_pure_function(corpus: Corpus, seed: int, epoch: int) -> None:
+    first = plan(corpus, seed, epoch)
+    np.random.seed(0)
+    plan(corpus, seed + 1, epoch)
+    assert plan(corpus, seed, epoch) == first
+
+
+@pytest.mark.parametrize("shards", [[60], [20, 20, 20]])
+def test_epochs_and_seeds_differ_in_company_and_in_order(shards: list[int]) -> None:
+    corpus = random_corpus(shortest=18)._replace(shards=shards)  # many pairs of equal lengths: these change company
+    plans = [plan(corpus, seed, epoch) for seed in (1, 2) for epoch in range(5)]
+    assert len({str(updates) for updates in plans}) == 10
+    assert len({str(sorted(sorted(pairs) for pairs in updates)) for updates in plans}) == 10
+
+
+def test_epochs_visit_shards_in_another_order() -> None:
+    corpus = random_corpus()
+    one_at_a_time = corpus._replace(window=1)
+    assert len({tuple(pairs[0] // 20 for pairs in plan(one_at_a_time, 1, epoch)) for epoch in range(8)}) > 1
+
+
+def test_updates_are_not_in_order_of_length() -> None:
+    lengths = [int(random_corpus().tgt[pairs].max()) for pairs in plan(random_corpus()._replace(window=3))]
+    assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(("src", "tgt"), [(31, 1), (1, 41)])
+def test_a_pair_that_fits_no_update_is_an_error(src: int, tgt: int) -> None:
+    src_lengths, tgt_lengths = (np.array([2, n, 3], dtype=np.int32) for n in (src, tgt))
+    with pytest.raises(ValueError, match=f"a pair of {src} and {tgt} ids"):
+        list(plan_epoch(src_lengths, tgt_lengths, [3], seed=1, epoch=0, max_tokens=40, max_source_tokens=30))
+
+
+@settings(deadline=None, max_examples=40)
+@given(corpora(), seeds, st.data())
+def test_any_cursor_continues_the_uninterrupted_stream(corpus: Corpus, seed: int, data: st.DataObject) -> None:
+    an_epoch = len(plan(corpus, seed))
+    whole = stream(corpus, Cursor(), 3 * an_epoch + 3, seed)
+    stop = data.draw(st.integers(0, len(whole) - 1))
+    cursor = whole[stop - 1][0] if stop else Cursor()
+    assert stream(corpus, cursor, len(whole) - stop, seed) == whole[stop:]
+
+
+def test_the_stream_is_the_epochs_one_after_the_other() -> None:
+    corpus = random_corpus()
+    plans = [plan(corpus, epoch=epoch) for epoch in range(3)]
+    expected = [
+        (Cursor(epoch, number), pairs) for epoch, updates in enumerate(plans) for number, pairs in enumerate(updates, 1)
+    ]
+    assert stream(corpus, Cursor(), len(expected)) == expected
+    # A stop behind the last update of an epoch goes on with the first of the next one.
+    end = len(plans[0])
+    assert stream(corpus, Cursor(0, end), 1) == [expected[end]]
+    assert stream(corpus, Cursor(1, 0), 1) == [expected[end]]
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[Corpus, Pairs, int, int]:
+    """A corpus, an update of it in any order, ranks and micro_tokens."""
+    corpus = draw(corpora())
+    numbers = draw(st.lists(st.integers(0, sum(corpus.shards) - 1), min_size=1, unique=True))
+    return corpus, np.array(numbers, dtype=np.int64), draw(st.integers(1, 5)), draw(st.integers(1, 200))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts())
+def test_an_update_is_cut_without_loss_or_repetition(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
+    """So the pairs of an update are the same for any number of ranks and any size of micro-batches."""
+    corpus, pairs, num_ranks, micro_tokens = given_cut
+    ranks = cut_update(pairs, corpus.src, corpus.tgt, num_ranks=num_ranks, micro_tokens=micro_tokens)
+    assert len(ranks) == num_ranks
+    dealt = [pair for rank in ranks for micro in rank for pair in micro.tolist()]
+    assert sorted(dealt) == sorted(pairs.tolist())
+    assert all(len(micro) for rank in ranks for micro in rank)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts())
+def test_micro_batches_keep_their_budget_and_use_it(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
+    corpus, pairs, num_ranks, micro_tokens = given_cut
+
+    def positions(micro: Pairs) -> int:
+        return len(micro) * int(corpus.src[micro].max() + corpus.tgt[micro].max())
+
+    for rank in cut_update(pairs, corpus.src, corpus.tgt, num_ranks=num_ranks, micro_tokens=micro_tokens):
+        for micro in rank:
+            assert positions(micro) <= micro_tokens or len(micro) == 1
+        for micro, following in itertools.pairwise(rank):
+            assert positions(np.append(micro, following[0])) > micro_tokens
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts())
+def test_ranks_are_balanced(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
+    """Dealt in order of target length: a rank's k-th pair is no longer than any rank's (k+1)-th, so the sums of labels
+    differ by at most the longest target, and the counts by at most one."""
+    corpus, pairs, num_ranks, micro_tokens = given_cut
+    ranks = cut_update(pairs, corpus.src, corpus.tgt, num_ranks=num_ranks, micro_tokens=micro_tokens)
+    labels = [sum(int(corpus.tgt[micro].sum()) for micro in rank) for rank in ranks]
+    counts = [sum(len(micro) for micro in rank) for rank in ranks]
+    assert max(labels) - min(labels) <= corpus.tgt[pairs].max()
+    assert max(counts) - min(counts) <= 1
+
+
+def test_the_order_of_an_update_changes_nothing_but_ties() -> None:
+    """A rank's micro-batches depend on the pairs alone where no two have the same lengths."""
+    src, tgt = np.arange(1, 21, dtype=np.int32), np.arange(20, 0, -1, dtype=np.int32)
+    for order in (np.arange(20), np.arange(20)[::-1], np.random.default_rng(1).permutation(20)):
+        [[first, *_], _] = cut_update(order, src, tgt, num_ranks=2, micro_tokens=60)
+        assert first.tolist() == [19, 17]  # source 20 + target 3 and 18: two rows of 20 + 3 fit, three of 20 + 5 do not

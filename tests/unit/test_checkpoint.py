@@ -1,0 +1,589 @@
+"""Checkpoints: bit-exact round trips, every kind of damage, full disks, retention, averaging, pointers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from transformer_mt import checkpoint
+from transformer_mt.batching import Cursor
+from transformer_mt.checkpoint import TrainState, load_model, load_training, save_model, verify
+from transformer_mt.config import Config, TokenizerConfig, validate
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.model import Transformer
+from transformer_mt.optim import adam
+from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+
+MODEL_FILES = ["config.yaml", "manifest.json", "model.safetensors", "tokenizer.model", "vocab.json"]
+CHECKPOINT_FILES = sorted([*MODEL_FILES, "optimizer.safetensors", "state.json"])
+LONGEST = 17
+
+Damage = Callable[[Path], object]
+
+
+def build_config(**model: Any) -> Config:
+    shape = dict(d_model=8, d_ff=12, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
+    data = {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "train.en", "tgt": "train.de"}]}
+    return validate({"data": data, "model": shape | model}, "test")
+
+
+def build_tokenizers(lines: list[str], vocab_size: int = 40) -> Tokenizers:
+    settings = TokenizerConfig(vocab_size=vocab_size, normalization="identity", byte_fallback=False)
+    tokenizer, _ = train_tokenizer(lines, settings)
+    return Tokenizers(tokenizer, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> Tokenizers:
+    return build_tokenizers(["a dog runs", "two dogs run across a field", "a man talks to two women"] * 3)
+
+
+class Training:
+    """A model in training, without any data: its gradients are random numbers keyed by the step."""
+
+    def __init__(self, tokenizers: Tokenizers, config: Config | None = None, seed: int = 1) -> None:
+        torch.manual_seed(seed)
+        self.config, self.tokenizers = config or build_config(), tokenizers
+        self.model = Transformer(self.config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+        self.optimizer = adam(self.model, self.config.optim)
+        self.state = TrainState(corpus="c", tokenizer=tokenizers.fingerprint)
+
+    def step(self) -> None:
+        self.state.step += 1
+        generator = torch.Generator().manual_seed(self.state.step)
+        for p in self.model.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.01
+        self.optimizer.step()
+
+    def save(self, run: Path, by_signal: bool = False) -> Path:
+        """As the trainer does it, at the present step."""
+        self.state.by_signal = by_signal
+        path = checkpoint.checkpoint_path(run, self.state.step)
+        weights = dict(self.model.named_parameters())
+        save_model(path, weights, self.config, self.tokenizers, LONGEST, (self.optimizer, self.model, self.state))
+        checkpoint.point(run, "last", path)
+        return path
+
+    def save_weights(self, target: Path, longest: int = LONGEST) -> Path:
+        """A model directory without the optimizer."""
+        save_model(target, dict(self.model.named_parameters()), self.config, self.tokenizers, longest)
+        return target
+
+
+def weights_of(model: Transformer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def all_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved_run(tokenizers: Tokenizers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 1 and 2."""
+    run: Path = tmp_path_factory.mktemp("saved") / "run"
+    training = Training(tokenizers)
+    for _ in range(2):
+        training.step()
+        training.save(run)
+    return run
+
+
+@pytest.fixture
+def run(saved_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved_run, tmp_path / "run"))
+
+
+# Round trips
+
+
+def test_training_continues_bit_for_bit(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    training = Training(tokenizers)
+    for _ in range(3):
+        training.step()
+    training.state = TrainState(
+        step=3,
+        cursor=Cursor(2, 5),
+        best_score=31.234567890123456,
+        best_step=2,
+        evals_without_improvement=1,
+        corpus="0123",
+        tokenizer="4567",
+        environment={"torch": torch.__version__, "ranks": 2},
+    )
+    path = training.save(tmp_path)
+    assert names_in(path) == CHECKPOINT_FILES
+
+    restored = Training(tokenizers, seed=99)
+    assert not all_equal(weights_of(restored.model), weights_of(training.model))
+    verify(path)
+    restored.state = load_training(path, restored.model, restored.optimizer)
+    assert restored.state == training.state
+    for _ in range(2):
+        assert all_equal(weights_of(restored.model), weights_of(training.model))
+        for name, p in restored.model.named_parameters():
+            found = restored.optimizer.state[p]
+            assert all_equal(found, training.optimizer.state[dict(training.model.named_parameters())[name]])
+            assert float(found["step"]) == training.state.step
+        training.step()
+        restored.step()
+
+
+def test_a_model_is_loaded_as_it_was_saved(run: Path, tokenizers: Tokenizers) -> None:
+    training = Training(tokenizers)
+    training.step()
+    loaded = load_model(run / "checkpoints" / "step_00000001")
+    assert all_equal(weights_of(loaded.model), weights_of(training.model))
+    assert loaded.config == training.config
+    assert loaded.tokenizers.fingerprint == tokenizers.fingerprint
+    assert loaded.longest_src_tokens == LONGEST
+    assert not loaded.model.training
+
+
+@pytest.mark.parametrize(
+    ("tie", "stored"),
+    [
+        ("all", {"src_embed.weight"}),
+        ("target", {"src_embed.weight", "tgt_embed.weight"}),
+        ("none", {"src_embed.weight", "tgt_embed.weight", "generator.weight"}),
+    ],
+)
+def test_tied_weights_are_stored_once_and_stay_tied(
+    tie: str, stored: set[str], tokenizers: Tokenizers, tmp_path: Path
+) -> None:
+    training = Training(tokenizers, build_config(tie_embeddings=tie))
+    training.step()
+    path = training.save(tmp_path)
+    big = {"src_embed.weight", "tgt_embed.weight", "generator.weight"}
+    assert load_file(path / "model.safetensors").keys() & big == stored
+    model = load_model(path).model
+    assert (model.src_embed.weight is model.tgt_embed.weight) == (tie == "all")
+    assert (model.tgt_embed.weight is model.generator.weight) == (tie != "none")
+
+
+def test_nothing_is_unpickled(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(AssertionError):
+        torch.load(run)
+    path = checkpoint.newest_usable(run, refuse)
+    assert path is not None
+    restored = load_model(run)
+    load_training(path, restored.model, adam(restored.model, restored.config.optim))
+    checkpoint.average(checkpoint.last_checkpoints(run, 2), tmp_path / "mean")
+    load_model(tmp_path / "mean")
+
+
+# Damage
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+# Which bit of the manifest is flipped decides what is named; that has a test of its own.
+DAMAGES = [
+    (name, damage)
+    for name in CHECKPOINT_FILES
+    for damage in (os.remove, cut_short, empty, flip_a_bit)
+    if not (name == "manifest.json" and damage is flip_a_bit)
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_damage_is_named_and_passed_over_on_resuming_only(name: str, damage: Damage, run: Path) -> None:
+    newest, previous = run / "checkpoints" / "step_00000002", run / "checkpoints" / "step_00000001"
+    damage(newest / name)
+    for refusing in (newest, run):  # the run's `last` names it
+        with pytest.raises(InputError, match=str(newest)) as refused:
+            load_model(refusing)
+        assert name in str(refused.value) and "\n" not in str(refused.value)
+    warnings: list[str] = []
+    assert checkpoint.newest_usable(run, warnings.append) == previous
+    assert len(warnings) == 1 and str(newest) in warnings[0] and name in warnings[0]
+    load_model(previous)
+    # It still counts as a checkpoint: the run is not taken for a new one, averaging refuses it instead of skipping it.
+    assert [info.path for info in checkpoint.list_checkpoints(run)] == [previous, newest]
+    with pytest.raises(InputError, match=name):
+        checkpoint.average(checkpoint.last_checkpoints(run, 2), run / "mean")
+    assert not (run / "mean").exists()
+
+
+def test_no_checkpoint_is_intact(run: Path) -> None:
+    for step in (1, 2):
+        flip_a_bit(run / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
+    warnings: list[str] = []
+    assert checkpoint.newest_usable(run, warnings.append) is None
+    assert ["step_00000002" in warnings[0], "step_00000001" in warnings[1]] == [True, True]
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_refused_in_one_line(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    """Hashes, sizes and names are checked against the files. Only ``longest_src_tokens``, after which a warning is
+    given, stands for itself."""
+    path = Training(tokenizers).save_weights(tmp_path / "model")
+    content = (path / "manifest.json").read_bytes()
+    intact, passed = json.loads(content), []
+    for place in range(len(content)):
+        for bit in (0, 1 + place % 7):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            (path / "manifest.json").write_bytes(damaged)
+            try:
+                passed.append(verify(path))
+            except InputError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+    assert all(found | {"longest_src_tokens": LONGEST} == intact for found in passed)
+    assert len(passed) <= 4  # two bits of each of its digits
+
+
+def test_the_directories_that_are_no_models(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"not a model \(no model\.safetensors\)"):
+        load_model(tmp_path / "empty")
+    with pytest.raises(InputError, match="no such model directory"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(InputError, match="no such model directory"):
+        load_model(run / "checkpoints" / "step_00000001" / "model.safetensors")
+    (tmp_path / "fresh" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        load_model(tmp_path / "fresh")
+
+
+def test_another_format_is_refused(run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    with pytest.raises(InputError, match="format 2, this version reads 1"):
+        load_model(path)
+
+
+def test_weights_of_another_vocabulary_or_model_are_refused(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    training = Training(tokenizers)
+    size = tokenizers.src.vocab_size
+    training.tokenizers = build_tokenizers(["one two three four five six"], vocab_size=30)
+    other = training.tokenizers.src.vocab_size
+    assert other != size
+    with pytest.raises(InputError, match=rf"model\.safetensors: src_embed\.weight is \[{size}, 8\].*\[{other}, 8\]"):
+        load_model(training.save_weights(tmp_path / "vocabulary"))
+
+    training = Training(tokenizers)
+    training.config = build_config(num_encoder_layers=2)
+    with pytest.raises(InputError, match=r"model\.safetensors: lacks tensor encoder\.layers\.1"):
+        load_model(training.save_weights(tmp_path / "lacking"))
+    training = Training(tokenizers, build_config(num_encoder_layers=2))
+    training.config = build_config()
+    with pytest.raises(InputError, match=r"model\.safetensors: has an unexpected tensor encoder\.layers\.1"):
+        load_model(training.save_weights(tmp_path / "unexpected"))
+
+
+# Full disks and crashes
+
+
+def no_space(*args: Any) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_space_in_rust(*args: Any) -> NoReturn:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def assert_previous_is_untouched(run: Path, before: Path) -> None:
+    """Nothing hidden, nothing half-written, and the pointer still names what it named."""
+    for path in (run / "checkpoints").iterdir():
+        assert path.name.startswith("step_")
+        verify(path)
+    assert (run / "last").read_text() == f"{before.name}\n"
+    assert checkpoint.newest_usable(run, pytest.fail) is not None
+    load_model(before)
+
+
+@pytest.mark.parametrize("fail", [no_space, no_space_in_rust])
+def test_a_full_disk_while_writing_tensors(
+    fail: Callable[..., NoReturn], run: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    previous = run / "checkpoints" / "step_00000002"
+    training = Training(tokenizers)
+    for _ in range(3):
+        training.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", fail)
+        with pytest.raises(RunError, match=r"step_00000003: cannot be written \(No space left on device\); free some"):
+            training.save(run)
+    assert names_in(run / "checkpoints") == ["step_00000001", "step_00000002"]
+    assert_previous_is_untouched(run, previous)
+    assert load_model(training.save(run)).path.name == "step_00000003"  # once there is space again
+
+
+def test_a_full_disk_at_any_sync(
+    run: Path, tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    fail_at = 0
+    fsync = os.fsync
+
+    def counting(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fail_at:
+            no_space()
+        fsync(descriptor)
+
+    previous = run / "checkpoints" / "step_00000002"
+    training = Training(tokenizers)
+    for _ in range(3):
+        training.step()
+    monkeypatch.setattr(os, "fsync", counting)
+    training.save(tmp_path / "other")
+    # Each file, the pointer, and the directories before and after the rename.
+    assert calls == len(CHECKPOINT_FILES) + 3
+    for fail_at in range(1, calls + 1):
+        calls = 0
+        with pytest.raises(RunError, match="No space left on device"):
+            training.save(run)
+        is_renamed = fail_at > len(CHECKPOINT_FILES) + 1
+        assert (run / "checkpoints" / "step_00000003").exists() == is_renamed
+        assert_previous_is_untouched(run, previous)
+        shutil.rmtree(run / "checkpoints" / "step_00000003", ignore_errors=True)
+
+
+def test_a_model_is_replaced_whole_or_not_at_all(
+    tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = Training(tokenizers, seed=1), Training(tokenizers, seed=2)
+    target = old.save_weights(tmp_path / "model")
+    assert names_in(target) == MODEL_FILES
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", no_space)
+        with pytest.raises(RunError):
+            new.save_weights(target)
+    assert all_equal(weights_of(load_model(target).model), weights_of(old.model))
+    new.save_weights(target)
+    assert all_equal(weights_of(load_model(target).model), weights_of(new.model))
+    assert names_in(tmp_path) == ["model"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many bytes; skips the test where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(num_bytes: int) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmt-test", str(place)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no small file system can be mounted here: {getattr(error, 'stderr', error)}")
+        return place
+
+    yield mount
+    if os.path.ismount(place):
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("room", [0.05, 0.3, 0.6, 0.9])
+def test_a_disk_that_is_really_full(
+    room: float, small_disk: Callable[[int], Path], tokenizers: Tokenizers, tmp_path: Path
+) -> None:
+    """There is space for one checkpoint and a part of the next."""
+    training = Training(tokenizers, build_config(d_model=32, d_ff=64))
+    training.step()
+    page = os.sysconf("SC_PAGESIZE")
+    files = [file.stat().st_size for file in training.save(tmp_path / "elsewhere").iterdir()]
+    num_pages = sum(-(-size // page) for size in files)
+    run = small_disk((int((1 + room) * num_pages) + 1) * page) / "run"
+    first = training.save(run)
+    training.step()
+    with pytest.raises(RunError, match=r"step_00000002: cannot be written \(No space left on device\)"):
+        training.save(run)
+    assert names_in(run / "checkpoints") == ["step_00000001"]
+    assert_previous_is_untouched(run, first)
+
+
+def test_a_place_that_cannot_be_written(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be written \(Not a directory\)"):
+        Training(tokenizers).save_weights(tmp_path / "file" / "model")
+
+
+def test_what_a_crash_left_behind_is_passed_over_and_removed(run: Path) -> None:
+    checkpoints = run / "checkpoints"
+    for name in (".step_00000003.77.tmp", ".step_00000001.77.deleted"):
+        shutil.copytree(checkpoints / "step_00000002", checkpoints / name)
+    shutil.copytree(checkpoints / "step_00000002", checkpoints / "step_00000002.copy")
+    assert [info.step for info in checkpoint.list_checkpoints(run)] == [1, 2]
+    checkpoint.remove_leftovers(run)
+    assert names_in(checkpoints) == ["step_00000001", "step_00000002", "step_00000002.copy"]
+
+
+# Retention
+
+
+def steps_of(run: Path) -> list[int]:
+    return [info.step for info in checkpoint.list_checkpoints(run)]
+
+
+@pytest.fixture
+def long_run(tokenizers: Tokenizers, tmp_path: Path) -> Path:
+    """Checkpoints of steps 1 to 6, of which 3 and 5 were made by a signal; `last` is 6."""
+    training = Training(tokenizers)
+    for step in range(1, 7):
+        training.step()
+        training.save(tmp_path / "run", by_signal=step in (3, 5))
+    return tmp_path / "run"
+
+
+def test_checkpoints_of_a_signal_do_not_count(long_run: Path) -> None:
+    assert [info.by_signal for info in checkpoint.list_checkpoints(long_run)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert [path.name[-1] for path in checkpoint.last_checkpoints(long_run, 4)] == ["1", "2", "4", "6"]
+    assert [path.name[-1] for path in checkpoint.last_checkpoints(long_run, 2)] == ["4", "6"]
+    with pytest.raises(InputError, match="has 4 checkpoints to average, --last asks for 5"):
+        checkpoint.last_checkpoints(long_run, 5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "last", "best", "kept"),
+    [
+        (2, 6, None, [4, 6]),
+        (3, 6, None, [2, 4, 6]),
+        (9, 6, None, [1, 2, 4, 6]),
+        (1, 6, 1, [1, 6]),
+        (2, 5, 3, [3, 4, 5, 6]),  # what a pointer names stays, even if a signal made it
+        (1, 6, 6, [6]),
+    ],
+)
+def test_the_newest_the_last_and_the_best_are_kept(
+    keep: int, last: int, best: int | None, kept: list[int], long_run: Path
+) -> None:
+    checkpoint.point(long_run, "last", checkpoint.checkpoint_path(long_run, last))
+    if best is not None:
+        checkpoint.point(long_run, "best", checkpoint.checkpoint_path(long_run, best))
+    checkpoint.retain(long_run, keep)
+    assert steps_of(long_run) == kept
+    assert names_in(long_run / "checkpoints") == [f"step_{step:08d}" for step in kept]
+
+
+# Which model is meant
+
+
+def test_the_model_of_a_run_is_its_best_and_without_one_its_last(run: Path, tmp_path: Path) -> None:
+    first, second = (checkpoint.checkpoint_path(run, step) for step in (1, 2))
+    assert first == run / "checkpoints" / "step_00000001"
+    assert checkpoint.resolve_model(run) == second
+    checkpoint.point(run, "best", first)
+    assert (run / "best").read_bytes() == b"step_00000001\n"
+    assert checkpoint.resolve_model(run) == first
+    assert load_model(run).path == first
+    assert names_in(run) == ["best", "checkpoints", "last"]
+    assert checkpoint.is_run(run) and not checkpoint.is_run(second)
+    assert checkpoint.resolve_model(second) == second
+    checkpoint.average([first, second], tmp_path / "mean")
+    assert checkpoint.resolve_model(tmp_path / "mean") == tmp_path / "mean"
+
+
+def test_a_pointer_to_a_checkpoint_that_is_gone_is_named(run: Path) -> None:
+    checkpoint.point(run, "best", run / "checkpoints" / "step_00000009")
+    with pytest.raises(InputError, match=r"step_00000009: not a model"):
+        load_model(run)
+
+
+# Averaging
+
+
+def save_filled(tokenizers: Tokenizers, target: Path, value: float, longest: int) -> Path:
+    training = Training(tokenizers)
+    with torch.no_grad():
+        for p in training.model.parameters():
+            p.fill_(value)
+    return training.save_weights(target, longest)
+
+
+def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    """(2^25 + 1 - 2^25) / 3 = 1/3: a sum in float32 would lose the 1."""
+    values = [2.0**25, 1.0, -(2.0**25)]
+    paths = [save_filled(tokenizers, tmp_path / str(i), v, longest=9 - i) for i, v in enumerate(values)]
+    checkpoint.average(paths, tmp_path / "mean")
+    assert names_in(tmp_path / "mean") == MODEL_FILES
+    mean = load_model(tmp_path / "mean")
+    assert mean.longest_src_tokens == 9
+    for p in mean.model.parameters():
+        torch.testing.assert_close(p.detach(), torch.full_like(p, 1 / 3), rtol=1e-7, atol=0)
+    with pytest.raises(InputError, match="averaged models cannot be resumed"):
+        load_training(tmp_path / "mean", mean.model, adam(mean.model, mean.config.optim))
+
+
+def test_the_average_of_a_run_element_by_element(run: Path, tmp_path: Path) -> None:
+    paths = checkpoint.last_checkpoints(run, 2)
+    checkpoint.average(paths, tmp_path / "mean")
+    first, second = (load_file(path / "model.safetensors") for path in paths)
+    assert not all_equal(first, second)
+    found = load_file(tmp_path / "mean" / "model.safetensors")
+    assert all_equal(found, {name: ((first[name].double() + second[name].double()) / 2).float() for name in first})
+
+
+def test_other_tokenizers_are_refused(run: Path, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    """Even where the vocabulary has the same size: ids would mean other words."""
+    same_size = build_tokenizers(["the cat sits on the mat", "some cats sit on some mats and hum"] * 3)
+    assert same_size.src.vocab_size == tokenizers.src.vocab_size
+    other = Training(same_size).save_weights(tmp_path / "other")
+    with pytest.raises(InputError, match="have different tokenizers"):
+        checkpoint.average([run / "checkpoints" / "step_00000001", other], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ({"num_encoder_layers": 2}, "model.num_encoder_layers"),
+        ({"d_ff": 16}, "model.d_ff"),
+        ({"num_heads": 4}, "model.num_heads"),  # every tensor has the same shape
+        ({"activation": "gelu"}, "model.activation"),
+    ],
+)
+def test_other_models_are_refused(
+    model: dict[str, Any], key: str, turn: int, run: Path, tokenizers: Tokenizers, tmp_path: Path
+) -> None:
+    other = Training(tokenizers, build_config(**model)).save_weights(tmp_path / "other")
+    with pytest.raises(InputError, match=f"differ in {key}"):
+        checkpoint.average([run / "checkpoints" / "step_00000001", other][::turn], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()

@@ -1,0 +1,481 @@
+"""The configuration: strict, all problems at once, YAML 1.2, overrides, environment, presets; the reference file."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from transformer_mt.config import (
+    BatchConfig,
+    CleanConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    SearchConfig,
+    Section,
+    SourceConfig,
+    TokenizerConfig,
+    TrainConfig,
+    load_config,
+    override_search,
+    to_yaml,
+    tokenizer_config,
+    validate,
+)
+from transformer_mt.errors import InputError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DATA = "data: {src_lang: en, tgt_lang: de, train: [{src: a.en, tgt: a.de}]}\n"
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "clean": CleanConfig,
+    "tokenizer": TokenizerConfig,
+    "model": ModelConfig,
+    "batch": BatchConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "search": SearchConfig,
+    "eval": EvalConfig,
+}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def load(text: str, *overrides: str) -> Config:
+        (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+        return load_config(tmp_path / "c.yaml", overrides)
+
+    return load
+
+
+@pytest.fixture
+def refusal(load: Any) -> Any:
+    def refusal(text: str, *overrides: str) -> str:
+        with pytest.raises(InputError) as caught:
+            load(text, *overrides)
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return refusal
+
+
+# ---------------------------------------------------------------- strictness
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("modle: {}", "modle: unknown key; did you mean model?"),
+        ("model: {dropuot: 0.1}", "model.dropuot: unknown key; did you mean dropout?"),
+        ("train: {lr: 0.1}", "train.lr: unknown key; "),
+        ("train: {zzzzzz: 1}", "train.zzzzzz: unknown key; known keys: max_steps, label_smoothing, eval_steps"),
+        ("train: {max_steps: many}", "train.max_steps: input should be a valid integer, found 'many'"),
+        ("train: {max_steps: 1e5}", "train.max_steps: input should be a valid integer, found 100000.0"),
+        ("train: {max_steps: '100'}", "train.max_steps: input should be a valid integer, found '100'"),
+        ("train: {max_steps: true}", "train.max_steps: input should be a valid integer, found True"),
+        ("train: {max_steps: [1]}", "train.max_steps: input should be a valid integer, found a list"),
+        ("train: {max_steps: {a: 1}}", "train.max_steps: input should be a valid integer, found a section"),
+        ("train: {max_steps: }", "train.max_steps: input should be a valid integer, found nothing"),
+        ("train: {max_steps: 0}", "train.max_steps: input should be greater than 0, found 0"),
+        ("train: {deterministic: 1}", "train.deterministic: input should be a valid boolean, found 1"),
+        ("model: {dropout: 1}", "model.dropout: input should be less than 1, found 1"),
+        ("model: {norm: middle}", "model.norm: input should be 'post' or 'pre', found 'middle'"),
+        ("optim: {clip_norm: .nan}", "optim.clip_norm: input should be a finite number, found nan"),
+        ("optim: {weight_decay: .inf}", "optim.weight_decay: input should be a finite number, found inf"),
+        ("tokenizer: {user_symbols: [<a>, 1]}", "tokenizer.user_symbols.1: input should be a valid string, found 1"),
+        ("tokenizer: {user_symbols: <a>}", "tokenizer.user_symbols: should be a list, found '<a>'"),
+        ("tokenizer: {vocab_size: 7}", "tokenizer.vocab_size: input should be greater than or equal to 8, found 7"),
+        ("tokenizer: {max_lines: 100}", "tokenizer.max_lines: input should be greater than 100, found 100"),
+        ("train:", "train: should be a section of keys, found nothing"),
+        ("train: 3", "train: should be a section of keys, found 3"),
+        ("batch: {max_tokens: 4}", "batch.max_tokens: input should be greater than or equal to 8, found 4"),
+    ],
+)
+def test_one_problem_is_one_phrase(text: str, expected: str, refusal: Any, tmp_path: Path) -> None:
+    message = refusal(DATA + text)
+    assert message.startswith(f"{tmp_path}/c.yaml: {expected}")
+    assert ";" not in message.removeprefix(f"{tmp_path}/c.yaml: {expected}")  # and no further one follows from it
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tokenizer: {}", "data: missing; add it"),
+        ("data: {src_lang: en, tgt_lang: de}", "data.train: missing; add it"),
+        ("data: {tgt_lang: de, train: [{src: a, tgt: b}]}", "data.src_lang: missing; add it"),
+        ("data: {src_lang: en, tgt_lang: de, train: []}", "data: train needs at least one source"),
+        (
+            "data: {src_lang: en, tgt_lang: de, train: {src: a, tgt: b}}",
+            "data.train: should be a list, found",
+        ),
+        (
+            "data: {src_lang: en, tgt_lang: de, train: [{src: a, trg: b}]}",
+            "2 problems: data.train.0.trg: unknown key; did you mean tgt?; data.train.0: src and tgt go together",
+        ),
+    ],
+)
+def test_data_is_required(text: str, expected: str, refusal: Any, tmp_path: Path) -> None:
+    assert refusal(text).startswith(f"{tmp_path}/c.yaml: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{}", "give exactly one of: src and tgt"),
+        ("{src: a, tgt: b, hub: c, split: train}", "give exactly one of: src and tgt"),
+        ("{src: a}", "src and tgt go together"),
+        ("{tgt: a}", "src and tgt go together"),
+        ("{hub: a}", "a hub dataset needs its split"),
+        ("{builtin: grammar, split: train}", "builtin: grammar needs split (train, valid or test) and num_pairs"),
+        ("{builtin: grammar, split: dev, num_pairs: 5}", "builtin: grammar needs split (train, valid or test)"),
+        ("{src: a, tgt: b, split: train}", "split: of no use here; this kind of source has src, tgt"),
+        (
+            "{src: a, tgt: b, num_pairs: 9, seed: 2}",
+            "num_pairs, seed: of no use here; this kind of source has src",
+        ),
+        ("{hub: a, split: train, num_pairs: 9}", "num_pairs: of no use here; this kind of source has hub, split"),
+    ],
+)
+def test_source_is_of_one_kind(source: str, expected: str, refusal: Any) -> None:
+    message = refusal(f"data: {{src_lang: en, tgt_lang: de, train: [{{src: a, tgt: b}}, {source}]}}")
+    assert f"data.train.1: {expected}" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: {d_model: 512, num_heads: 7}", "model: num_heads 7 does not divide d_model 512"),
+        ("model: {num_heads: 7, d_k: 64}", "model: num_heads 7 does not divide d_model 512"),  # d_v is still open
+        ("model: {d_model: 9, num_heads: 3}", "model: d_model 9 is odd; sinusoidal positions need an even one"),
+        ("tokenizer: {shared: false}", "model.tie_embeddings: all needs tokenizer.shared: true"),
+        ("tokenizer: {model: a, tgt_model: b}", "tokenizer.tgt_model needs tokenizer.shared: false"),
+        (
+            "tokenizer: {tgt_model: b, shared: false}\nmodel: {tie_embeddings: none}",
+            "tokenizer: tgt_model needs model",
+        ),
+        ("optim: {lr: 0.1}", "optim: lr has no meaning with schedule: paper"),
+        ("optim: {schedule: cosine}", "optim: schedule: cosine needs lr"),
+        ("eval: {metrics: [chrf]}", "train.best_metric bleu is not among eval.metrics"),
+        ("search: {n_best: 5, beam_size: 4}", "search: n_best 5 needs beam_size 5 at least, found 4"),
+    ],
+)
+def test_impossible_together(text: str, expected: str, refusal: Any, tmp_path: Path) -> None:
+    assert refusal(DATA + text).startswith(f"{tmp_path}/c.yaml: {expected}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {num_heads: 7, d_k: 64, d_v: 32}",
+        "model: {d_model: 9, num_heads: 3, positions: learned}",
+        "tokenizer: {shared: false}\nmodel: {tie_embeddings: target}",
+        "tokenizer: {model: a, tgt_model: b, shared: false}\nmodel: {tie_embeddings: none}",
+        "optim: {schedule: cosine, lr: 1}",  # an integer is a number
+        "eval: {metrics: [chrf]}\ntrain: {best_metric: chrf}",
+        "eval: {metrics: []}\ntrain: {best_metric: loss}",
+        "search: {n_best: 5, beam_size: 4, sampling: true}",
+    ],
+)
+def test_possible_together(text: str, load: Any) -> None:
+    load(DATA + text)
+
+
+def test_sections_made_in_python_are_as_strict() -> None:
+    with pytest.raises(ValidationError, match="num_heads 7 does not divide d_model 512"):
+        ModelConfig(num_heads=7)
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig().dropout = 0.5  # type: ignore[misc]
+
+
+def test_all_problems_at_once(refusal: Any, tmp_path: Path) -> None:
+    message = refusal(
+        "data: {src_lang: 1, train: [{src: a, tgt: b}, {hub: c}]}\n"  # 3: type, missing, conflict
+        "modle: {}\n"  # 4: unknown section
+        "model: {dropuot: 0.1, num_heads: 7}\n"  # 6: unknown key, conflict in the same section
+        "tokenizer: {shared: false}\n"  # 7: conflict of two sections
+        "optim: {lr: 0.1, warmup_steps: 0}\n"  # 9: conflict and limit in one section
+        "eval: {metrics: [chrf]}\n"  # 10: a second conflict of two sections
+    )
+    assert message.startswith(f"{tmp_path}/c.yaml: 10 problems: ")
+    for part in (
+        "data.src_lang: input should be a valid string",
+        "data.tgt_lang: missing",
+        "data.train.1: a hub dataset needs its split",
+        "modle: unknown key",
+        "model.dropuot: unknown key",
+        "model: num_heads 7",
+        "model.tie_embeddings: all needs",
+        "optim: lr has no meaning",
+        "optim.warmup_steps: input should be greater than 0",
+        "train.best_metric bleu is not among",
+    ):
+        assert message.count(part) == 1, part
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optim: {schedule: cosine, lr: high}",  # not also: cosine needs lr
+        "eval: {metrics: [chrf, blue]}",  # not also: bleu is not among them
+        "model: {d_model: wide, num_heads: 7}",
+        "search: {n_best: 5, beam_size: four}",
+        "batch: {max_tokens: many}",  # not also: max_source_tokens, which was copied from it
+    ],
+)
+def test_what_follows_from_a_problem_is_not_another(text: str, refusal: Any) -> None:
+    assert "problems" not in refusal(DATA + text)
+
+
+# ---------------------------------------------------------------- YAML
+
+
+def test_yaml_is_version_1_2(load: Any) -> None:
+    config = load(
+        "data: {src_lang: no, tgt_lang: on, train: [{src: yes, tgt: off}]}\n"
+        "optim: {eps: 1e-9, schedule: cosine, lr: 5E-4}\n"
+        "train: {seed: 010}\n"
+    )
+    source = config.data.train[0]
+    assert [config.data.src_lang, config.data.tgt_lang, source.src, source.tgt] == ["no", "on", "yes", "off"]
+    assert (config.optim.eps, config.optim.lr, config.train.seed) == (1e-9, 0.0005, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "c.yaml, line 1: not valid YAML"),
+        ("a: 1\nb: 2\na: 3\n", 'c.yaml, line 3: not valid YAML (found duplicate key "a"'),
+        ("a: 1\n\tb: 2\n", "c.yaml, line 2: not valid YAML"),
+        ("", "c.yaml: not a configuration (found nothing, expected sections"),
+        ("hello", "c.yaml: not a configuration (found 'hello', expected sections"),
+        ("- a", "c.yaml: not a configuration (found a list, expected sections"),
+        ("a: !!python/object:os.system ls", "c.yaml, line 1: not valid YAML"),
+    ],
+)
+def test_bad_yaml_is_refused(text: str, expected: str, refusal: Any) -> None:
+    assert expected in refusal(text)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+# ---------------------------------------------------------------- --set and the environment
+
+
+def test_overrides_replace_and_add_in_order(load: Any) -> None:
+    config = load(
+        DATA + "train: {max_steps: 5, seed: 3}\n",
+        "train.max_steps=2000",
+        "optim.schedule=cosine",
+        "optim.lr=1e-3",
+        "data.clean.max_src_tokens=9",
+        "data.train=[{src: x=y, tgt: z}]",
+        "data.src_lang=no",
+        "train.eval_steps=7",
+        "train.eval_steps=8",
+    )
+    assert (config.train.max_steps, config.train.seed, config.train.eval_steps) == (2000, 3, 8)
+    assert (config.optim.schedule, config.optim.lr, config.data.clean.max_src_tokens) == ("cosine", 0.001, 9)
+    assert (config.data.train[0].src, config.data.src_lang) == ("x=y", "no")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.max_steps", "--set train.max_steps: expected key.path=value"),
+        ("=3", "--set =3: expected key.path=value"),
+        ("train..seed=3", "--set train..seed=3: expected key.path=value"),
+        ("train.sed=3", "train.sed: unknown key; did you mean seed?"),
+        ("train.seed.x=3", "--set train.seed.x=3: train.seed is 1, not a section"),
+        ("data.train.0.src=a", "--set data.train.0.src=a: data.train is a list, not a section"),
+        ("train.seed=[", "--set train.seed, line 1: not valid YAML"),
+        ("train.seed=x", "train.seed: input should be a valid integer, found 'x'"),
+    ],
+)
+def test_bad_override_is_refused(override: str, expected: str, refusal: Any) -> None:
+    assert expected in refusal(DATA + "train: {seed: 1}\n", override)
+
+
+def test_overrides_of_one_section() -> None:
+    assert override_search(SearchConfig(beam_size=7), ["search.n_best=3"]) == SearchConfig(beam_size=7, n_best=3)
+    assert tokenizer_config({"type": "unigram"}, ["tokenizer.vocab_size=99"]) == TokenizerConfig(
+        type="unigram", vocab_size=99
+    )
+    with pytest.raises(InputError, match=r"^search\.beam_sice: unknown key; did you mean beam_size\?$"):
+        override_search(SearchConfig(), ["search.beam_sice=3"])
+    with pytest.raises(InputError, match=r"^2 problems: search\.seed: .*; search: n_best 9 needs beam_size 9"):
+        override_search(SearchConfig(), ["search.n_best=9", "search.seed=x"])
+    with pytest.raises(InputError, match=r"only search\.\* keys can be set for a trained model"):
+        override_search(SearchConfig(), ["model.d_model=3"])
+
+
+def test_environment_in_values(load: Any, refusal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "data:\n  src_lang: en\n  tgt_lang: de\n  cache_dir: $CACHE/{x}\n"
+        "  train: [{src: '${TMT_X:-data}/a-${TMT_Y}', tgt: '${TMT_X:-}b'}]\n"
+    )
+    monkeypatch.setenv("TMT_Y", "y")
+    monkeypatch.delenv("TMT_X", raising=False)
+    source = load(text).data.train[0]
+    assert (source.src, source.tgt) == ("data/a-y", "b")
+    monkeypatch.setenv("TMT_X", "/d")
+    config = load(text)
+    assert (config.data.train[0].src, config.data.train[0].tgt) == ("/d/a-y", "/db")
+    assert config.data.cache_dir == "$CACHE/{x}"  # this and nothing else is expanded
+    monkeypatch.setenv("TMT_X", "")  # as in the shell, :- takes the default for an empty value too
+    assert load(text).data.train[0].src == "data/a-y"
+    assert load(DATA, "train.init_from=${TMT_Y}").train.init_from == "y"
+    monkeypatch.delenv("TMT_Y")
+    assert "${TMT_Y} is used in the configuration but not set; export TMT_Y=..." in refusal(text)
+
+
+# ---------------------------------------------------------------- presets and derived values
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape"),
+    [
+        ("base", (512, 2048, 8, 64, 64, 6, 6, 0.1)),  # the paper's Table 3
+        ("big", (1024, 4096, 16, 64, 64, 6, 6, 0.3)),
+        ("tiny", (128, 256, 4, 32, 32, 4, 4, 0.3)),  # Wu et al. 2021, section 3
+    ],
+)
+def test_presets(preset: str, shape: tuple[float, ...], load: Any) -> None:
+    m = load(DATA + f"model: {{preset: {preset}}}").model
+    found = m.d_model, m.d_ff, m.num_heads, m.d_k, m.d_v, m.num_encoder_layers, m.num_decoder_layers, m.dropout
+    assert found == shape
+
+
+def test_base_is_the_default_and_keys_override_presets(load: Any) -> None:
+    assert load(DATA).model == load(DATA + "model: {preset: base}").model
+    model = load(DATA + "model: {preset: big, num_heads: 4, dropout: 0.2, d_v: 5}").model
+    assert (model.d_model, model.num_heads, model.d_k, model.d_v, model.dropout) == (1024, 4, 256, 5, 0.2)
+
+
+def test_source_budget_follows_the_target_budget(load: Any) -> None:
+    assert load(DATA).batch.max_source_tokens == 4096
+    assert load(DATA + "batch: {max_tokens: 99}").batch.max_source_tokens == 99
+    assert load(DATA + "batch: {max_tokens: 99, max_source_tokens: 50}").batch.max_source_tokens == 50
+
+
+# ---------------------------------------------------------------- the resolved file
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: "${" not in text)
+numbers = st.floats(0, 1e6, exclude_min=True)
+trees = st.fixed_dictionaries(
+    {
+        "data": st.fixed_dictionaries(
+            {
+                "src_lang": texts | st.sampled_from(["no", "null", "1e-9", "010", "~", "", " x ", "a: b", "- x", "#"]),
+                "tgt_lang": texts,
+                "train": st.lists(st.fixed_dictionaries({"src": texts, "tgt": texts}), min_size=1, max_size=3),
+            }
+        )
+    },
+    optional={
+        "tokenizer": st.fixed_dictionaries({"user_symbols": st.lists(texts, max_size=3)}),
+        "model": st.fixed_dictionaries({"preset": st.sampled_from(["tiny", "base", "big"]), "dropout": st.just(0)}),
+        "optim": st.fixed_dictionaries({"eps": numbers, "lr": numbers, "schedule": st.just("cosine")}),
+        "train": st.fixed_dictionaries({"init_from": texts, "seed": st.integers(0, 2**63)}),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees)
+def test_resolved_file_loads_to_the_same(tree: dict[str, Any]) -> None:
+    config = validate(tree, "tree")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "config.yaml"
+        path.write_bytes(to_yaml(config).encode())
+        again = load_config(path)
+    assert again == config
+    assert to_yaml(again) == to_yaml(config)
+
+
+def test_resolved_file_names_every_value_in_force(load: Any) -> None:
+    tree = YAML(typ="safe").load(to_yaml(load(DATA)))
+    assert list(tree) == ["data", "tokenizer", "model", "batch", "optim", "train", "search", "eval"]
+    assert (tree["model"]["d_k"], tree["batch"]["max_source_tokens"], tree["train"]["seed"]) == (64, 4096, 1)
+    assert "lr" not in tree["optim"]  # not set
+
+
+# ---------------------------------------------------------------- the files in configs/
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMT_DATA", raising=False)
+    load_config(path)
+
+
+def reference_blocks() -> dict[str, list[str]]:
+    """The lines of each section of the reference file, `clean` apart from `data`."""
+    blocks: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in (CONFIGS / "reference.yaml").read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"(\w+):", line) or re.fullmatch(r"  (clean):", line):
+            if match[1] == "clean":
+                lines.append(line)
+            lines = blocks.setdefault(match[1], [])
+        elif line.startswith("  cache_dir:"):
+            blocks["data"].append(line)
+        else:
+            lines.append(line)
+    return blocks
+
+
+def test_reference_has_every_section() -> None:
+    assert list(YAML(typ="safe").load((CONFIGS / "reference.yaml").read_text())) == list(Config.model_fields)
+    assert set(reference_blocks()) == set(SECTIONS)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_reference_has_every_key_with_its_default(name: str) -> None:
+    kind = SECTIONS[name]
+    tree = YAML(typ="safe").load((CONFIGS / "reference.yaml").read_text(encoding="utf-8"))
+    shown = tree["data"]["clean"] if name == "clean" else tree[name]
+    indent = "    " if name == "clean" else "  "
+    out = [m[1] for line in reference_blocks()[name] if (m := re.match(rf"{indent}# (\w+): \S+  # \w", line))]
+    for key, field in kind.model_fields.items():
+        if field.is_required() or (name, key) in [("data", "valid"), ("data", "clean")]:
+            assert key in shown  # with an example
+        elif field.default is None:
+            assert key in out and key not in shown, f"{name}.{key} has no value by default: `# {key}: example  # …`"
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert shown.get(key) == default, f"{name}.{key}"
+            assert type(shown[key]) is type(default), f"{name}.{key}"
+    assert sorted([*shown, *out]) == sorted(kind.model_fields)  # nothing twice, nothing else
+
+
+def test_reference_explains_every_key() -> None:
+    lines = (CONFIGS / "reference.yaml").read_text(encoding="utf-8").splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if re.match(r" *(# )?\w+: \S", line) and "TMT_DATA" not in line and not re.match(r" {4}# ", line):
+            assert re.search(r"\S  # \w.{10}", line), f"no explanation: {line}"
+        elif re.match(r" *\w+:$", line):
+            assert before.lstrip().startswith("#") or line in ("data:", "optim:", "train:"), f"no explanation: {line}"
+
+
+def test_reference_shows_every_key_of_every_kind_of_source() -> None:
+    block = reference_blocks()["data"]
+    start, end = block.index("  train:"), block.index("  valid:")
+    lines = [re.sub(r"^    # (- |  )", r"    \1", line) for line in block[start:end]]
+    listed = YAML(typ="safe").load("\n".join(line for line in lines if not line.lstrip().startswith("#")))["train"]
+    sources = [SourceConfig(**source) for source in listed]
+    assert [source.builtin for source in sources] == [None, None, "grammar"]
+    assert {key for source in listed for key in source} == set(SourceConfig.model_fields)

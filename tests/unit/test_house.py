@@ -1,0 +1,138 @@
+"""The rules of the house: imports go downwards, files and functions stay short, the command line stays as it is, and
+nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import transformer_mt
+from transformer_mt.cli import app
+
+PACKAGE = Path(transformer_mt.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
+# holds the version and imports nothing.
+LEVELS = (
+    "errors textio config layout lexicon grammar",
+    "dropout attention tokenizer cleaning distributed device",
+    "loss model corpus metrics evaluate",
+    "batching optim checkpoint search",
+    "translator",
+    "validation trainer",
+    "cli",
+)
+ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 80
+LONG_FUNCTIONS = {"trainer.train", "search._beam_search"}  # the training loop and the search
+
+# Without pydantic, which some versions of Typer import themselves; that our configuration stays out is checked too.
+HEAVY = {"torch", "numpy", "sentencepiece", "sacrebleu", "datasets", "safetensors", "ruamel", "tqdm"}
+
+# Design, section 2; every command has --help besides.
+COMMANDS = {
+    "tmt": "--version",
+    "tmt tokenizer": "",
+    "tmt tokenizer train": "--input --output --vocab-size --type --set",
+    "tmt tokenizer encode": "--model",
+    "tmt tokenizer decode": "--model",
+    "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
+    "tmt translate": "MODEL --input --output --beam-size --length-penalty --n-best --set",
+    "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
+    "tmt average": "RUN_DIR|CHECKPOINT… --output --last",
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}, line {node.lineno}: a relative import"
+            parts = (node.module or "").split(".")
+            names = [".".join(parts[1:])] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            parts = ["transformer_mt"]
+            names = [a.name.partition(".")[2] for a in node.names if a.name.split(".")[0] == "transformer_mt"]
+        else:
+            continue
+        if parts[0] == "transformer_mt":
+            # `from transformer_mt import x`: a module, or a name of the package itself
+            yield from (name if (PACKAGE / f"{name}.py").exists() else "__init__" for name in names)
+
+
+def test_every_module_has_its_level() -> None:
+    assert sorted(ORDER) == sorted(module_name(path) for path in FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_downwards(path: Path) -> None:
+    below = ORDER[: ORDER.index(module_name(path))]
+    assert [name for name in imports_of(path) if name not in below] == []
+
+
+def test_imports_are_seen_wherever_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import torch, transformer_mt.model\n"
+        "from transformer_mt import batching, __version__\n"
+        "from transformer_mt.search import search\n"
+        "def f():\n    from transformer_mt.cli import app\n"
+    )
+    assert list(imports_of(file)) == ["model", "batching", "__init__", "search", "cli"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    long = {
+        f"{module_name(path)}.{node.name}"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    }
+    assert long <= LONG_FUNCTIONS
+
+
+def walk_commands(command: Any, path: str) -> Iterator[tuple[str, set[str]]]:
+    """Every command with its arguments and options. (The classes are Click's or Typer's own, by Typer's version.)"""
+    names: set[str] = set()
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            names.add(parameter.metavar)
+        else:
+            names.update(option for option in [*parameter.opts, *parameter.secondary_opts] if option != "--help")
+    yield path, names
+    for name, child in getattr(command, "commands", {}).items():
+        yield from walk_commands(child, f"{path} {name}")
+
+
+def test_the_command_line_is_the_contract() -> None:
+    """A command or an option may be added, here too; none may go."""
+    found = dict(walk_commands(typer.main.get_command(app), "tmt"))
+    assert found == {command: set(names.split()) for command, names in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "transformer_mt.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout or transformer_mt.__version__ in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "typer" in imported  # the list is what we think it is
+    assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
+    ours = {name for name in imported if name.startswith("transformer_mt.")}
+    assert ours == {"transformer_mt.errors"}
