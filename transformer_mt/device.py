@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
 
 
 def local_device(local_rank: int = 0) -> torch.device:
@@ -53,8 +53,8 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it allows
+            libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def seed_stream(*key: int) -> None:

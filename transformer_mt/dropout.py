@@ -40,7 +40,7 @@ def _keep_mask(shape: torch.Size, p: float) -> Tensor:
     seed = int(torch.randint(0, 2**62, ()))
     count = shape.numel()
     bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
-    threshold = round(p * _LEVELS) - _LEVELS // 2  # as a signed number
+    threshold = min(round(p * _LEVELS), _LEVELS - 1) - _LEVELS // 2  # as a signed number
     return torch.from_numpy(bits).view(shape).ge(threshold)
 
 

@@ -158,14 +158,19 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             f"one of {' '.join(SPECIALS)}; remove such"
         )
     count = 0
+    unreadable: InputError | None = None
 
     def counted() -> Iterator[str]:
-        nonlocal count
-        for line in lines:
-            if line.strip():
-                count += 1
-                # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
-                yield line.replace("\0", " ")
+        nonlocal count, unreadable
+        try:
+            for line in lines:
+                if line.strip():
+                    count += 1
+                    # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
+                    yield line.replace("\0", " ")
+        except InputError as error:
+            unreadable = error  # SentencePiece would make it part of a message of its own
+            raise
 
     spm.set_random_generator_seed(seed)
     spm.set_min_log_level(2)
@@ -191,6 +196,8 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             eos_id=EOS_ID,
         )
     except RuntimeError as error:
+        if unreadable is not None:
+            raise unreadable from None
         if count == 0:
             raise InputError("the tokenizer's training text is empty; check data.train") from None
         reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source

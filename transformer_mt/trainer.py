@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from transformer_mt import batching, checkpoint, corpus, device, distributed
 from transformer_mt.checkpoint import TrainState
 from transformer_mt.config import Config, load_config, to_yaml
 from transformer_mt.corpus import IdStore
+from transformer_mt.distributed import Ranks
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import collate
 from transformer_mt.metrics import RunLog
@@ -63,7 +65,6 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
     precision = device.resolve_precision(config.train.precision, where)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     _be_deterministic(config.train.deterministic)
-    stop_signal = _StopSignal()
     say: Say = _say if ranks.is_first else lambda line: None
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(ranks.close)
@@ -105,7 +106,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             _write_run_files(run, config, tokenizers)
         log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps)
         cleanup.callback(log.close)
-        meter = _Meter(store, log, where)
+        meter = _Meter(store, log, where, ranks)
 
         def save(by_signal: bool = False) -> None:
             state.by_signal = by_signal
@@ -118,7 +119,8 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                     checkpoint.point(run, "best", path)
                 checkpoint.retain(run, config.train.keep_checkpoints)
 
-        # 4. One update after the other.
+        # 4. One update after the other. Until here a signal just ends the process; from here it saves first.
+        stop_signal = _StopSignal()
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
         stream = batching.updates_from(
             state.cursor,
@@ -129,8 +131,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             max_tokens=config.batch.max_tokens,
             max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
         )
-        ended = "max_steps reached"
-        while state.step < config.train.max_steps:
+        while state.step < config.train.max_steps and not validation.out_of_patience(state):
             state.cursor, pairs = next(stream)
             state.step += 1
 
@@ -173,8 +174,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 meter.pause()
                 if is_saved := validation.improves(validation.run(state.step, ranks, log), state):
                     save()
-                elif config.train.patience and state.evals_without_improvement >= config.train.patience:
-                    ended = f"no better {config.train.best_metric} in {config.train.patience} validations"
+                elif validation.out_of_patience(state):
                     is_last = is_due = True
                 meter.resume()
 
@@ -187,17 +187,17 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             if is_last:
                 break
             if signal_name:
-                raise RunError(
-                    f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume"
+                _stop(
+                    ranks, f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume"
                 )
-        log.line(f"done: {ended} at step {state.step:,}. {_advice(run, config, state)}")
+        log.line(f"done at step {state.step:,}: {_outcome(run, config, state)}")
 
 
 class _Meter:
     """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means."""
 
-    def __init__(self, store: IdStore, log: RunLog, where: torch.device) -> None:
-        self._store, self._log = store, log
+    def __init__(self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks) -> None:
+        self._store, self._log, self._ranks = store, log, ranks
         self._lag = _LAG_STEPS.get(where.type, 0)
         self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
         self._restart()
@@ -253,10 +253,11 @@ class _Meter:
                 kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist()
             )
             first = ", ".join(f"{pair} ({self._store.describe(pair)})" for pair in pairs[:3].tolist())
-            raise RunError(
+            _stop(
+                self._ranks,
                 f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; the update was not applied. "
                 f"Its {len(pairs)} pairs are in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, "
-                "raise optim.warmup_steps or set optim.clip_norm, and start again"
+                "raise optim.warmup_steps or set optim.clip_norm, and start again",
             )
         self._step, self._rate = step, rate
         self._loss, self._nll, self._norm = self._loss + loss, self._nll + nll, self._norm + norm
@@ -264,6 +265,11 @@ class _Meter:
         self._steps += 1
         per_second = self._labels / (time.monotonic() - self._since)
         self._log.progress(loss=f"{loss / num_labels:.3f}", lr=f"{rate:.1e}", tokens=f"{per_second:,.0f}/s")
+
+
+def _stop(ranks: Ranks, reason: str) -> NoReturn:
+    """All ranks stop for the same reason, and rank 0 tells it."""
+    raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)
 
 
 class _StopSignal:
@@ -460,13 +466,14 @@ def _try_largest_batch(
     )
 
 
-def _advice(run: Path, config: Config, state: TrainState) -> str:
-    best = (
-        ""
-        if state.best_score is None
-        else f"best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}; "
-    )
-    return f"{best}translate with: tmt translate {run}"
+def _outcome(run: Path, config: Config, state: TrainState) -> str:
+    """Why the run ended, its best checkpoint, and what to do with it."""
+    ended = "max_steps reached"
+    if state.step < config.train.max_steps:
+        ended = f"no better {config.train.best_metric} in {config.train.patience} validations"
+    if state.best_score is not None:
+        ended += f"; best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}"
+    return f"{ended}; translate with: tmt translate {run}"
 
 
 def _say(line: str) -> None:

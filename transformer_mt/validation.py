@@ -36,6 +36,7 @@ class Validation:
         self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
         self._model, self._precision = model, precision
         self._best_metric, self._metrics = config.train.best_metric, config.eval.metrics
+        self._patience = config.train.patience
         self._micro_tokens = config.batch.micro_tokens
         search = config.search.model_copy(
             update={"beam_size": config.eval.beam_size, "n_best": 1, "sampling": False, "precision": precision}
@@ -100,3 +101,7 @@ class Validation:
         else:
             state.evals_without_improvement += 1
         return is_better
+
+    def out_of_patience(self, state: TrainState) -> bool:
+        """Whether ``train.patience`` validations in a row brought nothing better."""
+        return 0 < self._patience <= state.evals_without_improvement

@@ -33,13 +33,21 @@ def test_task_is_learned(tmp_path: Path, task: Callable[[str], str], steps: int,
         }
     ]
     del config["data"]["valid"]
-    config["tokenizer"] = {"vocab_size": 45, "byte_fallback": False}  # 4 specials, 20 letters, with and without ▁, and ▁
+    config["tokenizer"] = {
+        "vocab_size": 45,
+        "byte_fallback": False,
+    }  # 4 specials, 20 letters, with and without ▁, and ▁
     config["model"] |= {"d_model": 64, "d_ff": 128, "num_heads": 4, "dropout": 0.0}
     config["model"] |= {"num_encoder_layers": 2, "num_decoder_layers": 2}
     config["batch"] = {"max_tokens": max_tokens}
     config["optim"] = {"schedule": "cosine", "lr": 0.004, "warmup_steps": 100, "clip_norm": 1.0}
     config["train"] |= {"max_steps": steps, "checkpoint_steps": steps // 10, "log_steps": steps // 10}
-    path, run, model, hyp = write_config(tmp_path / "task.yaml", config), tmp_path / "run", tmp_path / "model", tmp_path / "hyp"
+    path, run, model, hyp = (
+        write_config(tmp_path / "task.yaml", config),
+        tmp_path / "run",
+        tmp_path / "model",
+        tmp_path / "hyp",
+    )
     src = write(tmp_path / "test.src", test)
     ref = write(tmp_path / "test.tgt", [task(line) for line in test])
 

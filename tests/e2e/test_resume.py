@@ -26,7 +26,6 @@ from harness import (
     write_config,
 )
 
-
 LAST_STEP = 80
 
 
@@ -77,7 +76,9 @@ def test_reference_run_is_worth_comparing_with(finished: Finished) -> None:
     assert [m["step"] for m in found if m["kind"] == "train"] == list(range(1, LAST_STEP + 1))
     assert [m["step"] for m in found if m["kind"] == "valid"] == [25, 50, 75, LAST_STEP]
     assert found[-1]["loss"] < found[0]["loss"] - 1, "it learns, so that other data or dropout would show"
-    epochs = [json.loads((path / "state.json").read_text())["cursor"]["epoch"] for path in checkpoint_paths(finished.run)]
+    epochs = [
+        json.loads((path / "state.json").read_text())["cursor"]["epoch"] for path in checkpoint_paths(finished.run)
+    ]
     assert set(epochs) >= {0, 1, 2, 3}, "there are borders of epochs wherever it is stopped"
     assert len({(path / "model.safetensors").read_bytes() for path in checkpoint_paths(finished.run)}) == len(epochs)
 
@@ -111,7 +112,9 @@ def test_killed_again_and_again_is_identical(finished: Finished, tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_signal_saves_and_resumes_identical(finished: Finished, tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_by_signal_saves_and_resumes_identical(
+    finished: Finished, tmp_path: Path, number: signal.Signals
+) -> None:
     run = tmp_path / "run"
     process = Running("train", finished.path, "--output", run)
     process.wait_until(lambda: has_logged(run, 33))

@@ -1,4 +1,4 @@
-"""What `tmt translate`, `tmt eval` and `tmt tokenizer` promise for any text, with a model that a fixture trains in seconds.
+"""What `tmt translate`, `tmt eval` and `tmt tokenizer` promise for any text, with a model trained in seconds.
 
 The model knows little: these tests compare its translations with each other, not with references.
 """
@@ -105,7 +105,18 @@ def test_nothing_to_translate(trained: Trained, data: bytes, expected: bytes) ->
 
 
 def test_any_text_gives_one_line_each(trained: Trained) -> None:
-    odd = ["😀 👩‍👩‍👧", "한국어 문장", "a\x00b", "\x01\x02\x1f\x7f", "\x00", "<s> </s> <pad> <unk> <0x0A>", "▁ ▁▁", "\\n", "a ||| b", "\u202eabc"]
+    odd = [
+        "😀 👩‍👩‍👧",
+        "한국어 문장",
+        "a\x00b",
+        "\x01\x02\x1f\x7f",
+        "\x00",
+        "<s> </s> <pad> <unk> <0x0A>",
+        "▁ ▁▁",
+        "\\n",
+        "a ||| b",
+        "\u202eabc",
+    ]
     found = tmt("translate", trained.run, stdin=text([*odd, "a b c"])).ok().stdout.decode("utf-8")
     assert found.count("\n") == len(odd) + 1
     assert found.split("\n")[-2] == translated(trained, ["a b c"])[0]
@@ -120,7 +131,12 @@ def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(train
     warnings = done.stderr.splitlines()
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: line 2: ")
-    tokens = tmt("tokenizer", "encode", "--model", trained.run / "tokenizer.model", stdin=text([long])).ok().lines[0].split(" ")
+    tokens = (
+        tmt("tokenizer", "encode", "--model", trained.run / "tokenizer.model", stdin=text([long]))
+        .ok()
+        .lines[0]
+        .split(" ")
+    )
     assert f"{len(tokens) + 1} source tokens" in warnings[0]
 
 
@@ -170,7 +186,9 @@ def test_beam_of_one_is_greedy(trained: Trained, sources: list[str]) -> None:
     greedy = translated(trained, sources, "--beam-size", 1)
     top_1 = translated(trained, sources, "--set", "search.sampling=true", "--set", "search.top_k=1")
     assert greedy == top_1
-    assert greedy == translated(trained, sources, "--beam-size", 1, "--length-penalty", 2.0), "one hypothesis, any penalty"
+    assert greedy == translated(trained, sources, "--beam-size", 1, "--length-penalty", 2.0), (
+        "one hypothesis, any penalty"
+    )
     assert greedy != translated(trained, sources, "--beam-size", 4), "a beam that finds nothing else shows nothing"
 
 
@@ -234,7 +252,9 @@ def test_reader_that_leaves_early_causes_no_traceback(trained: Trained, command:
 )
 def test_full_stdout_is_one_line(trained: Trained, command: str) -> None:
     line = command.format(tmt=" ".join(CLI), run=trained.run, src=trained.train_src)
-    found = subprocess.run(["bash", "-c", f"{line} > /dev/full"], capture_output=True, env=environment(), timeout=240, check=False)
+    found = subprocess.run(
+        ["bash", "-c", f"{line} > /dev/full"], capture_output=True, env=environment(), timeout=240, check=False
+    )
     done = Done(found.returncode, found.stdout, found.stderr.decode())
     assert done.status == 1
     assert "stdout" in done.refusal
@@ -314,7 +334,9 @@ def test_tokenizer_type_and_size_are_used(tmp_path: Path) -> None:
     source = write(tmp_path / "text", symbol_lines(50, seed=1))
     for kind in ("bpe", "unigram"):
         model = tmp_path / f"{kind}.model"
-        done = tmt("tokenizer", "train", "--input", source, "--output", model, "--type", kind, "--vocab-size", 9000).ok()
+        done = tmt(
+            "tokenizer", "train", "--input", source, "--output", model, "--type", kind, "--vocab-size", 9000
+        ).ok()
         assert f"tokenizer: {kind}" in done.stderr
         assert "lowered from vocab_size 9,000" in done.stderr
     assert (tmp_path / "bpe.model").read_bytes() != (tmp_path / "unigram.model").read_bytes()

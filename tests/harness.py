@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -58,7 +59,12 @@ def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) 
     """Run ``tmt`` to its end."""
     data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
     found = subprocess.run(
-        [*launcher, *map(str, args)], input=data, capture_output=True, timeout=TIMEOUT_SECONDS, env=environment(), check=False
+        [*launcher, *map(str, args)],
+        input=data,
+        capture_output=True,
+        timeout=TIMEOUT_SECONDS,
+        env=environment(),
+        check=False,
     )
     return Done(found.returncode, found.stdout, found.stderr.decode("utf-8"))
 
@@ -73,7 +79,6 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-            start_new_session=True,  # so that `kill` reaches the ranks as well
         )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -94,8 +99,21 @@ class Running:
 
     def kill(self) -> Done:
         """SIGKILL to it and all that it has started, as a power failure would have it."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        for process in [self._process.pid, *_descendants(self._process.pid)]:
+            os.kill(process, signal.SIGKILL)
         return self.end()
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that a process has started, and theirs (torchrun gives each rank a session of its own)."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [process]
+    for one in found:
+        found.extend(child for child, parent in parents.items() if parent == one)
+    return found[1:]
 
 
 def write(path: Path, lines: Sequence[str]) -> Path:

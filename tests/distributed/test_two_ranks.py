@@ -1,0 +1,183 @@
+"""Two ranks under torchrun on gloo: the same numbers as one, a common stop, and an exact continuation."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import (
+    TORCHRUN,
+    Done,
+    Running,
+    copy_corpus,
+    last_checkpoint,
+    metrics,
+    moments,
+    tmt,
+    weights,
+    write_config,
+)
+from safetensors.torch import load_file
+
+LAST_STEP = 30
+MODULE = ("-m", "transformer_mt.cli")
+
+
+def launcher(num_ranks: int) -> tuple[str, ...]:
+    return (*TORCHRUN, str(num_ranks), *MODULE)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An uninterrupted run on two ranks."""
+
+    config: dict[str, Any]
+    path: Path
+    run: Path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory = tmp_path_factory.mktemp("two_ranks")
+    config = copy_corpus(directory, num_valid=13)  # an odd number: the ranks' parts differ
+    config["model"]["dropout"] = 0.0
+    config["train"] |= {"max_steps": LAST_STEP, "eval_steps": 15, "checkpoint_steps": 10, "best_metric": "loss"}
+    path, run = write_config(directory / "config.yaml", config), directory / "run"
+    tmt("train", path, "--output", run, launcher=launcher(2)).ok()
+    return Finished(config, path, run)
+
+
+def assert_same_end(run: Path, expected: Path) -> None:
+    assert last_checkpoint(run).name == last_checkpoint(expected).name
+    assert weights(run) == weights(expected)
+    assert moments(run) == moments(expected)
+    assert metrics(run) == metrics(expected)
+
+
+def reasons(done: Done) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("tmt: ")]
+
+
+def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tmt("train", finished.path, "--output", run).ok()
+    state = json.loads((last_checkpoint(finished.run) / "state.json").read_text())
+    assert state["environment"]["ranks"] == 2
+
+    one, two = (load_file(last_checkpoint(r) / "model.safetensors") for r in (run, finished.run))
+    for name, tensor in one.items():
+        # Adam divides by the square root of a tiny number where a gradient is tiny: sums in another order show there.
+        scale = float(tensor.abs().max())
+        assert torch.allclose(two[name], tensor, rtol=1e-5, atol=1e-5 * scale), name
+    before = load_file(run / "checkpoints" / "step_00000010" / "model.safetensors")
+    assert any((one[name] - before[name]).abs().max() > 1e-2 for name in one), (
+        "the tolerance is nothing beside training"
+    )
+
+    assert len(metrics(run)) == len(metrics(finished.run)) == LAST_STEP + 2
+    for mine, theirs in zip(metrics(run), metrics(finished.run), strict=True):
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            same = math.isclose(value, theirs[key], rel_tol=1e-5) if isinstance(value, float) else value == theirs[key]
+            assert same, (key, value, theirs[key])
+
+
+def test_killed_and_resumed_is_identical(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = Running("train", finished.path, "--output", run, launcher=launcher(2))
+    process.wait_until(lambda: (run / "last").exists() and '"step": 13,' in (run / "metrics.jsonl").read_text())
+    process.kill()
+    assert 10 <= int(last_checkpoint(run).name.removeprefix("step_")) < LAST_STEP
+    resumed = tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
+    assert "continuing from step" in resumed.stderr
+    assert "warning: continuing" not in resumed.stderr
+    assert_same_end(run, finished.run)
+
+
+def test_sigterm_stops_both_ranks_and_saves(finished: Finished, tmp_path: Path) -> None:
+    """torchrun passes the signal on; both ranks leave after the same update."""
+    run = tmp_path / "run"
+    process = Running("train", finished.path, "--output", run, launcher=launcher(2))
+    process.wait_until(lambda: (run / "metrics.jsonl").exists() and '"step": 3,' in (run / "metrics.jsonl").read_text())
+    process.signal(signal.SIGTERM)
+    stopped = process.end()
+    assert stopped.status != 0
+    assert len(reasons(stopped)) == 1
+    assert "stopped by SIGTERM" in reasons(stopped)[0]
+    step = int(last_checkpoint(run).name.removeprefix("step_"))
+    assert 3 <= step < LAST_STEP
+    tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
+    assert_same_end(run, finished.run)
+
+
+def test_two_ranks_continued_by_one(finished: Finished, tmp_path: Path) -> None:
+    """The same data in the same order, with one warning that names what has changed."""
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints" / f"step_{LAST_STEP:08d}")
+    for pointer in ("last", "best"):
+        (run / pointer).write_text("step_00000020\n")
+    resumed = tmt("train", finished.path, "--output", run, "--resume").ok()
+    warnings = [line for line in resumed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "ranks was 2, is 1" in warnings[0]
+    assert "continuing from step 20" in resumed.stderr
+    for mine, theirs in zip(metrics(run), metrics(finished.run), strict=True):
+        assert math.isclose(mine["loss"], theirs["loss"], rel_tol=1e-5), "other data would show in the loss"
+
+
+def test_patience_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = (
+        "optim.lr=1.0e-12",
+        "train.max_steps=1000",
+        "train.eval_steps=4",
+        "train.patience=2",
+        "train.best_metric=bleu",
+    )
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    done = tmt("train", finished.path, "--output", run, *overrides, launcher=launcher(2)).ok()
+    assert "no better bleu in 2 validations" in done.stderr
+    assert [m["step"] for m in metrics(run) if m["kind"] == "valid"] == [4, 8, 12]
+
+
+def test_rank_without_a_pair_does_not_hang(finished: Finished, tmp_path: Path) -> None:
+    """Updates of one pair, and one validation sentence: the second rank has nothing to do, and both go on."""
+    config = copy_corpus(tmp_path, num_train=12, num_valid=1)
+    config["model"]["dropout"] = 0.0
+    config["batch"] = {"max_tokens": 10}
+    config["train"] |= {"max_steps": 12, "eval_steps": 6, "best_metric": "loss"}
+    path = write_config(tmp_path / "config.yaml", config)
+    tmt("train", path, "--output", tmp_path / "two", launcher=launcher(2)).ok()
+    tmt("train", path, "--output", tmp_path / "one").ok()
+    two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
+    assert len(two) == len(one) == 12 + 2
+    for mine, theirs in zip(two, one, strict=True):
+        assert math.isclose(mine["loss"], theirs["loss"], rel_tol=1e-5)
+
+
+def test_bad_input_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
+    """Rank 0 finds the mistake while the other waits for it."""
+    missing = tmp_path / "missing.src"
+    source = f"data.train=[{{src: {missing}, tgt: {missing}}}]"
+    refused = tmt("train", finished.path, "--output", tmp_path / "run", "--set", source, launcher=launcher(2))
+    assert refused.status != 0
+    assert "[rank1]: Traceback" not in refused.stderr
+    assert sum(str(missing) in line for line in reasons(refused)) == 1
+    others = [line for line in reasons(refused) if str(missing) not in line]
+    assert all(line.startswith("tmt: rank 1: lost the other ranks") for line in others)
+
+
+def test_loss_that_is_not_finite_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
+    settings = ("--set", "optim.lr=1.0e+30", "--set", "optim.warmup_steps=1")
+    done = tmt("train", finished.path, "--output", tmp_path / "run", *settings, launcher=launcher(2))
+    assert done.status != 0
+    assert len(reasons(done)) == 1
+    assert "the update was not applied" in reasons(done)[0]
+    assert metrics(tmp_path / "run")[-1]["kind"] == "not_finite"
