@@ -39,10 +39,10 @@ class Tokenizer:
             raise InputError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
         self.model = model
         self.table = _table_of(self._processor) if table is None else table
-        self.vocab_size = len(self.table)
-        ids = [i for i in self.table.values() if isinstance(i, int)] if isinstance(self.table, dict) else []
-        if not ids or sorted(ids) != list(range(self.vocab_size)):
+        ids = list(self.table.values()) if isinstance(self.table, dict) else []
+        if not ids or not all(type(i) is int for i in ids) or sorted(ids) != list(range(len(ids))):
             raise InputError("not a table of pieces with the ids from 0 to their number, each once")
+        self.vocab_size = len(ids)
         pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         # Segmentation's ids -> ours, and back. Pieces outside the table are unknown; ids outside SentencePiece
         # (tags, unused rows) have no text.

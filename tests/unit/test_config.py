@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -396,6 +396,7 @@ trees = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(trees)
+@example({"data": {"src_lang": "\x85", "tgt_lang": "a\u2028b", "train": [{"src": "a\nb\t", "tgt": "\0\x7f\ufeff"}]}})
 def test_resolved_file_loads_to_the_same(tree: dict[str, Any]) -> None:
     config = validate(tree, "tree")
     with tempfile.TemporaryDirectory() as directory:

@@ -194,11 +194,14 @@ def test_content_is_synced_before_it_gets_the_name(tmp_path: Path, monkeypatch: 
     assert content_of(tmp_path) == {"out": b"new\n"}
 
 
-def test_full_device_is_a_run_error() -> None:
-    if not Path("/dev/full").exists():
+def test_full_device_is_a_run_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").is_char_device():
         pytest.skip("no /dev/full here")
-    with pytest.raises(RunError, match=r"/dev/full: cannot be written \(No space left on device\)"):
-        write_lines("/dev/full", ["a"])
+    full = tmp_path / "full"  # a link: what replaced the file would replace this, not the system's device
+    full.symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"full: cannot be written \(No space left on device\)"):
+        write_lines(full, ["a"])
+    assert full.is_symlink()
 
 
 def test_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:

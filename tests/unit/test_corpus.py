@@ -1,0 +1,588 @@
+"""From text to the id store: sources, refusals, counts, shards, the cache, and Hugging Face data sets."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transformer_mt import corpus, grammar
+from transformer_mt.batching import plan_epoch
+from transformer_mt.cleaning import CleanReport
+from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.corpus import IdStore, prepare, read_pairs
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.textio import replaced_file, write_lines
+from transformer_mt.tokenizer import Tokenizers
+
+PAIRS = list(grammar.generate("train", 60, seed=7))  # longest side far below every default limit
+EOS = 3
+
+Prepare = Callable[..., IdStore]
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and no cache but this test's own: `datasets` reads its environment once, so its values are set."""
+    import datasets
+
+    home = tmp_path_factory.mktemp("hf")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def prepared(cache: Path, tokenizers: Tokenizers) -> Prepare:
+    """`prepare` of sources, each given as its settings."""
+
+    def prepared(
+        *sources: dict[str, Any],
+        clean: CleanConfig = CleanConfig(),  # noqa: B008
+        batch: BatchConfig = BatchConfig(),  # noqa: B008
+        tokenizers: Any = tokenizers,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> IdStore:
+        data = DataConfig(
+            src_lang="en",
+            tgt_lang="de",
+            train=tuple(SourceConfig(**source) for source in sources),
+            clean=clean,
+            cache_dir=str(cache),
+        )
+        return prepare(data, batch, tokenizers, log)
+
+    return prepared
+
+
+def text_files(directory: Path, pairs: list[tuple[str, str]], suffix: str = "") -> dict[str, Any]:
+    """Write pairs as two files; return the settings of that source."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [str(directory / f"text.{lang}{suffix}") for lang in ("en", "de")]
+    for path, side in zip(paths, zip(*pairs, strict=True) if pairs else ((), ()), strict=True):
+        write_lines(path, side)
+    return dict(zip(("src", "tgt"), paths, strict=True))
+
+
+def ids_of(store: IdStore) -> list[tuple[list[int], list[int]]]:
+    everything = np.arange(len(store))
+    sides = [[ids.tolist() for ids in store.get(side, everything)] for side in ("src", "tgt")]
+    return list(zip(*sides, strict=True))
+
+
+def expected_ids(tokenizers: Tokenizers, pairs: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+    """Each text by itself, and </s>."""
+    return [([*tokenizers.src.encode([s])[0], EOS], [*tokenizers.tgt.encode([t])[0], EOS]) for s, t in pairs]
+
+
+def stores(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.name != "hashes") if cache.exists() else []
+
+
+# ---------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_pairs_of_files_are_what_the_lines_say(suffix: str, tmp_path: Path) -> None:
+    pairs = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85"), ("last", "letzter")]
+    source = SourceConfig(**text_files(tmp_path, pairs, suffix))
+    assert list(read_pairs(source, "en", "de")) == pairs
+
+
+def test_builtin_grammar_is_a_source() -> None:
+    source = SourceConfig(builtin="grammar", split="valid", num_pairs=20, seed=5)
+    assert list(read_pairs(source, "en", "de")) == list(grammar.generate("valid", 20, 5))
+    other = SourceConfig(builtin="grammar", split="valid", num_pairs=20)
+    assert list(read_pairs(other, "en", "de")) == list(grammar.generate("valid", 20, 1))
+
+
+@pytest.mark.parametrize("longer", ["src", "tgt"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_unequal_counts_name_both_and_the_first_line_alone(longer: str, suffix: str, tmp_path: Path) -> None:
+    source = text_files(tmp_path, [("a", "b")] * 1200, suffix)
+    write_lines(source[longer], ["a"] * 2345)
+    shorter = source["tgt" if longer == "src" else "src"]
+    with pytest.raises(InputError) as caught:
+        list(read_pairs(SourceConfig(**source), "en", "de"))
+    assert str(caught.value) == (
+        f"{shorter} has 1,200 lines, {source[longer]} 2,345; line 1,201 of {source[longer]} is the first "
+        "without a partner: line i of one file must belong to line i of the other"
+    )
+
+
+def test_one_empty_file_has_no_partner_for_line_1(tmp_path: Path) -> None:
+    source = text_files(tmp_path, [("a", "b"), ("c", "d")])
+    write_lines(source["src"], [])
+    with pytest.raises(InputError, match=r"text\.en has 0 lines, .*text\.de 2; line 1 of .*text\.de is the first"):
+        list(read_pairs(SourceConfig(**source), "en", "de"))
+
+
+# ---------------------------------------------------------------- the store
+
+
+def test_store_is_the_tokenised_text(prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    store = prepared(text_files(tmp_path, [(f"  {src}\t", f"{tgt} ") for src, tgt in PAIRS]))
+    expected = expected_ids(tokenizers, PAIRS)
+    assert len(store) == len(PAIRS)
+    assert ids_of(store) == expected
+    assert store.lengths("src").tolist() == [len(src) for src, _ in expected]
+    assert store.lengths("tgt").tolist() == [len(tgt) for _, tgt in expected]
+    assert store.lengths("src").dtype == np.int32
+    some = np.array([59, 0, 0, 17])  # in any order, also twice
+    assert [ids.tolist() for ids in store.get("tgt", some)] == [expected[i][1] for i in some]
+    assert store.get("src", some)[0].dtype == np.uint16
+    assert store.report == CleanReport(kept=60, rejected={})
+    assert len(store.fingerprint) == 16
+
+
+def test_sources_follow_each_other_and_pairs_know_where_they_are_from(
+    prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path
+) -> None:
+    one = text_files(tmp_path / "one", [PAIRS[0], ("", "leer"), PAIRS[1]])
+    two = text_files(tmp_path / "two", [("blank", " "), PAIRS[2]], ".gz")
+    store = prepared(one, two, {"builtin": "grammar", "split": "train", "num_pairs": 2, "seed": 9})
+    assert ids_of(store) == expected_ids(tokenizers, [*PAIRS[:3], *grammar.generate("train", 2, 9)])
+    assert [store.describe(pair) for pair in range(5)] == [
+        f"{one['src']} + {one['tgt']} line 1",
+        f"{one['src']} + {one['tgt']} line 3",
+        f"{two['src']} + {two['tgt']} line 2",
+        "builtin grammar[train], 2 pairs line 1",
+        "builtin grammar[train], 2 pairs line 2",
+    ]
+    assert store.report == CleanReport(kept=5, rejected={"empty": 2})
+
+
+class OnePieceAWord:
+    """Stands for a tokenizer whose lengths are plain to see, with a vocabulary of any size."""
+
+    def __init__(self, vocab_size: int = 100) -> None:
+        self.vocab_size = vocab_size
+
+    def encode(self, texts: list[str], num_threads: int = 1) -> list[list[int]]:
+        return [[self.vocab_size - 1] * len(text.split()) for text in texts]
+
+
+class PlainLengths:
+    fingerprint = "one piece a word"
+
+    def __init__(self, src_vocab_size: int = 100, tgt_vocab_size: int = 100) -> None:
+        self.src, self.tgt = OnePieceAWord(src_vocab_size), OnePieceAWord(tgt_vocab_size)
+
+
+def words(number: int) -> str:
+    return " ".join(["w"] * number)
+
+
+def test_rejected_pairs_are_counted_by_reason(prepared: Prepare, tmp_path: Path) -> None:
+    pairs = [
+        (words(1), words(1)),
+        (words(8), words(4)),  # both at their limit
+        (words(9), words(1)),
+        (words(1), words(5)),
+        (words(1), words(6)),
+        (words(9), words(6)),  # the first reason counts
+        ("", words(1)),
+        (words(1), "x" * 101),
+        (words(2), words(1)),
+    ]
+    log: list[str] = []
+    clean = CleanConfig(max_src_tokens=8, max_tgt_tokens=4, max_word_chars=100)
+    store = prepared(text_files(tmp_path, pairs), clean=clean, tokenizers=PlainLengths(), log=log.append)
+    reasons = {"too_many_src_tokens": 2, "too_many_tgt_tokens": 2, "empty": 1, "word_too_long": 1}
+    assert store.report == CleanReport(kept=3, rejected=reasons)
+    assert store.lengths("src").tolist() == [2, 9, 3]  # with </s>
+    assert store.lengths("tgt").tolist() == [2, 5, 2]
+    assert [store.describe(pair)[-6:] for pair in range(3)] == ["line 1", "line 2", "line 9"]
+    assert log == ["corpus: 9 pairs: 3 kept, 1 empty, 2 too_many_src_tokens, 2 too_many_tgt_tokens, 1 word_too_long"]
+
+
+def test_side_of_which_normalisation_leaves_nothing_is_empty(prepared: Prepare, tmp_path: Path) -> None:
+    store = prepared(text_files(tmp_path, [PAIRS[0], ("\u200b", "ein Hund"), ("a dog", "\u200b\u200b")]))
+    assert store.report == CleanReport(kept=1, rejected={"empty": 2})
+
+
+@pytest.mark.parametrize(
+    ("batch", "fits"),
+    [  # a pair of 20 and 10 ids, </s> included
+        (BatchConfig(max_tokens=10, max_source_tokens=20, micro_tokens=30), True),
+        (BatchConfig(max_tokens=9, max_source_tokens=20, micro_tokens=30), False),
+        (BatchConfig(max_tokens=10, max_source_tokens=19, micro_tokens=30), False),
+        (BatchConfig(max_tokens=10, max_source_tokens=20, micro_tokens=29), False),
+        (BatchConfig(max_tokens=20), True),
+        (BatchConfig(max_tokens=19), False),  # max_source_tokens is the same
+    ],
+)
+def test_pair_that_fits_no_update_is_rejected_for_that(
+    batch: BatchConfig, fits: bool, prepared: Prepare, tmp_path: Path
+) -> None:
+    source = text_files(tmp_path, [(words(1), words(1)), (words(19), words(9))])
+    store = prepared(source, batch=batch, tokenizers=PlainLengths())
+    expected = CleanReport(kept=2) if fits else CleanReport(kept=1, rejected={"fits_no_update": 1})
+    assert store.report == expected
+    # What is kept can be planned.
+    plan = plan_epoch(
+        store.lengths("src"),
+        store.lengths("tgt"),
+        store.shard_sizes,
+        seed=1,
+        epoch=0,
+        max_tokens=batch.max_tokens,
+        max_source_tokens=batch.max_source_tokens or batch.max_tokens,
+    )
+    assert sorted(np.concatenate(list(plan))) == list(range(expected.kept))
+
+
+def test_shards_are_seamless(
+    prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepared(text_files(tmp_path, PAIRS))
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(corpus, "_CHUNK_PAIRS", 7)  # no divisor of a shard
+    pairs = [*PAIRS[:20], ("", ""), *PAIRS[20:]]
+    source = text_files(tmp_path, pairs)
+    store = prepared(source)
+    assert store.shard_sizes == [16, 16, 16, 12]
+    assert whole.shard_sizes == [60]
+    assert ids_of(store) == ids_of(whole) == expected_ids(tokenizers, PAIRS)
+    assert store.lengths("tgt").tolist() == whole.lengths("tgt").tolist()
+    across = np.array([15, 16, 47, 48, 59])
+    assert [ids.tolist() for ids in store.get("src", across)] == [ids_of(whole)[i][0] for i in across]
+    name = f"{source['src']} + {source['tgt']}"
+    assert [store.describe(pair) for pair in (15, 16, 19, 20, 59)] == [f"{name} line {n}" for n in (16, 17, 20, 22, 61)]
+
+
+def test_whole_number_of_shards_leaves_no_empty_one(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 30)
+    assert prepared(text_files(tmp_path, PAIRS)).shard_sizes == [30, 30]
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
+@pytest.mark.parametrize("side", ["src", "tgt"])
+def test_ids_are_as_wide_as_the_larger_vocabulary(
+    vocab_size: int, dtype: type, side: str, prepared: Prepare, tmp_path: Path
+) -> None:
+    tokenizers = PlainLengths(**{f"{side}_vocab_size": vocab_size})
+    store = prepared(text_files(tmp_path, [(words(2), words(2))] * 3), tokenizers=tokenizers)
+    [ids] = store.get(side, np.array([2]))
+    assert ids.dtype == dtype
+    assert ids.tolist() == [vocab_size - 1, vocab_size - 1, EOS]
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_not_utf8_names_file_and_line_and_leaves_nothing(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    source = text_files(tmp_path, PAIRS)
+    Path(source["tgt"]).write_bytes(b"gut\nsch\xf6n\n")
+    with pytest.raises(InputError, match=r"text\.de, line 2: not UTF-8"):
+        prepared(source)
+    assert stores(cache) == []
+
+
+def test_damaged_gz_is_refused(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    source = text_files(tmp_path, PAIRS, ".gz")
+    Path(source["src"]).write_bytes(Path(source["src"]).read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"text\.en\.gz: damaged gzip file"):
+        prepared(source)
+    assert stores(cache) == []
+
+
+def test_missing_file_is_refused(prepared: Prepare, tmp_path: Path) -> None:
+    source = text_files(tmp_path, PAIRS)
+    with pytest.raises(InputError, match=r"/none: cannot be read \(No such file or directory\); check data\.train"):
+        prepared({**source, "tgt": str(tmp_path / "none")})
+
+
+def test_empty_source_is_refused_by_name(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    good, empty = text_files(tmp_path / "good", PAIRS), text_files(tmp_path / "empty", [])
+    with pytest.raises(InputError) as caught:
+        prepared(good, empty)
+    assert str(caught.value) == f"{empty['src']} + {empty['tgt']}: empty, no sentence pairs; check data.train"
+    assert stores(cache) == []
+
+
+def test_nothing_left_after_cleaning_says_why(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        prepared(text_files(tmp_path, [("", "a"), ("dog " * 9, "b")]), clean=CleanConfig(max_src_tokens=8))
+    assert str(caught.value) == (
+        "no sentence pair is left after cleaning (2 pairs: 0 kept, 1 empty, 1 too_many_src_tokens); loosen data.clean"
+    )
+    assert stores(cache) == []
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def snapshot(cache: Path) -> dict[Path, tuple[int, int]]:
+    found = (path for path in cache.rglob("*") if path.is_file())
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def forbidden(*args: object, **kwargs: object) -> None:
+    raise AssertionError("the text is read again")
+
+
+def test_second_time_comes_from_the_cache(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = text_files(tmp_path, PAIRS)
+    first = prepared(source)
+    before = snapshot(cache)
+    monkeypatch.setattr(corpus, "read_pairs", forbidden)
+    again = prepared(source)
+    assert (again.directory, again.fingerprint) == (first.directory, first.fingerprint)
+    assert snapshot(cache) == before
+
+
+def test_same_content_at_another_time_or_place_is_the_same_store(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = text_files(tmp_path / "here", PAIRS)
+    first = prepared(source)
+    monkeypatch.setattr(corpus, "read_pairs", forbidden)
+    os.utime(source["src"], ns=(0, 0))
+    assert prepared(source).directory == first.directory
+    assert prepared(text_files(tmp_path / "there", PAIRS)).directory == first.directory
+    assert stores(cache) == [first.directory]
+
+
+def test_changed_content_is_another_store(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    first = prepared(text_files(tmp_path, PAIRS))
+    changed = prepared(text_files(tmp_path, [*PAIRS[:-1], ("A dog.", "Ein Hund.")]))
+    assert changed.fingerprint != first.fingerprint
+    assert len(stores(cache)) == 2
+    assert len(IdStore(first.directory)) == 60  # the old one stays whole
+
+
+@pytest.mark.parametrize("change", ["clean", "batch", "tokenizers", "order", "seed"])
+def test_store_depends_on_all_that_decides_its_content(
+    change: str, prepared: Prepare, tokenizers: Tokenizers, cache: Path, tmp_path: Path
+) -> None:
+    files = text_files(tmp_path, PAIRS)
+    sources: list[dict[str, Any]] = [files, {"builtin": "grammar", "split": "train", "num_pairs": 9}]
+    first = prepared(*sources)
+    settings: dict[str, Any] = {
+        "clean": CleanConfig(max_src_tokens=12),
+        "batch": BatchConfig(max_tokens=12),
+        "tokenizers": Tokenizers(tokenizers.src, swapped(tokenizers)),
+    }
+    options = {change: settings[change]} if change in settings else {}
+    if change == "order":
+        sources.reverse()
+    if change == "seed":
+        sources[1] = {**sources[1], "seed": 2}
+    other = prepared(*sources, **options)
+    assert other.directory != first.directory
+    assert other.fingerprint != first.fingerprint
+
+
+def swapped(tokenizers: Tokenizers) -> Any:
+    """The same segmentation with two ids of frequent pieces exchanged."""
+    table = dict(tokenizers.src.table)
+    table["."], table["e"] = table["e"], table["."]
+    return type(tokenizers.src)(tokenizers.src.model, table)
+
+
+def test_failure_while_writing_leaves_nothing(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = text_files(tmp_path, PAIRS)
+    real = replaced_file
+
+    def full(path: Any) -> Any:
+        if str(path).endswith("meta.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path)
+
+    monkeypatch.setattr(corpus, "replaced_file", full)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free some space"):
+        prepared(source)
+    assert stores(cache) == []
+    monkeypatch.setattr(corpus, "replaced_file", real)
+    assert len(prepared(source)) == 60
+
+
+def test_interruption_while_writing_leaves_nothing(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        assert len(stores(cache)) == 1  # the half-written one, under another name
+        raise KeyboardInterrupt
+
+    source = text_files(tmp_path, PAIRS)
+    monkeypatch.setattr(corpus, "_add_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source)
+    assert stores(cache) == []
+
+
+def test_leftovers_of_a_killed_process_of_our_number_are_no_hindrance(
+    prepared: Prepare, cache: Path, tmp_path: Path
+) -> None:
+    source = text_files(tmp_path, PAIRS)
+    store = prepared(source)
+    store.directory.rename(cache / f".{store.directory.name}.{os.getpid()}.tmp")
+    (cache / f".{store.directory.name}.{os.getpid()}.tmp" / "meta.json").unlink()
+    assert len(prepared(source)) == 60
+    assert stores(cache) == [store.directory]
+
+
+def test_cache_that_cannot_be_made_is_a_run_error(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
+    cache.write_text("a file")
+    with pytest.raises(RunError, match=r"cache.*: cannot be written \("):
+        prepared(text_files(tmp_path, PAIRS))
+
+
+# ---------------------------------------------------------------- Hugging Face data sets
+
+
+def translation_rows(pairs: list[tuple[str, str]]) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict({"translation": [{"en": src, "de": tgt} for src, tgt in pairs]})
+
+
+def saved_dataset(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    translation_rows(pairs).save_to_disk(folder)
+
+
+def saved_splits(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    import datasets
+
+    other = translation_rows([("not", "this")])
+    datasets.DatasetDict({"train": translation_rows(pairs), "validation": other}).save_to_disk(folder)
+
+
+def folder_of_jsonl(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    folder.mkdir()
+    write_lines(folder / "train.jsonl", (json.dumps({"en": src, "de": tgt}) for src, tgt in pairs))
+
+
+def folder_of_parquet(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    folder.mkdir()
+    translation_rows(pairs).to_parquet(folder / "train-00000-of-00001.parquet")
+
+
+KINDS = [saved_dataset, saved_splits, folder_of_jsonl, folder_of_parquet]
+
+
+def plan_of(store: IdStore) -> list[list[int]]:
+    updates = plan_epoch(
+        store.lengths("src"),
+        store.lengths("tgt"),
+        store.shard_sizes,
+        seed=1,
+        epoch=0,
+        max_tokens=100,
+        max_source_tokens=100,
+    )
+    return [update.tolist() for update in updates]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_data_set_gives_the_same_store_as_the_files(
+    make: Callable[[Path, list[tuple[str, str]]], None],
+    prepared: Prepare,
+    tokenizers: Tokenizers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 25)
+    pairs = [*PAIRS[:30], ("", "leer"), *PAIRS[30:]]
+    make(tmp_path / "set", pairs)
+    files = prepared(text_files(tmp_path, pairs))
+    data_set = prepared({"hub": str(tmp_path / "set"), "split": "train"})
+    assert data_set.directory != files.directory
+    assert ids_of(data_set) == ids_of(files) == expected_ids(tokenizers, PAIRS)
+    assert data_set.fingerprint == files.fingerprint
+    assert data_set.report == files.report == CleanReport(kept=60, rejected={"empty": 1})
+    assert plan_of(data_set) == plan_of(files)
+    assert len(plan_of(files)) > 3  # a plan worth the comparison
+    assert data_set.describe(30) == f"{tmp_path}/set[train] line 32"
+
+
+def test_data_set_is_found_in_the_cache_by_content(prepared: Prepare, tmp_path: Path) -> None:
+    saved_dataset(tmp_path / "one", PAIRS)
+    saved_dataset(tmp_path / "changed", [*PAIRS[:-1], ("A dog.", "Ein Hund.")])
+    first = prepared({"hub": str(tmp_path / "one"), "split": "train"})
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    assert prepared({"hub": str(tmp_path / "copy"), "split": "train"}).directory == first.directory
+    assert prepared({"hub": str(tmp_path / "changed"), "split": "train"}).directory != first.directory
+
+
+def test_columns_may_have_other_names(prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    import datasets
+
+    rows = {"english": [src for src, _ in PAIRS], "german": [tgt for _, tgt in PAIRS], "en": ["no"] * len(PAIRS)}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    columns = {"src_column": "english", "tgt_column": "german"}
+    store = prepared({"hub": str(tmp_path / "set"), "split": "train", **columns})
+    assert ids_of(store) == expected_ids(tokenizers, PAIRS)
+
+
+def test_missing_text_is_an_empty_side(prepared: Prepare, tmp_path: Path) -> None:
+    import datasets
+
+    rows = {"en": ["A dog.", None, "A cat."], "de": [None, "Ein Hund.", "Eine Katze."]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    store = prepared({"hub": str(tmp_path / "set"), "split": "train"})
+    assert store.report == CleanReport(kept=1, rejected={"empty": 2})
+
+
+def refusal_of(prepared: Prepare, **source: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        prepared(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("make", KINDS[1:])
+def test_wrong_split_is_refused(
+    make: Callable[[Path, list[tuple[str, str]]], None], prepared: Prepare, tmp_path: Path
+) -> None:
+    make(tmp_path / "set", PAIRS)
+    message = refusal_of(prepared, hub=str(tmp_path / "set"), split="dev")
+    assert f"{tmp_path}/set" in message and "dev" in message and "train" in message
+
+
+def test_split_of_a_single_saved_data_set_is_checked_where_it_is_known(prepared: Prepare, tmp_path: Path) -> None:
+    import datasets
+
+    rows = {"en": ["A dog."], "de": ["Ein Hund."]}
+    datasets.Dataset.from_dict(rows, split="train").save_to_disk(tmp_path / "set")
+    assert len(prepared({"hub": str(tmp_path / "set"), "split": "train"})) == 1
+    message = refusal_of(prepared, hub=str(tmp_path / "set"), split="validation")
+    assert message == f"data set {tmp_path}/set: no split 'validation'; it has train"
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_wrong_column_is_refused_with_those_there_are(
+    make: Callable[[Path, list[tuple[str, str]]], None], prepared: Prepare, cache: Path, tmp_path: Path
+) -> None:
+    make(tmp_path / "set", PAIRS)
+    message = refusal_of(prepared, hub=str(tmp_path / "set"), split="train", tgt_column="french")
+    assert message.startswith(f"data set {tmp_path}/set, row 0: no column 'french'; it has ")
+    assert sorted(message.split("it has ")[1].split("; ")[0].split(", ")) == ["de", "en"]
+    assert message.endswith("name the right ones with src_column and tgt_column")
+    assert stores(cache) == []
+
+
+def test_data_set_that_is_not_there_is_refused(prepared: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in (str(tmp_path / "none"), str(tmp_path / "empty")):
+        message = refusal_of(prepared, hub=name, split="train")
+        assert message.startswith(f"data set {name}, split train: cannot be loaded (")
