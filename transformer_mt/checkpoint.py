@@ -312,6 +312,14 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
         file.write(f"{checkpoint.name}\n".encode())
 
 
+def repoint(run: Path, latest: Path, best_step: int) -> None:
+    """Let ``last`` and ``best`` agree with the state that a run continues from: a crash may have come between."""
+    point(run, "last", latest)
+    best = checkpoint_path(run, best_step) if best_step else latest
+    if best.exists():
+        point(run, "best", best)
+
+
 def retain(run: Path, keep: int) -> None:
     """Delete all checkpoints but the newest ``keep``, the one to resume from and the best."""
     checkpoints = list_checkpoints(run)
@@ -357,9 +365,14 @@ def average(paths: Sequence[Path], output: Path) -> None:
     save_model(output, mean, first.config, first.tokenizers, max(m.longest_src_tokens for m in models))
 
 
-def last_checkpoints(run: Path, count: int) -> list[Path]:
-    """The newest ``count`` checkpoints of a run that count for averaging."""
+def last_checkpoints(run: Path, count: int | None = None) -> list[Path]:
+    """The newest ``count`` checkpoints of a run that count for averaging; up to five where no number is given.
+
+    Raises:
+        InputError: the run has fewer than ``count``, or none.
+    """
     found = [info.path for info in list_checkpoints(run) if not info.by_signal]
+    count = max(1, min(5, len(found))) if count is None else count
     if len(found) < count:
         raise InputError(f"{run}: has {len(found)} checkpoints to average, --last asks for {count}; lower it")
     return found[-count:]

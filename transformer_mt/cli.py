@@ -261,13 +261,15 @@ def average(
         list[Path], typer.Argument(metavar="RUN_DIR|CHECKPOINT…", help="A run, or checkpoints one by one.")
     ],
     output: Annotated[Path, typer.Option("--output", help="Directory of the averaged model.")],
-    last: Annotated[int, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.")] = 5,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.  [default: up to 5]")
+    ] = None,
 ) -> None:
     """Average the weights of checkpoints into one model."""
     from transformer_mt import checkpoint
 
-    if output.exists() and not (output / "manifest.json").exists():
-        raise InputError(f"{output}: exists and is not a model; choose another --output")
+    if output.exists() and ((output / "state.json").exists() or not (output / "manifest.json").exists()):
+        raise InputError(f"{output}: exists and is not an averaged model; choose another --output")
     if not output.parent.is_dir():
         raise InputError(f"{output}: cannot be written (no directory {output.parent}); make it first")
     chosen = [

@@ -283,6 +283,9 @@ class Config(Section):
     def conflicts(self) -> Iterator[str]:
         if self.model.tie_embeddings == "all" and not self.tokenizer.shared:
             yield "model.tie_embeddings: all needs tokenizer.shared: true; set it, or tie_embeddings: target"
+        longest = max(self.data.clean.max_src_tokens, self.data.clean.max_tgt_tokens) + 1
+        if self.model.positions == "learned" and self.model.max_positions < longest:
+            yield f"model.max_positions {self.model.max_positions} is less than data.clean allows, {longest} with </s>"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
             yield "tokenizer.tgt_model needs tokenizer.shared: false"
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:
@@ -394,14 +397,14 @@ def _validate_section(
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration: every key with the value in force (keys that are not set are left out)."""
+    """The resolved configuration: every key with the value in force."""
     out = io.StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 120
     # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
     tree = _map_strings(
         lambda text: text if text.isprintable() else DoubleQuotedScalarString(text),
-        config.model_dump(mode="json", exclude_none=True),
+        config.model_dump(mode="json"),
     )
     yaml.dump(tree, out)
     return out.getvalue()

@@ -12,7 +12,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def _read_dataset(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterato
     import datasets  # slow to import, and needed by those who name a data set only
 
     assert source.hub is not None
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     is_saved = any((Path(source.hub) / name).exists() for name in ("state.json", "dataset_dict.json"))
     try:
         if is_saved:
@@ -192,9 +195,7 @@ class _ShardWriter:
         self._origins.clear()
 
 
-def prepare(
-    data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers, log: Callable[[str], None] = lambda line: None
-) -> IdStore:
+def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
     """The id store of a training corpus: found in the cache by content, or written there.
 
     Raises:
@@ -206,7 +207,7 @@ def prepare(
         "tokenizer": tokenizers.fingerprint,
         "langs": [data.src_lang, data.tgt_lang],
         "clean": data.clean.model_dump(),
-        "batch": [batch.max_tokens, batch.max_source_tokens, batch.micro_tokens],
+        "batch": [batch.max_tokens, batch.max_source_tokens],
         "sources": [_source_key(source, cache) for source in data.train],
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
@@ -217,7 +218,7 @@ def prepare(
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of that number, as in restarted containers
     try:
         temporary.mkdir(parents=True)
-        _write_store(temporary, data, batch, tokenizers, log)
+        _write_store(temporary, data, batch, tokenizers)
         if not target.exists():
             temporary.rename(target)
     except OSError as error:
@@ -227,9 +228,7 @@ def prepare(
     return IdStore(target)
 
 
-def _write_store(
-    directory: Path, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers, log: Callable[[str], None]
-) -> None:
+def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
     vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     writer = _ShardWriter(directory, dtype)
@@ -249,7 +248,6 @@ def _write_store(
         sources.append((str(source), count))
         first += count
     writer.flush()
-    log(f"corpus: {report.summary()}")
     if not writer.shards:
         raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
     meta = {
@@ -300,7 +298,7 @@ def _too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str
         return "too_many_src_tokens"
     if tgt > rules.max_tgt_tokens:
         return "too_many_tgt_tokens"
-    if tgt + 1 > batch.max_tokens or src + 1 > batch.max_source_tokens or src + tgt + 2 > batch.micro_tokens:
+    if tgt + 1 > batch.max_tokens or src + 1 > batch.max_source_tokens:
         return "fits_no_update"
     return None
 

@@ -28,7 +28,8 @@ def label_smoothed_cross_entropy(
         (loss, nll): two float32 scalars, sums over positions, in nats. Only the loss carries a gradient; nll is the
         unsmoothed negative log-likelihood of the labels, whose mean's exponential is the perplexity.
     """
-    loss, nll = _ChunkedCrossEntropy.apply(hidden_PD, weight_VD, labels_P, smoothing)  # type: ignore[no-untyped-call]
+    needs_grad = torch.is_grad_enabled() and (hidden_PD.requires_grad or weight_VD.requires_grad)
+    loss, nll = _ChunkedCrossEntropy.apply(hidden_PD, weight_VD, labels_P, smoothing, needs_grad)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
@@ -37,9 +38,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_PD: Tensor, weight_VD: Tensor, labels_P: Tensor, smoothing: float
+        ctx: Any, hidden_PD: Tensor, weight_VD: Tensor, labels_P: Tensor, smoothing: float, needs_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        needs_grad = any(ctx.needs_input_grad)
         num_pieces = weight_VD.shape[0]
         compute_weight_VD = weight_VD.to(hidden_PD.dtype)
         rows = max(1, _CHUNK_ELEMENTS.get(hidden_PD.device.type, 1 << 24) // num_pieces)
@@ -68,6 +68,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden_PD, grad_weight_VD = ctx.saved_tensors
-        return grad_hidden_PD * grad_loss, (grad_weight_VD * grad_loss).to(ctx.weight_dtype), None, None
+        return grad_hidden_PD * grad_loss, (grad_weight_VD * grad_loss).to(ctx.weight_dtype), None, None, None

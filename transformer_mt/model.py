@@ -254,8 +254,8 @@ class Transformer(nn.Module):
                     f"a sequence of {first + count} positions is longer than the learned table of {limit}; shorten it, "
                     "or train with a larger model.max_positions or with sinusoidal positions"
                 )
-            learned = self.src_positions if table is self.src_embed and table is not self.tgt_embed else None
-            positions_LD = (learned or self.tgt_positions).weight[first : first + count]
+            learned = self.src_positions if table is self.src_embed else self.tgt_positions
+            positions_LD = learned.weight[first : first + count]
         else:
             positions_LD = self._sinusoids(first + count)[first:]
         out: Tensor = self.dropout(table(ids) * self.scale + positions_LD)

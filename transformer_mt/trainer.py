@@ -37,7 +37,7 @@ from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, adam, learning_rate
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
-from transformer_mt.validation import Validation
+from transformer_mt.validation import Validation, read_validation
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
 _LAG_STEPS = {"cuda": 2}
@@ -46,6 +46,7 @@ _LAG_STEPS = {"cuda": 2}
 _FREE_SECTIONS = ("search", "eval")
 _FREE_KEYS = {
     "data": {"cache_dir", "valid"},
+    "batch": {"micro_tokens"},
     "train": {"max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "precision"},
 }
 
@@ -75,11 +76,12 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             cleanup.enter_context(_only_process_in(run))
             latest = _checkpoint_to_continue(config, run, resume, say)
         latest = ranks.first_says(latest)
+        valid_pairs = read_validation(config.data)  # now, not after hours of preparation
         tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
         files = ranks.first_says(tokenizers.files() if tokenizers is not None else None)
         tokenizers = tokenizers or Tokenizers.from_files(files)
         if ranks.is_first:
-            corpus.prepare(config.data, config.batch, tokenizers, say)
+            corpus.prepare(config.data, config.batch, tokenizers)
         ranks.first_says(None)
         store = corpus.prepare(config.data, config.batch, tokenizers)
         src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
@@ -93,15 +95,19 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         model.to(where).train()
         optimizer = adam(model, config.optim)
         state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)
-        state.environment = _environment(ranks.num_ranks, where, precision)
+        state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
             state = _restore(latest, model, optimizer, state, say)
+            if ranks.is_first:
+                checkpoint.repoint(run, latest, state.best_step)
+            _tell_changes(load_config(latest / "config.yaml"), config, state, say)
         gradients = FlatGradients(model)
+        validation = Validation(valid_pairs, config, tokenizers, model, precision)
+        say(f"corpus: {store.report.summary()}")
         say(_summary(config, model, store, where, ranks.num_ranks))
         if dry_run:
             say(_try_largest_batch(config, model, gradients, optimizer, store, where, ranks.num_ranks))
             return
-        validation = Validation(config, tokenizers, model, precision)
         if ranks.is_first:
             _write_run_files(run, config, tokenizers)
         log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps)
@@ -115,7 +121,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 weights, longest = dict(model.named_parameters()), int(src_lengths.max())
                 checkpoint.save_model(path, weights, config, tokenizers, longest, (optimizer, model, state))
                 checkpoint.point(run, "last", path)
-                if state.best_step == state.step:
+                if not validation or state.best_step == state.step:
                     checkpoint.point(run, "best", path)
                 checkpoint.retain(run, config.train.keep_checkpoints)
 
@@ -281,7 +287,7 @@ class _StopSignal:
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None:
+        if self.name is not None and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.name = signal.Signals(number).name
 
@@ -322,16 +328,24 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
     return latest
 
 
-def _differing_keys(old: Config, new: Config) -> list[str]:
-    """The keys that would make this another run, with both values."""
+def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
+    """The keys that would make this another run, with both values; or those that may change (``is_free``)."""
     before, now = old.model_dump(), new.model_dump()
     return [
         f"{section}.{key} was {before[section][key]}, is {now[section][key]}"
         for section in before
-        if section not in _FREE_SECTIONS
         for key in before[section]
-        if key not in _FREE_KEYS.get(section, ()) and before[section][key] != now[section][key]
+        if is_free == (section in _FREE_SECTIONS or key in _FREE_KEYS.get(section, ()))
+        and before[section][key] != now[section][key]
     ]
+
+
+def _tell_changes(old: Config, new: Config, state: TrainState, say: Say) -> None:
+    """Say which free keys differ from the checkpoint's; scores of another validation start afresh."""
+    if changed := _differing_keys(old, new, is_free=True):
+        say(f"continuing with changed settings: {'; '.join(changed)}")
+    if old.data.valid != new.data.valid or old.eval != new.eval or old.train.best_metric != new.train.best_metric:
+        state.best_score, state.evals_without_improvement = None, 0
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
@@ -372,7 +386,7 @@ def _restore(
 ) -> TrainState:
     """Weights, moments and state of a checkpoint; refused where its data is not today's."""
     state = checkpoint.load_training(latest, model, optimizer)
-    if state.corpus != fresh.corpus:
+    if (state.corpus, state.tokenizer) != (fresh.corpus, fresh.tokenizer):
         raise InputError(
             f"{latest}: was trained on another corpus (fingerprint {state.corpus}, now {fresh.corpus}); restore the "
             "training files, or start another run with --output"
@@ -402,13 +416,14 @@ def _be_deterministic(deterministic: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _environment(num_ranks: int, where: torch.device, precision: str) -> dict[str, str | int]:
+def _environment(num_ranks: int, where: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
     """What the last bits of a run depend on besides its configuration."""
     return {
         "torch": torch.__version__,
         "device": device.describe(where),
         "ranks": num_ranks,
         "precision": precision,
+        "micro_tokens": micro_tokens,
     }
 
 
@@ -462,7 +477,8 @@ def _try_largest_batch(
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return (
         f"plan: {num_updates:,} updates an epoch; largest batch {tuple(batch.src_ids_BS.shape)} source × "
-        f"{tuple(batch.labels_BT.shape)} target positions, {most:,} in all; peak memory {memory / 2**30:.2f} GiB"
+        f"{tuple(batch.labels_BT.shape)} target positions, {most:,} in all; "
+        f"peak memory of the whole process {memory / 2**30:.2f} GiB"
     )
 
 

@@ -11,7 +11,8 @@ import torch
 
 from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import TrainState
-from transformer_mt.config import Config
+from transformer_mt.cleaning import SentencePair
+from transformer_mt.config import Config, DataConfig
 from transformer_mt.corpus import read_pairs
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
@@ -24,16 +25,33 @@ from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.translator import Translator
 
 
-class Validation:
-    """The validation text of a run, read once. Falsy where the configuration names none."""
+def read_validation(data: DataConfig) -> list[SentencePair]:
+    """The validation pairs of a run, as they are.
 
-    def __init__(self, config: Config, tokenizers: Tokenizers, model: Transformer, precision: str) -> None:
-        data = config.data
-        self._pairs = [pair for source in data.valid for pair in read_pairs(source, data.src_lang, data.tgt_lang)]
-        if data.valid and not self._pairs:
-            raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
+    Raises:
+        InputError: text that cannot be read, or none at all where some is named.
+    """
+    pairs = [pair for source in data.valid for pair in read_pairs(source, data.src_lang, data.tgt_lang)]
+    if data.valid and not pairs:
+        raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
+    return pairs
+
+
+class Validation:
+    """Scores a model on the validation pairs. Falsy where there are none."""
+
+    def __init__(
+        self, pairs: list[SentencePair], config: Config, tokenizers: Tokenizers, model: Transformer, precision: str
+    ) -> None:
+        self._pairs = pairs
         self._src = [[*ids, EOS_ID] for ids in tokenizers.src.encode([pair.src for pair in self._pairs])]
         self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
+        limit = config.model.max_positions if config.model.positions == "learned" else sys.maxsize
+        for number, sides in enumerate(zip(self._src, self._tgt, strict=True), 1):
+            if max(map(len, sides)) > limit:
+                raise InputError(
+                    f"data.valid, pair {number}: longer than model.max_positions {limit}; raise that or remove the pair"
+                )
         self._model, self._precision = model, precision
         self._best_metric, self._metrics = config.train.best_metric, config.eval.metrics
         self._patience = config.train.patience

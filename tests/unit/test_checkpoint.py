@@ -587,3 +587,15 @@ def test_other_models_are_refused(
     with pytest.raises(InputError, match=f"differ in {key}"):
         checkpoint.average([run / "checkpoints" / "step_00000001", other][::turn], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None:
+    for step in (100, 200, 300):
+        checkpoint.checkpoint_path(tmp_path, step).mkdir(parents=True)
+    checkpoint.point(tmp_path, "last", checkpoint.checkpoint_path(tmp_path, 200))
+    checkpoint.point(tmp_path, "best", checkpoint.checkpoint_path(tmp_path, 100))
+    checkpoint.repoint(tmp_path, checkpoint.checkpoint_path(tmp_path, 300), best_step=200)
+    assert (tmp_path / "last").read_text() == "step_00000300\n"
+    assert (tmp_path / "best").read_text() == "step_00000200\n"
+    checkpoint.repoint(tmp_path, checkpoint.checkpoint_path(tmp_path, 300), best_step=0)  # no validation
+    assert (tmp_path / "best").read_text() == "step_00000300\n"

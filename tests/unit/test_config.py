@@ -411,7 +411,7 @@ def test_resolved_file_names_every_value_in_force(load: Any) -> None:
     tree = YAML(typ="safe").load(to_yaml(load(DATA)))
     assert list(tree) == ["data", "tokenizer", "model", "batch", "optim", "train", "search", "eval"]
     assert (tree["model"]["d_k"], tree["batch"]["max_source_tokens"], tree["train"]["seed"]) == (64, 4096, 1)
-    assert "lr" not in tree["optim"]  # not set
+    assert tree["optim"]["lr"] is None  # not set, and said so: another default must not take its place
 
 
 # ---------------------------------------------------------------- the files in configs/
@@ -480,3 +480,12 @@ def test_reference_shows_every_key_of_every_kind_of_source() -> None:
     sources = [SourceConfig(**source) for source in listed]
     assert [source.builtin for source in sources] == [None, None, "grammar"]
     assert {key for source in listed for key in source} == set(SourceConfig.model_fields)
+
+
+def test_limits_that_are_switched_off_survive_the_resolved_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {src_lang: en, tgt_lang: de, train: [{src: a, tgt: b}], clean: {max_chars: null}}\n")
+    config = load_config(file)
+    assert config.data.clean.max_chars is None
+    file.write_text(to_yaml(config))
+    assert load_config(file) == config

@@ -52,7 +52,6 @@ def prepared(cache: Path, tokenizers: Tokenizers) -> Prepare:
         clean: CleanConfig = CleanConfig(),  # noqa: B008
         batch: BatchConfig = BatchConfig(),  # noqa: B008
         tokenizers: Any = tokenizers,
-        log: Callable[[str], None] = lambda line: None,
     ) -> IdStore:
         data = DataConfig(
             src_lang="en",
@@ -61,7 +60,7 @@ def prepared(cache: Path, tokenizers: Tokenizers) -> Prepare:
             clean=clean,
             cache_dir=str(cache),
         )
-        return prepare(data, batch, tokenizers, log)
+        return prepare(data, batch, tokenizers)
 
     return prepared
 
@@ -196,15 +195,15 @@ def test_rejected_pairs_are_counted_by_reason(prepared: Prepare, tmp_path: Path)
         (words(1), "x" * 101),
         (words(2), words(1)),
     ]
-    log: list[str] = []
     clean = CleanConfig(max_src_tokens=8, max_tgt_tokens=4, max_word_chars=100)
-    store = prepared(text_files(tmp_path, pairs), clean=clean, tokenizers=PlainLengths(), log=log.append)
+    store = prepared(text_files(tmp_path, pairs), clean=clean, tokenizers=PlainLengths())
     reasons = {"too_many_src_tokens": 2, "too_many_tgt_tokens": 2, "empty": 1, "word_too_long": 1}
     assert store.report == CleanReport(kept=3, rejected=reasons)
     assert store.lengths("src").tolist() == [2, 9, 3]  # with </s>
     assert store.lengths("tgt").tolist() == [2, 5, 2]
     assert [store.describe(pair)[-6:] for pair in range(3)] == ["line 1", "line 2", "line 9"]
-    assert log == ["corpus: 9 pairs: 3 kept, 1 empty, 2 too_many_src_tokens, 2 too_many_tgt_tokens, 1 word_too_long"]
+    summary = "9 pairs: 3 kept, 1 empty, 2 too_many_src_tokens, 2 too_many_tgt_tokens, 1 word_too_long"
+    assert store.report.summary() == summary
 
 
 def test_side_of_which_normalisation_leaves_nothing_is_empty(prepared: Prepare, tmp_path: Path) -> None:
@@ -215,10 +214,9 @@ def test_side_of_which_normalisation_leaves_nothing_is_empty(prepared: Prepare, 
 @pytest.mark.parametrize(
     ("batch", "fits"),
     [  # a pair of 20 and 10 ids, </s> included
-        (BatchConfig(max_tokens=10, max_source_tokens=20, micro_tokens=30), True),
-        (BatchConfig(max_tokens=9, max_source_tokens=20, micro_tokens=30), False),
-        (BatchConfig(max_tokens=10, max_source_tokens=19, micro_tokens=30), False),
-        (BatchConfig(max_tokens=10, max_source_tokens=20, micro_tokens=29), False),
+        (BatchConfig(max_tokens=10, max_source_tokens=20), True),
+        (BatchConfig(max_tokens=9, max_source_tokens=20), False),
+        (BatchConfig(max_tokens=10, max_source_tokens=19), False),
         (BatchConfig(max_tokens=20), True),
         (BatchConfig(max_tokens=19), False),  # max_source_tokens is the same
     ],
