@@ -29,7 +29,7 @@ tmt translate "$run" --input "$run/test.en" --output "$run/test.out"
 echo
 echo "Held-out sentences: English, the model's German, the grammar's German."
 echo
-paste "$run/test.en" "$run/test.out" "$run/test.de" | head -n 10 |
+paste <(head -n 10 "$run/test.en") <(head -n 10 "$run/test.out") <(head -n 10 "$run/test.de") |
     awk -F '\t' '{ printf "  %s\n    model      %s\n    reference  %s\n\n", $1, $2, $3 }'
 tmt eval --hyp "$run/test.out" --ref "$run/test.de" --metrics bleu,chrf
 echo
