@@ -1,12 +1,16 @@
 """Multi-head scaled dot-product attention (paper, section 3.2) in its three uses.
 
-Shapes: B batch, S source, T target, L positions of queries, M positions of keys, D d_model, H heads, K head size,
-W beam, N = B·W rows.
+In training all rows of a batch are there at once, packed (see `Layout`). In search one position a step is new, and
+keys and values of the source and of the past lie in padded tables.
+
+Shapes: B sequences, L positions of queries, M positions of keys, P rows of queries, R rows of keys, C columns,
+D d_model, H heads, K head size, W beam, N = B·W rows of a step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +22,7 @@ from transformer_mt.layout import Layout
 
 @dataclass
 class KeyValues:
-    """Keys and values (rows, H, M, K) that attention has computed already: a sentence's memory, or a row's past."""
+    """Keys and values (rows, H, M, K) that search has already: a sentence's memory, or a row's past."""
 
     keys: Tensor
     values: Tensor
@@ -33,7 +37,7 @@ class KeyValues:
 
 
 class MultiHeadAttention(nn.Module):
-    """MultiHead(Q, K, V) = Concat(head_1 … head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+    """Concat(head_1, …, head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
     ``d_k`` and ``d_v`` are free of ``d_model`` (Table 3, rows A and B). The projections have no bias unless asked for:
     the paper's are plain matrices.
@@ -41,7 +45,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_k: int, d_v: int, dropout: float, bias: bool) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.d_k, self.d_v = num_heads, d_k, d_v
         self.scale = d_k**-0.5
         self.q_proj = nn.Linear(d_model, num_heads * d_k, bias)
         self.k_proj = nn.Linear(d_model, num_heads * d_k, bias)
@@ -49,65 +53,205 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(num_heads * d_v, d_model, bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
-        """Self-attention: (B, L, D) -> (B, L, D). ``causal``: position t sees positions 0 … t only."""
-        q, k, v = _project(x_BLD, self.q_proj, self.k_proj, self.v_proj)
-        # Padding stands behind the sentence, where a causal position does not look anyhow.
-        bias = None if causal else layout.attention_bias_BL(q.dtype)
-        return self._attend(self._split(q), self._split(k), self._split(v), bias, causal)
+    def forward(self, x_PD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
+        """Self-attention: (P, D) -> (P, D). ``causal``: position t sees positions 0 … t only."""
+        qkv_PC = _project(x_PD, self.q_proj, self.k_proj, self.v_proj)
+        return self._attend(qkv_PC, layout, None, layout, causal)
 
-    def project_memory(self, memory_BSD: Tensor) -> KeyValues:
-        """Keys and values of the encoder's output, once a sentence."""
-        k, v = _project(memory_BSD, self.k_proj, self.v_proj)
-        return KeyValues(self._split(k), self._split(v))
+    def project_memory(self, memory_RD: Tensor) -> Tensor:
+        """Keys and values (R, C) of the encoder's output, side by side."""
+        return _project(memory_RD, self.k_proj, self.v_proj)
 
-    def attend_memory(self, x_BLD: Tensor, memory: KeyValues, layout: Layout) -> Tensor:
-        """Attention from the decoder over the encoder's output: (B, L, D) -> (B, L, D). In search L is the beam."""
-        q = self.q_proj(x_BLD)
-        return self._attend(self._split(q), memory.keys, memory.values, layout.attention_bias_BL(q.dtype), False)
+    def attend_memory(self, x_PD: Tensor, layout: Layout, kv_RC: Tensor, memory_layout: Layout) -> Tensor:
+        """Attention from the decoder over the encoder's output: (P, D) -> (P, D)."""
+        return self._attend(self.q_proj(x_PD), layout, kv_RC, memory_layout, False)
 
-    def attend_past(self, x_ND: Tensor, cache: KeyValues, position: int) -> Tensor:
+    def _attend(
+        self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
+    ) -> Tensor:
+        """Equation 1 for all heads, joined and projected. Without ``kv_RC``, ``q_PC`` holds keys and values too."""
+        if q_PC.device.type == "cpu":
+            joined_PC: Tensor = _AttentionOnCpu.apply(q_PC, layout, kv_RC, kv_layout, causal, self)  # type: ignore[no-untyped-call]
+        else:
+            joined_PC = self._attend_by_kernel(q_PC, layout, kv_RC, kv_layout, causal)
+        out_PD: Tensor = self.out_proj(joined_PC)
+        return out_PD
+
+    def _attend_by_kernel(
+        self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
+    ) -> Tensor:
+        """The same through PyTorch's kernels: flash attention over packed rows where it can, else padded tables."""
+        sizes = [self.d_k, self.d_v] if kv_RC is not None else [self.d_k, self.d_k, self.d_v]
+        drop = self.dropout.p if self.dropout.is_active else 0.0
+        if _has_packed_kernel(q_PC, self.d_k, self.d_v):
+            own = _split_heads(q_PC, self.num_heads, [self.d_k] if kv_RC is not None else sizes)
+            q, k, v = own if kv_RC is None else own + _split_heads(kv_RC, self.num_heads, sizes)
+            longest, kv_longest = (max(x.max_length, x.num_rows - x.num_real) for x in (layout, kv_layout))
+            out = torch.ops.aten._flash_attention_forward(
+                q, k, v, layout.offsets, kv_layout.offsets, longest, kv_longest, drop, causal, False, scale=self.scale
+            )[0]
+            return out.flatten(1)
+        own = _heads(layout.unpack(q_PC), self.num_heads, [self.d_k] if kv_RC is not None else sizes)
+        q, k, v = own if kv_RC is None else own + _heads(kv_layout.unpack(kv_RC), self.num_heads, sizes)
+        bias = None if causal or kv_layout.bias_BL is None else kv_layout.bias_BL[:, None, None, :].to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, bias, drop, causal, scale=self.scale)
+        return layout.pack(out.transpose(1, 2).flatten(2))
+
+    # One position of search ------------------------------------------------------------------------------------
+
+    def unpack_memory(self, kv_RC: Tensor, layout: Layout) -> KeyValues:
+        """Projected memory as padded tables, for search."""
+        keys, values = _heads(layout.unpack(kv_RC), self.num_heads, [self.d_k, self.d_v])
+        return KeyValues(keys.contiguous(), values.contiguous())
+
+    def step_past(self, x_ND: Tensor, cache: KeyValues, position: int) -> Tensor:
         """One step of causal self-attention: write this position into the cache, attend to 0 … position.
 
         (N, D) -> (N, D); the cache has room for more than ``position`` positions and is written in place.
         """
-        q, k, v = _project(x_ND[:, None], self.q_proj, self.k_proj, self.v_proj)
-        cache.keys[:, :, position] = self._split(k)[:, :, 0]
-        cache.values[:, :, position] = self._split(v)[:, :, 0]
+        qkv = _project(x_ND[:, None], self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = _heads(qkv, self.num_heads, [self.d_k, self.d_k, self.d_v])
+        cache.keys[:, :, position] = k[:, :, 0]
+        cache.values[:, :, position] = v[:, :, 0]
         past = slice(0, position + 1)
-        return self._attend(self._split(q), cache.keys[:, :, past], cache.values[:, :, past], None, False)[:, 0]
+        return self._step(q, cache.keys[:, :, past], cache.values[:, :, past], None)[:, 0]
 
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, L, H·K) -> (B, H, L, K)."""
-        return x.view(x.shape[0], x.shape[1], self.num_heads, -1).transpose(1, 2)
+    def step_memory(self, x_BWD: Tensor, memory: KeyValues, bias_BM: Tensor | None) -> Tensor:
+        """Attention of every hypothesis over its sentence: (B, W, D) -> (B, W, D); ``bias_BM`` hides padding."""
+        [q] = _heads(self.q_proj(x_BWD), self.num_heads, [self.d_k])
+        return self._step(q, memory.keys, memory.values, bias_BM)
 
-    def _attend(self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias_BM: Tensor | None, causal: bool) -> Tensor:
-        """softmax(Q K^T / sqrt(d_k)) V (equation 1), heads joined and projected: -> (B, L, D)."""
-        bias = None if bias_BM is None else bias_BM[:, None, None, :]
-        drop = self.dropout.p if self.training else 0.0
-        if q_BHLK.device.type == "cuda":
-            out = F.scaled_dot_product_attention(q_BHLK, k_BHMK, v_BHMK, bias, drop, causal, scale=self.scale)
-        else:
-            out = self._attend_eager(q_BHLK, k_BHMK, v_BHMK, bias, causal)
-        joined_BLD: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
-        return joined_BLD
-
-    def _attend_eager(
-        self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias: Tensor | None, causal: bool
-    ) -> Tensor:
+    def _step(self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias_BM: Tensor | None) -> Tensor:
         scores_BHLM = (q_BHLK * self.scale) @ k_BHMK.transpose(-1, -2)
-        if bias is not None:
-            scores_BHLM = scores_BHLM + bias
-        if causal:
-            length = scores_BHLM.shape[-1]
-            future = torch.full((length, length), float("-inf"), dtype=scores_BHLM.dtype, device=scores_BHLM.device)
-            scores_BHLM = scores_BHLM + future.triu(1)
-        weights_BHLM: Tensor = self.dropout(torch.softmax(scores_BHLM, dim=-1))
-        return weights_BHLM @ v_BHMK
+        if bias_BM is not None:
+            scores_BHLM = scores_BHLM + bias_BM[:, None, None, :].to(scores_BHLM.dtype)
+        out = torch.softmax(scores_BHLM, dim=-1) @ v_BHMK
+        joined: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return joined
 
 
-def _project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Several projections of the same input in one matrix product."""
+class _AttentionOnCpu(torch.autograd.Function):
+    """softmax(Q K^T / sqrt(d_k)) V (equation 1) over packed rows, on padded tables inside.
+
+    In float32 also where the rows are bfloat16: on short rows PyTorch's bfloat16 softmax and its gradient cost more
+    than all of the products, which are a small part of a layer's. Only the narrow rows and the weights are kept for
+    the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_PC: Tensor,
+        layout: Layout,
+        kv_RC: Tensor | None,
+        kv_layout: Layout,
+        causal: bool,
+        attention: MultiHeadAttention,
+    ) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, attention)
+            bias = _bias(q, k, kv_layout, causal, attention.num_heads)
+            weights = torch.softmax(torch.baddbmm(bias, q, k.mT, alpha=attention.scale), dim=-1)
+            mask = None
+            dropped = weights
+            if attention.dropout.is_active:
+                mask = attention.dropout.mask(weights.shape, weights.dtype).mul_(1 / (1 - attention.dropout.p))
+                dropped = weights * mask
+            out_PC = q_PC.new_empty(layout.num_rows, attention.num_heads * attention.d_v)
+            _write_rows(out_PC, [dropped @ v], layout)
+        ctx.save_for_backward(q_PC, kv_RC, weights, mask)
+        ctx.layout, ctx.kv_layout, ctx.attention = layout, kv_layout, attention
+        return out_PC
+
+    @staticmethod
+    def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
+        q_PC, kv_RC, weights, mask = ctx.saved_tensors
+        layout, kv_layout, attention = ctx.layout, ctx.kv_layout, ctx.attention
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, attention)
+            [grad] = _wide_heads(grad_PC, layout, attention.num_heads, [attention.d_v])
+            grad_v = (weights if mask is None else weights * mask).mT @ grad
+            grad_weights = grad @ v.mT
+            if mask is not None:
+                grad_weights *= mask
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_q = (grad_scores @ k).mul_(attention.scale)
+            grad_k = (grad_scores.mT @ q).mul_(attention.scale)
+            grad_q_PC = torch.empty_like(q_PC)
+            if kv_RC is None:
+                _write_rows(grad_q_PC, [grad_q, grad_k, grad_v], layout)
+                return grad_q_PC, None, None, None, None, None
+            grad_kv_RC = torch.empty_like(kv_RC)
+            _write_rows(grad_q_PC, [grad_q], layout)
+            _write_rows(grad_kv_RC, [grad_k, grad_v], kv_layout)
+        return grad_q_PC, None, grad_kv_RC, None, None, None
+
+
+def _tables(
+    q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, attention: MultiHeadAttention
+) -> list[Tensor]:
+    """Queries (B·H, L, K), keys and values (B·H, M, K), in float32 at least."""
+    heads, d_k, d_v = attention.num_heads, attention.d_k, attention.d_v
+    if kv_RC is None:
+        return _wide_heads(q_PC, layout, heads, [d_k, d_k, d_v])
+    return _wide_heads(q_PC, layout, heads, [d_k]) + _wide_heads(kv_RC, kv_layout, heads, [d_k, d_v])
+
+
+def _wide_heads(x_PC: Tensor, layout: Layout, num_heads: int, sizes: list[int]) -> list[Tensor]:
+    wide = torch.promote_types(x_PC.dtype, torch.float32)
+    parts = _heads(layout.unpack(x_PC), num_heads, sizes)
+    return [part.to(wide, memory_format=torch.contiguous_format).flatten(0, 1) for part in parts]
+
+
+def _write_rows(rows_PC: Tensor, parts: list[Tensor], layout: Layout) -> None:
+    """Write tables (B·H, L, K) side by side into rows (P, C), the inverse of `_wide_heads`; the tail becomes 0."""
+    batch, length = layout.num_sequences, layout.max_length
+    is_full = layout.cells_N is None
+    cells = rows_PC[: layout.num_real] if is_full else rows_PC.new_empty(batch * length, rows_PC.shape[1])
+    start = 0
+    for part in parts:
+        heads, size = part.shape[0] // batch, part.shape[2]
+        columns = cells[:, start : start + heads * size]
+        columns.view(batch, length, heads, size).copy_(part.view(batch, heads, length, size).transpose(1, 2))
+        start += heads * size
+    if layout.cells_N is not None:
+        torch.index_select(cells, 0, layout.cells_N, out=rows_PC[: layout.num_real])
+    rows_PC[layout.num_real :] = 0
+
+
+def _bias(q: Tensor, k: Tensor, kv_layout: Layout, causal: bool, num_heads: int) -> Tensor:
+    """What is added to the scores (B·H, L, M): -inf where a query must not look."""
+    if causal:  # padding stands behind the sequence, where a causal position does not look anyhow
+        length = k.shape[1]
+        return torch.full((length, length), float("-inf"), dtype=q.dtype).triu_(1)
+    if kv_layout.bias_BL is None:
+        return q.new_zeros(())
+    return kv_layout.bias_BL.to(q.dtype).repeat_interleave(num_heads, 0)[:, None, :]
+
+
+def _has_packed_kernel(q_PC: Tensor, d_k: int, d_v: int) -> bool:
+    """Whether flash attention (Dao 2023) takes these rows: CUDA from Ampere on, half precision, usual head sizes."""
+    is_narrow = q_PC.dtype in (torch.bfloat16, torch.float16)
+    return q_PC.is_cuda and is_narrow and d_k == d_v <= 256 and d_k % 8 == 0 and _is_ampere(q_PC.device)
+
+
+def _is_ampere(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _heads(x_BLC: Tensor, num_heads: int, sizes: list[int]) -> list[Tensor]:
+    """(B, L, Σ H·K) -> one (B, H, L, K) for each K in ``sizes``."""
+    return [part.transpose(1, 2) for part in _split_heads(x_BLC, num_heads, sizes)]
+
+
+def _split_heads(x: Tensor, num_heads: int, sizes: list[int]) -> list[Tensor]:
+    """(…, Σ H·K) -> one (…, H, K) for each K in ``sizes``."""
+    parts = x.split([num_heads * size for size in sizes], dim=-1)
+    return [part.unflatten(-1, (num_heads, -1)) for part in parts]
+
+
+def _project(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """Several projections of the same input, side by side, in one matrix product."""
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    return torch.split(F.linear(x, weight, bias), [layer.out_features for layer in layers], dim=-1)
+    return F.linear(x, weight, bias)

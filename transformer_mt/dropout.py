@@ -24,34 +24,32 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
 
+    @property
+    def is_active(self) -> bool:
+        return self.training and self.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
+        if not self.is_active:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        scaled: Tensor = _MaskAndScale.apply(x, _keep_mask(x.shape, self.p), 1 / (1 - self.p))  # type: ignore[no-untyped-call]
-        return scaled
+        return x * self.mask(x.shape, x.dtype) * (1 / (1 - self.p))
+
+    def add(self, residual: Tensor, x: Tensor) -> Tensor:
+        """residual + dropout(x), on a CPU in one pass."""
+        if self.is_active and x.device.type == "cpu":
+            return torch.addcmul(residual, x, self.mask(x.shape, x.dtype), value=1 / (1 - self.p))
+        return residual + self(x)
+
+    def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """1 where an element is kept and 0 elsewhere, on the CPU."""
+        seed = int(torch.randint(0, 2**62, ()))
+        count = shape.numel()
+        bits = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count])
+        threshold = min(round(self.p * _LEVELS), _LEVELS - 1) - _LEVELS // 2  # as a signed number
+        if dtype is torch.bfloat16:  # the same through the bits of 1.0, faster than converting
+            return torch.ge(bits, threshold, out=bits).mul_(0x3F80).view(dtype).view(shape)
+        return torch.ge(bits, threshold, out=torch.empty(count, dtype=dtype)).view(shape)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-def _keep_mask(shape: torch.Size, p: float) -> Tensor:
-    seed = int(torch.randint(0, 2**62, ()))
-    count = shape.numel()
-    bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
-    threshold = min(round(p * _LEVELS), _LEVELS - 1) - _LEVELS // 2  # as a signed number
-    return torch.from_numpy(bits).view(shape).ge(threshold)
-
-
-class _MaskAndScale(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(keep)
-        ctx.scale = scale
-        return torch.mul(x, keep).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.mul(grad, keep).mul_(ctx.scale), None, None

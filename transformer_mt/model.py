@@ -5,7 +5,8 @@
 - Sinusoidal positions in halves, sines then cosines (the paper's table with its columns permuted), or learned ones.
 - No biases in attention unless asked for, biases in the feed-forward layers, as the paper's formulas have them.
 
-Shapes: B batch, S source, T target, L either, D d_model, V vocabulary, W beam, N = B·W rows, P real positions.
+Shapes: B sentences, S source, D d_model, V vocabulary, W beam; packed rows (see `Layout`): R of the source, P of the
+target, either of them P, N real ones.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class _Layer(nn.Module):
 
     def residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
         if self.is_pre_norm:
-            return torch.add(x, self.dropout(sublayer(norm(x))))
-        out: Tensor = norm(x + self.dropout(sublayer(x)))
+            return self.dropout.add(x, sublayer(norm(x)))
+        out: Tensor = norm(self.dropout.add(x, sublayer(x)))
         return out
 
 
@@ -67,9 +68,9 @@ class EncoderLayer(_Layer):
         self.ff = FeedForward(config)
         self.norm1, self.norm2 = _norm(config), _norm(config)
 
-    def forward(self, x_BSD: Tensor, layout: Layout) -> Tensor:
-        x_BSD = self.residual(x_BSD, lambda x: self.self_attn(x, layout), self.norm1)
-        return self.residual(x_BSD, self.ff, self.norm2)
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        x_PD = self.residual(x_PD, lambda x: self.self_attn(x, layout), self.norm1)
+        return self.residual(x_PD, self.ff, self.norm2)
 
 
 class DecoderLayer(_Layer):
@@ -80,19 +81,23 @@ class DecoderLayer(_Layer):
         self.ff = FeedForward(config)
         self.norm1, self.norm2, self.norm3 = _norm(config), _norm(config), _norm(config)
 
-    def forward(self, x_BTD: Tensor, layout: Layout, memory: KeyValues, memory_layout: Layout) -> Tensor:
-        x_BTD = self.residual(x_BTD, lambda x: self.self_attn(x, layout, causal=True), self.norm1)
-        x_BTD = self.residual(x_BTD, lambda x: self.cross_attn.attend_memory(x, memory, memory_layout), self.norm2)
-        return self.residual(x_BTD, self.ff, self.norm3)
+    def forward(self, x_PD: Tensor, layout: Layout, kv_RC: Tensor, memory_layout: Layout) -> Tensor:
+        x_PD = self.residual(x_PD, lambda x: self.self_attn(x, layout, causal=True), self.norm1)
+        x_PD = self.residual(
+            x_PD, lambda x: self.cross_attn.attend_memory(x, layout, kv_RC, memory_layout), self.norm2
+        )
+        return self.residual(x_PD, self.ff, self.norm3)
 
-    def step(self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, memory_layout: Layout) -> Tensor:
+    def step(
+        self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, bias_BS: Tensor | None
+    ) -> Tensor:
         """One target position of every row; ``past`` holds the self-attention's N = B·W rows."""
 
-        def attend_past(x_BWD: Tensor) -> Tensor:
-            return self.self_attn.attend_past(x_BWD.flatten(0, 1), past, position).view_as(x_BWD)
+        def step_past(x_BWD: Tensor) -> Tensor:
+            return self.self_attn.step_past(x_BWD.flatten(0, 1), past, position).view_as(x_BWD)
 
-        x_BWD = self.residual(x_BWD, attend_past, self.norm1)
-        x_BWD = self.residual(x_BWD, lambda x: self.cross_attn.attend_memory(x, memory, memory_layout), self.norm2)
+        x_BWD = self.residual(x_BWD, step_past, self.norm1)
+        x_BWD = self.residual(x_BWD, lambda x: self.cross_attn.step_memory(x, memory, bias_BS), self.norm2)
         return self.residual(x_BWD, self.ff, self.norm3)
 
 
@@ -107,9 +112,9 @@ class Stack(nn.Module):
 
 @dataclass
 class Memory:
-    """The encoder's output as the decoder needs it: keys and values of every decoder layer, once a sentence."""
+    """The encoder's output as the decoder needs it: keys and values (R, C) of every decoder layer, and their layout."""
 
-    layers: list[KeyValues]
+    layers: list[Tensor]
     layout: Layout
 
 
@@ -117,22 +122,23 @@ class Memory:
 class DecoderState:
     """All that one more decoding step needs. Its rows are B sentences × W hypotheses."""
 
-    memory: Memory
+    memory: list[KeyValues]  # per layer (B, H, S, K)
+    bias_BS: Tensor | None  # -inf where the source is padding
     past: list[KeyValues]  # per layer (N, H, capacity, K), of which the first `position` are filled
     position: int
 
     def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
         """Keep only the sentences ``keep_B`` (None: all); then row w of sentence b continues row parents_BW[b, w]."""
-        num_sentences = self.memory.layout.lengths_B.shape[0]
+        num_sentences = self.memory[0].keys.shape[0]
         num_rows = self.past[0].keys.shape[0] // num_sentences
         kept_B = torch.arange(num_sentences, device=parents_BW.device) if keep_B is None else keep_B
         rows_N = (kept_B[:, None] * num_rows + parents_BW).flatten()
         for layer in self.past:
             layer.select(rows_N)
         if keep_B is not None:
-            for layer in self.memory.layers:
+            for layer in self.memory:
                 layer.select(keep_B)
-            self.memory.layout = self.memory.layout.select(keep_B)
+            self.bias_BS = None if self.bias_BS is None else self.bias_BS[keep_B]
 
 
 class Transformer(nn.Module):
@@ -190,75 +196,76 @@ class Transformer(nn.Module):
         if self.config.tie_embeddings == "none":
             nn.init.normal_(self.generator.weight, std=self.config.d_model**-0.5)
 
-    def encode(self, src_ids_BS: Tensor, layout: Layout) -> Memory:
+    def encode(self, src_ids_R: Tensor, layout: Layout) -> Memory:
         """Run the encoder, and project its output once for every decoder layer's attention over it."""
-        x_BSD = self._embed(self.src_embed, src_ids_BS, 0)
+        x_RD = self._embed(self.src_embed, src_ids_R, layout.positions_P, layout.max_length)
         for layer in self.encoder.layers:
-            x_BSD = layer(x_BSD, layout)
-        memory_BSD = self.encoder.norm(x_BSD)
-        return Memory([_cross_attn(layer).project_memory(memory_BSD) for layer in self.decoder.layers], layout)
+            x_RD = layer(x_RD, layout)
+        memory_RD = self.encoder.norm(x_RD)
+        return Memory([_cross_attn(layer).project_memory(memory_RD) for layer in self.decoder.layers], layout)
 
-    def decode(self, tgt_in_BT: Tensor, layout: Layout, memory: Memory) -> Tensor:
-        """Teacher forcing: the decoder's output (B, T, D) at every position of a known target."""
-        x_BTD = self._embed(self.tgt_embed, tgt_in_BT, 0)
-        for layer, layer_memory in zip(self.decoder.layers, memory.layers, strict=True):
-            x_BTD = layer(x_BTD, layout, layer_memory, memory.layout)
-        out: Tensor = self.decoder.norm(x_BTD)
-        return out
+    def decode(self, tgt_in_P: Tensor, layout: Layout, memory: Memory) -> Tensor:
+        """Teacher forcing: the decoder's output (N, D) at every position of known targets."""
+        x_PD = self._embed(self.tgt_embed, tgt_in_P, layout.positions_P, layout.max_length)
+        for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True):
+            x_PD = layer(x_PD, layout, kv_RC, memory.layout)
+        out: Tensor = self.decoder.norm(x_PD)
+        return out[: layout.num_real]
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """The summed label-smoothed loss and the summed negative log-likelihood of a batch's labels (scalars)."""
-        memory = self.encode(batch.src_ids_BS, batch.src)
-        hidden_PD = self.decode(batch.tgt_in_BT, batch.tgt, memory).flatten(0, 1)
-        labels_P = batch.labels_BT.flatten()
-        if batch.label_rows is not None:
-            hidden_PD, labels_P = hidden_PD[batch.label_rows], labels_P[batch.label_rows]
-        if torch.is_autocast_enabled(hidden_PD.device.type):
-            hidden_PD = hidden_PD.to(torch.get_autocast_dtype(hidden_PD.device.type))
-        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, labels_P, label_smoothing)
+        memory = self.encode(batch.src_ids_P, batch.src)
+        hidden_ND = _autocast(self.decode(batch.tgt_in_P, batch.tgt, memory))
+        return label_smoothed_cross_entropy(hidden_ND, self.generator.weight, batch.labels_N, label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits (B, T, V) of every target position."""
-        memory = self.encode(batch.src_ids_BS, batch.src)
-        out: Tensor = self.generator(self.decode(batch.tgt_in_BT, batch.tgt, memory))
+        """Logits (N, V) of every target position."""
+        memory = self.encode(batch.src_ids_P, batch.src)
+        out: Tensor = self.generator(self.decode(batch.tgt_in_P, batch.tgt, memory))
         return out
 
     def start(self, memory: Memory) -> DecoderState:
         """A state with one row a sentence, before the first position."""
+        layers = [
+            _cross_attn(layer).unpack_memory(kv_RC, memory.layout)
+            for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True)
+        ]
         past = []
-        for kv in memory.layers:
+        for kv in layers:
             (rows, heads, _, d_k), d_v = kv.keys.shape, kv.values.shape[-1]
             keys = kv.keys.new_empty(rows, heads, FIRST_CAPACITY, d_k)
             past.append(KeyValues(keys, kv.values.new_empty(rows, heads, FIRST_CAPACITY, d_v)))
-        return DecoderState(memory, past, 0)
+        return DecoderState(layers, memory.layout.bias_BL, past, 0)
 
     def step(self, state: DecoderState, last_BW: Tensor) -> Tensor:
         """Feed one id to every row and return the logits (B, W, V) of the next; advances the state."""
         if state.position == state.past[0].keys.shape[2]:
             for past in state.past:
                 past.double()
-        x_BWD = self._embed(self.tgt_embed, last_BW, state.position, is_one_position=True)
-        for layer, past, memory in zip(self.decoder.layers, state.past, state.memory.layers, strict=True):
+        position = torch.full_like(last_BW, state.position)
+        x_BWD = self._embed(self.tgt_embed, last_BW, position, state.position + 1)
+        for layer, past, memory in zip(self.decoder.layers, state.past, state.memory, strict=True):
             assert isinstance(layer, DecoderLayer)
-            x_BWD = layer.step(x_BWD, past, state.position, memory, state.memory.layout)
+            x_BWD = layer.step(x_BWD, past, state.position, memory, state.bias_BS)
         state.position += 1
         out: Tensor = self.generator(self.decoder.norm(x_BWD))
         return out
 
-    def _embed(self, table: nn.Embedding, ids: Tensor, first: int, is_one_position: bool = False) -> Tensor:
-        count = 1 if is_one_position else ids.shape[1]
+    def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:
+        """Embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
         if self.config.positions == "learned":
             limit = self.config.max_positions
-            if first + count > limit:
+            if length > limit:
                 raise InputError(
-                    f"a sequence of {first + count} positions is longer than the learned table of {limit}; shorten it, "
+                    f"a sequence of {length} positions is longer than the learned table of {limit}; shorten it, "
                     "or train with a larger model.max_positions or with sinusoidal positions"
                 )
-            learned = self.src_positions if table is self.src_embed else self.tgt_positions
-            positions_LD = learned.weight[first : first + count]
+            positions_LD = (self.src_positions if table is self.src_embed else self.tgt_positions).weight
         else:
-            positions_LD = self._sinusoids(first + count)[first:]
-        out: Tensor = self.dropout(table(ids) * self.scale + positions_LD)
+            positions_LD = self._sinusoids(length)
+        x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
+        # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
+        out: Tensor = self.dropout(_autocast(x))
         return out
 
     def _sinusoids(self, length: int) -> Tensor:
@@ -269,6 +276,12 @@ class Transformer(nn.Module):
             rows = max(256, 1 << (length - 1).bit_length())
             self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, weight.dtype)
         return self._sinusoids_LD[:length]
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """In the precision of the matrix products, where `torch.autocast` sets one."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def sinusoids(length: int, d_model: int) -> Tensor:

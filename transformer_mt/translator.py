@@ -47,9 +47,9 @@ class ModelScorer:
         return self._model.src_embed.weight.device
 
     def start(self, src: list[list[int]]) -> DecoderState:
-        ids_BS, layout = collate_source(src, self.device)
+        ids_P, layout = collate_source(src)
         with autocast(self.device, self._precision):
-            return self._model.start(self._model.encode(ids_BS, layout))
+            return self._model.start(self._model.encode(ids_P.to(self.device), layout.to(self.device)))
 
     def step(self, state: DecoderState, last_BW: Tensor) -> Tensor:
         with autocast(self.device, self._precision):

@@ -56,6 +56,10 @@ def marian_of(model: Transformer) -> torch.nn.Module:
     return marian
 
 
+def padded(sequences: list[list[int]]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], True, PAD_ID)
+
+
 def test_logits_equal_marians() -> None:
     torch.manual_seed(3)
     shape = ModelConfig(
@@ -65,14 +69,13 @@ def test_logits_equal_marians() -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.2)  # new biases are zero and would prove nothing
-    batch = collate(SRC, TGT)
     with torch.no_grad():
-        found = model.logits(batch)
+        found = model.logits(collate(SRC, TGT))
         expected = marian_of(model)(
-            input_ids=batch.src_ids_BS,
-            attention_mask=(batch.src_ids_BS != PAD_ID).long(),
-            decoder_input_ids=batch.tgt_in_BT,
+            input_ids=padded(SRC),
+            attention_mask=(padded(SRC) != PAD_ID).long(),
+            decoder_input_ids=padded([[BOS_ID, *ids[:-1]] for ids in TGT]),
         ).logits
     assert expected.std() > 0.3  # the comparison is not of zeros
-    for row, ids in enumerate(TGT):
-        torch.testing.assert_close(found[row, : len(ids)], expected[row, : len(ids)], rtol=0, atol=1e-4)
+    for ours, theirs in zip(found.split([len(ids) for ids in TGT]), expected, strict=True):
+        torch.testing.assert_close(ours, theirs[: len(ours)], rtol=0, atol=1e-4)

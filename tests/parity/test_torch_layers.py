@@ -51,6 +51,11 @@ def randomise(module: nn.Module) -> None:
         nn.init.normal_(parameter, std=0.3)
 
 
+def assert_equal_rows(found_PD: Tensor, expected_BLD: Tensor, lengths: list[int]) -> None:
+    real_ND = torch.cat([rows[:length] for rows, length in zip(expected_BLD, lengths, strict=True)])
+    torch.testing.assert_close(found_PD[: sum(lengths)], real_ND, rtol=0, atol=1e-10)
+
+
 def is_padding(lengths: list[int], longest: int) -> Tensor:
     return torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]
 
@@ -64,9 +69,8 @@ def test_encoder_layer(config: ModelConfig) -> None:
     copy_rest(ours, theirs)
     x = torch.randn(B, S, D, dtype=torch.float64)
     expected = theirs(x, src_key_padding_mask=is_padding(SRC_LENGTHS, S))
-    found = ours(x, Layout.padded(SRC_LENGTHS))
-    for row, length in enumerate(SRC_LENGTHS):
-        torch.testing.assert_close(found[row, :length], expected[row, :length], rtol=0, atol=1e-10)
+    layout = Layout.packed(SRC_LENGTHS, multiple=4)
+    assert_equal_rows(ours(layout.pack(x), layout), expected, SRC_LENGTHS)
 
 
 @variants
@@ -84,21 +88,54 @@ def test_decoder_layer(config: ModelConfig) -> None:
         tgt_mask=nn.Transformer.generate_square_subsequent_mask(T, dtype=torch.float64),
         memory_key_padding_mask=is_padding(SRC_LENGTHS, S),
     )
-    found = ours(x, Layout.padded(TGT_LENGTHS), ours.cross_attn.project_memory(memory), Layout.padded(SRC_LENGTHS))
-    for row, length in enumerate(TGT_LENGTHS):
-        torch.testing.assert_close(found[row, :length], expected[row, :length], rtol=0, atol=1e-10)
+    tgt, src = Layout.packed(TGT_LENGTHS), Layout.packed(SRC_LENGTHS, multiple=8)
+    found = ours(tgt.pack(x), tgt, ours.cross_attn.project_memory(src.pack(memory)), src)
+    assert_equal_rows(found, expected, TGT_LENGTHS)
 
 
-def test_gradients_of_a_layer() -> None:
-    """Backward too: dropout, attention and the shared projection have gradients of their own making."""
+@pytest.mark.parametrize("lengths", [SRC_LENGTHS, [S] * B], ids=["padded", "full"])
+def test_gradients_of_an_encoder_layer(lengths: list[int]) -> None:
+    """Backward too: attention and its shared projection have gradients of their own making."""
     ours = EncoderLayer(config_of["post", True]).double()
     randomise(ours)
     theirs = nn.TransformerEncoderLayer(D, H, FF, 0.0, batch_first=True).double()
     copy_attention(ours.self_attn, theirs.self_attn)
     copy_rest(ours, theirs)
     x = torch.randn(B, S, D, dtype=torch.float64)
-    ours(x, Layout.padded([S] * B)).square().sum().backward()
-    theirs(x).square().sum().backward()
-    stacked = torch.cat([p.weight.grad for p in (ours.self_attn.q_proj, ours.self_attn.k_proj, ours.self_attn.v_proj)])  # type: ignore[misc]
-    torch.testing.assert_close(stacked, theirs.self_attn.in_proj_weight.grad, rtol=1e-10, atol=1e-10)
+    layout = Layout.packed(lengths, multiple=8)
+    ours(layout.pack(x), layout)[: sum(lengths)].square().sum().backward()
+    theirs(x, src_key_padding_mask=is_padding(lengths, S))[~is_padding(lengths, S)].square().sum().backward()
+    assert_equal_gradients(ours.self_attn, theirs.self_attn)
     torch.testing.assert_close(ours.ff.up.weight.grad, theirs.linear1.weight.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_of_a_decoder_layer() -> None:
+    ours = DecoderLayer(config_of["post", True]).double()
+    randomise(ours)
+    theirs = nn.TransformerDecoderLayer(D, H, FF, 0.0, batch_first=True).double()
+    copy_attention(ours.self_attn, theirs.self_attn)
+    copy_attention(ours.cross_attn, theirs.multihead_attn)
+    copy_rest(ours, theirs)
+    x, memory = torch.randn(B, T, D, dtype=torch.float64), torch.randn(B, S, D, dtype=torch.float64)
+    x.requires_grad_()
+    memory.requires_grad_()
+    mask = nn.Transformer.generate_square_subsequent_mask(T, dtype=torch.float64)
+    padding = is_padding(SRC_LENGTHS, S)
+    out = theirs(x, memory, tgt_mask=mask, memory_key_padding_mask=padding)[~is_padding(TGT_LENGTHS, T)]
+    expected = torch.autograd.grad(out.square().sum(), [x, memory, *theirs.parameters()])
+    for parameter, gradient in zip(theirs.parameters(), expected[2:], strict=True):
+        parameter.grad = gradient
+    tgt, src = Layout.packed(TGT_LENGTHS, multiple=16), Layout.packed(SRC_LENGTHS, multiple=16)
+    found = ours(tgt.pack(x), tgt, ours.cross_attn.project_memory(src.pack(memory)), src)[: sum(TGT_LENGTHS)]
+    found.square().sum().backward()
+    assert_equal_gradients(ours.self_attn, theirs.self_attn)
+    assert_equal_gradients(ours.cross_attn, theirs.multihead_attn)
+    for mine, other in zip((x.grad, memory.grad), expected[:2], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
+
+
+def assert_equal_gradients(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> None:
+    for name, expected in (("weight", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
+        stacked = torch.cat([getattr(p, name).grad for p in (ours.q_proj, ours.k_proj, ours.v_proj)])
+        torch.testing.assert_close(stacked, expected.grad, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.out_proj.weight.grad, theirs.out_proj.weight.grad, rtol=1e-10, atol=1e-10)

@@ -1,6 +1,8 @@
-"""Collation: targets shifted right behind a real <s>, labels that end in </s>, and which positions are real."""
+"""Collation: targets shifted right behind a real <s>, labels that end in </s>, and where each sequence lies."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, Layout, collate, collate_source, pad_ids
+from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, Layout, collate, collate_source
 
 INF = float("inf")
 
@@ -19,69 +21,57 @@ def test_special_ids_are_the_contract() -> None:
 
 
 def test_batch_by_hand() -> None:
-    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3]])
-    assert batch.src_ids_BS.tolist() == [[7, 3, 0], [8, 9, 3]]
-    assert batch.tgt_in_BT.tolist() == [[2, 5, 6], [2, 0, 0]]  # </s> of the short one is no input
-    assert batch.labels_BT.tolist() == [[5, 6, 3], [3, 0, 0]]
-    assert (batch.src.lengths_B.tolist(), batch.src.max_length, batch.src.is_full) == ([2, 3], 3, False)
-    assert (batch.tgt.lengths_B.tolist(), batch.tgt.max_length, batch.tgt.is_full) == ([3, 1], 3, False)
-    assert batch.label_rows is not None
-    assert batch.label_rows.tolist() == [0, 1, 2, 3]
-    assert batch.num_labels == 4
-    tensors = batch.src_ids_BS, batch.tgt_in_BT, batch.labels_BT, batch.label_rows, batch.src.lengths_B
-    assert {tensor.dtype for tensor in tensors} == {torch.int64}
+    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3]], multiple=4)
+    assert batch.src_ids_P.tolist() == [7, 3, 8, 9, 3, 0, 0, 0]
+    assert batch.tgt_in_P.tolist() == [2, 5, 6, 2, 0, 0, 0, 0]  # </s> of the first is no input of the second
+    assert batch.labels_N.tolist() == [5, 6, 3, 3]
+    src, tgt = batch.src, batch.tgt
+    assert (src.num_sequences, src.max_length, src.num_real, src.num_rows) == (2, 3, 5, 8)
+    assert (tgt.num_sequences, tgt.max_length, tgt.num_real, tgt.num_rows) == (2, 3, 4, 8)
+    assert src.positions_P.tolist() == [0, 1, 0, 1, 2, 0, 0, 0]
+    assert src.offsets.tolist() == [0, 2, 5, 8]
+    assert src.rows_BL is not None and src.cells_N is not None
+    assert src.rows_BL.tolist() == [[0, 1, 5], [2, 3, 4]]  # row 5 is the first of the tail
+    assert src.cells_N.tolist() == [0, 1, 3, 4, 5]
+    assert {ids.dtype for ids in (batch.src_ids_P, batch.tgt_in_P, batch.labels_N)} == {torch.int64}
 
 
-def test_full_batch_has_no_rows_to_pick() -> None:
-    batch = collate([[7, 3], [8, 3]], [[5, 3], [6, 3]])
-    assert batch.src.is_full and batch.tgt.is_full
-    assert batch.label_rows is None
-    assert batch.num_labels == 4
-    assert batch.tgt_in_BT.tolist() == [[2, 5], [2, 6]]
+def test_equal_lengths_need_no_tail_and_no_table() -> None:
+    layout = Layout.packed([2, 2], multiple=4)
+    assert (layout.num_real, layout.num_rows) == (4, 4)
+    assert layout.rows_BL is None and layout.cells_N is None and layout.bias_BL is None
+    assert layout.offsets.tolist() == [0, 2, 4, 4]
 
 
-def test_sides_are_full_or_not_each_for_itself() -> None:
-    batch = collate([[7, 3], [3]], [[5, 3], [6, 3]])
-    assert (batch.src.is_full, batch.tgt.is_full) == (False, True)
-    assert batch.label_rows is None
+def test_different_lengths_always_have_a_tail_row_for_padding() -> None:
+    assert Layout.packed([1, 3], multiple=4).num_rows == 8
+    assert Layout.packed([1, 3]).num_rows == 5
 
 
 def test_attention_bias_hides_padding_only() -> None:
-    bias = Layout.padded([1, 3]).attention_bias_BL(torch.float64)
+    bias = Layout.packed([1, 3]).bias_BL
     assert bias is not None
-    assert bias.dtype == torch.float64
     assert bias.tolist() == [[0.0, -INF, -INF], [0.0, 0.0, 0.0]]
-    assert Layout.padded([2, 2]).attention_bias_BL(torch.float32) is None
-
-
-def test_selected_sentences_keep_the_padded_width() -> None:
-    chosen = Layout.padded([1, 3, 2]).select(torch.tensor([2, 0]))
-    assert (chosen.lengths_B.tolist(), chosen.max_length, chosen.is_full) == ([2, 1], 3, False)
-    bias = chosen.attention_bias_BL(torch.float32)
-    assert bias is not None
-    assert bias.tolist() == [[0.0, 0.0, -INF], [0.0, -INF, -INF]]
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [3, 0]])
 def test_layout_needs_positions(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="sequences of one position or more"):
-        Layout.padded(lengths)
+        Layout.packed(lengths)
 
 
 def test_moving_changes_nothing() -> None:
-    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3]])
+    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3, 3, 3]])
+    moved = batch.to(torch.device("meta"))
+    assert {moved.src_ids_P.device.type, moved.src.offsets.device.type, moved.labels_N.device.type} == {"meta"}
     moved = batch.to(torch.device("cpu"))
-    assert moved.label_rows is not None and batch.label_rows is not None
-    assert torch.equal(moved.label_rows, batch.label_rows)
-    for name in ("src_ids_BS", "tgt_in_BT", "labels_BT"):
-        assert torch.equal(getattr(moved, name), getattr(batch, name))
-    for one, other in ((moved.src, batch.src), (moved.tgt, batch.tgt)):
-        assert (one.lengths_B.tolist(), one.max_length, one.is_full) == (
-            other.lengths_B.tolist(),
-            other.max_length,
-            other.is_full,
-        )
-    assert moved.num_labels == 4
+    for one, other in ((moved, batch), (moved.src, batch.src), (moved.tgt, batch.tgt)):
+        for field in fields(one):
+            a, b = getattr(one, field.name), getattr(other, field.name)
+            if isinstance(a, torch.Tensor):
+                assert torch.equal(a, b)
+            elif not isinstance(a, Layout):
+                assert a == b
 
 
 # Pieces have ids from 4; every side ends in </s>.
@@ -89,32 +79,44 @@ sides = st.lists(st.integers(4, 99), max_size=6).map(lambda pieces: [*pieces, EO
 pairs = st.lists(st.tuples(sides, sides), min_size=1, max_size=6)
 
 
-@given(pairs, st.booleans())
-def test_every_position_is_what_its_sentence_says(pairs: list[tuple[list[int], list[int]]], as_arrays: bool) -> None:
+@given(pairs, st.booleans(), st.integers(1, 9))
+def test_every_row_is_what_its_sentence_says(
+    pairs: list[tuple[list[int], list[int]]], as_arrays: bool, multiple: int
+) -> None:
     src, tgt = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     # The id store yields slices of uint16 arrays.
     kind = (lambda ids: np.array(ids, dtype=np.uint16)) if as_arrays else list
-    batch = collate([kind(ids) for ids in src], [kind(ids) for ids in tgt])
-    width = max(map(len, tgt))
-    for row, ids in enumerate(tgt):
-        padding = [PAD_ID] * (width - len(ids))
-        assert batch.labels_BT[row].tolist() == ids + padding
-        assert batch.tgt_in_BT[row].tolist() == [BOS_ID, *ids[:-1], *padding]
-    for row, ids in enumerate(src):
-        assert batch.src_ids_BS[row].tolist() == ids + [PAD_ID] * (max(map(len, src)) - len(ids))
-    # Real labels, in order, are the targets one after the other.
-    flat = batch.labels_BT.flatten()
-    real = flat if batch.label_rows is None else flat[batch.label_rows]
-    assert real.tolist() == [i for ids in tgt for i in ids]
-    assert batch.num_labels == sum(map(len, tgt))
-    assert (batch.label_rows is None) == batch.tgt.is_full == (len(set(map(len, tgt))) == 1)
-    ids_BS, layout = collate_source(src)
-    assert torch.equal(ids_BS, batch.src_ids_BS)
-    assert layout.lengths_B.tolist() == [len(ids) for ids in src]
+    batch = collate([kind(ids) for ids in src], [kind(ids) for ids in tgt], multiple)
+
+    def filled(ids: list[int], layout: Layout) -> list[int]:
+        assert layout.num_rows % multiple == 0
+        assert layout.num_rows - len(ids) <= multiple
+        return ids + [PAD_ID] * (layout.num_rows - len(ids))
+
+    assert batch.labels_N.tolist() == [i for ids in tgt for i in ids]
+    assert batch.tgt_in_P.tolist() == filled([i for ids in tgt for i in [BOS_ID, *ids[:-1]]], batch.tgt)
+    assert batch.src_ids_P.tolist() == filled([i for ids in src for i in ids], batch.src)
+    ids_P, layout = collate_source(src, multiple)
+    assert torch.equal(ids_P, batch.src_ids_P) and torch.equal(layout.positions_P, batch.src.positions_P)
 
 
-def test_padding_does_not_touch_what_it_was_made_from() -> None:
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 9))
+def test_a_table_and_back(lengths: list[int], multiple: int) -> None:
+    layout = Layout.packed(lengths, multiple)
+    rows = torch.arange(layout.num_rows * 2, dtype=torch.float64).view(-1, 2)
+    table = layout.unpack(rows)
+    start = 0
+    for cells, length in zip(table, lengths, strict=True):
+        assert torch.equal(cells[:length], rows[start : start + length])
+        start += length
+    back = layout.pack(table)
+    assert torch.equal(back[:start], rows[:start])
+    assert back.shape == rows.shape and not back[start:].any()
+
+
+def test_collation_does_not_touch_what_it_was_made_from() -> None:
     ids = np.array([5, 3], dtype=np.uint16)
-    padded = pad_ids([ids, ids])
-    padded[:] = 9
+    batch = collate([ids, ids], [ids, ids])
+    batch.src_ids_P[:] = 9
+    batch.labels_N[:] = 9
     assert ids.tolist() == [5, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,25 +20,25 @@ Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 def inputs(num_pieces: int, num_positions: int = 17, d_model: int = 6) -> Inputs:
     torch.manual_seed(num_pieces)
-    hidden_PD = torch.randn(num_positions, d_model, dtype=torch.float64, requires_grad=True)
+    hidden_ND = torch.randn(num_positions, d_model, dtype=torch.float64, requires_grad=True)
     weight_VD = torch.randn(num_pieces, d_model, dtype=torch.float64, requires_grad=True)
-    return hidden_PD, weight_VD, torch.randint(num_pieces, (num_positions,))
+    return hidden_ND, weight_VD, torch.randint(num_pieces, (num_positions,))
 
 
-def torchs(hidden_PD: Tensor, weight_VD: Tensor, labels_P: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(F.linear(hidden_PD, weight_VD), labels_P, reduction="sum", label_smoothing=smoothing)
+def torchs(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, smoothing: float) -> Tensor:
+    return F.cross_entropy(F.linear(hidden_ND, weight_VD), labels_N, reduction="sum", label_smoothing=smoothing)
 
 
-def ours(hidden_PD: Tensor, weight_VD: Tensor, labels_P: Tensor, smoothing: float) -> Tensor:
-    return label_smoothed_cross_entropy(hidden_PD, weight_VD, labels_P, smoothing)[0]
+def ours(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, smoothing: float) -> Tensor:
+    return label_smoothed_cross_entropy(hidden_ND, weight_VD, labels_N, smoothing)[0]
 
 
 def value_and_gradients(loss: Loss, given: Inputs, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
     """Of 0.37 · loss, so that the gradient from above counts too."""
-    hidden_PD, weight_VD, labels_P = given
-    value = loss(hidden_PD, weight_VD, labels_P, smoothing)
-    grad_hidden_PD, grad_weight_VD = torch.autograd.grad(0.37 * value, (hidden_PD, weight_VD))
-    return value.detach(), grad_hidden_PD, grad_weight_VD
+    hidden_ND, weight_VD, labels_N = given
+    value = loss(hidden_ND, weight_VD, labels_N, smoothing)
+    grad_hidden_ND, grad_weight_VD = torch.autograd.grad(0.37 * value, (hidden_ND, weight_VD))
+    return value.detach(), grad_hidden_ND, grad_weight_VD
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.99])
@@ -50,33 +51,33 @@ def test_value_and_gradients_are_those_of_torch(num_pieces: int, smoothing: floa
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("elements", [1, 7, 3 * 7, 16 * 7, 17 * 7, 18 * 7])
-def test_the_chunk_size_changes_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("positions", [0.5, 1, 3, 16, 17, 18])
+def test_the_chunk_size_changes_nothing(positions: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """From one position a chunk over a short last chunk to all positions in one."""
     given = inputs(7)
     expected = value_and_gradients(torchs, given, 0.1)
-    monkeypatch.setattr(loss_module, "_CHUNK_ELEMENTS", {"cpu": elements})
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": int(positions * 7 * 8)})
     for found, value in zip(value_and_gradients(ours, given, 0.1), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
 
 
 def test_no_more_logits_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
+    softmax = torch.softmax
 
-    def linear(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
-        logits_CV = hidden_CD @ weight_VD.T
+    def watched(logits_CV: Tensor, **options: Any) -> Tensor:
         shapes.append(tuple(logits_CV.shape))
-        return logits_CV
+        return softmax(logits_CV, **options)
 
-    monkeypatch.setattr(F, "linear", linear)
-    monkeypatch.setattr(loss_module, "_CHUNK_ELEMENTS", {"cpu": 6 * 7})
+    monkeypatch.setattr(torch, "softmax", watched)
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": 6 * 7 * 8})
     label_smoothed_cross_entropy(*inputs(7), 0.1)
     assert shapes == [(6, 7), (6, 7), (5, 7)]
 
 
 def test_gradcheck() -> None:
-    hidden_PD, weight_VD, labels_P = inputs(5, num_positions=4, d_model=3)
-    assert torch.autograd.gradcheck(lambda h, w: ours(h, w, labels_P, 0.2), (hidden_PD, weight_VD))
+    hidden_ND, weight_VD, labels_N = inputs(5, num_positions=4, d_model=3)
+    assert torch.autograd.gradcheck(lambda h, w: ours(h, w, labels_N, 0.2), (hidden_ND, weight_VD))
 
 
 def test_three_words_by_hand() -> None:
@@ -85,44 +86,47 @@ def test_three_words_by_hand() -> None:
     Label 0 and ε = 0.3: the smoothed target is (0.8, 0.1, 0.1).
     """
     p = [0.5, 0.3, 0.2]
-    hidden_PD = torch.tensor([p], dtype=torch.float64).log().requires_grad_()
+    hidden_ND = torch.tensor([p], dtype=torch.float64).log().requires_grad_()
     weight_VD = torch.eye(3, dtype=torch.float64)
-    loss, nll = label_smoothed_cross_entropy(hidden_PD, weight_VD, torch.tensor([0]), 0.3)
+    loss, nll = label_smoothed_cross_entropy(hidden_ND, weight_VD, torch.tensor([0]), 0.3)
     assert float(loss.detach()) == pytest.approx(
         -(0.8 * math.log(0.5) + 0.1 * math.log(0.3) + 0.1 * math.log(0.2)), rel=1e-12
     )
     assert float(nll) == pytest.approx(math.log(2), rel=1e-12)
     loss.backward()
-    assert hidden_PD.grad is not None
-    assert hidden_PD.grad.tolist() == [pytest.approx([0.5 - 0.8, 0.3 - 0.1, 0.2 - 0.1], rel=1e-12)]
+    assert hidden_ND.grad is not None
+    assert hidden_ND.grad.tolist() == [pytest.approx([0.5 - 0.8, 0.3 - 0.1, 0.2 - 0.1], rel=1e-12)]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 def test_the_likelihood_is_not_smoothed_and_carries_no_gradient(smoothing: float) -> None:
-    hidden_PD, weight_VD, labels_P = inputs(9)
-    loss, nll = label_smoothed_cross_entropy(hidden_PD, weight_VD, labels_P, smoothing)
-    torch.testing.assert_close(nll, torchs(hidden_PD, weight_VD, labels_P, 0.0).detach(), rtol=1e-12, atol=0)
+    hidden_ND, weight_VD, labels_N = inputs(9)
+    loss, nll = label_smoothed_cross_entropy(hidden_ND, weight_VD, labels_N, smoothing)
+    torch.testing.assert_close(nll, torchs(hidden_ND, weight_VD, labels_N, 0.0).detach(), rtol=1e-12, atol=0)
     assert loss.requires_grad and not nll.requires_grad
 
 
 def test_without_gradients_and_with_fixed_weights() -> None:
-    hidden_PD, weight_VD, labels_P = inputs(9)
-    expected = torchs(hidden_PD, weight_VD, labels_P, 0.1)
+    hidden_ND, weight_VD, labels_N = inputs(9)
+    expected = torchs(hidden_ND, weight_VD, labels_N, 0.1)
     with torch.no_grad():
-        loss, _ = label_smoothed_cross_entropy(hidden_PD, weight_VD, labels_P, 0.1)
+        loss, _ = label_smoothed_cross_entropy(hidden_ND, weight_VD, labels_N, 0.1)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
     fixed_VD = weight_VD.detach()
-    [grad] = torch.autograd.grad(ours(hidden_PD, fixed_VD, labels_P, 0.1), hidden_PD)
-    torch.testing.assert_close(grad, torch.autograd.grad(expected, hidden_PD)[0], rtol=1e-10, atol=1e-12)
+    [grad] = torch.autograd.grad(ours(hidden_ND, fixed_VD, labels_N, 0.1), hidden_ND)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, hidden_ND)[0], rtol=1e-10, atol=1e-12)
 
 
 def test_extreme_logits_stay_finite() -> None:
-    hidden_PD = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
+    """A label's likelihood counts as float32's smallest normal number at least, 87 nats; its gradient is exact."""
+    most = -math.log(torch.finfo(torch.float32).tiny)
+    hidden_ND = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
     for label, expected in enumerate([0.0, 2e4, 1e4]):
-        loss, nll = label_smoothed_cross_entropy(hidden_PD, torch.eye(3), torch.tensor([label]), 0.0)
-        assert float(loss.detach()) == float(nll) == expected
-        assert torch.autograd.grad(loss, hidden_PD)[0].isfinite().all()
+        loss, nll = label_smoothed_cross_entropy(hidden_ND, torch.eye(3), torch.tensor([label]), 0.0)
+        assert float(loss.detach()) == float(nll) == pytest.approx(min(expected, most))
+        [grad] = torch.autograd.grad(loss, hidden_ND)
+        assert grad.tolist() == [[float(piece == 0) - float(piece == label) for piece in range(3)]]
 
 
 def test_bfloat16_is_close_to_float32() -> None:
@@ -133,13 +137,13 @@ def test_bfloat16_is_close_to_float32() -> None:
     logits' error, which is an absolute one in an exponent.
     """
     torch.manual_seed(5)
-    hidden_PD = torch.randn(64, 32).bfloat16()
+    hidden_ND = torch.randn(64, 32).bfloat16()
     weight_VD = (torch.randn(300, 32) / 8).bfloat16().float()
-    labels_P = torch.randint(300, (64,))
-    narrow, exact = hidden_PD.clone().requires_grad_(), hidden_PD.float().requires_grad_()
+    labels_N = torch.randint(300, (64,))
+    narrow, exact = hidden_ND.clone().requires_grad_(), hidden_ND.float().requires_grad_()
     weight_narrow, weight_exact = weight_VD.clone().requires_grad_(), weight_VD.clone().requires_grad_()
-    loss, nll = label_smoothed_cross_entropy(narrow, weight_narrow, labels_P, 0.1)
-    expected = torchs(exact, weight_exact, labels_P, 0.1)
+    loss, nll = label_smoothed_cross_entropy(narrow, weight_narrow, labels_N, 0.1)
+    expected = torchs(exact, weight_exact, labels_N, 0.1)
     assert loss.dtype == nll.dtype == torch.float32
     largest = float((exact @ weight_exact.T).abs().max().detach())
     assert abs(float(loss.detach()) - float(expected.detach())) < 64 * 2 * largest * 2**-9

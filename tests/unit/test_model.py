@@ -34,29 +34,33 @@ def small_model(**options: Any) -> Transformer:
     return Transformer(ModelConfig(**(shape | options)), V, V).double().eval()
 
 
+def by_sentence(model: Transformer, src: list[list[int]], tgt: list[list[int]]) -> tuple[torch.Tensor, ...]:
+    """The logits (T, V) of each sentence of a batch."""
+    return model.logits(collate(src, tgt, multiple=4)).split([len(ids) for ids in tgt])
+
+
 @variants
 def test_no_target_position_sees_a_later_one(options: dict[str, Any]) -> None:
     model = small_model(**options)
-    before = model.logits(collate(SRC, TGT))
+    before = by_sentence(model, SRC, TGT)
     for position in range(1, 6):
         changed = [ids.copy() for ids in TGT]
         changed[1][position] = 4  # a label, and the input of the next position
-        after = model.logits(collate(SRC, changed))
-        torch.testing.assert_close(after[1, : position + 1], before[1, : position + 1], rtol=0, atol=1e-12)
-        assert (after[1, position + 1] - before[1, position + 1]).abs().max() > 1e-3
+        after = by_sentence(model, SRC, changed)
+        torch.testing.assert_close(after[1][: position + 1], before[1][: position + 1], rtol=0, atol=1e-12)
+        assert (after[1][position + 1] - before[1][position + 1]).abs().max() > 1e-3
         torch.testing.assert_close(after[0], before[0], rtol=0, atol=1e-12)
 
 
 @variants
-def test_padding_changes_nothing(options: dict[str, Any]) -> None:
-    """A sentence alone, without any padding, gives the same logits, loss and gradients as in company."""
+def test_company_changes_nothing(options: dict[str, Any]) -> None:
+    """A sentence alone, without padding or tail, gives the same logits, loss and gradients as in company."""
     model = small_model(**options)
-    together = model.logits(collate(SRC, TGT))
-    for row, (src, tgt) in enumerate(zip(SRC, TGT, strict=True)):
-        alone = model.logits(collate([src], [tgt]))
-        torch.testing.assert_close(together[row, : len(tgt)], alone[0], rtol=0, atol=1e-12)
+    together = by_sentence(model, SRC, TGT)
+    for logits, src, tgt in zip(together, SRC, TGT, strict=True):
+        torch.testing.assert_close(logits, model.logits(collate([src], [tgt])), rtol=0, atol=1e-12)
 
-    model(collate(SRC, TGT), 0.1)[0].backward()
+    model(collate(SRC, TGT, multiple=8), 0.1)[0].backward()
     padded = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     for src, tgt in zip(SRC, TGT, strict=True):
@@ -71,7 +75,7 @@ def test_a_cached_step_gives_the_logits_of_the_whole_prefix(options: dict[str, A
     model = small_model(**options)
     tgt_in = torch.randint(4, V, (3, FIRST_CAPACITY + 5), generator=torch.Generator().manual_seed(1))
     tgt_in[:, 0] = BOS_ID
-    full = model.logits(collate(SRC, [[*ids[1:].tolist(), EOS_ID] for ids in tgt_in]))
+    full = torch.stack(by_sentence(model, SRC, [[*ids[1:].tolist(), EOS_ID] for ids in tgt_in]))
     with torch.no_grad():
         state = model.start(model.encode(*collate_source(SRC)))
         rows = [0, 1, 2]
@@ -93,7 +97,7 @@ def test_beam_rows_follow_their_parents() -> None:
         state.select(torch.tensor([1]), torch.tensor([[2, 0, 2]]))  # sentence 1 stays: rows after 9, 7, 9
         found = model.step(state, torch.tensor([[10, 11, 12]]))
     for row, prefix in enumerate([[9, 10], [7, 11], [9, 12]]):
-        expected = model.logits(collate([SRC[1]], [[*prefix, EOS_ID]]))[0, 2]
+        expected = model.logits(collate([SRC[1]], [[*prefix, EOS_ID]]))[2]
         torch.testing.assert_close(found[0, row], expected, rtol=0, atol=1e-12)
 
 
