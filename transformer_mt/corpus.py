@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from transformer_mt.tokenizer import Tokenizers
 FORMAT = 1
 SHARD_PAIRS = 1 << 18  # also the unit of shuffling: an epoch visits shards in random order, a few at a time
 _CHUNK_PAIRS = 8192  # pairs tokenised at once
-_SIDES = ("src", "tgt")
+SIDES = ("src", "tgt")
 
 Lengths = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.integer[Any]]
@@ -113,17 +114,18 @@ class IdStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        self.fingerprint: str = self._meta["fingerprint"]
-        self.report = CleanReport(**self._meta["report"])
-        self.shard_sizes: list[int] = self._meta["shards"]
+        self.meta: dict[str, Any] = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        self.fingerprint: str = self.meta["fingerprint"]
+        self.report = CleanReport(**self.meta["report"])
+        self.shard_sizes: list[int] = self.meta["shards"]
+        self.dtype = np.dtype(self.meta["dtype"])
         self._starts = np.cumsum([0, *self.shard_sizes])
-        dtype = np.dtype(self._meta["dtype"])
+        _allow_open_files(5 * len(self.shard_sizes))
         self._ids: dict[str, list[Ids]] = {}
         self._offsets: dict[str, list[npt.NDArray[np.int64]]] = {}
-        for side in _SIDES:
+        for side in SIDES:
             paths = [directory / f"{shard:05d}.{side}" for shard in range(len(self.shard_sizes))]
-            self._ids[side] = [np.memmap(f"{path}.ids", dtype=dtype, mode="r") for path in paths]
+            self._ids[side] = [np.memmap(f"{path}.ids", dtype=self.dtype, mode="r") for path in paths]
             self._offsets[side] = [np.load(f"{path}.offsets.npy", mmap_mode="r") for path in paths]
         self._origins = [
             np.load(directory / f"{shard:05d}.origin.npy", mmap_mode="r") for shard in range(len(self._ids["src"]))
@@ -150,11 +152,21 @@ class IdStore:
         """Where a pair came from: its source and its line there."""
         shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
         ordinal = int(self._origins[shard][pair - int(self._starts[shard])])
-        for name, count in self._meta["sources"]:
+        for name, count in self.meta["sources"]:
             if ordinal < count:
                 return f"{name} line {ordinal + 1}"
             ordinal -= count
         raise AssertionError("a pair without a source")
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit: a memory map keeps its file open, and a store of 100 million pairs has 1,900."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 256 + 4 * count  # the corpus, an epoch of it, the next one, and some room
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _ShardWriter:
@@ -164,7 +176,7 @@ class _ShardWriter:
         self.directory, self.dtype = directory, dtype
         self.shards: list[int] = []
         self.digest = hashlib.sha256()
-        self._rows: dict[str, list[list[int]]] = {side: [] for side in _SIDES}
+        self._rows: dict[str, list[list[int]]] = {side: [] for side in SIDES}
         self._origins: list[int] = []
 
     def add(self, src: list[int], tgt: list[int], origin: int) -> None:
@@ -177,15 +189,11 @@ class _ShardWriter:
     def flush(self) -> None:
         if not self._origins:
             return
-        for side in _SIDES:
+        for side in SIDES:
             rows = self._rows[side]
             offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
             ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=self.dtype, count=int(offsets[-1]))
-            path = self.directory / f"{len(self.shards):05d}.{side}"
-            with replaced_file(f"{path}.ids") as file:
-                file.write(ids.tobytes())
-            with replaced_file(f"{path}.offsets.npy") as file:
-                np.save(file, offsets)
+            write_side(self.directory, len(self.shards), side, ids, offsets)
             self.digest.update(ids.tobytes())
             self.digest.update(offsets.tobytes())
             rows.clear()
@@ -193,6 +201,15 @@ class _ShardWriter:
             np.save(file, np.array(self._origins, dtype=np.int64))
         self.shards.append(len(self._origins))
         self._origins.clear()
+
+
+def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: npt.NDArray[np.int64]) -> None:
+    """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end."""
+    path = directory / f"{shard:05d}.{side}"
+    with replaced_file(f"{path}.ids") as file:
+        file.write(ids.data)
+    with replaced_file(f"{path}.offsets.npy") as file:
+        np.save(file, offsets)
 
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
@@ -283,13 +300,13 @@ def _add_chunk(
     all_src = tokenizers.src.encode([pair.src for _, pair in kept], threads)
     all_tgt = tokenizers.tgt.encode([pair.tgt for _, pair in kept], threads)
     for (origin, _), src, tgt in zip(kept, all_src, all_tgt, strict=True):
-        reason = _too_long(len(src), len(tgt), rules, batch)
+        reason = too_long(len(src), len(tgt), rules, batch)
         report.count(reason)
         if reason is None:
             writer.add([*src, EOS_ID], [*tgt, EOS_ID], origin)
 
 
-def _too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
+def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
     """The reason to leave a pair of so many pieces (without </s>) out, if there is one."""
     assert batch.max_source_tokens is not None
     if src == 0 or tgt == 0:
@@ -306,13 +323,24 @@ def _too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str
 def _source_key(source: SourceConfig, cache: Path) -> Any:
     """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
     settings = source.model_dump(exclude_none=True)
-    paths = [path for path in (source.src, source.tgt) if path is not None]
-    if source.hub is not None and Path(source.hub).is_dir():
-        paths = [str(path) for path in sorted(Path(source.hub).rglob("*")) if path.is_file()]
-        settings.pop("hub")
-    for name in ("src", "tgt"):
-        settings.pop(name, None)
+    paths = _files(source)
+    if paths:  # their content counts, not their names
+        for name in ("src", "tgt", "hub"):
+            settings.pop(name, None)
     return [settings, [_content_hash(path, cache) for path in paths]]
+
+
+def _files(source: SourceConfig) -> list[str]:
+    """The files of a source, in a fixed order."""
+    if source.hub is not None and Path(source.hub).is_dir():
+        return [str(path) for path in sorted(Path(source.hub).rglob("*")) if path.is_file()]
+    return [path for path in (source.src, source.tgt) if path is not None]
+
+
+def training_files(data: DataConfig) -> dict[str, str]:
+    """The SHA-256 of every file that the training pairs are read from, by its path."""
+    cache = Path(data.cache_dir).expanduser()
+    return {path: _content_hash(path, cache) for source in data.train for path in _files(source)}
 
 
 def _content_hash(path: str, cache: Path) -> str:

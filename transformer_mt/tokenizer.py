@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import sentencepiece as spm
@@ -25,6 +26,14 @@ from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 _MAX_LINE_BYTES = 16384
 # SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
 _NUM_THREADS = 16
+
+
+class Piece(NamedTuple):
+    """A piece of a SentencePiece model as its file has it."""
+
+    text: str
+    score: float  # unigram: its log-probability; BPE: minus its place in the order of merges
+    is_normal: bool  # ordinary text, not <unk>, a control symbol, a symbol of the user or a byte
 
 
 class Tokenizer:
@@ -69,6 +78,10 @@ class Tokenizer:
 
     def decode_pieces(self, pieces: Sequence[str]) -> str:
         return _on_one_line(self._processor.decode(list(pieces)))
+
+    def pieces(self) -> tuple[str, list[Piece]]:
+        """The kind of the model (unigram, bpe, word or char) and its pieces in SentencePiece's order."""
+        return _read_model(self.model)
 
     @property
     def fingerprint(self) -> str:
@@ -226,3 +239,50 @@ def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:
         if not processor.is_control(i) and not processor.is_unknown(i):
             table.setdefault(processor.id_to_piece(i), len(table))
     return table
+
+
+# SentencePiece's file is one protocol-buffer message. Its library tells no piece of ordinary text from a symbol of
+# the user and does not name the kind of the model, so these are read here: field numbers of sentencepiece_model.proto.
+_MODEL_PIECES, _MODEL_TRAINER = 1, 2
+_PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
+_TRAINER_KIND = 3
+_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+_NORMAL = _UNIGRAM = 1  # what stands where the field is left out
+
+
+def _read_model(model: bytes) -> tuple[str, list[Piece]]:
+    kind, pieces = _UNIGRAM, []
+    for number, message in _fields(model):
+        if number == _MODEL_PIECES:
+            fields = dict(_fields(message))
+            score = struct.unpack("<f", fields.get(_PIECE_SCORE, b"\0" * 4))[0]
+            is_normal = fields.get(_PIECE_TYPE, _NORMAL) == _NORMAL
+            pieces.append(Piece(fields[_PIECE_TEXT].decode("utf-8"), score, is_normal))
+        elif number == _MODEL_TRAINER:
+            kind = dict(_fields(message)).get(_TRAINER_KIND, _UNIGRAM)
+    return _KINDS[kind], pieces
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of the fields of a protocol-buffer message: an integer, or the bytes of anything else."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            yield number, varint()
+        else:
+            size = {1: 8, 5: 4}.get(wire_type) or varint()
+            yield number, message[at : at + size]
+            at += size

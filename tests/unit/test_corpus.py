@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -584,3 +586,23 @@ def test_data_set_that_is_not_there_is_refused(prepared: Prepare, tmp_path: Path
     for name in (str(tmp_path / "none"), str(tmp_path / "empty")):
         message = refusal_of(prepared, hub=name, split="train")
         assert message.startswith(f"data set {name}, split train: cannot be loaded (")
+
+
+# ---------------------------------------------------------------- scale
+
+
+def test_many_shards_are_open_at_once(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory map keeps its file open: the usual limit of 1,024 files would end at 50 million pairs."""
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 1)
+    store = prepared(text_files(tmp_path, PAIRS[:40]))
+    program = (
+        "import resource, sys; from pathlib import Path; from transformer_mt.corpus import IdStore\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "stores = [IdStore(Path(sys.argv[1])) for _ in range(3)]\n"
+        "print(sum(len(store) for store in stores))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(store.directory)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "120\n"), done.stderr

@@ -1,4 +1,5 @@
-"""Schedules against the paper's equation 3 and by hand, Adam against Kingma & Ba's algorithm 1, and flat gradients."""
+"""Schedules against the paper's equation 3 and by hand, Adam against Kingma & Ba's algorithm 1, flat gradients, and the
+average of the weights against its formula."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from transformer_mt.config import ModelConfig, OptimConfig
 from transformer_mt.model import Transformer, count_parameters
-from transformer_mt.optim import FlatGradients, adam, learning_rate
+from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
 
 
 class Small(nn.Module):
@@ -214,3 +215,74 @@ def test_norm_and_clipping() -> None:
     gradients.zero()
     gradients.clip(gradients.norm(), 1.0)
     assert not gradients.buffer.any()
+
+
+# ---------------------------------------------------------------- average of the weights
+
+
+def walk(model: nn.Module, steps: int, decay: float) -> tuple[WeightAverage, dict[str, torch.Tensor]]:
+    """Random updates, averaged by the class and by the formula in float64."""
+    average = WeightAverage(model, decay)
+    expected = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    generator = torch.Generator().manual_seed(5)
+    for t in range(1, steps + 1):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=generator))
+        average.update(t, torch.tensor(False))
+        d = min(decay, (1 + t) / (10 + t))
+        expected = {name: d * expected[name] + (1 - d) * p.detach().double() for name, p in model.named_parameters()}
+    return average, expected
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
+def test_the_average_is_the_formula(decay: float) -> None:
+    model = Small()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    average, expected = walk(model, 200, decay)
+    assert average.weights.keys() == expected.keys()
+    for name, weights in average.weights.items():
+        torch.testing.assert_close(weights.double(), expected[name], rtol=1e-5, atol=1e-5)
+        assert (weights - start[name]).abs().max() > 0.5
+
+
+def test_the_average_by_hand() -> None:
+    """Of 1, 2, 3, … from 0: d is 2/11 after the first update, 3/12 after the second; then 0.3 holds."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.3)
+    found = []
+    for t in range(1, 5):
+        nn.init.constant_(model.weight, float(t))
+        average.update(t, torch.tensor(False))
+        found.append(float(average.weights["weight"]))
+    first = 9 / 11
+    second = 3 / 12 * first + 9 / 12 * 2
+    third = 0.3 * second + 0.7 * 3  # 4/13 is more
+    assert found == pytest.approx([first, second, third, 0.3 * third + 0.7 * 4], rel=1e-6)
+
+
+def test_an_update_that_was_not_applied_does_not_move_the_average() -> None:
+    model = Small()
+    average, _ = walk(model, 3, 0.9)
+    before = {name: weights.clone() for name, weights in average.weights.items()}
+    average.update(4, torch.tensor(True))
+    assert all(torch.equal(average.weights[name], weights) for name, weights in before.items())
+
+
+def test_the_average_is_in_the_model_for_a_while() -> None:
+    model = Small()
+    gradients = FlatGradients(model)
+    gradients.buffer.fill_(1.0)
+    average, _ = walk(model, 3, 0.9)
+    averaged = {name: weights.clone() for name, weights in average.weights.items()}
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    places = [p.data_ptr() for p in model.parameters()]
+    with pytest.raises(ZeroDivisionError), average.in_the_model():
+        assert all(torch.equal(p, averaged[name]) for name, p in model.named_parameters())
+        assert not any(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+        _ = 1 / 0
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+    assert all(torch.equal(average.weights[name], value) for name, value in averaged.items())
+    assert [p.data_ptr() for p in model.parameters()] == places
+    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in model.parameters())

@@ -1,0 +1,328 @@
+"""The stores of sampled epochs: their content, the processes that write them, and what crashes leave behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transformer_mt import corpus, epochs
+from transformer_mt.batching import Cursor, updates_from
+from transformer_mt.config import Config, validate
+from transformer_mt.corpus import IdStore, prepare
+from transformer_mt.distributed import Ranks
+from transformer_mt.epochs import Epochs
+from transformer_mt.errors import RunError
+from transformer_mt.subwords import samplers
+from transformer_mt.tokenizer import Tokenizers
+
+Ids = list[tuple[list[int], list[int]]]
+NUM_PAIRS = 150
+SEED = 7
+
+
+def config_of(directory: Path, **sections: dict[str, Any]) -> Config:
+    tree: dict[str, Any] = {
+        "data": {
+            "src_lang": "en",
+            "tgt_lang": "de",
+            "train": [{"builtin": "grammar", "split": "train", "num_pairs": NUM_PAIRS}],
+            "cache_dir": str(directory / "cache"),
+        },
+        "tokenizer": {"bpe_dropout": 0.3},
+        "batch": {"max_tokens": 300},
+        "train": {"seed": SEED},
+    }
+    for name, section in sections.items():
+        tree.setdefault(name, {}).update(section)
+    return validate(tree, "test")
+
+
+Made = Callable[..., Epochs]
+
+
+@pytest.fixture
+def made(tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    """Epochs of a corpus of several shards; all processes are ended."""
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 64)
+    everything: list[Epochs] = []
+
+    def made(place: str = "epochs", **sections: dict[str, Any]) -> Epochs:
+        config = config_of(tmp_path, **sections)
+        store = prepare(config.data, config.batch, tokenizers)
+        both = samplers(tokenizers, config.tokenizer)
+        everything.append(Epochs(store, both, config, tmp_path / place, Ranks()))
+        return everything[-1]
+
+    yield made
+    for one in everything:
+        one.close()
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def ids_of(store: IdStore) -> Ids:
+    pairs = np.arange(len(store))
+    sides = [[ids.tolist() for ids in store.get(side, pairs)] for side in ("src", "tgt")]
+    return list(zip(*sides, strict=True))
+
+
+def workers_of(one: Epochs) -> list[tuple[SpawnProcess, Connection]]:
+    return one._workers
+
+
+def sampled_by_hand(one: Epochs, tokenizers: Tokenizers, epoch: int, dropout: float = 0.3) -> Ids:
+    """The slow twin: pair by pair, each with a generator of (seed, epoch, pair)."""
+    both = samplers(tokenizers, config_of(Path(), tokenizer={"bpe_dropout": dropout}).tokenizer)
+    assert both is not None
+    expected = []
+    for pair, sides in enumerate(ids_of(one._store)):
+        generator = random.Random(SEED * 2**96 + epoch * 2**64 + pair)
+        src, tgt = ([*sampler.sample(ids[:-1], generator.random), 3] for sampler, ids in zip(both, sides, strict=True))
+        expected.append((src, tgt))
+    return expected
+
+
+# ---------------------------------------------------------------- content
+
+
+def test_pieces_depend_on_seed_epoch_and_pair_only(
+    made: Made, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on shards, nor on chunks, nor on processes."""
+    one = made()
+    assert one._store.shard_sizes == [64, 64, 22]
+    expected = [sampled_by_hand(one, tokenizers, epoch) for epoch in (0, 1)]
+    assert expected[0] != expected[1]
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert [ids_of(one.open(epoch, quiet).store) for epoch in (0, 1)] == expected
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 20)
+    monkeypatch.setattr(epochs, "_CHUNK_PAIRS", 7)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    shutil.rmtree(one._store.directory)
+    other = made("others")
+    assert len(other._store.shard_sizes) == 8
+    assert ids_of(other.open(1, quiet).store) == expected[1]
+
+
+def test_the_text_and_the_order_are_the_corpuss(made: Made, tokenizers: Tokenizers) -> None:
+    one = made()
+    before, after = ids_of(one._store), ids_of(one.open(4, quiet).store)
+    for sides, sampled in zip(before, after, strict=True):
+        for ids, drawn in zip(sides, sampled, strict=True):
+            assert drawn[-1] == 3
+            assert tokenizers.src.decode(drawn) == tokenizers.src.decode(ids)
+    assert sum(a != b for a, b in zip(before, after, strict=True)) > 0.9 * NUM_PAIRS
+    sampled_store = one.open(4, quiet).store
+    assert [sampled_store.describe(pair) for pair in (0, 70, 149)] == [
+        one._store.describe(pair) for pair in (0, 70, 149)
+    ]
+    assert sampled_store.lengths("src").tolist() == [len(src) for src, _ in after]
+
+
+def test_another_seed_draws_other_pieces(made: Made) -> None:
+    assert ids_of(made().open(0, quiet).store) != ids_of(made(train={"seed": 8}).open(0, quiet).store)
+
+
+@pytest.mark.parametrize("limit", ["data", "batch"])
+def test_a_pair_too_long_for_the_limits_keeps_its_own_pieces(limit: str, made: Made, tokenizers: Tokenizers) -> None:
+    """So that the same pairs are there in every epoch."""
+    src, tgt = (int(made()._store.lengths(side).max()) for side in ("src", "tgt"))
+    bounds = {
+        "data": {"clean": {"max_src_tokens": src - 1, "max_tgt_tokens": tgt - 1}},  # without </s>
+        "batch": {"max_tokens": tgt, "max_source_tokens": src},
+    }
+    one = made(**{limit: bounds[limit]})
+    assert len(one._store) == NUM_PAIRS
+    own, free = ids_of(one._store), sampled_by_hand(one, tokenizers, 0)
+    expected = [
+        drawn if len(drawn[0]) <= src and len(drawn[1]) <= tgt else ids for ids, drawn in zip(own, free, strict=True)
+    ]
+    assert ids_of(one.open(0, quiet).store) == expected
+    assert 0 < sum(a is b for a, b in zip(own, expected, strict=True)) < NUM_PAIRS
+
+
+def test_without_sampling_it_is_the_corpus(made: Made, tmp_path: Path) -> None:
+    one = made(tokenizer={"bpe_dropout": 0.0})
+    assert one.open(0, quiet).store is one._store
+    assert one.open(5, quiet) is one.open(0, quiet)
+    plain = updates_from(
+        Cursor(0, 3),
+        one._store.lengths("src"),
+        one._store.lengths("tgt"),
+        one._store.shard_sizes,
+        seed=SEED,
+        max_tokens=300,
+        max_source_tokens=300,
+    )
+    ours = one.updates(Cursor(0, 3), quiet)
+    for (cursor, pairs, _), (expected_cursor, expected) in itertools.islice(zip(ours, plain, strict=False), 60):
+        assert cursor == expected_cursor
+        assert np.array_equal(pairs, expected)
+    assert cursor.epoch >= 2
+    one.remove()
+    assert not (tmp_path / "epochs").exists() and not workers_of(one)
+
+
+# ---------------------------------------------------------------- the stream of updates
+
+
+def test_each_pair_once_an_epoch_within_the_budget_from_any_cursor(made: Made) -> None:
+    seen: dict[int, list[int]] = {}
+    trail = []
+    one = made()
+    for cursor, pairs, epoch in one.updates(Cursor(), quiet):
+        if cursor.epoch == 3:
+            break
+        assert epoch.tgt_lengths[pairs].sum() <= 300
+        assert epoch.src_lengths[pairs].sum() <= 300
+        assert epoch.tgt_lengths.tolist() == [len(ids) for ids in epoch.store.get("tgt", np.arange(NUM_PAIRS))]
+        seen.setdefault(cursor.epoch, []).extend(pairs.tolist())
+        rows = [ids.tolist() for ids in epoch.store.get("tgt", pairs)]
+        trail.append((cursor, pairs.tolist(), rows))
+    assert {epoch: sorted(pairs) for epoch, pairs in seen.items()} == {e: list(range(NUM_PAIRS)) for e in range(3)}
+    one.close()
+
+    last_of_first = max(cursor.update for cursor, *_ in trail if cursor.epoch == 0)
+    for start in (Cursor(0, last_of_first), Cursor(1, 2), Cursor(2, 0)):
+        again = made(f"from {start}")
+        rest = [entry for entry in trail if (entry[0].epoch, entry[0].update) > (start.epoch, start.update)]
+        for expected, (cursor, pairs, epoch) in zip(rest[:30], again.updates(start, quiet), strict=False):
+            assert (cursor, pairs.tolist()) == expected[:2]
+            assert [ids.tolist() for ids in epoch.store.get("tgt", pairs)] == expected[2]
+        again.close()
+
+
+def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
+    made: Made, tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, said = made(), list[str]()
+    stream = one.updates(Cursor(), said.append)
+    next(stream)
+    assert said == ["epoch 1: drawing the pieces of 150 pairs"]
+    place = tmp_path / "epochs"
+    deadline = time.monotonic() + 60
+    while len(list(place.glob(".00001-*.tmp/*.origin.npy"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    monkeypatch.setattr(epochs, "_write_shard", None)  # of this process
+    while (update := next(stream))[0].epoch == 0:
+        pass
+    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
+    assert len(said) == 1, "no stall to be told"
+    assert [path.name[:6] for path in place.iterdir() if not path.name.startswith(".")] == ["00001-"]
+    assert not list(place.glob("00001-*/.*.tmp"))
+    one.remove()
+    assert not place.exists() and not workers_of(one)
+
+
+def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = made(), list[str]()
+    stream = one.updates(Cursor(), said.append)
+    next(stream)
+    processes = [process for process, _ in workers_of(one)]
+    for process in processes:
+        process.kill()  # so that all is left to this process
+        process.join()
+    write = epochs._write_shard
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.4)
+        write(*arguments)
+
+    monkeypatch.setattr(epochs, "_write_shard", slowly)
+    while next(stream)[0].epoch == 0:
+        pass
+    assert said[1:] == ["epoch 2: waited 1 s for its pieces: drawing takes longer than training"]
+
+
+# ---------------------------------------------------------------- crashes
+
+
+def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ids_of(made().open(2, quiet).store)
+    monkeypatch.setattr(epochs, "_write_shard", None)
+    again = made()
+    assert ids_of(again.open(2, quiet).store) == expected
+    assert not workers_of(again)
+
+
+def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: Tokenizers) -> None:
+    """What a killed process leaves: its unfinished store with damaged shards, and a half deleted one."""
+    one = made()
+    name = one.open(0, quiet).store.directory.name
+    expected = ids_of(one.open(0, quiet).store)
+    one.close()
+    place = tmp_path / "epochs"
+    half = place / f".{name}.tmp"
+    (place / name).rename(half)
+    (half / "00000.src.ids").write_bytes(b"")
+    (half / "meta.json").unlink()
+    (place / f".{name}.deleted").mkdir()
+    (place / "00000-of-another-run").mkdir()
+    assert ids_of(made().open(0, quiet).store) == expected
+    assert [path.name for path in place.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it writes"])
+def test_a_killed_worker_is_made_up_for(
+    when: str, made: Made, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made()
+    stream = one.updates(Cursor(), quiet)
+    next(stream)
+    for process, _ in workers_of(one):
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    if when == "while it writes":
+        directory = one._temporary(one._job, 1)  # type: ignore[arg-type]
+        (directory / "00001.claim").touch()
+        (directory / "00001.src.ids").write_bytes(b"half")
+    while (update := next(stream))[0].epoch == 0:
+        pass
+    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
+    while (update := next(stream))[0].epoch == 1:
+        pass
+    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 2)
+
+
+def test_processes_end_when_the_run_does(made: Made) -> None:
+    one = made()
+    one.open(0, quiet)
+    processes = [process for process, _ in workers_of(one)]
+    assert processes and all(process.is_alive() for process in processes)
+    one.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_a_place_that_cannot_be_written_is_a_run_error(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError) as caught:
+        made("file/epochs").open(0, quiet)
+    assert str(tmp_path / "file" / "epochs") in str(caught.value)
+
+
+def test_a_full_disk_is_a_run_error(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    one = made()
+    monkeypatch.setattr(epochs, "write_side", full)
+    with pytest.raises(RunError, match=r"epochs.*No space left on device.*free some space"):
+        one.open(0, quiet)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "epochs").iterdir() if not path.name.startswith(".")] == []

@@ -1,0 +1,290 @@
+"""The corpus as each epoch sees it: always the same ids, or with subword sampling ids drawn anew.
+
+A sampled epoch is an id store of its own in the run directory, with the same pairs in the same places as the corpus, so
+that an epoch's plan stays a pure function of lengths and no update exceeds its budget. The pieces of a pair depend on
+(seed, epoch, number of the pair) only. While one epoch is trained on, processes of low priority write the next; rank 0
+leads them, and the other ranks find the store made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing.connection
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import numpy as np
+
+from transformer_mt import batching
+from transformer_mt.batching import Cursor, Lengths, Pairs
+from transformer_mt.config import BatchConfig, CleanConfig, Config
+from transformer_mt.corpus import SIDES, IdStore, too_long, write_side
+from transformer_mt.distributed import Ranks
+from transformer_mt.layout import EOS_ID
+from transformer_mt.subwords import SubwordSampler
+from transformer_mt.textio import replaced_file, write_error
+
+_FORMAT = 1  # of the draws too: another one, and a run that goes on would see other pieces
+_CHUNK_PAIRS = 8192  # pairs read at once
+_LOWEST_PRIORITY = 19
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch's updates are made of."""
+
+    store: IdStore
+    src_lengths: Lengths
+    tgt_lengths: Lengths
+
+
+class Epochs:
+    """The epochs of a run, one after the other. On several ranks, all of them call the same methods."""
+
+    def __init__(
+        self,
+        store: IdStore,
+        samplers: tuple[SubwordSampler, SubwordSampler] | None,
+        config: Config,
+        place: Path,
+        ranks: Ranks,
+    ) -> None:
+        """
+        Args:
+            store: the corpus.
+            samplers: of source and target; None for the corpus as it is in every epoch.
+            place: the directory for sampled epochs, of this run alone. Whatever else is in it is deleted.
+        """
+        self._store, self._place, self._ranks = store, place, ranks
+        self._seed, self._batch = config.train.seed, config.batch
+        self._job: _Job | None = None
+        if samplers is not None:
+            self._job = _Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
+        self._workers: list[tuple[SpawnProcess, Connection]] = []
+        self._building: int | None = None  # by the workers
+        self._opened: tuple[int, Epoch] | None = None
+
+    def open(self, epoch: int, tell: Tell) -> Epoch:
+        """One epoch's data, where it is not there yet after making it; those of other epochs are deleted.
+
+        Raises:
+            RunError: no place to write it.
+        """
+        if self._opened is None or (self._job is not None and self._opened[0] != epoch):
+            store = self._store if self._job is None else self._sampled(self._job, epoch, tell)
+            self._opened = epoch, Epoch(store, store.lengths("src"), store.lengths("tgt"))
+        return self._opened[1]
+
+    def _sampled(self, job: _Job, epoch: int, tell: Tell) -> IdStore:
+        target = self._place / self._name(job, epoch)
+        if self._ranks.is_first:
+            try:
+                if not target.exists():
+                    self._finish(job, epoch, tell)
+                for path in self._place.iterdir():
+                    if path != target:
+                        _remove(path)
+            except OSError as error:
+                raise write_error(target, error) from error
+        # The others have done with the epoch before when they come here.
+        return IdStore(self._ranks.first_says(target, patiently=True))
+
+    def updates(self, cursor: Cursor, tell: Tell) -> Iterator[tuple[Cursor, Pairs, Epoch]]:
+        """Yield (cursor of the update after this one, pairs of this one, their epoch), without end."""
+        while True:
+            epoch = self.open(cursor.epoch, tell)
+            if self._job is not None and self._ranks.is_first:
+                self._start(self._job, cursor.epoch + 1)
+            updates = batching.updates_from(
+                cursor,
+                epoch.src_lengths,
+                epoch.tgt_lengths,
+                epoch.store.shard_sizes,
+                seed=self._seed,
+                max_tokens=self._batch.max_tokens,
+                max_source_tokens=self._batch.max_source_tokens or self._batch.max_tokens,
+            )
+            for following, pairs in updates:
+                if following.epoch > cursor.epoch:
+                    break
+                yield following, pairs, epoch
+            cursor = Cursor(cursor.epoch + 1)
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for process, connection in self._workers:
+            process.kill()
+            process.join()
+            connection.close()
+        self._workers.clear()
+
+    def remove(self) -> None:
+        """Delete all sampled epochs: the run is over."""
+        self.close()
+        if self._ranks.is_first:
+            _remove(self._place)
+
+    def _start(self, job: _Job, epoch: int) -> None:
+        """Let the processes write an epoch."""
+        temporary = self._temporary(job, epoch)
+        try:
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise write_error(temporary, error) from error
+        if not self._workers:
+            context = multiprocessing.get_context("spawn")  # a fork would inherit CUDA and other threads' locks
+            for _ in range(min(os.cpu_count() or 1, len(self._store.shard_sizes))):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(job, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append((process, ours))
+        for _, connection in self._workers:
+            with contextlib.suppress(OSError):  # it has died, which `_finish` notices
+                connection.send((epoch, temporary))
+        self._building = epoch
+
+    def _finish(self, job: _Job, epoch: int, tell: Tell) -> None:
+        """Make an epoch complete, with the hands of this process too."""
+        started = time.monotonic()
+        is_ahead = self._building == epoch
+        if not is_ahead:
+            tell(f"epoch {epoch + 1}: drawing the pieces of {len(self._store):,} pairs")
+            self._start(job, epoch)
+        temporary = self._temporary(job, epoch)
+        _write_shards(job, self._store, epoch, temporary)
+        shards = range(len(self._store.shard_sizes))
+        busy = [connection for _, connection in self._workers]
+        while busy and not all(_is_written(temporary, shard) for shard in shards):
+            for connection in multiprocessing.connection.wait(busy):
+                assert isinstance(connection, Connection)
+                try:
+                    if connection.recv() == epoch:
+                        busy.remove(connection)
+                except (EOFError, OSError):  # it was killed, for want of memory perhaps
+                    busy.remove(connection)
+        for shard in shards:
+            if not _is_written(temporary, shard):  # where a process failed; here its reason is told, if it lasts
+                _write_shard(job, self._store, epoch, temporary, shard)
+        name = self._name(job, epoch)
+        with replaced_file(temporary / "meta.json") as file:
+            file.write(json.dumps({**self._store.meta, "fingerprint": name}, indent=1).encode())
+        temporary.rename(self._place / name)
+        self._building = None
+        seconds = time.monotonic() - started
+        if is_ahead and seconds >= 1:
+            tell(f"epoch {epoch + 1}: waited {seconds:.0f} s for its pieces: drawing takes longer than training")
+
+    def _temporary(self, job: _Job, epoch: int) -> Path:
+        return self._place / f".{self._name(job, epoch)}.tmp"
+
+    def _name(self, job: _Job, epoch: int) -> str:
+        """Of the epoch's directory; with other settings it is another."""
+        pieces = [sampler.fingerprint for sampler in job.samplers]
+        limits = [job.clean.model_dump(), job.batch.max_tokens, job.batch.max_source_tokens]
+        key = json.dumps([_FORMAT, self._store.fingerprint, pieces, limits, job.seed])
+        return f"{epoch:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the pieces of all epochs depend on."""
+
+    corpus: Path
+    samplers: tuple[SubwordSampler, SubwordSampler]
+    clean: CleanConfig
+    batch: BatchConfig
+    seed: int
+
+
+def _work(job: _Job, connection: Connection) -> None:
+    """A process of its own: write the shards of one epoch after the other, until the run ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the run ends its processes itself
+    os.nice(_LOWEST_PRIORITY)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    store = IdStore(job.corpus)
+    while True:
+        try:
+            epoch, directory = connection.recv()
+        except EOFError:
+            return
+        with contextlib.suppress(Exception):  # the run will meet it itself, and tell it
+            _write_shards(job, store, epoch, directory)
+        connection.send(epoch)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write_shards(job: _Job, store: IdStore, epoch: int, directory: Path) -> None:
+    """Write all shards that no other process has begun."""
+    for shard in range(len(store.shard_sizes)):
+        try:
+            (directory / f"{shard:05d}.claim").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        _write_shard(job, store, epoch, directory, shard)
+
+
+def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: int) -> None:
+    src_sampler, tgt_sampler = job.samplers
+    first = sum(store.shard_sizes[:shard])
+    end = first + store.shard_sizes[shard]
+    ids = {side: array("I") for side in SIDES}
+    offsets = {side: array("q", [0]) for side in SIDES}
+    generator = random.Random()
+    for start in range(first, end, _CHUNK_PAIRS):
+        pairs = np.arange(start, min(start + _CHUNK_PAIRS, end))
+        for pair, src, tgt in zip(pairs.tolist(), store.get("src", pairs), store.get("tgt", pairs), strict=True):
+            # Python promises the same numbers for such a seed in all versions. Seeds have no largest value.
+            generator.seed(((job.seed << 32 | epoch) << 64) | pair)
+            sides = src[:-1].tolist(), tgt[:-1].tolist()
+            sampled = (
+                src_sampler.sample(sides[0], generator.random),
+                tgt_sampler.sample(sides[1], generator.random),
+            )
+            # Which pairs there are must not depend on the epoch: cleaning has seen the pieces that are not sampled.
+            if too_long(len(sampled[0]), len(sampled[1]), job.clean, job.batch) is not None:
+                sampled = sides
+            for side, pieces in zip(SIDES, sampled, strict=True):
+                ids[side].extend(pieces)
+                ids[side].append(EOS_ID)
+                offsets[side].append(len(ids[side]))
+    for side in SIDES:
+        flat = np.frombuffer(ids[side], dtype=np.uintc).astype(store.dtype)
+        write_side(directory, shard, side, flat, np.frombuffer(offsets[side], dtype=np.int64))
+    origin = f"{shard:05d}.origin.npy"
+    with replaced_file(directory / origin) as file:
+        file.write((store.directory / origin).read_bytes())
+
+
+def _is_written(directory: Path, shard: int) -> bool:
+    return (directory / f"{shard:05d}.origin.npy").exists()  # the last of its files
+
+
+def _remove(path: Path) -> None:
+    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
+    if path.exists():
+        hidden = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(hidden, ignore_errors=True)
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
