@@ -29,6 +29,8 @@ tokenizer_app = typer.Typer(
     no_args_is_help=True, help="Train a SentencePiece tokenizer, and encode or decode with one."
 )
 app.add_typer(tokenizer_app, name="tokenizer")
+plot_app = typer.Typer(no_args_is_help=True, help="Draw pictures: png, svg or pdf.")
+app.add_typer(plot_app, name="plot")
 
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]
@@ -279,6 +281,17 @@ def average(
     ]
     checkpoint.average(chosen, output)
     _warn(f"averaged {', '.join(path.name for path in chosen)} into {output}")
+
+
+@plot_app.command("curves")
+def plot_curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR…", help="Runs to compare; they may be going on.")],
+    output: Annotated[Path, typer.Option("--output", help="The picture, for example curves.png.")],
+) -> None:
+    """Draw loss, perplexity, scores and learning rate of runs over their updates."""
+    from transformer_mt.plots import plot_curves
+
+    plot_curves(runs, output)
 
 
 if __name__ == "__main__":

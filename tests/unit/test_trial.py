@@ -1,0 +1,334 @@
+"""The trial of the largest batches: that they are the largest, that nothing is changed, and what running out says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer_mt import batching, corpus, trial
+from transformer_mt.config import Config, validate
+from transformer_mt.corpus import IdStore
+from transformer_mt.device import seed_stream
+from transformer_mt.distributed import Ranks
+from transformer_mt.errors import RunError
+from transformer_mt.layout import EOS_ID, Batch, collate
+from transformer_mt.model import Transformer
+from transformer_mt.optim import FlatGradients, adam
+from transformer_mt.tokenizer import Tokenizers
+
+CPU = torch.device("cpu")
+
+# ---------------------------------------------------------------- the largest
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The lengths of one epoch; another one, of sampled pieces, has others."""
+
+    src_lengths: batching.Lengths
+    tgt_lengths: batching.Lengths
+    shard_sizes: list[int]
+
+    def largest(self, config: Config, num_ranks: int, is_sampled: bool = False) -> trial.Largest:
+        return trial.largest_batches(
+            self.src_lengths, self.tgt_lengths, self.shard_sizes, config, num_ranks=num_ranks, is_sampled=is_sampled
+        )
+
+    def shapes(self, config: Config, seed: int, epoch: int, num_ranks: int, micro_tokens: int) -> list[trial.Shape]:
+        """Of all micro-batches of an epoch, on every rank."""
+        return [
+            (len(micro), int(self.src_lengths[micro].max()), int(self.tgt_lengths[micro].max()))
+            for pairs in batching.plan_epoch(
+                self.src_lengths,
+                self.tgt_lengths,
+                self.shard_sizes,
+                seed=seed,
+                epoch=epoch,
+                max_tokens=config.batch.max_tokens,
+                max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
+            )
+            for rank in batching.cut_update(
+                pairs, self.src_lengths, self.tgt_lengths, num_ranks=num_ranks, micro_tokens=micro_tokens
+            )
+            for micro in rank
+        ]
+
+
+def positions(shape: trial.Shape) -> int:
+    rows, src, tgt = shape
+    return rows * src + rows * tgt
+
+
+def scores(shape: trial.Shape) -> int:
+    """Of the encoder, between both, and of the decoder; of one head and one layer."""
+    rows, src, tgt = shape
+    return rows * src * src + rows * tgt * src + rows * tgt * tgt
+
+
+def config_of(longest_src: int, longest_tgt: int, **batch: int) -> Config:
+    """Lengths with </s>, as a store has them."""
+    clean = {"max_src_tokens": longest_src - 1, "max_tgt_tokens": longest_tgt - 1}
+    train = [{"src": "a", "tgt": "b"}]
+    data: dict[str, Any] = {"src_lang": "en", "tgt_lang": "de", "train": train, "clean": clean}
+    return validate({"data": data, "batch": batch}, "test")
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> tuple[Config, list[Corpus]]:
+    """What two epochs may look like under one configuration."""
+    shard_sizes = draw(st.lists(st.integers(1, 25), min_size=1, max_size=6))
+    longest = draw(st.integers(2, 40)), draw(st.integers(2, 40))
+    budget = st.integers(max(*longest, 8), 300)
+    config = config_of(
+        *longest, max_tokens=draw(budget), max_source_tokens=draw(budget), micro_tokens=draw(st.integers(8, 400))
+    )
+
+    def lengths(limit: int) -> batching.Lengths:
+        size = sum(shard_sizes)
+        return np.array(draw(st.lists(st.integers(2, limit), min_size=size, max_size=size)), dtype=np.int32)
+
+    return config, [Corpus(lengths(longest[0]), lengths(longest[1]), shard_sizes) for _ in range(2)]
+
+
+@given(drawn=corpora(), num_ranks=st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Corpus]], num_ranks: int) -> None:
+    """By looking at the plans themselves, of several epochs and seeds, with one window and with many."""
+    config, (data, other) = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_SHARDS", 2)
+        found = data.largest(config, num_ranks)
+        is_exact = len(data.shard_sizes) <= 2
+        for seed, epoch in ((1, 0), (1, 1), (1, 2), (7, 3)):
+            shapes = data.shapes(config, seed, epoch, num_ranks, found.micro_tokens)
+            assert max(map(positions, shapes)) <= positions(found.shapes[0])
+            assert max(map(scores, shapes)) <= scores(found.shapes[-1])
+            if is_exact:  # not more than there is, and nothing is cut otherwise than the configuration says
+                assert set(found.shapes) <= set(shapes)
+                assert shapes == data.shapes(config, seed, epoch, num_ranks, config.batch.micro_tokens)
+        sampled = data.largest(config, num_ranks, is_sampled=True)
+        for epoch, lengths in enumerate((data, other)):
+            shapes = lengths.shapes(config, 1, epoch, num_ranks, sampled.micro_tokens)
+            assert max(map(positions, shapes)) <= positions(sampled.shapes[0])
+            assert max(map(scores, shapes)) <= scores(sampled.shapes[-1])
+
+
+def test_what_is_tried_in_numbers() -> None:
+    """Sorted by target: (2, 2), (2, 3), (9, 3), (4, 8). Twelve labels at most: the first three, then the last.
+
+    Three rows of 9 + 3 are 36 positions, of 81 + 27 + 9 scores 351; one row of 4 + 8 has less of both.
+    """
+    src, tgt = np.array([9, 2, 2, 4], dtype=np.int32), np.array([3, 3, 2, 8], dtype=np.int32)
+    config = config_of(20, 10, max_tokens=12, max_source_tokens=100, micro_tokens=1000)
+    assert Corpus(src, tgt, [4]).largest(config, 1) == trial.Largest([(3, 9, 3)], 36)
+    # Pieces that are drawn: rows of 20 + 10 that have 36 positions at least.
+    assert Corpus(src, tgt, [4]).largest(config, 1, is_sampled=True) == trial.Largest([(2, 20, 10)], 36)
+    # On two ranks (2, 2) and (9, 3) go to one, (2, 3) to the other: 24 positions.
+    assert Corpus(src, tgt, [4]).largest(config, 2) == trial.Largest([(2, 9, 3)], 24)
+    # (9, 3) by itself has 12 positions, though no micro-batch should have more than 10; the limit stays what it is.
+    config = config_of(20, 10, max_tokens=12, max_source_tokens=100, micro_tokens=10)
+    assert Corpus(src, tgt, [4]).largest(config, 1).micro_tokens == 10
+
+
+# ---------------------------------------------------------------- no trace
+
+
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    store: IdStore
+    model: Transformer
+    gradients: FlatGradients
+    optimizer: torch.optim.AdamW
+
+    def shapes(self) -> list[trial.Shape]:
+        lengths = self.store.lengths("src"), self.store.lengths("tgt")
+        return Corpus(*lengths, self.store.shard_sizes).largest(self.config, 1).shapes
+
+    def try_largest(self, ranks: Ranks | None = None) -> str:
+        return trial.try_batches(
+            self.shapes(), self.config, self.model, self.gradients, self.optimizer, CPU, ranks or Ranks()
+        )
+
+    def update(self) -> None:
+        """One update, with whatever random numbers come next."""
+        pairs = np.arange(5)
+        batch = collate(self.store.get("src", pairs), self.store.get("tgt", pairs))
+        loss, _ = self.model(batch, 0.1)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.01
+        self.optimizer.step()
+        self.gradients.zero()
+
+    def weights(self) -> list[torch.Tensor]:
+        return [p.detach().clone() for p in self.model.parameters()]
+
+
+@pytest.fixture
+def new_run(tmp_path: Path, tokenizers: Tokenizers) -> Callable[[], Run]:
+    tree: dict[str, Any] = {
+        "data": {
+            "src_lang": "en",
+            "tgt_lang": "de",
+            "train": [{"builtin": "grammar", "split": "train", "num_pairs": 60}],
+            "cache_dir": str(tmp_path),
+        },
+        "model": dict(d_model=16, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, dropout=0.3),
+        "batch": {"max_tokens": 600, "micro_tokens": 400},
+        "train": {"precision": "float32"},
+    }
+
+    def new_run() -> Run:
+        config = validate(tree, "test")
+        store = corpus.prepare(config.data, config.batch, tokenizers)
+        seed_stream(1)
+        model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size).train()
+        return Run(config, store, model, FlatGradients(model), adam(model, config.optim))
+
+    return new_run
+
+
+@pytest.mark.parametrize("updates_before", [0, 2], ids=["new", "resumed"])
+def test_the_run_is_the_same_with_and_without_it(new_run: Callable[[], Run], updates_before: int) -> None:
+    ends = []
+    for with_trial in (True, False):
+        run = new_run()
+        for _ in range(updates_before):
+            run.update()
+        state, before = run.optimizer.state_dict(), run.weights()
+        if with_trial:
+            assert "source" in run.try_largest()
+            assert all(torch.equal(a, b) for a, b in zip(before, run.weights(), strict=True))
+            assert not run.gradients.buffer.any()
+            assert run.optimizer.state_dict()["state"].keys() == state["state"].keys()
+            assert run.model.training
+        run.update()  # would show other weights, gradients, moments or random numbers
+        run.update()
+        ends.append([*run.weights(), *(t for s in run.optimizer.state.values() for t in s.values())])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_the_batch_and_the_memory_are_told(new_run: Callable[[], Run]) -> None:
+    """400 positions: rows times the longest source and target; the process has more than PyTorch's code in memory."""
+    words = new_run().try_largest().replace(";", "").split()
+    assert words[:2] == ["largest", "batch"]
+    rows, src, tgt = int(words[2]), int(words[4]), int(words[9])
+    assert 0 < rows * (src + tgt) <= 400
+    assert words[-1] == "GiB"
+    assert 0.1 < float(words[-2]) < 50
+
+
+# ---------------------------------------------------------------- running out
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def forward(*args: Any) -> Any:
+        raise error
+
+    return forward
+
+
+BATCH = collate([[5, 6, EOS_ID], [7, EOS_ID]], [[5, 6, 7, EOS_ID], [EOS_ID]])
+CPU_WORDS = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "1000 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried …"), MemoryError(), RuntimeError(CPU_WORDS)]
+)
+def test_out_of_memory_is_one_line(error: BaseException) -> None:
+    with pytest.raises(RunError) as caught, trial.batch_fits(BATCH, 32768, CPU):
+        raise error
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "a batch of 2 × 3 source and 2 × 4 target positions does not fit" in message
+    assert "GiB" in message
+    # 2 · (3 + 4) = 14 positions: half of the 32768 would change nothing.
+    assert "lower batch.micro_tokens (32768; try 8)" in message
+
+
+def test_the_advice_helps() -> None:
+    """63 · (257 + 257) positions are nearly 32768; half of those is the next thing to try."""
+    large = collate([[5] * 257] * 63, [[5] * 257] * 63)
+    with pytest.raises(RunError, match=rf"\(32768; try {63 * (257 + 257) // 2}\)"), trial.batch_fits(large, 32768, CPU):
+        raise MemoryError
+    single = collate([[5] * 257], [[5] * 257])  # micro_tokens cannot make it smaller
+    with pytest.raises(RunError, match=r"lower data\.clean\.max_src_tokens"), trial.batch_fits(single, 8, CPU):
+        raise MemoryError
+
+
+def test_validation_that_does_not_fit_names_its_own_key() -> None:
+    told = r"validation does not fit; .*lower search\.batch_tokens \(4096; try 2048\)"
+    with pytest.raises(RunError, match=told), trial.validation_fits(4096, CPU):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes cannot be multiplied"), KeyError("x"), RunError("disk full")])
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, trial.batch_fits(BATCH, 100, CPU):
+        raise error
+    assert caught.value is error
+
+
+class OneOfTwo(Ranks):
+    """A rank that hears from another one what the test says."""
+
+    def gather(self, value: Any) -> Sequence[Any]:
+        return [value, self.other] if self.rank == 0 else [self.other, value]
+
+    other: str | None = None
+
+
+def one_of_two(rank: int, other: str | None) -> Ranks:
+    ranks = OneOfTwo(rank, 2)
+    object.__setattr__(ranks, "other", other)
+    return ranks
+
+
+def test_the_first_rank_that_runs_out_tells_it_and_all_end(
+    new_run: Callable[[], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run()
+    with pytest.raises(SystemExit) as ended:
+        run.try_largest(one_of_two(0, "out of memory: there"))
+    assert ended.value.code == 1
+    monkeypatch.setattr(run.model, "forward", raising(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(RunError, match="out of memory: a batch"):
+        run.try_largest(one_of_two(0, "out of memory: there"))
+    with pytest.raises(SystemExit):
+        run.try_largest(one_of_two(1, "out of memory: there"))
+    with pytest.raises(RunError, match="out of memory: a batch"):
+        run.try_largest(one_of_two(1, None))
+
+
+def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run]) -> None:
+    """The trial runs what the loop runs: the forward pass of training, with its loss, and backwards."""
+    run = new_run()
+    seen: list[tuple[Batch, float]] = []
+    forward = run.model.forward
+
+    def remember(batch: Batch, smoothing: float) -> Any:
+        assert run.model.training
+        assert torch.is_grad_enabled()
+        seen.append((batch, smoothing))
+        return forward(batch, smoothing)
+
+    run.model.forward = remember  # type: ignore[assignment, method-assign]
+    run.try_largest()
+    shapes = [(batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length) for batch, _ in seen]
+    assert shapes == run.shapes()
+    # With padding, so that masks are made, wherever there is more than one row.
+    assert max(rows for rows, _, _ in shapes) > 1
+    assert all((batch.src.rows_BL is None) == (batch.tgt.rows_BL is None) == (batch.tgt.num_sequences == 1) for batch, _ in seen)
+    assert {smoothing for _, smoothing in seen} == {run.config.train.label_smoothing}
