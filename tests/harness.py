@@ -93,6 +93,14 @@ class Running:
         assert self._process.poll() is None, f"ended too early: {self.end()}"
         self._process.send_signal(number)
 
+    def rank(self, number: int) -> int:
+        """The process of one rank that torchrun has started."""
+        for process in _descendants(self._process.pid):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if f"RANK={number}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
+                    return process
+        raise AssertionError(f"no rank {number}: {self.kill()}")
+
     def end(self) -> Done:
         stdout, stderr = self._process.communicate(timeout=TIMEOUT_SECONDS)
         return Done(self._process.returncode, stdout, stderr.decode("utf-8"))

@@ -1,25 +1,29 @@
 """Model directories and checkpoints: written aside, synced, checked by hash, renamed; retention and averaging.
 
 A model directory holds ``model.safetensors``, ``config.yaml``, the tokenizer's files and ``manifest.json`` (size and
-SHA-256 of each). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A run directory names its checkpoints
-in the one-line files ``last`` and ``best``. Nothing here is a pickle.
+SHA-256 of each, and its own). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A run directory names its
+checkpoints in the one-line files ``last`` and ``best``, which are written after what they name. Nothing here is a
+pickle.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transformer_mt.batching import Cursor
@@ -29,8 +33,19 @@ from transformer_mt.model import Transformer
 from transformer_mt.textio import replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 
-FORMAT = 1
+FORMAT = 2
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+
+
+@dataclass
+class Sums:
+    """Over the updates since the last log record; the next one shows their means."""
+
+    loss: float = 0.0
+    nll: float = 0.0
+    norm: float = 0.0
+    labels: int = 0
+    steps: int = 0
 
 
 @dataclass
@@ -42,8 +57,10 @@ class TrainState:
     best_score: float | None = None
     best_step: int = 0
     evals_without_improvement: int = 0
+    since_report: Sums = dataclasses.field(default_factory=Sums)
     corpus: str = ""  # fingerprints of what the run was trained on
     tokenizer: str = ""
+    training_files: dict[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 by path
     by_signal: bool = False  # such a checkpoint counts neither for averaging nor for retention
     environment: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
@@ -51,7 +68,11 @@ class TrainState:
     def from_json(cls, text: str) -> Self:
         tree = json.loads(text)
         tree["cursor"] = Cursor(**tree["cursor"])
+        tree["since_report"] = Sums(**tree["since_report"])
         return cls(**tree)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
 
 
 @dataclass(frozen=True)
@@ -74,69 +95,154 @@ class LoadedModel:
     longest_src_tokens: int  # the longest source that training saw, with </s>
 
 
+class Saver:
+    """Saves the checkpoints of a run: copies everything at once, and writes it in a thread while training goes on.
+
+    One is written at a time. When a write has failed (full disk), the next call raises its RunError. Whenever the
+    process is killed, a checkpoint is there whole or not at all, and what the pointers name is whole.
+    """
+
+    def __init__(self, run: Path, config: Config, tokenizers: Tokenizers, longest_src_tokens: int) -> None:
+        self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
+        self._files = _small_files(config, tokenizers)
+        self._copies: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}}
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    def save(
+        self, weights: Mapping[str, Tensor], training: Mapping[str, Tensor], state: TrainState, *, is_best: bool
+    ) -> None:
+        """Save the checkpoint of ``state.step``, once the one before is written.
+
+        Args:
+            weights: what is translated with, by parameter name.
+            training: what else training continues from, see `training_tensors`.
+            is_best: whether ``best`` shall name it, as ``last`` will.
+        """
+        self.wait()
+        tensors = {_MODEL: self._copy(_MODEL, weights), _OPTIMIZER: self._copy(_OPTIMIZER, training)}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        files = self._files | {_STATE: state.to_json().encode()}
+        self._pending = self._pool.submit(self._write, checkpoint_path(self._run, state.step), files, tensors, is_best)
+
+    def check(self) -> None:
+        """Raise the error of a write that has failed by now, without waiting for one that goes on."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is complete.
+
+        Raises:
+            RunError: it could not be written; the ones before are untouched.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Complete what is being written, whatever ends the run, and end the thread."""
+        self._pool.shutdown()
+
+    def _copy(self, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Into the same memory each time; from a GPU into pinned memory, one after the other without waiting."""
+        copies = self._copies[name]
+        for key, tensor in tensors.items():
+            if key not in copies:
+                copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            copies[key].copy_(tensor.detach(), non_blocking=True)
+        return copies
+
+    def _write(
+        self, path: Path, files: Mapping[str, bytes], tensors: Mapping[str, Mapping[str, Tensor]], is_best: bool
+    ) -> None:
+        try:
+            metrics = self._run / "metrics.jsonl"
+            if metrics.exists():
+                _sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
+            _write_directory(path, files, tensors, self._longest_src_tokens)
+            point(self._run, "last", path)
+            if is_best:
+                point(self._run, "best", path)
+            retain(self._run, self._keep)
+        except OSError as error:
+            raise write_error(path, error) from error
+
+
 def save_model(
-    target: Path,
-    weights: Mapping[str, Tensor],
-    config: Config,
-    tokenizers: Tokenizers,
-    longest_src_tokens: int,
-    training: tuple[torch.optim.Optimizer, Transformer, TrainState] | None = None,
+    target: Path, weights: Mapping[str, Tensor], config: Config, tokenizers: Tokenizers, longest_src_tokens: int
 ) -> None:
-    """Write a model directory, or with ``training`` a checkpoint, whole or not at all.
+    """Write a model directory, whole or not at all.
 
     Raises:
-        RunError: the place cannot be written or is full; whatever stood elsewhere is untouched.
+        RunError: the place cannot be written or is full; whatever stood there or elsewhere is untouched.
     """
+    _write_directory(target, _small_files(config, tokenizers), {_MODEL: weights}, longest_src_tokens)
+
+
+def _small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
+    return {"config.yaml": to_yaml(config).encode(), **tokenizers.files()}
+
+
+def _write_directory(
+    target: Path,
+    files: Mapping[str, bytes],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    longest_src_tokens: int,
+) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _save_tensors(temporary / _MODEL, weights)
-        _save_bytes(temporary / "config.yaml", to_yaml(config).encode())
-        for name, content in tokenizers.files().items():
-            _save_bytes(temporary / name, content)
-        if training is not None:
-            optimizer, model, state = training
-            _save_tensors(temporary / _OPTIMIZER, _optimizer_tensors(optimizer, model))
-            _save_bytes(temporary / _STATE, json.dumps(dataclasses.asdict(state), indent=1).encode())
-        facts = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": _hashes(temporary)}
-        _save_bytes(temporary / _MANIFEST, json.dumps(facts, indent=1).encode())
-        _sync_directory(temporary)
+        facts = {name: _write_file(temporary / name, [content]) for name, content in files.items()}
+        facts |= {name: _write_file(temporary / name, _safetensors(content)) for name, content in tensors.items()}
+        manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
+        _write_file(temporary / _MANIFEST, [_sealed(manifest)])
+        _sync(temporary)
         _replace_directory(temporary, target)
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError):
-            error = OSError(*_errno_of(error))
+    except OSError as error:
         raise write_error(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _errno_of(error: SafetensorError) -> tuple[int, str]:
-    """safetensors reports a failed write as text that ends in "(os error 28)"."""
-    text = str(error)
-    number = int(text.rpartition("os error ")[2].split(")")[0]) if "os error " in text else 5
-    return number, os.strerror(number)
+def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The pieces of a safetensors file: the header's length, the header, the tensors.
+
+    The library's own writer holds the interpreter's lock (in its version 0.4 for all of the file), so that training
+    would stand still while the thread of `Saver` writes; writes and hashes of large buffers here do not.
+    """
+    header, end = {}, 0
+    for name, tensor in sorted(tensors.items()):
+        assert tensor.dtype == torch.float32, name
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for _, tensor in sorted(tensors.items()):
+        yield tensor.detach().cpu().flatten().numpy().data
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _save_bytes(path: Path, content: bytes) -> None:
+def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, int | str]:
+    """Write and sync a file; its size and hash, of what was meant to be written."""
+    digest, num_bytes = hashlib.sha256(), 0
     with open(path, "wb") as file:
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            num_bytes += memoryview(piece).nbytes
         file.flush()
         os.fsync(file.fileno())
+    return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
-def _hashes(directory: Path) -> dict[str, dict[str, Any]]:
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(directory.iterdir())
-        if path.name != _MANIFEST
-    }
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest, which end in the hash of the rest."""
+    seal = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": seal}, indent=1).encode()
 
 
 def _sha256(path: Path) -> str:
@@ -144,7 +250,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Get a file, or the names in a directory, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -156,7 +263,7 @@ def _replace_directory(temporary: Path, target: Path) -> None:
     if target.exists():
         _remove_directory(target)
     os.rename(temporary, target)
-    _sync_directory(target.parent)
+    _sync(target.parent)
 
 
 def _remove_directory(path: Path) -> None:
@@ -173,9 +280,9 @@ def verify(directory: Path) -> dict[str, Any]:
         InputError: no manifest, or a file that is missing, cut short or changed.
     """
     try:
-        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-        version, _ = manifest["format"], manifest["longest_src_tokens"]
-        files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
+        content = (directory / _MANIFEST).read_bytes()
+        manifest: dict[str, Any] = json.loads(content)
+        version, _ = manifest["format"], manifest.pop("sha256", None)
     except OSError:
         lacking = _MANIFEST if (directory / _MODEL).exists() else _MODEL
         raise InputError(
@@ -184,9 +291,13 @@ def verify(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint") from None
     if version != FORMAT:
-        raise InputError(f"{directory}: format {version}, this version reads {FORMAT}; use the version that wrote it")
-    for name, (num_bytes, sha256) in files.items():
-        path = directory / name
+        raise InputError(
+            f"{directory / _MANIFEST}: format {version}, this version reads {FORMAT}; use the version that wrote it"
+        )
+    if content != _sealed(manifest):
+        raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint")
+    for name, facts in manifest["files"].items():
+        path, num_bytes = directory / name, facts["bytes"]
         if not path.exists():
             raise InputError(f"{path}: missing, the model is not complete; use another checkpoint")
         size = path.stat().st_size
@@ -194,7 +305,7 @@ def verify(directory: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
             )
-        if _sha256(path) != sha256:
+        if _sha256(path) != facts["sha256"]:
             raise InputError(
                 f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
             )
@@ -224,12 +335,23 @@ def load_model(path: str | Path) -> LoadedModel:
         InputError: not a model, damaged, or its weights do not fit its configuration or its tokenizer.
     """
     directory = resolve_model(Path(path))
-    manifest = verify(directory)
-    config = load_config(directory / "config.yaml")
-    tokenizers = Tokenizers.load(directory)
-    model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-    copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
+    with _held([directory]):
+        manifest = verify(directory)
+        config = load_config(directory / "config.yaml")
+        tokenizers = Tokenizers.load(directory)
+        model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+        copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
     return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
+
+
+@contextlib.contextmanager
+def _held(directories: Sequence[Path]) -> Iterator[None]:
+    """Keep a training run from deleting checkpoints while they are read."""
+    with contextlib.ExitStack() as files:
+        for directory in directories:
+            with contextlib.suppress(OSError):  # no manifest, which `verify` tells; or a file system without locks
+                fcntl.flock(files.enter_context(open(directory / _MANIFEST, "rb")), fcntl.LOCK_SH)
+        yield
 
 
 def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -251,20 +373,36 @@ def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path)
             parameter.copy_(tensors[name])
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    return {
+def training_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, is_averaged: bool = False
+) -> dict[str, Tensor]:
+    """What training continues from besides the weights that are translated with: Adam's moments and step numbers, by
+    parameter name, and the weights themselves where an average of them is translated with."""
+    tensors = {
         f"{key}.{name}": optimizer.state[parameter][key]
         for name, parameter in model.named_parameters()
         for key in ("step", "exp_avg", "exp_avg_sq")
     }
+    if is_averaged:
+        tensors |= {f"weight.{name}": parameter for name, parameter in model.named_parameters()}
+    return tensors
 
 
-def load_training(directory: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Continue from a checkpoint that `verify` has passed: weights, moments and state."""
+def load_training(
+    directory: Path, model: Transformer, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+) -> TrainState:
+    """Continue from a checkpoint that `verify` has passed: weights, moments and state.
+
+    Args:
+        average: to be filled as well, where the run averages its weights; ``model.safetensors`` holds the average then.
+    """
     state = read_state(directory)
     copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
-    with safe_open(directory / _OPTIMIZER, framework="pt") as tensors:
+    with safe_open(directory / _OPTIMIZER, framework="pt") as tensors, torch.no_grad():
         for name, parameter in model.named_parameters():
+            if average is not None:
+                average[name].copy_(parameter)
+                parameter.copy_(tensors.get_tensor(f"weight.{name}"))
             optimizer.state[parameter] = {
                 key: tensors.get_tensor(f"{key}.{name}").to(parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -282,9 +420,14 @@ def read_state(directory: Path) -> TrainState:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what a crash left behind: half-written checkpoints and half-deleted ones, all under hidden names."""
+    """Delete what a crash left behind: half-written checkpoints, half-deleted ones and half-written files of the run,
+    all under hidden names."""
     for path in (run / "checkpoints").glob(".step_*"):
         shutil.rmtree(path, ignore_errors=True)
+    for name in ("last", "best", "metrics.jsonl", "config.yaml", "*vocab.json", "*.model"):
+        for path in run.glob(f".{name}.*.tmp"):
+            if path.is_file():  # not the directory of a model that `tmt average` writes here
+                path.unlink()
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -310,6 +453,7 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
     """Let ``last`` or ``best`` name a checkpoint."""
     with replaced_file(run / pointer) as file:
         file.write(f"{checkpoint.name}\n".encode())
+    _sync(run)  # before `retain` deletes what it named until now
 
 
 def repoint(run: Path, latest: Path, best_step: int) -> None:
@@ -321,13 +465,25 @@ def repoint(run: Path, latest: Path, best_step: int) -> None:
 
 
 def retain(run: Path, keep: int) -> None:
-    """Delete all checkpoints but the newest ``keep``, the one to resume from and the best."""
+    """Delete all checkpoints but the newest ``keep``, the one to resume from, the best, and those being read."""
     checkpoints = list_checkpoints(run)
     kept = {info.path.name for info in [info for info in checkpoints if not info.by_signal][-keep:]}
     kept.update((run / p).read_text(encoding="utf-8").strip() for p in ("last", "best") if (run / p).exists())
     for info in checkpoints:
         if info.path.name not in kept:
-            _remove_directory(info.path)
+            _remove_unless_held(info.path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    with contextlib.ExitStack() as files:
+        try:
+            # Network file systems ask for a writable file before they lock it exclusively.
+            fcntl.flock(files.enter_context(open(path / _MANIFEST, "r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # the next time
+        except OSError:
+            pass  # no manifest, or a file system without locks
+        _remove_directory(path)
 
 
 def newest_usable(run: Path, warn: Any) -> Path | None:
@@ -348,7 +504,8 @@ def average(paths: Sequence[Path], output: Path) -> None:
     Raises:
         InputError: checkpoints of different shape or tokenizer, or damaged ones.
     """
-    models = [load_model(path) for path in paths]
+    with _held([resolve_model(path) for path in paths]):
+        models = [load_model(path) for path in paths]
     first = models[0]
     for loaded in models[1:]:
         if loaded.tokenizers.fingerprint != first.tokenizers.fingerprint:

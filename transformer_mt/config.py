@@ -135,10 +135,18 @@ class TokenizerConfig(Section):
     character_coverage: Annotated[float, Field(gt=0.9, le=1)] = 0.9999
     max_lines: Annotated[int, Field(gt=100)] = 2_000_000  # lines sampled for training; SentencePiece wants over 100
     user_symbols: Annotated[tuple[str, ...], _AsTuple] = ()
+    bpe_dropout: Probability = 0.0  # p of Provilkov et al. (2020); 0: every epoch sees the same pieces
+    unigram_alpha: Positive | None = None  # α of Kudo (2018); None: every epoch sees the same pieces
 
     def conflicts(self) -> Iterator[str]:
         if self.tgt_model is not None and self.model is None:
             yield "tgt_model needs model (the source side's tokenizer)"
+        if self.bpe_dropout > 0 and self.unigram_alpha is not None:
+            yield "bpe_dropout and unigram_alpha are for different tokenizers; set the one for yours"
+        elif self.model is None and self.type == "unigram" and self.bpe_dropout > 0:
+            yield "bpe_dropout is for type: bpe; set unigram_alpha instead, or the other type"
+        elif self.model is None and self.type == "bpe" and self.unigram_alpha is not None:
+            yield "unigram_alpha is for type: unigram; set bpe_dropout instead, or the other type"
 
 
 # The paper's Table 3 "base" and "big" (with P_drop of the English-German column), and the shape that Wu et al.
@@ -238,7 +246,14 @@ class TrainConfig(Section):
     seed: Count = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = True
+    ema_decay: Probability = 0.0  # of the average of weights that is validated and saved; 0: the weights themselves
     init_from: str | None = None  # a model whose weights and tokenizer the run starts with
+    tensorboard: bool = False  # event files in the run directory
+    tracker: str | None = None  # package.module:function, called with every record of metrics.jsonl
+
+    def conflicts(self) -> Iterator[str]:
+        if self.tracker is not None and not re.fullmatch(r"[\w.]+:\w+", self.tracker):
+            yield f"tracker should be package.module:function, found {self.tracker!r}"
 
 
 class SearchConfig(Section):

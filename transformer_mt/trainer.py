@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import math
 import os
-import resource
 import signal
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,20 +21,20 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from transformer_mt import batching, checkpoint, corpus, device, distributed
-from transformer_mt.checkpoint import TrainState
+from transformer_mt import batching, checkpoint, corpus, device, distributed, subwords, trial
+from transformer_mt.checkpoint import Sums, TrainState
 from transformer_mt.config import Config, load_config, to_yaml
 from transformer_mt.corpus import IdStore
 from transformer_mt.distributed import Ranks
+from transformer_mt.epochs import Epochs
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.layout import collate
-from transformer_mt.metrics import RunLog
+from transformer_mt.layout import ROWS_MULTIPLE, collate
+from transformer_mt.metrics import RunLog, check_trackers, open_trackers
 from transformer_mt.model import Transformer, count_parameters
-from transformer_mt.optim import FlatGradients, adam, learning_rate
+from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
 from transformer_mt.validation import Validation, read_validation
@@ -45,9 +45,12 @@ _LAG_STEPS = {"cuda": 2}
 # What may differ between a run and its continuation; everything else would make it another run.
 _FREE_SECTIONS = ("search", "eval")
 _FREE_KEYS = {
-    "data": {"cache_dir", "valid"},
+    "data": {"cache_dir", "valid", "train"},  # of the training pairs, the fingerprint decides
     "batch": {"micro_tokens"},
-    "train": {"max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "precision"},
+    "train": {
+        *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
+        *("precision", "tensorboard", "tracker"),
+    },
 }
 
 Say = Callable[[str], None]
@@ -75,16 +78,23 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         if ranks.is_first and not dry_run:
             cleanup.enter_context(_only_process_in(run))
             latest = _checkpoint_to_continue(config, run, resume, say)
+            check_trackers(config.train)
         latest = ranks.first_says(latest)
         valid_pairs = read_validation(config.data)  # now, not after hours of preparation
         tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
-        files = ranks.first_says(tokenizers.files() if tokenizers is not None else None)
+        files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
         tokenizers = tokenizers or Tokenizers.from_files(files)
+        samplers = subwords.samplers(tokenizers, config.tokenizer)
         if ranks.is_first:
             corpus.prepare(config.data, config.batch, tokenizers)
-        ranks.first_says(None)
+        ranks.first_says(None, patiently=True)
         store = corpus.prepare(config.data, config.batch, tokenizers)
-        src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
+        place = run / "epochs"
+        if dry_run:  # the run directory may be in use
+            cache = Path(config.data.cache_dir).expanduser()
+            place = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=cache)))
+        epochs = Epochs(store, samplers, config, place, ranks)
+        cleanup.callback(epochs.close)
 
         # 3. Model and optimizer, new or restored.
         device.seed_stream(config.train.seed)
@@ -94,66 +104,78 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             checkpoint.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
         model.to(where).train()
         optimizer = adam(model, config.optim)
+        average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
         state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)
+        state.training_files = corpus.training_files(config.data)
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
-            state = _restore(latest, model, optimizer, state, say)
+            before = load_config(latest / "config.yaml")
+            _refuse_other_corpus(latest, before, config, state)
+            state = _restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
                 checkpoint.repoint(run, latest, state.best_step)
-            _tell_changes(load_config(latest / "config.yaml"), config, state, say)
+            _tell_changes(before, config, state, say)
         gradients = FlatGradients(model)
         validation = Validation(valid_pairs, config, tokenizers, model, precision)
         say(f"corpus: {store.report.summary()}")
         say(_summary(config, model, store, where, ranks.num_ranks))
+        epoch = epochs.open(state.cursor.epoch, say)
+        largest = trial.largest_batches(
+            store.lengths("src"),
+            store.lengths("tgt"),
+            store.shard_sizes,
+            config,
+            num_ranks=ranks.num_ranks,
+            is_sampled=samplers is not None,
+        )
+        tried = trial.try_batches(largest.shapes, config, model, gradients, optimizer, where, ranks)
         if dry_run:
-            say(_try_largest_batch(config, model, gradients, optimizer, store, where, ranks.num_ranks))
+            say(f"plan: {trial.count_updates(config, epoch.store):,} updates an epoch; {tried}")
             return
         if ranks.is_first:
             _write_run_files(run, config, tokenizers)
-        log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps)
+        trackers = open_trackers(config.train, run, state.step) if ranks.is_first else {}
+        log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps, trackers)
         cleanup.callback(log.close)
-        meter = _Meter(store, log, where, ranks)
+        meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
+        saver = None
+        if ranks.is_first:
+            saver = checkpoint.Saver(run, config, tokenizers, int(store.lengths("src").max()))
+            cleanup.callback(saver.close)
 
         def save(by_signal: bool = False) -> None:
             state.by_signal = by_signal
-            if ranks.is_first:
-                path = checkpoint.checkpoint_path(run, state.step)
-                weights, longest = dict(model.named_parameters()), int(src_lengths.max())
-                checkpoint.save_model(path, weights, config, tokenizers, longest, (optimizer, model, state))
-                checkpoint.point(run, "last", path)
-                if not validation or state.best_step == state.step:
-                    checkpoint.point(run, "best", path)
-                checkpoint.retain(run, config.train.keep_checkpoints)
+            if saver is not None:
+                weights = dict(model.named_parameters()) if average is None else average.weights
+                training = checkpoint.training_tensors(optimizer, model, is_averaged=average is not None)
+                saver.save(weights, training, state, is_best=not validation or state.best_step == state.step)
 
         # 4. One update after the other. Until here a signal just ends the process; from here it saves first.
         stop_signal = _StopSignal()
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
-        stream = batching.updates_from(
-            state.cursor,
-            src_lengths,
-            tgt_lengths,
-            store.shard_sizes,
-            seed=config.train.seed,
-            max_tokens=config.batch.max_tokens,
-            max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
-        )
+        stream = epochs.updates(state.cursor, log.line)
         while state.step < config.train.max_steps and not validation.out_of_patience(state):
-            state.cursor, pairs = next(stream)
+            state.cursor, pairs, epoch = next(stream)
             state.step += 1
 
             # 4a. Gradients of the loss of all labels, on all ranks, divided once by their number.
-            num_labels = int(tgt_lengths[pairs].sum())
+            num_labels = int(epoch.tgt_lengths[pairs].sum())
             gradients.zero()
             totals = torch.zeros(2, device=where)  # loss, negative log-likelihood
             micro_batches = batching.cut_update(
-                pairs, src_lengths, tgt_lengths, num_ranks=ranks.num_ranks, micro_tokens=config.batch.micro_tokens
+                pairs,
+                epoch.src_lengths,
+                epoch.tgt_lengths,
+                num_ranks=ranks.num_ranks,
+                micro_tokens=largest.micro_tokens,
             )[ranks.rank]
             for number, micro in enumerate(micro_batches):
                 device.seed_stream(config.train.seed, state.step, ranks.rank, number)
-                batch = collate(store.get("src", micro), store.get("tgt", micro)).to(where)
-                with device.autocast(where, precision):
-                    loss, nll = model(batch, config.train.label_smoothing)
-                (loss / num_labels).backward()
+                batch = collate(epoch.store.get("src", micro), epoch.store.get("tgt", micro), ROWS_MULTIPLE)
+                with trial.batch_fits(batch, config.batch.micro_tokens, where):
+                    with device.autocast(where, precision):
+                        loss, nll = model(batch.to(where), config.train.label_smoothing)
+                    (loss / num_labels).backward()
                 totals += torch.stack([loss.detach(), nll])
             ranks.sum(gradients.buffer)
             ranks.sum(totals)
@@ -168,9 +190,9 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 group["lr"] = rate
             optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
             optimizer.step()
+            if average is not None:
+                average.update(state.step, is_bad)
             meter.add(state.step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
-            if state.step % config.train.log_steps == 0:
-                meter.report()
 
             # 4c. Validate; an improvement is saved at once.
             is_last = state.step == config.train.max_steps
@@ -178,40 +200,54 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             is_saved = False
             if validation and (is_last or state.step % config.train.eval_steps == 0):
                 meter.pause()
-                if is_saved := validation.improves(validation.run(state.step, ranks, log), state):
+                averaged = contextlib.nullcontext() if average is None else average.in_the_model()
+                with averaged, trial.validation_fits(config.search.batch_tokens, where):
+                    scores = validation.run(state.step, ranks, log)
+                if is_saved := validation.improves(scores, state):
                     save()
                 elif validation.out_of_patience(state):
                     is_last = is_due = True
                 meter.resume()
 
-            # 4d. Save what is due; rank 0 decides whether a signal ends the run.
-            signal_name = ranks.first_says(stop_signal.name)
-            if not is_saved and (is_due or signal_name):
+            # 4d. Save what is due. A signal to any rank ends the run on all of them, when the checkpoint is written.
+            signal_number = ranks.largest(stop_signal.number)
+            if not is_saved and (is_due or signal_number):
                 meter.pause()
                 save(by_signal=not is_due)
                 meter.resume()
+            if saver is not None:
+                saver.check()
             if is_last:
                 break
-            if signal_name:
-                _stop(
-                    ranks, f"stopped by {signal_name} after step {state.step:,}, which is saved; continue with --resume"
-                )
+            if signal_number:
+                if saver is not None:
+                    saver.wait()
+                ranks.first_says(None)  # that it is written; a rank that ends earlier may take rank 0 along
+                name = signal.Signals(signal_number).name
+                _stop(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
+        if saver is not None:
+            saver.wait()
+        epochs.remove()
         log.line(f"done at step {state.step:,}: {_outcome(run, config, state)}")
 
 
 class _Meter:
-    """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means."""
+    """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means.
 
-    def __init__(self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks) -> None:
+    What it sums between two reports is part of the run's state, so that a resumed run reports the same means.
+    """
+
+    def __init__(
+        self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks, state: TrainState, log_steps: int
+    ) -> None:
         self._store, self._log, self._ranks = store, log, ranks
+        self._state, self._log_steps = state, log_steps
         self._lag = _LAG_STEPS.get(where.type, 0)
         self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
-        self._restart()
+        self._restart_clock()
 
-    def _restart(self) -> None:
-        self._loss = self._nll = self._norm = 0.0
-        self._labels = self._steps = 0
-        self._since = time.monotonic()
+    def _restart_clock(self) -> None:
+        self._since, self._labels_since = time.monotonic(), 0
 
     def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
         """``numbers``: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite."""
@@ -233,22 +269,6 @@ class _Meter:
     def resume(self) -> None:
         self._since += time.monotonic() - self._paused
 
-    def report(self) -> None:
-        """Log the means since the last report."""
-        if self._steps:
-            per_second = self._labels / (time.monotonic() - self._since)
-            self._log.training(
-                self._step,
-                {
-                    "loss": self._loss / self._labels,
-                    "perplexity": math.exp(min(self._nll / self._labels, 700.0)),
-                    "gradient_norm": self._norm / self._steps,
-                    "learning_rate": self._rate,
-                    "tokens_per_second": round(per_second, 1),
-                },
-            )
-        self._restart()
-
     def _read(self) -> None:
         step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
         if event is not None:
@@ -265,12 +285,29 @@ class _Meter:
                 f"Its {len(pairs)} pairs are in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, "
                 "raise optim.warmup_steps or set optim.clip_norm, and start again",
             )
-        self._step, self._rate = step, rate
-        self._loss, self._nll, self._norm = self._loss + loss, self._nll + nll, self._norm + norm
-        self._labels += num_labels
-        self._steps += 1
-        per_second = self._labels / (time.monotonic() - self._since)
+        sums = self._state.since_report
+        sums.loss, sums.nll, sums.norm = sums.loss + loss, sums.nll + nll, sums.norm + norm
+        sums.labels, sums.steps = sums.labels + num_labels, sums.steps + 1
+        self._labels_since += num_labels
+        per_second = self._labels_since / (time.monotonic() - self._since)
         self._log.progress(loss=f"{loss / num_labels:.3f}", lr=f"{rate:.1e}", tokens=f"{per_second:,.0f}/s")
+        if step % self._log_steps == 0:
+            self._report(step, rate, per_second)
+
+    def _report(self, step: int, rate: float, per_second: float) -> None:
+        """Log the means since the last report."""
+        sums, self._state.since_report = self._state.since_report, Sums()
+        self._log.training(
+            step,
+            {
+                "loss": sums.loss / sums.labels,
+                "perplexity": math.exp(min(sums.nll / sums.labels, 700.0)),
+                "gradient_norm": sums.norm / sums.steps,
+                "learning_rate": rate,
+                "tokens_per_second": round(per_second, 1),
+            },
+        )
+        self._restart_clock()
 
 
 def _stop(ranks: Ranks, reason: str) -> NoReturn:
@@ -282,14 +319,14 @@ class _StopSignal:
     """Remembers SIGTERM or SIGINT until the update is over. A second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        self.number = 0  # none yet
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        self.name = signal.Signals(number).name
+        self.number = number
 
 
 @contextlib.contextmanager
@@ -330,13 +367,13 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
 
 def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
     """The keys that would make this another run, with both values; or those that may change (``is_free``)."""
-    before, now = old.model_dump(), new.model_dump()
+    before, now = old.model_dump(exclude_none=True), new.model_dump(exclude_none=True)
     return [
-        f"{section}.{key} was {before[section][key]}, is {now[section][key]}"
+        f"{section}.{key} was {before[section].get(key)}, is {now[section].get(key)}"
         for section in before
-        for key in before[section]
+        for key in before[section] | now[section]
         if is_free == (section in _FREE_SECTIONS or key in _FREE_KEYS.get(section, ()))
-        and before[section][key] != now[section][key]
+        and before[section].get(key) != now[section].get(key)
     ]
 
 
@@ -344,19 +381,26 @@ def _tell_changes(old: Config, new: Config, state: TrainState, say: Say) -> None
     """Say which free keys differ from the checkpoint's; scores of another validation start afresh."""
     if changed := _differing_keys(old, new, is_free=True):
         say(f"continuing with changed settings: {'; '.join(changed)}")
-    if old.data.valid != new.data.valid or old.eval != new.eval or old.train.best_metric != new.train.best_metric:
+    was, now = ((c.data.valid, c.eval, c.search, c.train.best_metric) for c in (old, new))
+    if was != now:
         state.best_score, state.evals_without_improvement = None, 0
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
     """The run's own, those of the model it starts from, the given ones, or new ones."""
-    if latest is not None:
-        return Tokenizers.load(latest)
     settings, data = config.tokenizer, config.data
     given = None
-    if settings.model is not None:
+    if settings.model is not None and (latest is None or Path(settings.model).exists()):
         src = load_tokenizer(settings.model)
         given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
+    if latest is not None:
+        own = Tokenizers.load(latest)
+        if given is not None and given.fingerprint != own.fingerprint:
+            raise InputError(
+                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that {latest} was "
+                f"trained with ({own.fingerprint}); restore it, or start another run with --output"
+            )
+        return own
     if config.train.init_from is not None:
         initial = checkpoint.load_model(config.train.init_from)
         if given is not None and given.fingerprint != initial.tokenizers.fingerprint:
@@ -381,16 +425,34 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
     return Tokenizers(trained[0], trained[-1])
 
 
+def _refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:
+    """The same pairs may have moved to other files; other pairs would make it another run."""
+    state = checkpoint.read_state(latest)
+    if state.corpus == fresh.corpus:
+        return
+    before, now = state.training_files, fresh.training_files
+    changes = [
+        f"{path} {'has changed' if path in before and path in now else 'is new' if path in now else 'is gone'}"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
+    changes = changes or [key for key in _differing_keys(old, new, is_free=True) if key.startswith("data.train ")]
+    raise InputError(
+        f"{latest}: was trained on another corpus ({'; '.join(changes) or 'its data sets have changed'}); restore it, "
+        "or start another run with --output"
+    )
+
+
 def _restore(
-    latest: Path, model: Transformer, optimizer: torch.optim.Optimizer, fresh: TrainState, say: Say
+    latest: Path,
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    fresh: TrainState,
+    say: Say,
 ) -> TrainState:
-    """Weights, moments and state of a checkpoint; refused where its data is not today's."""
-    state = checkpoint.load_training(latest, model, optimizer)
-    if (state.corpus, state.tokenizer) != (fresh.corpus, fresh.tokenizer):
-        raise InputError(
-            f"{latest}: was trained on another corpus (fingerprint {state.corpus}, now {fresh.corpus}); restore the "
-            "training files, or start another run with --output"
-        )
+    """Weights, moments and state of a checkpoint."""
+    state = checkpoint.load_training(latest, model, optimizer, None if average is None else average.weights)
     changed = [
         f"{name} was {state.environment.get(name)}, is {value}"
         for name, value in fresh.environment.items()
@@ -398,7 +460,7 @@ def _restore(
     ]
     if changed:
         say(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")
-    state.environment = fresh.environment
+    state.environment, state.training_files = fresh.environment, fresh.training_files
     say(f"continuing from step {state.step:,}, epoch {state.cursor.epoch + 1}")
     return state
 
@@ -434,51 +496,6 @@ def _summary(config: Config, model: Transformer, store: IdStore, where: torch.de
         f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
         f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
         f"{tgt_tokens:,} target tokens per epoch, {device.describe(where)}{many}, {config.train.precision}"
-    )
-
-
-def _try_largest_batch(
-    config: Config,
-    model: Transformer,
-    gradients: FlatGradients,
-    optimizer: torch.optim.Optimizer,
-    store: IdStore,
-    where: torch.device,
-    num_ranks: int,
-) -> str:
-    """Run the largest micro-batch of the first epoch forwards and backwards; say what it was and the memory it took."""
-    src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
-    batch_config = config.batch
-    num_updates, largest, most = 0, np.zeros(0, dtype=np.int64), 0
-    for pairs in batching.plan_epoch(
-        src_lengths,
-        tgt_lengths,
-        store.shard_sizes,
-        seed=config.train.seed,
-        epoch=0,
-        max_tokens=batch_config.max_tokens,
-        max_source_tokens=batch_config.max_source_tokens or batch_config.max_tokens,
-    ):
-        num_updates += 1
-        for micro in batching.cut_update(
-            pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=batch_config.micro_tokens
-        )[0]:
-            positions = len(micro) * int(src_lengths[micro].max() + tgt_lengths[micro].max())
-            if positions > most:
-                largest, most = micro, positions
-    batch = collate(store.get("src", largest), store.get("tgt", largest)).to(where)
-    with device.autocast(where, config.train.precision):
-        loss, _ = model(batch, config.train.label_smoothing)
-    (loss / batch.num_labels).backward()
-    optimizer.step()
-    if where.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(where)
-    else:  # kibibytes on Linux, bytes on macOS
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return (
-        f"plan: {num_updates:,} updates an epoch; largest batch {tuple(batch.src_ids_BS.shape)} source × "
-        f"{tuple(batch.labels_BT.shape)} target positions, {most:,} in all; "
-        f"peak memory of the whole process {memory / 2**30:.2f} GiB"
     )
 
 

@@ -132,6 +132,19 @@ def test_two_ranks_continued_by_one(finished: Finished, tmp_path: Path) -> None:
         assert math.isclose(mine["loss"], theirs["loss"], rel_tol=1e-5), "other data would show in the loss"
 
 
+def test_one_rank_continued_by_two_and_by_one_again(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for num_ranks, max_steps in ((1, 10), (2, 20), (1, LAST_STEP)):
+        words = ("train", finished.path, "--output", run, "--resume", "--set", f"train.max_steps={max_steps}")
+        done = tmt(*words, launcher=launcher(num_ranks)).ok()
+        if max_steps > 10:
+            assert f"ranks was {3 - num_ranks}, is {num_ranks}" in done.stderr
+    mine, theirs = ([m for m in metrics(one) if m["kind"] == "train"] for one in (run, finished.run))
+    assert [m["step"] for m in mine] == [m["step"] for m in theirs] == list(range(1, LAST_STEP + 1))
+    for found, expected in zip(mine, theirs, strict=True):
+        assert math.isclose(found["loss"], expected["loss"], rel_tol=1e-5), "other data would show in the loss"
+
+
 def test_patience_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = (

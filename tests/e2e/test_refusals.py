@@ -277,10 +277,12 @@ def test_text_with_more_characters_than_the_vocabulary(place: Place) -> None:
 def rewrite_manifest(model: Path) -> None:
     """Make a changed model look as if it had been written so."""
     manifest = json.loads((model / "manifest.json").read_text())
+    del manifest["sha256"]
     for name in manifest["files"]:
         content = (model / name).read_bytes()
         manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (model / "manifest.json").write_text(json.dumps(manifest))
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    (model / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def assert_translates_not(model: Path, *parts: object) -> None:

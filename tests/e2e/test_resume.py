@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -209,8 +210,77 @@ def test_resume_with_another_corpus_is_refused(finished: Finished, tmp_path: Pat
     write(tmp_path / "train.tgt", [*lines[:299], "q", *lines[300:]])
     refused = tmt("train", path, "--output", run, "--resume", "--set", "train.max_steps=20")
     assert refused.status == 2
-    assert "another corpus" in refused.refusal
+    assert f"another corpus ({tmp_path / 'train.tgt'} has changed)" in refused.refusal
     assert str(last_checkpoint(run)) in refused.refusal
+    refused = tmt(
+        "train",
+        path,
+        "--output",
+        run,
+        "--resume",
+        "--set",
+        "data.train=[{builtin: grammar, split: train, num_pairs: 50}]",
+    )
+    assert f"{tmp_path / 'train.src'} is gone; {tmp_path / 'train.tgt'} is gone" in refused.refusal
+
+    # The same pairs in another place are the same corpus.
+    write(tmp_path / "moved", lines)
+    moved = f"data.train=[{{src: {tmp_path / 'moved'}, tgt: {tmp_path / 'moved'}}}]"
+    resumed = tmt("train", path, "--output", run, "--resume", "--set", "train.max_steps=20", "--set", moved).ok()
+    assert "continuing with changed settings: data.train was " in resumed.stderr
+    assert last_checkpoint(run).name == "step_00000020"
+
+
+def test_resume_with_other_generated_pairs_is_refused(tmp_path: Path) -> None:
+    config = copy_corpus(tmp_path)
+    config["data"] |= {"train": [{"builtin": "grammar", "split": "train", "num_pairs": 100}], "valid": []}
+    config["tokenizer"]["vocab_size"] = 400
+    config["train"] |= {"max_steps": 5}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    tmt("train", path, "--output", run).ok()
+    config["data"]["train"][0]["num_pairs"] = 101
+    refused = tmt("train", write_config(path, config), "--output", run, "--resume")
+    assert refused.status == 2
+    assert re.search(
+        r"another corpus \(data\.train was .*'num_pairs': 100\D.*, is .*'num_pairs': 101\D", refused.refusal
+    )
+
+
+def test_resume_with_another_tokenizer_file_is_refused(tmp_path: Path) -> None:
+    config = copy_corpus(tmp_path)
+    config["tokenizer"] = {"model": str(tmp_path / "tok.model")}
+    config["train"] |= {"max_steps": 5}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    size = ("--output", tmp_path / "tok.model", "--vocab-size")
+    tmt("tokenizer", "train", "--input", tmp_path / "train.src", *size, 300).ok()
+    tmt("train", path, "--output", run).ok()
+    tmt("tokenizer", "train", "--input", tmp_path / "train.src", *size, 290).ok()
+    refused = tmt("train", path, "--output", run, "--resume", "--set", "train.max_steps=10")
+    assert refused.status == 2
+    assert f"tokenizer.model {tmp_path / 'tok.model'} " in refused.refusal
+    assert str(last_checkpoint(run)) in refused.refusal
+    (tmp_path / "tok.model").unlink()  # the run has a copy of its own
+    tmt("train", path, "--output", run, "--resume", "--set", "train.max_steps=10").ok()
+
+
+def test_resume_with_other_settings_of_evaluation_and_logging_is_told(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    changes = ("train.max_steps=84", "train.log_steps=2", "train.best_metric=chrf", "train.eval_steps=2")
+    words = [word for change in changes for word in ("--set", change)]
+    resumed = tmt("train", finished.path, "--output", run, "--resume", *words).ok()
+    [told] = [line for line in resumed.stderr.splitlines() if line.startswith("continuing with changed settings: ")]
+    for part in (
+        "max_steps was 80, is 84",
+        "log_steps was 1, is 2",
+        "best_metric was loss, is chrf",
+        "eval_steps was 25",
+    ):
+        assert f"train.{part}" in told
+    new = metrics(run)[len(metrics(finished.run)) :]
+    assert [(m["kind"], m["step"]) for m in new] == [("train", 82), ("valid", 82), ("train", 84), ("valid", 84)]
+    # A chrF is not compared with the losses before it.
+    best = max(new[1], new[3], key=lambda record: record["chrf"])
+    assert (run / "best").read_text() == f"step_{best['step']:08d}\n"
 
 
 def test_second_process_on_the_same_run_is_refused(finished: Finished, tmp_path: Path) -> None:

@@ -164,6 +164,12 @@ def test_source_is_of_one_kind(source: str, expected: str, refusal: Any) -> None
             "tokenizer: {tgt_model: b, shared: false}\nmodel: {tie_embeddings: none}",
             "tokenizer: tgt_model needs model",
         ),
+        ("tokenizer: {type: unigram, bpe_dropout: 0.1}", "tokenizer: bpe_dropout is for type: bpe; set unigram_alpha"),
+        ("tokenizer: {unigram_alpha: 0.1}", "tokenizer: unigram_alpha is for type: unigram; set bpe_dropout"),
+        (
+            "tokenizer: {model: a, bpe_dropout: 0.1, unigram_alpha: 0.1}",
+            "tokenizer: bpe_dropout and unigram_alpha are for different tokenizers",
+        ),
         ("optim: {lr: 0.1}", "optim: lr has no meaning with schedule: paper"),
         ("optim: {schedule: cosine}", "optim: schedule: cosine needs lr"),
         ("eval: {metrics: [chrf]}", "train.best_metric bleu is not among eval.metrics"),

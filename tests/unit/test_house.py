@@ -23,11 +23,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # holds the version and imports nothing.
 LEVELS = (
     "errors textio config layout lexicon grammar",
-    "dropout attention tokenizer cleaning distributed device",
+    "dropout attention tokenizer subwords cleaning distributed device",
     "loss model corpus metrics evaluate",
-    "batching optim checkpoint search",
+    "batching epochs optim checkpoint search",
     "translator",
-    "validation trainer",
+    "validation trial trainer plots",
     "cli",
 )
 ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]
@@ -49,6 +49,8 @@ COMMANDS = {
     "tmt translate": "MODEL --input --output --beam-size --length-penalty --n-best --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last",
+    "tmt plot": "",
+    "tmt plot curves": "RUN_DIR… --output",
 }
 
 

@@ -1,0 +1,32 @@
+"""``tmt`` for torchrun, in which one rank fails by itself: ``failing_rank.py RANK STEP KIND train …``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transformer_mt import cli, device
+from transformer_mt.errors import RunError
+
+rank, step, kind, *arguments = sys.argv[1:]
+seed_stream = device.seed_stream
+
+
+def fail_at_step(*key: int) -> None:
+    """Called with (seed, step, rank, micro-batch) before each forward pass."""
+    if key[1:3] == (int(step), int(rank)):
+        raise {"expected": RunError, "bug": ZeroDivisionError}[kind](f"rank {rank} failed on purpose")
+    seed_stream(*key)
+
+
+def main(words: Sequence[str]) -> Any:
+    if os.environ["RANK"] == rank:
+        device.seed_stream = fail_at_step
+    sys.argv = ["tmt", *words]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(arguments)

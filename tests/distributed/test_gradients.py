@@ -1,0 +1,71 @@
+"""The gradient of one update on 1, 2 and 4 processes: this file is also the program that torchrun starts on each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from harness import TORCHRUN, environment
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transformer_mt import distributed
+from transformer_mt.layout import collate
+from transformer_mt.optim import FlatGradients
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+from test_accumulation import NUM_LABELS, SMOOTHING, SRC, TGT, TOLERANCES, assert_equal_in_norm, build_model, cut
+
+
+def update(num_micro: int) -> dict[str, Tensor]:
+    """Loss and gradient by type of number, as the training loop makes them, summed over the ranks of this process."""
+    ranks = distributed.join()
+    found: dict[str, Tensor] = {}
+    for dtype in TOLERANCES:
+        model, total = build_model(dtype), torch.zeros((), dtype=dtype)
+        gradients = FlatGradients(model)
+        gradients.zero()
+        for micro in cut(ranks.num_ranks, num_micro)[ranks.rank]:
+            loss, _ = model(collate([SRC[i] for i in micro], [TGT[i] for i in micro]), SMOOTHING)
+            (loss / NUM_LABELS).backward()
+            total += loss.detach()
+        ranks.sum(gradients.buffer)
+        ranks.sum(total)
+        found |= {f"{dtype} gradient": gradients.buffer, f"{dtype} loss": total}
+    everyone = ranks.gather(found)
+    for other in everyone:
+        assert all(torch.equal(other[name], found[name]) for name in found), "the ranks' sums are not the same"
+    ranks.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Tensor]:
+    return update(num_micro=1)
+
+
+@pytest.mark.parametrize(("num_ranks", "num_micro"), [(1, 4), (2, 2), (4, 1)])
+def test_ranks_times_micro_batches_have_one_gradient(
+    num_ranks: int, num_micro: int, whole: dict[str, Tensor], tmp_path: Path
+) -> None:
+    output = tmp_path / "update"
+    command = [*TORCHRUN, str(num_ranks), __file__, str(num_micro), str(output)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, env=environment() | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = load_file(output)
+    for dtype, tolerance in TOLERANCES.items():
+        assert_equal_in_norm(found[f"{dtype} gradient"], whole[f"{dtype} gradient"])
+        assert float(found[f"{dtype} loss"]) == pytest.approx(float(whole[f"{dtype} loss"]), rel=tolerance)
+
+
+if __name__ == "__main__":
+    made = update(int(sys.argv[1]))
+    if os.environ["RANK"] == "0":
+        save_file(made, sys.argv[2])

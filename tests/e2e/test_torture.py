@@ -1,0 +1,87 @@
+"""A run that is killed with SIGKILL at random moments, resumed each time, ends as one that never was (the script that
+does it for hours is run here for seconds)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "torture_resume.py"
+
+
+@pytest.mark.parametrize(("ranks", "kills", "seed"), [(1, 10, 1), (2, 5, 2)])
+def test_killed_at_random_moments_is_identical(ranks: int, kills: int, seed: int, tmp_path: Path) -> None:
+    directory = tmp_path / "torture"
+    options = [("--kills", kills), ("--ranks", ranks), ("--seed", seed), ("--directory", directory)]
+    command = [sys.executable, str(SCRIPT), *(str(word) for option in options for word in option)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("reference: 90 steps")
+    assert [line.split(":")[0] for line in lines[1:-1]] == [f"kill {number}" for number in range(1, kills + 1)]
+    assert re.fullmatch(rf"{kills} kills in \d+ runs: all the same", lines[-1])
+    steps = {int(line.rpartition(" ")[2]) for line in lines[1:-1]}
+    assert len(steps) > 1 and max(steps) > 0, "the kills were not spread over the run"
+
+    # What it compared has all that a resumed run could get wrong.
+    run = directory / "reference" / "run"
+    state = json.loads((run / "checkpoints" / "step_00000088" / "state.json").read_text())
+    assert state["cursor"]["epoch"] > 0 and state["environment"]["ranks"] == ranks
+    assert state["since_report"]["steps"] == 88 % 7 and state["evals_without_improvement"] > 0
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # as the script does for itself; undone after the test
+    specification = importlib.util.spec_from_file_location("torture_resume", SCRIPT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def flip_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def log(path: Path, **values: Any) -> None:
+    with open(path, "a") as file:
+        file.write(json.dumps({"kind": "train", "step": 2} | values) + "\n")
+
+
+WEIGHTS = "checkpoints/step_00000004/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda run: None, []),
+        (lambda run: log(run / "metrics.jsonl", loss=0.1), ["metrics.jsonl"]),
+        (lambda run: flip_last_bit(run / WEIGHTS), [WEIGHTS]),
+        (lambda run: (run / WEIGHTS).unlink(), [f"{WEIGHTS}, which is missing"]),
+        (lambda run: (run / ".last.7.tmp").touch(), [".last.7.tmp, which should not be there"]),
+    ],
+)
+def test_the_comparison_sees_any_difference(
+    change: Callable[[Path], None], found: list[str], script: ModuleType, tmp_path: Path
+) -> None:
+    runs = [script.Run(tmp_path / name, 1) for name in ("run1", "reference")]
+    for speed, run in enumerate(runs):
+        (run.output / WEIGHTS).parent.mkdir(parents=True)
+        (run.output / WEIGHTS).write_bytes(b"weights")
+        log(run.output / "metrics.jsonl", loss=0.25, tokens_per_second=speed)
+    change(runs[0].output)
+    assert script.differences(*runs) == found
+    assert script.is_same(*runs) == (not found)
