@@ -66,16 +66,17 @@ class MultiHeadAttention(nn.Module):
         """Attention from the decoder over the encoder's output: (P, D) -> (P, D)."""
         return self._attend(self.q_proj(x_PD), layout, kv_RC, memory_layout, False)
 
-    def _attend(
+    def _attend(self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool) -> Tensor:
+        """Equation 1 for all heads, joined and projected. Without ``kv_RC``, ``q_PC`` holds keys and values too."""
+        attend = self._attend_on_cpu if q_PC.device.type == "cpu" else self._attend_by_kernel
+        out_PD: Tensor = self.out_proj(attend(q_PC, layout, kv_RC, kv_layout, causal))
+        return out_PD
+
+    def _attend_on_cpu(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
     ) -> Tensor:
-        """Equation 1 for all heads, joined and projected. Without ``kv_RC``, ``q_PC`` holds keys and values too."""
-        if q_PC.device.type == "cpu":
-            joined_PC: Tensor = _AttentionOnCpu.apply(q_PC, layout, kv_RC, kv_layout, causal, self)  # type: ignore[no-untyped-call]
-        else:
-            joined_PC = self._attend_by_kernel(q_PC, layout, kv_RC, kv_layout, causal)
-        out_PD: Tensor = self.out_proj(joined_PC)
-        return out_PD
+        joined_PC: Tensor = _AttentionOnCpu.apply(q_PC, layout, kv_RC, kv_layout, causal, self)  # type: ignore[no-untyped-call]
+        return joined_PC
 
     def _attend_by_kernel(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
@@ -90,7 +91,8 @@ class MultiHeadAttention(nn.Module):
             out = torch.ops.aten._flash_attention_forward(
                 q, k, v, layout.offsets, kv_layout.offsets, longest, kv_longest, drop, causal, False, scale=self.scale
             )[0]
-            return out.flatten(1)
+            packed_PC: Tensor = out.flatten(1)
+            return packed_PC
         own = _heads(layout.unpack(q_PC), self.num_heads, [self.d_k] if kv_RC is not None else sizes)
         q, k, v = own if kv_RC is None else own + _heads(kv_layout.unpack(kv_RC), self.num_heads, sizes)
         bias = None if causal or kv_layout.bias_BL is None else kv_layout.bias_BL[:, None, None, :].to(q.dtype)

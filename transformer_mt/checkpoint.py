@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Saver:
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
         self._files = _small_files(config, tokenizers)
         self._copies: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}}
-        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pool = ThreadPoolExecutor(max_workers=1, initializer=_step_back)
         self._pending: Future[None] | None = None
 
     def save(
@@ -168,6 +169,15 @@ class Saver:
             retain(self._run, self._keep)
         except OSError as error:
             raise write_error(path, error) from error
+
+
+def _step_back() -> None:
+    """Lower the priority of this thread (elsewhere than on Linux it would be the whole process's).
+
+    The threads of a training step wait for each other: one that shares its core with the writing thread holds up all.
+    """
+    if sys.platform == "linux":
+        os.nice(10)
 
 
 def save_model(

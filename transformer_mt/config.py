@@ -246,6 +246,8 @@ class TrainConfig(Section):
     seed: Count = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = True
+    compile: bool = False  # the layers, with torch.compile
+    recompute_activations: bool = False  # of each layer in the backward pass: less memory, a third more work
     ema_decay: Probability = 0.0  # of the average of weights that is validated and saved; 0: the weights themselves
     init_from: str | None = None  # a model whose weights and tokenizer the run starts with
     tensorboard: bool = False  # event files in the run directory

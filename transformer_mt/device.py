@@ -12,7 +12,7 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc, malloc.h
 _MADV_HUGEPAGE = 14  # Linux, mman.h
-_HEAP_BYTES, _HUGE_PAGE_BYTES = 1 << 30, 1 << 21
+_HEAP_BYTES, _HUGE_PAGE_BYTES = (1 << 31) - (1 << 26), 1 << 21
 
 
 def local_device(local_rank: int = 0) -> torch.device:
@@ -47,22 +47,39 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def compile_layers(layers: list[torch.nn.Module], device: torch.device) -> bool:
+    """Compile layers in place with `torch.compile`, on CUDA; return whether that was done.
+
+    Layers of one kind share their code, so two are compiled, for any number of rows. What the compiler cannot do runs
+    as it was written, and PyTorch warns of it. Names and contents of the weights stay as they are.
+    """
+    if device.type != "cuda":
+        return False
+    import torch._dynamo  # a second, and only here of use
+
+    torch._dynamo.config.suppress_errors = True
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return True
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse the large blocks of a training step instead of returning them to the system each time.
 
     Its default gives every freed block above some MiB back and pays for it in page faults, up to a third of a step.
-    The first GiB of the heap from here on asks for huge pages too, of which it needs 512 times fewer. Address space
-    is set aside for it, not memory.
+    The next two GiB of the heap ask for huge pages too, of which they need 512 times fewer; what is set aside for
+    them is address space, not memory.
     """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never
         libc.mallopt(_M_TOP_PAD, _HEAP_BYTES)
         libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
-        libc.malloc.argtypes, libc.sbrk.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_long], [ctypes.c_void_p]
+        libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+        libc.sbrk.argtypes = [ctypes.c_long]
         libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         libc.free(libc.malloc(64 << 20))  # more than the heap holds free: it grows
         libc.mallopt(_M_TOP_PAD, 64 << 20)

@@ -7,8 +7,6 @@ and NumPy's SFC64 expands it, four 16-bit numbers to a draw. On other devices th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,7 +37,8 @@ class Dropout(nn.Module):
         """residual + dropout(x), on a CPU in one pass."""
         if self.is_active and x.device.type == "cpu":
             return torch.addcmul(residual, x, self.mask(x.shape, x.dtype), value=1 / (1 - self.p))
-        return residual + self(x)
+        dropped: Tensor = self(x)
+        return residual + dropped
 
     def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """1 where an element is kept and 0 elsewhere, on the CPU."""

@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from transformer_mt.attention import KeyValues, MultiHeadAttention
@@ -83,14 +85,10 @@ class DecoderLayer(_Layer):
 
     def forward(self, x_PD: Tensor, layout: Layout, kv_RC: Tensor, memory_layout: Layout) -> Tensor:
         x_PD = self.residual(x_PD, lambda x: self.self_attn(x, layout, causal=True), self.norm1)
-        x_PD = self.residual(
-            x_PD, lambda x: self.cross_attn.attend_memory(x, layout, kv_RC, memory_layout), self.norm2
-        )
+        x_PD = self.residual(x_PD, lambda x: self.cross_attn.attend_memory(x, layout, kv_RC, memory_layout), self.norm2)
         return self.residual(x_PD, self.ff, self.norm3)
 
-    def step(
-        self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, bias_BS: Tensor | None
-    ) -> Tensor:
+    def step(self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, bias_BS: Tensor | None) -> Tensor:
         """One target position of every row; ``past`` holds the self-attention's N = B·W rows."""
 
         def step_past(x_BWD: Tensor) -> Tensor:
@@ -147,6 +145,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
         super().__init__()
         self.config = config
+        self.recompute_activations = False  # in the backward pass, layer by layer, instead of keeping them
         self.scale = math.sqrt(config.d_model)
         self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
         self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
@@ -196,11 +195,16 @@ class Transformer(nn.Module):
         if self.config.tie_embeddings == "none":
             nn.init.normal_(self.generator.weight, std=self.config.d_model**-0.5)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """All layers, in the order in which a batch runs through them."""
+        return [*self.encoder.layers, *self.decoder.layers]
+
     def encode(self, src_ids_R: Tensor, layout: Layout) -> Memory:
         """Run the encoder, and project its output once for every decoder layer's attention over it."""
         x_RD = self._embed(self.src_embed, src_ids_R, layout.positions_P, layout.max_length)
         for layer in self.encoder.layers:
-            x_RD = layer(x_RD, layout)
+            x_RD = self._run(layer, x_RD, layout)
         memory_RD = self.encoder.norm(x_RD)
         return Memory([_cross_attn(layer).project_memory(memory_RD) for layer in self.decoder.layers], layout)
 
@@ -208,7 +212,7 @@ class Transformer(nn.Module):
         """Teacher forcing: the decoder's output (N, D) at every position of known targets."""
         x_PD = self._embed(self.tgt_embed, tgt_in_P, layout.positions_P, layout.max_length)
         for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True):
-            x_PD = layer(x_PD, layout, kv_RC, memory.layout)
+            x_PD = self._run(layer, x_PD, layout, kv_RC, memory.layout)
         out: Tensor = self.decoder.norm(x_PD)
         return out[: layout.num_real]
 
@@ -249,6 +253,14 @@ class Transformer(nn.Module):
             x_BWD = layer.step(x_BWD, past, state.position, memory, state.bias_BS)
         state.position += 1
         out: Tensor = self.generator(self.decoder.norm(x_BWD))
+        return out
+
+    def _run(self, layer: nn.Module, *inputs: Any) -> Tensor:
+        """One layer; where activations are recomputed, only its inputs are kept (Chen et al. 2016, section 4)."""
+        if self.recompute_activations and torch.is_grad_enabled():
+            out: Tensor = torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
+        else:
+            out = layer(*inputs)
         return out
 
     def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:

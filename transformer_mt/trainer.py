@@ -49,7 +49,7 @@ _FREE_KEYS = {
     "batch": {"micro_tokens"},
     "train": {
         *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
-        *("precision", "tensorboard", "tracker"),
+        *("precision", "recompute_activations", "tensorboard", "tracker"),
     },
 }
 
@@ -103,6 +103,9 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             initial = checkpoint.load_model(config.train.init_from)
             checkpoint.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
         model.to(where).train()
+        model.recompute_activations = config.train.recompute_activations
+        if config.train.compile and not device.compile_layers(model.layers, where):
+            say("train.compile: of use on a GPU only; these layers run as they are")
         optimizer = adam(model, config.optim)
         average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
         state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)

@@ -563,6 +563,13 @@ def test_a_write_that_failed_is_told_by_the_next_call(
     assert_previous_is_untouched(run, run / "checkpoints" / "step_00000002")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_the_writing_thread_steps_back_and_training_does_not(saver: Saver) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert saver._pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == min(own + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
 def test_closing_completes_what_is_being_written(
     run: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,3 +102,18 @@ def test_bfloat16() -> None:
 
 def test_repr_names_the_probability() -> None:
     assert repr(Dropout(0.25)) == "Dropout(p=0.25)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_added_in_one_pass_is_dropped_and_then_added(dtype: torch.dtype) -> None:
+    residual, x = torch.randn(500).to(dtype).requires_grad_(), torch.randn(500).to(dtype).requires_grad_()
+    torch.manual_seed(1)
+    found = Dropout(0.3).add(residual, x)
+    expected = residual.double() + dropped(0.3, x.detach().double())
+    spacing = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=spacing, atol=4 * spacing)
+    found.sum().backward()
+    assert residual.grad is not None and x.grad is not None
+    assert residual.grad.eq(1).all()
+    torch.testing.assert_close(x.grad.double(), dropped(0.3, torch.ones(500).double()), rtol=2 * spacing, atol=0)
+    assert torch.equal(Dropout(0.0).add(residual, x), residual + x)

@@ -36,7 +36,8 @@ def small_model(**options: Any) -> Transformer:
 
 def by_sentence(model: Transformer, src: list[list[int]], tgt: list[list[int]]) -> tuple[torch.Tensor, ...]:
     """The logits (T, V) of each sentence of a batch."""
-    return model.logits(collate(src, tgt, multiple=4)).split([len(ids) for ids in tgt])
+    logits_NV = model.logits(collate(src, tgt, multiple=4))
+    return torch.split(logits_NV, [len(ids) for ids in tgt])
 
 
 @variants
@@ -187,3 +188,34 @@ def test_parameter_names_are_a_contract() -> None:
         decoder = {f"{kind}.{a}" for kind in ("self_attn", "cross_attn") for a in attention} | rest
         expected |= {f"decoder.layers.{layer}.{name}" for name in decoder | {"norm3.weight", "norm3.bias"}}
     assert names == expected
+
+
+def test_recomputed_activations_give_the_same_bits() -> None:
+    """Dropout draws the same numbers again, so that loss and gradients are equal, not only close."""
+    found = []
+    for recompute in (False, True):
+        model = small_model(dropout=0.4, attention_dropout=0.2).train()
+        model.recompute_activations = recompute
+        torch.manual_seed(1)
+        loss, _ = model(collate(SRC, TGT), 0.1)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_recomputing_keeps_less() -> None:
+    """Of what autograd saves between the passes, counted in elements."""
+    kept = []
+    for recompute in (False, True):
+        model = small_model(num_encoder_layers=6, num_decoder_layers=6).train()
+        model.recompute_activations = recompute
+        sizes: list[int] = []
+
+        def count(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            model(collate(SRC, TGT), 0.1)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 3

@@ -330,5 +330,8 @@ def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run
     assert shapes == run.shapes()
     # With padding, so that masks are made, wherever there is more than one row.
     assert max(rows for rows, _, _ in shapes) > 1
-    assert all((batch.src.rows_BL is None) == (batch.tgt.rows_BL is None) == (batch.tgt.num_sequences == 1) for batch, _ in seen)
+    assert all(
+        (batch.src.rows_BL is None) == (batch.tgt.rows_BL is None) == (batch.tgt.num_sequences == 1)
+        for batch, _ in seen
+    )
     assert {smoothing for _, smoothing in seen} == {run.config.train.label_smoothing}

@@ -1,0 +1,110 @@
+"""Attention of packed rows: our function on a CPU against PyTorch's kernels, and layers compiled against as written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from transformer_mt.attention import MultiHeadAttention
+from transformer_mt.config import ModelConfig
+from transformer_mt.layout import EOS_ID, Layout, collate
+from transformer_mt.model import Transformer
+
+D, H = 24, 3
+CASES = {"padded": ([3, 1, 5], [4, 6, 2]), "full": ([4, 4], [7, 7]), "one": ([1], [1]), "mixed": ([2, 2, 2], [1, 5, 3])}
+cases = pytest.mark.parametrize(("tgt_lengths", "src_lengths"), CASES.values(), ids=CASES.keys())
+
+
+def attention(d_k: int = 8, d_v: int = 8, dropout: float = 0.0) -> MultiHeadAttention:
+    torch.manual_seed(2)
+    return MultiHeadAttention(D, H, d_k, d_v, dropout, bias=True).double()
+
+
+def gradients(out_PC: Tensor, inputs: Sequence[Tensor], layout: Layout) -> tuple[Tensor, ...]:
+    """Of a function of the real rows."""
+    weights_NC = torch.linspace(-1, 1, out_PC.shape[1], dtype=out_PC.dtype)
+    return torch.autograd.grad((out_PC[: layout.num_real].sin() * weights_NC).sum(), inputs)
+
+
+@cases
+@pytest.mark.parametrize("multiple", [1, 16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_is_that_of_pytorchs_kernel(
+    tgt_lengths: list[int], src_lengths: list[int], multiple: int, causal: bool
+) -> None:
+    layer, layout = attention(d_k=8, d_v=5), Layout.packed(tgt_lengths, multiple)
+    qkv_PC = torch.randn(layout.num_rows, H * (8 + 8 + 5), dtype=torch.float64, requires_grad=True)
+    found = layer._attend_on_cpu(qkv_PC, layout, None, layout, causal)
+    expected = layer._attend_by_kernel(qkv_PC, layout, None, layout, causal)
+    assert expected[: layout.num_real].abs().min() > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(gradients(found, [qkv_PC], layout), gradients(expected, [qkv_PC], layout), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@cases
+def test_attention_over_memory_is_that_of_pytorchs_kernel(tgt_lengths: list[int], src_lengths: list[int]) -> None:
+    layer, layout, memory = attention(d_k=8, d_v=5), Layout.packed(tgt_lengths, 8), Layout.packed(src_lengths)
+    q_PC = torch.randn(layout.num_rows, H * 8, dtype=torch.float64, requires_grad=True)
+    kv_RC = torch.randn(memory.num_rows, H * (8 + 5), dtype=torch.float64, requires_grad=True)
+    found = layer._attend_on_cpu(q_PC, layout, kv_RC, memory, False)
+    expected = layer._attend_by_kernel(q_PC, layout, kv_RC, memory, False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(
+        gradients(found, [q_PC, kv_RC], layout), gradients(expected, [q_PC, kv_RC], layout), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_knows_the_dropped_weights() -> None:
+    """By finite differences, with the same random numbers in each call."""
+    layer, layout = attention(dropout=0.4), Layout.packed([3, 2])
+    qkv_PC = torch.randn(layout.num_rows, H * 24, dtype=torch.float64, requires_grad=True)
+
+    def attend(qkv_PC: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return layer._attend_on_cpu(qkv_PC, layout, None, layout, True)[: layout.num_real]
+
+    without = attention(dropout=0.0)._attend_on_cpu(qkv_PC, layout, None, layout, True)[: layout.num_real]
+    assert not torch.allclose(attend(qkv_PC), without)
+    assert torch.autograd.gradcheck(attend, (qkv_PC,))
+
+
+def test_narrow_rows_stay_narrow_and_are_computed_wide() -> None:
+    """Rounded once at the end: as close to float64 as bfloat16 gets, 2^-8 of the value."""
+    layer, layout = attention(), Layout.packed([5, 9, 2], 8)
+    qkv_PC = torch.randn(layout.num_rows, H * 24).bfloat16()
+    found = layer._attend_on_cpu(qkv_PC, layout, None, layout, True)
+    expected = layer._attend_on_cpu(qkv_PC.double(), layout, None, layout, True)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_give_the_numbers_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where attention is PyTorch's kernel: loss and gradients of batches of different shapes."""
+    monkeypatch.setattr(MultiHeadAttention, "_attend_on_cpu", MultiHeadAttention._attend_by_kernel)
+    torch.manual_seed(7)
+    shape = ModelConfig(d_model=16, d_ff=24, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0)
+    model = Transformer(shape, 30, 30)
+    batches = [
+        collate([[5] * n + [EOS_ID] for n in lengths], [[6] * (n + 1) + [EOS_ID] for n in lengths], 16)
+        for lengths in ([3, 5, 2], [7, 1], [4, 4, 6, 9])
+    ]
+
+    def loss_and_gradients() -> list[Tensor]:
+        found = []
+        for batch in batches:
+            loss, _ = model(batch, 0.1)
+            found += [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+        return found
+
+    expected = loss_and_gradients()
+    for layer in model.layers:
+        layer.compile(dynamic=True, fullgraph=True)  # a break in the graph would be an error
+    for ours, theirs in zip(loss_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
