@@ -30,7 +30,7 @@ from transformer_mt.loss import label_smoothed_cross_entropy
 
 LAYER_NORM_EPS = 1e-5
 FIRST_CAPACITY = 16  # positions that a decoding cache starts with; it doubles when they are filled
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swish": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu, "swish": F.silu}
 
 
 class FeedForward(nn.Module):
@@ -209,23 +209,24 @@ class Transformer(nn.Module):
         return Memory([_cross_attn(layer).project_memory(memory_RD) for layer in self.decoder.layers], layout)
 
     def decode(self, tgt_in_P: Tensor, layout: Layout, memory: Memory) -> Tensor:
-        """Teacher forcing: the decoder's output (N, D) at every position of known targets."""
+        """Teacher forcing: the decoder's output (P, D) at every position of known targets."""
         x_PD = self._embed(self.tgt_embed, tgt_in_P, layout.positions_P, layout.max_length)
         for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True):
             x_PD = self._run(layer, x_PD, layout, kv_RC, memory.layout)
         out: Tensor = self.decoder.norm(x_PD)
-        return out[: layout.num_real]
+        return out
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """The summed label-smoothed loss and the summed negative log-likelihood of a batch's labels (scalars)."""
         memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_ND = _autocast(self.decode(batch.tgt_in_P, batch.tgt, memory))
-        return label_smoothed_cross_entropy(hidden_ND, self.generator.weight, batch.labels_N, label_smoothing)
+        hidden_PD = _autocast(self.decode(batch.tgt_in_P, batch.tgt, memory))
+        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits (N, V) of every target position."""
         memory = self.encode(batch.src_ids_P, batch.src)
-        out: Tensor = self.generator(self.decode(batch.tgt_in_P, batch.tgt, memory))
+        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
+        out: Tensor = self.generator(hidden_PD[: batch.num_labels])
         return out
 
     def start(self, memory: Memory) -> DecoderState:
