@@ -61,6 +61,7 @@ class TrainState:
     since_report: Sums = dataclasses.field(default_factory=Sums)
     corpus: str = ""  # fingerprints of what the run was trained on
     tokenizer: str = ""
+    validation: str = ""  # fingerprint of its pairs
     training_files: dict[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 by path
     by_signal: bool = False  # such a checkpoint counts neither for averaging nor for retention
     environment: dict[str, str | int] = dataclasses.field(default_factory=dict)
@@ -308,14 +309,18 @@ def verify(directory: Path) -> dict[str, Any]:
         raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint")
     for name, facts in manifest["files"].items():
         path, num_bytes = directory / name, facts["bytes"]
-        if not path.exists():
-            raise InputError(f"{path}: missing, the model is not complete; use another checkpoint")
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+            sha256 = _sha256(path) if size == num_bytes else ""
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing, the model is not complete; use another checkpoint") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from None
         if size != num_bytes:
             raise InputError(
                 f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
             )
-        if _sha256(path) != facts["sha256"]:
+        if sha256 != facts["sha256"]:
             raise InputError(
                 f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
             )
@@ -470,7 +475,7 @@ def repoint(run: Path, latest: Path, best_step: int) -> None:
     """Let ``last`` and ``best`` agree with the state that a run continues from: a crash may have come between."""
     point(run, "last", latest)
     best = checkpoint_path(run, best_step) if best_step else latest
-    if best.exists():
+    if best.exists() and (best_step or (run / "best").exists()):
         point(run, "best", best)
 
 

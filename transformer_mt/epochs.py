@@ -155,7 +155,9 @@ class Epochs:
                 theirs.close()
                 self._workers.append((process, ours))
         for _, connection in self._workers:
-            with contextlib.suppress(OSError):  # it has died, which `_finish` notices
+            with contextlib.suppress(OSError, EOFError):  # it has died, which `_finish` notices
+                while connection.poll():  # what it has said of earlier epochs: a full pipe would block both sides
+                    connection.recv()
                 connection.send((epoch, temporary))
         self._building = epoch
 

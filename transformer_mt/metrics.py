@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -87,7 +88,9 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:
-            self._file.close()
+            # Each record is flushed when it is written. What a full disk did not take then, has been told.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 class TensorBoard:

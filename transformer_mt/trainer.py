@@ -37,7 +37,7 @@ from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
-from transformer_mt.validation import Validation, read_validation
+from transformer_mt.validation import Validation, fingerprint, read_validation
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
 _LAG_STEPS = {"cuda": 2}
@@ -49,8 +49,9 @@ _FREE_KEYS = {
     "batch": {"micro_tokens"},
     "train": {
         *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
-        *("precision", "recompute_activations", "tensorboard", "tracker"),
+        *("precision", "recompute_activations", "compile", "init_from", "tensorboard", "tracker"),
     },
+    "tokenizer": {"model", "tgt_model"},  # the run has its own copy; another vocabulary is refused
 }
 
 Say = Callable[[str], None]
@@ -109,7 +110,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         optimizer = adam(model, config.optim)
         average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
         state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)
-        state.training_files = corpus.training_files(config.data)
+        state.training_files, state.validation = corpus.training_files(config.data), fingerprint(valid_pairs)
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
             before = load_config(latest / "config.yaml")
@@ -117,7 +118,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             state = _restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
                 checkpoint.repoint(run, latest, state.best_step)
-            _tell_changes(before, config, state, say)
+            _tell_changes(before, config, state, fingerprint(valid_pairs), say)
         gradients = FlatGradients(model)
         validation = Validation(valid_pairs, config, tokenizers, model, precision)
         say(f"corpus: {store.report.summary()}")
@@ -343,10 +344,12 @@ def _only_process_in(run: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(
                 f"{run}: another process is training into it; wait for it or choose another --output"
             ) from None
+        except OSError:
+            _say(f"warning: {run}: its file system has no locks; let no other process train into it")
         yield
 
 
@@ -380,13 +383,23 @@ def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str
     ]
 
 
-def _tell_changes(old: Config, new: Config, state: TrainState, say: Say) -> None:
-    """Say which free keys differ from the checkpoint's; scores of another validation start afresh."""
+def _tell_changes(old: Config, new: Config, state: TrainState, validation: str, say: Say) -> None:
+    """Say which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
     if changed := _differing_keys(old, new, is_free=True):
         say(f"continuing with changed settings: {'; '.join(changed)}")
-    was, now = ((c.data.valid, c.eval, c.search, c.train.best_metric) for c in (old, new))
-    if was != now:
+    if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
+        rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
+        say(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
+    if validation != state.validation or _scoring(old) != _scoring(new):
         state.best_score, state.evals_without_improvement = None, 0
+    state.validation = validation
+
+
+def _scoring(config: Config) -> tuple[object, ...]:
+    """What scores of the same sentences and weights depend on."""
+    search = config.search
+    how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
+    return (config.train.best_metric, config.eval.beam_size, *how)
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
@@ -485,6 +498,8 @@ def _environment(num_ranks: int, where: torch.device, precision: str, micro_toke
     """What the last bits of a run depend on besides its configuration."""
     return {
         "torch": torch.__version__,
+        "numpy": np.__version__,
+        "processor": device.processor(),
         "device": device.describe(where),
         "ranks": num_ranks,
         "precision": precision,

@@ -130,9 +130,11 @@ def try_batches(
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             # Adam makes its two moments at its first update, and saving will keep a copy of weights and moments on the
             # host. Until then something of their size stands for them.
-            num_buffers = (0 if optimizer.state else 2) + (3 if where.type == "cpu" else 0)
+            num_copies = 0 if where.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
+            num_buffers = (0 if optimizer.state else 2) + num_copies
             stand_in = [torch.ones_like(gradients.buffer) for _ in range(num_buffers)]
-            for batch in map(_filled, shapes):
+            budgets = config.batch.max_source_tokens or config.batch.max_tokens, config.batch.max_tokens
+            for batch in (_filled(shape, budgets) for shape in shapes):
                 with batch_fits(batch, config.batch.micro_tokens, where):
                     with device.autocast(where, config.train.precision):
                         loss, _ = model(batch.to(where), config.train.label_smoothing)
@@ -152,12 +154,18 @@ def try_batches(
     )
 
 
-def _filled(shape: Shape) -> Batch:
-    """A batch of a shape. One row is short, because masks of padding take memory too."""
-    rows, src, tgt = shape
-    short = [[EOS_ID]] if rows > 1 else []
-    src_ids = [*short, *[[EOS_ID] * src] * (rows - len(short))]
-    return collate(src_ids, [*short, *[[EOS_ID] * tgt] * (rows - len(short))], ROWS_MULTIPLE)
+def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
+    """A batch of a shape with as many ids as an update may have, of source and target: so tables are as large as can
+    be, and so are rows. Where there is more than one row, one is shorter, because padding takes memory too."""
+    num_rows, *longest = shape
+    sides = []
+    for length, budget in zip(longest, budgets, strict=True):
+        rest = max(1, min(length, (budget - length) // max(1, num_rows - 1)))
+        lengths = [length, *[rest] * (num_rows - 1)]
+        if num_rows > 1:
+            lengths[-1] = 1
+        sides.append([[EOS_ID] * n for n in lengths])
+    return collate(*sides, ROWS_MULTIPLE)
 
 
 def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:

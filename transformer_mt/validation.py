@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 import time
@@ -35,6 +37,12 @@ def read_validation(data: DataConfig) -> list[SentencePair]:
     if data.valid and not pairs:
         raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
     return pairs
+
+
+def fingerprint(pairs: list[SentencePair]) -> str:
+    """Of validation pairs: scores of different ones cannot be compared."""
+    text = json.dumps([[pair.src, pair.tgt] for pair in pairs])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Validation:

@@ -283,6 +283,18 @@ def test_resume_with_other_settings_of_evaluation_and_logging_is_told(finished: 
     assert (run / "best").read_text() == f"step_{best['step']:08d}\n"
 
 
+def test_settings_that_no_score_depends_on_keep_the_best_one(finished: Finished, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    state = json.loads((last_checkpoint(run) / "state.json").read_text())
+    assert state["best_score"] is not None
+    words = ("--set", "train.max_steps=81", "--set", "search.batch_tokens=512", "--set", "search.beam_size=7")
+    tmt("train", finished.path, "--output", run, "--resume", *words, "--set", "train.eval_steps=1000").ok()
+    now = json.loads((last_checkpoint(run) / "state.json").read_text())
+    better = min(state["best_score"], metrics(run)[-1]["loss"])
+    assert now["best_score"] == better
+    assert now["evals_without_improvement"] == (0 if now["best_step"] == 81 else state["evals_without_improvement"] + 1)
+
+
 def test_second_process_on_the_same_run_is_refused(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = Running("train", finished.path, "--output", run, "--set", "train.max_steps=100000")

@@ -326,3 +326,18 @@ def test_a_full_disk_is_a_run_error(made: Made, tmp_path: Path, monkeypatch: pyt
         one.open(0, quiet)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "epochs").iterdir() if not path.name.startswith(".")] == []
+
+
+def test_what_processes_say_does_not_pile_up(made: Made) -> None:
+    """A pipe that nobody reads is full after some hundred epochs, and then both sides wait for ever."""
+    one = made()
+    updates = one.updates(Cursor(), quiet)
+    for cursor, _, _ in updates:
+        if cursor.epoch == 8:
+            break
+    for _, connection in workers_of(one):
+        unread = 0
+        while connection.poll(1):
+            connection.recv()
+            unread += 1
+        assert unread <= 2  # of the last epochs
