@@ -39,6 +39,7 @@ from transformer_mt.textio import replaced_file, write_error
 _FORMAT = 1  # of the draws too: another one, and a run that goes on would see other pieces
 _CHUNK_PAIRS = 8192  # pairs read at once
 _LOWEST_PRIORITY = 19
+_MOST_ASKED = 8  # epochs of a worker that lags behind: some hundred requests would fill its pipe, and block the run
 
 Tell = Callable[[str], None]
 
@@ -75,6 +76,7 @@ class Epochs:
         if samplers is not None:
             self._job = _Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
         self._workers: list[tuple[SpawnProcess, Connection]] = []
+        self._asked: dict[Connection, list[int]] = {}  # what each worker has not answered yet
         self._building: int | None = None  # by the workers
         self._opened: tuple[int, Epoch] | None = None
 
@@ -131,6 +133,7 @@ class Epochs:
             process.join()
             connection.close()
         self._workers.clear()
+        self._asked.clear()
 
     def remove(self) -> None:
         """Delete all sampled epochs: the run is over."""
@@ -155,10 +158,13 @@ class Epochs:
                 theirs.close()
                 self._workers.append((process, ours))
         for _, connection in self._workers:
-            with contextlib.suppress(OSError, EOFError):  # it has died, which `_finish` notices
-                while connection.poll():  # what it has said of earlier epochs: a full pipe would block both sides
-                    connection.recv()
-                connection.send((epoch, temporary))
+            with contextlib.suppress(OSError, EOFError):  # it has died
+                asked = self._asked.setdefault(connection, [])
+                while connection.poll():
+                    asked.remove(connection.recv())
+                if len(asked) < _MOST_ASKED:
+                    connection.send((epoch, temporary))
+                    asked.append(epoch)
         self._building = epoch
 
     def _finish(self, job: _Job, epoch: int, tell: Tell) -> None:
@@ -171,14 +177,16 @@ class Epochs:
         temporary = self._temporary(job, epoch)
         _write_shards(job, self._store, epoch, temporary)
         shards = range(len(self._store.shard_sizes))
-        busy = [connection for _, connection in self._workers]
+        busy = [connection for connection, asked in self._asked.items() if epoch in asked]
         while busy and not all(_is_written(temporary, shard) for shard in shards):
             for connection in multiprocessing.connection.wait(busy):
                 assert isinstance(connection, Connection)
                 try:
-                    if connection.recv() == epoch:
-                        busy.remove(connection)
+                    answer = connection.recv()
+                    self._asked[connection].remove(answer)
                 except (EOFError, OSError):  # it was killed, for want of memory perhaps
+                    answer = epoch
+                if answer == epoch:
                     busy.remove(connection)
         for shard in shards:
             if not _is_written(temporary, shard):  # where a process failed; here its reason is told, if it lasts

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 

@@ -158,14 +158,14 @@ def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
     """A batch of a shape with as many ids as an update may have, of source and target: so tables are as large as can
     be, and so are rows. Where there is more than one row, one is shorter, because padding takes memory too."""
     num_rows, *longest = shape
-    sides = []
+    sides: list[list[list[int]]] = []
     for length, budget in zip(longest, budgets, strict=True):
         rest = max(1, min(length, (budget - length) // max(1, num_rows - 1)))
         lengths = [length, *[rest] * (num_rows - 1)]
         if num_rows > 1:
             lengths[-1] = 1
         sides.append([[EOS_ID] * n for n in lengths])
-    return collate(*sides, ROWS_MULTIPLE)
+    return collate(sides[0], sides[1], ROWS_MULTIPLE)
 
 
 def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
