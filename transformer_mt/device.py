@@ -11,14 +11,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transformer_mt.errors import InputError
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc, malloc.h
 _MADV_HUGEPAGE = 14  # Linux, mman.h
 _HEAP_BYTES, _HUGE_PAGE_BYTES = (1 << 31) - (1 << 26), 1 << 21
 
 
 def local_device(local_rank: int = 0) -> torch.device:
-    """The CUDA device of this process where there is one, else the CPU."""
+    """The CUDA device of this process where there is one, else the CPU.
+
+    Raises:
+        InputError: there are GPUs, but fewer than processes on this machine.
+    """
     if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"rank {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; start as many "
+                "processes as GPUs with torchrun --nproc-per-node"
+            )
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
     return torch.device("cpu")

@@ -1,4 +1,5 @@
-"""The allocator's settings, seen from outside: what a training step frees is there for the next without new pages."""
+"""Devices and the allocator's settings, these seen from outside: what a training step frees is there for the next
+without new pages."""
 
 from __future__ import annotations
 
@@ -6,6 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from transformer_mt.device import local_device
+from transformer_mt.errors import InputError
 
 FAULTS = """
 import resource, sys, torch
@@ -32,3 +37,14 @@ def page_faults(mode: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     assert page_faults("as installed") > 40 * 2**20 / 4096  # one block's pages at least: the comparison can fail
     assert page_faults("kept") < 100
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert local_device(1) == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="rank 2 of this machine has no GPU: there are 2; start as many"):
+        local_device(2)
+    assert chosen == [1]
