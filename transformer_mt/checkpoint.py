@@ -162,7 +162,7 @@ class Saver:
         try:
             metrics = self._run / "metrics.jsonl"
             if metrics.exists():
-                _sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
+                sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
             _write_directory(path, files, tensors, self._longest_src_tokens)
             point(self._run, "last", path)
             if is_best:
@@ -210,8 +210,8 @@ def _write_directory(
         facts |= {name: _write_file(temporary / name, _safetensors(content)) for name, content in tensors.items()}
         manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
         _write_file(temporary / _MANIFEST, [_sealed(manifest)])
-        _sync(temporary)
-        _replace_directory(temporary, target)
+        sync(temporary)
+        replace_directory(temporary, target)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
@@ -261,7 +261,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Get a file, or the names in a directory, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -270,11 +270,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _replace_directory(temporary: Path, target: Path) -> None:
+def replace_directory(temporary: Path, target: Path) -> None:
+    """Let a directory whose files are synced take the place of ``target``, if there is one."""
     if target.exists():
         _remove_directory(target)
     os.rename(temporary, target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _remove_directory(path: Path) -> None:
@@ -468,7 +469,7 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
     """Let ``last`` or ``best`` name a checkpoint."""
     with replaced_file(run / pointer) as file:
         file.write(f"{checkpoint.name}\n".encode())
-    _sync(run)  # before `retain` deletes what it named until now
+    sync(run)  # before `retain` deletes what it named until now
 
 
 def repoint(run: Path, latest: Path, best_step: int) -> None:

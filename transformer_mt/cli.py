@@ -283,6 +283,24 @@ def average(
     _warn(f"averaged {', '.join(path.name for path in chosen)} into {output}")
 
 
+@app.command()
+def export(
+    model: ModelArgument,
+    target: Annotated[str, typer.Option("--format", help="ctranslate2.")],
+    output: Annotated[Path, typer.Option("--output", help="Directory; an earlier export there is replaced.")],
+    quantization: Annotated[str, typer.Option("--quantization", help="float32 or int8.")] = "float32",
+) -> None:
+    """Write a model as a directory that another program loads."""
+    if target != "ctranslate2":
+        raise InputError(f"--format {target}: this version writes ctranslate2 only; choose that")
+    from transformer_mt.checkpoint import load_model
+    from transformer_mt.export.ctranslate2 import export_ctranslate2
+
+    loaded = load_model(model)
+    export_ctranslate2(loaded.model, loaded.tokenizers, output, quantization)
+    _warn(f"exported {loaded.path} to {output} ({target}, {quantization})")
+
+
 @plot_app.command("curves")
 def plot_curves(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR…", help="Runs to compare; they may be going on.")],

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -266,6 +266,18 @@ class Transformer(nn.Module):
 
     def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:
         """Embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
+        positions_LD = self.positions("src" if table is self.src_embed else "tgt", length)
+        x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
+        # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
+        out: Tensor = self.dropout(_autocast(x))
+        return out
+
+    def positions(self, side: Literal["src", "tgt"], length: int) -> Tensor:
+        """The position table of a side, ``length`` rows or more. Sinusoids grow by doubling, beside the weights.
+
+        Raises:
+            InputError: learned positions do not reach so far.
+        """
         if self.config.positions == "learned":
             limit = self.config.max_positions
             if length > limit:
@@ -273,22 +285,12 @@ class Transformer(nn.Module):
                     f"a sequence of {length} positions is longer than the learned table of {limit}; shorten it, "
                     "or train with a larger model.max_positions or with sinusoidal positions"
                 )
-            positions_LD = (self.src_positions if table is self.src_embed else self.tgt_positions).weight
-        else:
-            positions_LD = self._sinusoids(length)
-        x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
-        # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
-        out: Tensor = self.dropout(_autocast(x))
-        return out
-
-    def _sinusoids(self, length: int) -> Tensor:
-        """The first ``length`` rows of the position table, grown by doubling and kept beside the weights."""
-        weight = self.src_embed.weight
-        table = self._sinusoids_LD
-        if table.shape[0] < length or table.device != weight.device or table.dtype != weight.dtype:
+            return (self.src_positions if side == "src" else self.tgt_positions).weight
+        weight, table_LD = self.src_embed.weight, self._sinusoids_LD
+        if table_LD.shape[0] < length or table_LD.device != weight.device or table_LD.dtype != weight.dtype:
             rows = max(256, 1 << (length - 1).bit_length())
-            self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, weight.dtype)
-        return self._sinusoids_LD[:length]
+            table_LD = self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, weight.dtype)
+        return table_LD
 
 
 def _autocast(x: Tensor) -> Tensor:

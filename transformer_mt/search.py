@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from transformer_mt.config import SearchConfig
@@ -26,6 +27,10 @@ from transformer_mt.errors import RunError
 
 PenaltyForm = Literal["gnmt", "power"]
 StopRule = Literal["bound", "beam_finished"]
+Floats, Ints = npt.NDArray[np.float32], npt.NDArray[np.int64]
+
+BLOCK_IDS = 64  # the best ids are looked for in blocks with the best maxima, where V is a multiple of it
+_LEAVING_SHARE = 8  # done sentences leave a batch when they are an eighth of it: leaving copies all that stays
 
 
 class SearchState(Protocol):
@@ -51,7 +56,7 @@ class StepScorer(Protocol[StateT]):
 
     def step(self, state: StateT, last_BW: Tensor) -> Tensor:
         """Feed one id (int64) to each row; return log-probabilities (B, W, V) of the next one: float32, log-softmax
-        over all V, in a tensor that the caller may overwrite."""
+        over all ids, in a contiguous tensor that the caller may overwrite. V may be more than there are ids: -inf."""
 
 
 class Hypothesis(NamedTuple):
@@ -62,7 +67,7 @@ class Hypothesis(NamedTuple):
     log_prob: float  # of all its ids and `</s>`
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def search(
     scorer: StepScorer[StateT],
     src: list[list[int]],
@@ -137,62 +142,60 @@ def _beam_search(
     W, device = config.beam_size, scorer.device
     alpha, form = config.length_penalty, config.length_penalty_form
     finished: list[list[Hypothesis]] = [[] for _ in src]
-    live = list(range(len(src)))  # the sentence of each batch row
+    live: list[int | None] = list(range(len(src)))  # the sentence of each batch row; None: it is done
     state = scorer.start(src)
-    tgt_BWT = torch.full((len(src), 1, 1), bos_id, device=device)  # int64
-    log_prob_BW = torch.zeros(len(src), 1, dtype=torch.float32, device=device)  # -inf: a row that stands for nothing
+    # Scores stay with the scorer; what is small is the host's.
+    tgt_BWT = np.full((len(src), 1, 1), bos_id)
+    log_prob_BW = np.zeros((len(src), 1), dtype=np.float32)  # -inf: a row that stands for nothing
 
     for length in itertools.count(1):  # of the hypotheses that end in this step
         # 1. Score every row with every next id.
-        score_BWV = scorer.step(state, tgt_BWT[:, :, -1])
-        _forbid(score_BWV, forbidden, [b for b, s in enumerate(live) if length >= limits[s]], eos_id)
-        score_BWV += log_prob_BW.unsqueeze(-1)
+        logp_BWV = scorer.step(state, torch.from_numpy(tgt_BWT[:, :, -1]).to(device))
+        _forbid(logp_BWV, forbidden, [b for b, s in enumerate(live) if s is not None and length >= limits[s]], eos_id)
 
         # 2. Take the best 2W candidates of each sentence: at most W of them end, so W that do not are left.
-        score_BK, candidate_BK = best_candidates(score_BWV.flatten(1), 2 * W)
-        parent_BK = candidate_BK.div(score_BWV.size(2), rounding_mode="floor")
-        id_BK = candidate_BK.remainder(score_BWV.size(2))
+        score_BK, place_BK = best_continuations(logp_BWV, torch.from_numpy(log_prob_BW).to(device), 2 * W)
+        parent_BK, id_BK = np.divmod(place_BK, logp_BWV.shape[2])
         ends_BK = id_BK == eos_id
 
-        # 3. Continue from the best W that do not end. Stable, so equal scores keep the order of their candidates.
-        live_BK, rank_BK = score_BK.masked_fill(ends_BK, -math.inf).sort(dim=1, descending=True, stable=True)
-        log_prob_BW, rank_BW = live_BK[:, :W], rank_BK[:, :W]
-        parents_BW, id_BW = parent_BK.gather(1, rank_BW), id_BK.gather(1, rank_BW)
+        # 3. Finish what ends among the best W.
+        for b, k in np.argwhere(ends_BK[:, :W] & (score_BK[:, :W] > -math.inf)).tolist():
+            s, log_prob = live[b], float(score_BK[b, k])
+            if s is not None:
+                ids = tgt_BWT[b, parent_BK[b, k], 1:].tolist()
+                finished[s].append(Hypothesis(ids, log_prob / length_penalty(length, alpha, form), log_prob))
 
-        # 4. Bring to the host what ended among the best W and the best that is live, in one transfer.
-        ended_BW = score_BK[:, :W].masked_fill(~ends_BK[:, :W], -math.inf)
-        *ended, best_live = torch.cat([ended_BW, log_prob_BW[:, :1]], dim=1).T.tolist()
-        ends = [(b, w) for b in range(len(live)) for w in range(W) if ended[w][b] > -math.inf]
+        # 4. Continue from the best W that do not end. Stable, so equal scores keep the order of their candidates.
+        rank_BW = ends_BK.argsort(axis=1, kind="stable")[:, :W]
+        b_B1 = np.arange(len(live))[:, None]
+        log_prob_BW = np.where(ends_BK, -math.inf, score_BK).astype(np.float32)[b_B1, rank_BW]
+        parents_BW, id_BW = parent_BK[b_B1, rank_BW], id_BK[b_B1, rank_BW]
+        best_live_B = log_prob_BW.max(axis=1).tolist()
 
-        # 5. Finish what ended.
-        if ends:
-            b_E, w_E = torch.tensor(ends, device=device).T
-            for (b, w), ids in zip(ends, tgt_BWT[b_E, parent_BK[b_E, w_E], 1:].tolist(), strict=True):
-                log_prob = ended[w][b]
-                score = log_prob / length_penalty(length, alpha, form)
-                finished[live[b]].append(Hypothesis(ids, score, log_prob))
+        # 5. Say which sentences are done. At its limit a sentence has nothing live and is done.
+        for b, s in enumerate(live):
+            if s is not None and (
+                best_live_B[b] == -math.inf
+                or is_done(finished[s], config, best_reachable(best_live_B[b], length, limits[s], alpha, form))
+            ):
+                live[b] = None
+                log_prob_BW[b] = -math.inf
 
-        # 6. Drop the sentences that are done. At its limit a sentence has nothing live and is done.
-        keep = [
-            b
-            for b, s in enumerate(live)
-            if best_live[b] > -math.inf
-            and not is_done(finished[s], config, best_reachable(best_live[b], length, limits[s], alpha, form))
-        ]
-        if not keep:
+        # 6. Drop them, a part of the batch at a time: until then their rows stand for nothing.
+        keep_B = np.array([b for b, s in enumerate(live) if s is not None], dtype=np.int64)
+        if not len(keep_B):
             break
+        is_shrinking = len(live) - len(keep_B) >= max(1, len(live) // _LEAVING_SHARE)
+        if is_shrinking:
+            live = [s for s in live if s is not None]
+            tgt_BWT, parents_BW, id_BW, log_prob_BW = (x[keep_B] for x in (tgt_BWT, parents_BW, id_BW, log_prob_BW))
 
         # 7. Move everything to the rows that continue.
-        keep_B = None
-        if len(keep) < len(live):
-            keep_B = torch.tensor(keep, device=device)
-            live = [live[b] for b in keep]
-            tgt_BWT, parents_BW, id_BW, log_prob_BW = (
-                rows[keep_B] for rows in (tgt_BWT, parents_BW, id_BW, log_prob_BW)
-            )
-        state.select(keep_B, parents_BW)
-        prefix_BWT = tgt_BWT.gather(1, parents_BW.unsqueeze(-1).expand(-1, -1, length))
-        tgt_BWT = torch.cat([prefix_BWT, id_BW.unsqueeze(-1)], dim=2)
+        state.select(
+            torch.from_numpy(keep_B).to(device) if is_shrinking else None, torch.from_numpy(parents_BW).to(device)
+        )
+        prefix_BWT = tgt_BWT[np.arange(len(live))[:, None], parents_BW]
+        tgt_BWT = np.concatenate([prefix_BWT, id_BW[:, :, None]], axis=2)
 
     if config.stop == "beam_finished":  # the first W only, as the step that finishes the last of them may find more
         return [hypotheses[:W] for hypotheses in finished]
@@ -212,28 +215,40 @@ def is_done(finished: Sequence[Hypothesis], config: SearchConfig, reachable: flo
     return reachable <= sorted((h.score for h in finished), reverse=True)[config.n_best - 1]
 
 
-def best_candidates(score_BC: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best scores of each row and their places, best first; of equal scores the first places.
+def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tuple[Floats, Ints]:
+    """The ``count`` best sums of a row's log-probability and an id's, and their places w·V + v: both (B, count).
 
-    `topk` alone promises no order among equal scores, and on a GPU its choice may depend on the number of rows. Where a
-    row has fewer scores, -inf at place 0 fills up.
+    On the host, best first, of equal scores the first places. Where a sentence has fewer scores, -inf at some place fills up.
     """
-    C = score_BC.size(1)
-    k = min(count, C)
-    top_BK, place_BK = score_BC.topk(min(k + 1, C))
-    if k < C:
-        # Only a tie between the last that is in and the first that is out leaves a choice: settle it by place.
-        tied_B = ((top_BK[:, k - 1] == top_BK[:, k]) & (top_BK[:, k] > -math.inf)).nonzero().squeeze(1)
-        place_BK = place_BK[:, :k]
-        if len(tied_B):
-            tied_BC, last_B1 = score_BC[tied_B], top_BK[tied_B, k - 1].unsqueeze(1)
-            first_places_C = torch.arange(C - 1, -1, -1, device=score_BC.device)
-            order_BC = torch.where(tied_BC == last_B1, first_places_C, -1).masked_fill(tied_BC > last_B1, C)
-            place_BK[tied_B] = order_BC.topk(k).indices
-    place_BK = place_BK.sort(dim=1).values
-    top_BK, order_BK = score_BC.gather(1, place_BK).sort(dim=1, descending=True, stable=True)
-    missing = (0, count - k)
-    return F.pad(top_BK, missing, value=-math.inf), F.pad(place_BK.gather(1, order_BK), missing)
+    B, W, V = logp_BWV.shape
+    num_blocks = V // BLOCK_IDS
+    k = min(count, W * V)
+    if V % BLOCK_IDS == 0 and W * num_blocks > count:
+        # The best k + 1 scores lie in the k + 1 blocks with the best maxima, but for ties, which show below.
+        maximum_BWM = logp_BWV.view(B, W, num_blocks, BLOCK_IDS).amax(-1).add_(log_prob_BW.unsqueeze(-1))
+        block_BK = maximum_BWM.view(B, -1).topk(k + 1).indices
+        first_B1 = torch.arange(0, B * W * num_blocks, W * num_blocks, device=block_BK.device).unsqueeze(1)
+        score_BKI = logp_BWV.view(-1, BLOCK_IDS)[block_BK + first_B1]
+        row_BK = block_BK.div(num_blocks, rounding_mode="floor")
+        score_BKI += log_prob_BW.gather(1, row_BK).unsqueeze(-1)
+        top_BK, inner_BK = score_BKI.flatten(1).topk(k + 1)
+        block_BK = block_BK.gather(1, inner_BK.div(BLOCK_IDS, rounding_mode="floor"))
+        place_BK = block_BK * BLOCK_IDS + inner_BK.remainder(BLOCK_IDS)
+    else:
+        top_BK, place_BK = (logp_BWV + log_prob_BW.unsqueeze(-1)).view(B, -1).topk(min(k + 1, W * V))
+    score_BK, found_BK = top_BK.cpu().numpy(), place_BK.cpu().numpy()
+    # Among equal scores `topk` promises no order, and of those at the border it takes any.
+    is_tied_B = ((score_BK[:, 1:] == score_BK[:, :-1]) & (score_BK[:, 1:] > -math.inf)).any(axis=1)
+    score_BK, found_BK = score_BK[:, :k], found_BK[:, :k]
+    for b in is_tied_B.nonzero()[0].tolist():
+        score_C = (logp_BWV[b] + log_prob_BW[b].unsqueeze(-1)).flatten()
+        place_K = (score_C >= float(score_BK[b, -1])).nonzero().squeeze(1)
+        top_K, order_K = score_C[place_K].sort(descending=True, stable=True)
+        score_BK[b], found_BK[b] = top_K[:k].cpu(), place_K[order_K[:k]].cpu()
+    if k < count:
+        missing = ((0, 0), (0, count - k))
+        return np.pad(score_BK, missing, constant_values=-math.inf), np.pad(found_BK, missing)
+    return score_BK, found_BK
 
 
 def _forbid(logp_BWV: Tensor, forbidden: Tensor, at_limit: list[int], eos_id: int) -> None:
@@ -279,7 +294,8 @@ def _follow_paths(
             draw_BW = torch.tensor([[stream.random() for stream in streams[s]] for s in live], dtype=torch.float64)
             last_BW = sample(logp_BWV, draw_BW.to(device), config)
         else:
-            last_BW = logp_BWV.argmax(dim=-1)  # of equal ones the first
+            _, best_BK = best_continuations(logp_BWV, logp_BWV.new_zeros(len(live), 1), 1)
+            last_BW = torch.from_numpy(best_BK).to(device)
         logp_BW = logp_BWV.gather(2, last_BW.unsqueeze(-1)).squeeze(-1)
 
         # 2. Append it to its path, or close the path.

@@ -490,14 +490,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        replace = checkpoint._replace_directory
+        replace = checkpoint.replace_directory
 
         def wait_and_replace(temporary: Path, target: Path) -> None:
             self.reached.set()
             assert self.opened.wait(60)
             replace(temporary, target)
 
-        monkeypatch.setattr(checkpoint, "_replace_directory", wait_and_replace)
+        monkeypatch.setattr(checkpoint, "replace_directory", wait_and_replace)
 
 
 @pytest.fixture

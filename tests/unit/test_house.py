@@ -22,11 +22,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors textio config layout lexicon grammar",
+    "errors textio config layout lexicon grammar sentences outputs",
     "dropout attention tokenizer subwords cleaning distributed device",
     "loss model corpus metrics evaluate",
     "batching epochs optim checkpoint search",
-    "translator",
+    "translator export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",
     "cli",
 )
@@ -36,7 +36,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 80
 LONG_FUNCTIONS = {"trainer.train", "search._beam_search"}  # the training loop and the search
 
 # Without pydantic, which some versions of Typer import themselves; that our configuration stays out is checked too.
-HEAVY = {"torch", "numpy", "sentencepiece", "sacrebleu", "datasets", "safetensors", "ruamel", "tqdm"}
+HEAVY = {"torch", "numpy", "sentencepiece", "sacrebleu", "datasets", "safetensors", "ruamel", "tqdm", "ctranslate2"}
 
 # Design, section 2; every command has --help besides.
 COMMANDS = {
@@ -49,6 +49,7 @@ COMMANDS = {
     "tmt translate": "MODEL --input --output --beam-size --length-penalty --n-best --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last",
+    "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
 }
@@ -63,16 +64,26 @@ def imports_of(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}, line {node.lineno}: a relative import"
-            parts = (node.module or "").split(".")
-            names = [".".join(parts[1:])] if len(parts) > 1 else [alias.name for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            parts = ["transformer_mt"]
-            names = [a.name.partition(".")[2] for a in node.names if a.name.split(".")[0] == "transformer_mt"]
+            names = [alias.name for alias in node.names]
         else:
             continue
-        if parts[0] == "transformer_mt":
-            # `from transformer_mt import x`: a module, or a name of the package itself
-            yield from (name if (PACKAGE / f"{name}.py").exists() else "__init__" for name in names)
+        for name in names:
+            package, *parts = name.split(".")
+            if package == "transformer_mt":
+                yield module_of(parts)
+
+
+def module_of(parts: list[str]) -> str:
+    """The module that the parts of a dotted name lead to; what follows is a name in it."""
+    for end in range(len(parts), 0, -1):
+        path = PACKAGE.joinpath(*parts[:end])
+        if path.with_suffix(".py").exists():
+            return ".".join(parts[:end])
+        if path.is_dir():
+            return ".".join([*parts[:end], "__init__"])
+    return "__init__"
 
 
 def test_every_module_has_its_level() -> None:
@@ -91,9 +102,19 @@ def test_imports_are_seen_wherever_they_stand(tmp_path: Path) -> None:
         "import torch, transformer_mt.model\n"
         "from transformer_mt import batching, __version__\n"
         "from transformer_mt.search import search\n"
+        "from transformer_mt.export import ctranslate2\n"
+        "from transformer_mt.export.directory import MANIFEST\n"
         "def f():\n    from transformer_mt.cli import app\n"
     )
-    assert list(imports_of(file)) == ["model", "batching", "__init__", "search", "cli"]
+    assert list(imports_of(file)) == [
+        "model",
+        "batching",
+        "__init__",
+        "search",
+        "export.ctranslate2",
+        "export.directory",
+        "cli",
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -18,7 +18,7 @@ from transformer_mt.search import (
     Hypothesis,
     PenaltyForm,
     StopRule,
-    best_candidates,
+    best_continuations,
     best_reachable,
     is_done,
     length_penalty,
@@ -144,17 +144,32 @@ def test_is_done() -> None:
     assert not is_done(two[:1], peers, reachable=-9.0)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
-def test_best_candidates_orders_equal_scores_by_place(count: int) -> None:
-    inf = math.inf
-    score_BC = torch.tensor([[-2, -1, -1, -3, -1, -1], [-1, -2, -2, -2, -2, -2], [-1, -inf, -3, -inf, -inf, -2]])
-    value_BK, place_BK = best_candidates(score_BC, count)
-    for row, values, places in zip(score_BC.tolist(), value_BK.tolist(), place_BK.tolist(), strict=True):
-        order = sorted(range(6), key=lambda c: -row[c])  # a stable sort
-        finite = [c for c in order if row[c] > -inf][:count]
-        assert places[: len(finite)] == finite
-        assert values == [row[c] for c in finite] + [-inf] * (count - len(finite))
-        assert all(0 <= place < 6 for place in places)
+def slow_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> list[list[tuple[float, int]]]:
+    """The `count` best finite scores of each sentence with their places, by a stable sort of all."""
+    score_BC = (logp_BWV + log_prob_BW.unsqueeze(-1)).flatten(1)
+    return [
+        [(row[c], c) for c in sorted(range(len(row)), key=lambda c: -row[c]) if row[c] > -math.inf][:count]
+        for row in score_BC.tolist()
+    ]
+
+
+@pytest.mark.parametrize("vocab_size", [6, 64, 192, 200])  # with blocks and without
+@pytest.mark.parametrize("num_scores", [3, 100_000])  # nearly all are equal; hardly any
+@pytest.mark.parametrize("count", [1, 2, 8, 20])
+def test_best_continuations_orders_equal_scores_by_place(vocab_size: int, num_scores: int, count: int) -> None:
+    for seed in range(20):
+        random = torch.Generator().manual_seed(seed)
+        logp_BWV = -torch.randint(0, num_scores, (4, 3, vocab_size), generator=random).float() / 4
+        logp_BWV[torch.rand(logp_BWV.shape, generator=random) < 0.3] = -math.inf
+        logp_BWV[3, :, 1:] = -math.inf  # fewer than are asked for
+        log_prob_BW = torch.tensor([[0.0, -0.25, -math.inf], [-1.0, -1.0, -1.0], [0.0, -9.0, -1.0], [0.0, 0.0, 0.0]])
+        score_BK, place_BK = best_continuations(logp_BWV, log_prob_BW, count)
+        assert score_BK.shape == place_BK.shape == (4, count)
+        assert place_BK.min() >= 0 and place_BK.max() < 3 * vocab_size
+        expected = slow_continuations(logp_BWV, log_prob_BW, count)
+        for scores, places, best in zip(score_BK.tolist(), place_BK.tolist(), expected, strict=True):
+            assert list(zip(scores, places, strict=True))[: len(best)] == best
+            assert scores[len(best) :] == [-math.inf] * (count - len(best))
 
 
 def test_an_empty_batch() -> None:

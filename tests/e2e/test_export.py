@@ -1,0 +1,84 @@
+"""`tmt export`: a directory that is complete by itself and translates as `tmt translate` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from harness import copy_corpus, symbol_lines, tmt, write_config
+
+ctranslate2 = pytest.importorskip("ctranslate2")
+
+# CTranslate2 has no other form of the length penalty, and stops by this rule.
+COMMON = ("--set", "search.length_penalty_form=power", "--set", "search.stop=beam_finished")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "separate"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained until it makes mistakes, but different ones for different sources."""
+    directory = tmp_path_factory.mktemp("export")
+    config = copy_corpus(directory, num_train=2000)
+    config["tokenizer"]["shared"] = request.param
+    config["model"] |= {"dropout": 0.0, "tie_embeddings": "all" if request.param else "target"}
+    config["batch"] = {"max_tokens": 800}
+    config["optim"] |= {"lr": 0.005, "warmup_steps": 50}
+    config["train"] |= {"max_steps": 150, "eval_steps": 150, "checkpoint_steps": 150, "log_steps": 50}
+    tmt("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
+    return directory / "run"
+
+
+def translate(directory: Path, lines: Sequence[str]) -> list[str]:
+    """With CTranslate2 and SentencePiece only."""
+    names = ("source.model", "target.model") if (directory / "source.model").exists() else ("tokenizer.model",) * 2
+    source, target = (sentencepiece.SentencePieceProcessor(str(directory / name)) for name in names)
+    translator = ctranslate2.Translator(str(directory), intra_threads=1)
+    results = translator.translate_batch(
+        source.encode(list(lines), out_type=str),
+        beam_size=4,
+        length_penalty=0.6,
+        min_decoding_length=0,
+        disable_unk=True,
+        suppress_sequences=[["<pad>"], ["<s>"]],
+    )
+    return [target.decode(result.hypotheses[0]) for result in results]
+
+
+def test_translations_are_the_same(run: Path, tmp_path: Path) -> None:
+    done = tmt("export", run, "--format", "ctranslate2", "--output", tmp_path / "out").ok()
+    assert done.stdout == b""
+    assert done.stderr.endswith(f"to {tmp_path / 'out'} (ctranslate2, float32)\n")
+    lines = symbol_lines(40, seed=99, shortest=1, longest=8)
+    text = "".join(f"{line}\n" for line in lines)
+    expected = tmt("translate", run, "--beam-size", 4, "--length-penalty", 0.6, *COMMON, stdin=text).ok().lines
+    assert translate(tmp_path / "out", lines) == expected
+    assert len(set(expected)) > 30 and expected != lines
+
+
+def test_int8_replaces_an_earlier_export(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for quantization in ("float32", "int8"):
+        options: list[Any] = ["--format", "ctranslate2", "--quantization", quantization, "--output", out]
+        tmt("export", run, *options).ok()
+        assert json.loads((out / "export.json").read_text())["quantization"] == quantization
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert all(translate(out, ["a b c", "d"]))
+
+
+def test_refusals(run: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = tmt("export", *arguments)
+        assert (done.status, done.stdout, list(tmp_path.iterdir())) == (2, b"", [])
+        return done.refusal
+
+    out = ("--output", tmp_path / "out")
+    assert "--format onnx: this version writes ctranslate2 only" in refused(run, "--format", "onnx", *out)
+    assert "--format" in refused(run, *out)
+    assert "--output" in refused(run, "--format", "ctranslate2")
+    chosen = ("--format", "ctranslate2")
+    assert "--quantization int4: not one of float32, int8" in refused(run, *chosen, "--quantization", "int4", *out)
+    assert "no such model directory" in refused(tmp_path / "none", *chosen, *out)
+    assert "something else than an earlier export" in refused(run, *chosen, "--output", run)

@@ -1,0 +1,1 @@
+"""Models for other programs: one file per target, each a complete description or a refusal."""
