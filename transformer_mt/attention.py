@@ -1,15 +1,12 @@
-"""Multi-head scaled dot-product attention (paper, section 3.2) in its three uses.
-
-In training all rows of a batch are there at once, packed (see `Layout`). In search one position a step is new, and
-keys and values of the source and of the past lie in padded tables.
+"""Multi-head scaled dot-product attention (paper, section 3.2) in its three uses, for training: all rows of a batch are
+there at once, packed (see `Layout`). Search, where one position a step is new, has its own in `engine.py`.
 
 Shapes: B sequences, L positions of queries, M positions of keys, P rows of queries, R rows of keys, C columns,
-D d_model, H heads, K head size, W beam, N = B·W rows of a step.
+D d_model, H heads, K head size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,22 +15,6 @@ from torch import Tensor, nn
 
 from transformer_mt.dropout import Dropout
 from transformer_mt.layout import Layout
-
-
-@dataclass
-class KeyValues:
-    """Keys and values (rows, H, M, K) that search has already: a sentence's memory, or a row's past."""
-
-    keys: Tensor
-    values: Tensor
-
-    def select(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
-
-    def double(self) -> None:
-        """Make room for as many positions again."""
-        room = self.keys.shape[2]
-        self.keys, self.values = (F.pad(x, (0, 0, 0, room)) for x in (self.keys, self.values))
 
 
 class MultiHeadAttention(nn.Module):
@@ -98,38 +79,6 @@ class MultiHeadAttention(nn.Module):
         bias = None if causal or kv_layout.bias_BL is None else kv_layout.bias_BL[:, None, None, :].to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, bias, drop, causal, scale=self.scale)
         return layout.pack(out.transpose(1, 2).flatten(2))
-
-    # One position of search ------------------------------------------------------------------------------------
-
-    def unpack_memory(self, kv_RC: Tensor, layout: Layout) -> KeyValues:
-        """Projected memory as padded tables, for search."""
-        keys, values = _heads(layout.unpack(kv_RC), self.num_heads, [self.d_k, self.d_v])
-        return KeyValues(keys.contiguous(), values.contiguous())
-
-    def step_past(self, x_ND: Tensor, cache: KeyValues, position: int) -> Tensor:
-        """One step of causal self-attention: write this position into the cache, attend to 0 … position.
-
-        (N, D) -> (N, D); the cache has room for more than ``position`` positions and is written in place.
-        """
-        qkv = _project(x_ND[:, None], self.q_proj, self.k_proj, self.v_proj)
-        q, k, v = _heads(qkv, self.num_heads, [self.d_k, self.d_k, self.d_v])
-        cache.keys[:, :, position] = k[:, :, 0]
-        cache.values[:, :, position] = v[:, :, 0]
-        past = slice(0, position + 1)
-        return self._step(q, cache.keys[:, :, past], cache.values[:, :, past], None)[:, 0]
-
-    def step_memory(self, x_BWD: Tensor, memory: KeyValues, bias_BM: Tensor | None) -> Tensor:
-        """Attention of every hypothesis over its sentence: (B, W, D) -> (B, W, D); ``bias_BM`` hides padding."""
-        [q] = _heads(self.q_proj(x_BWD), self.num_heads, [self.d_k])
-        return self._step(q, memory.keys, memory.values, bias_BM)
-
-    def _step(self, q_BHLK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, bias_BM: Tensor | None) -> Tensor:
-        scores_BHLM = (q_BHLK * self.scale) @ k_BHMK.transpose(-1, -2)
-        if bias_BM is not None:
-            scores_BHLM = scores_BHLM + bias_BM[:, None, None, :].to(scores_BHLM.dtype)
-        out = torch.softmax(scores_BHLM, dim=-1) @ v_BHMK
-        joined: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
-        return joined
 
 
 class _AttentionOnCpu(torch.autograd.Function):

@@ -6,9 +6,11 @@ Nothing heavy is imported before a command needs it, so that ``tmt --help`` answ
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -178,30 +180,79 @@ def translate(
     n_best: Annotated[
         int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")
     ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="File whose line i is what translation i starts with, if not blank.")
+    ] = None,
+    ensemble: Annotated[
+        list[Path], typer.Option("--ensemble", metavar="MODEL", help="A further model; give it again for more.")
+    ] = [],  # noqa: B006
+    json_output: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: text, score, tokens, alternatives.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tell speed and shares of suspicious translations on stderr, at the end.")
+    ] = False,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Translate text, line by line, with beam search."""
-    from tqdm import tqdm
-
-    from transformer_mt.textio import check_writable, read_lines, write_lines
+    """Translate text, line by line: beam search, greedy or sampling."""
+    from transformer_mt.outputs import OutputStats
+    from transformer_mt.textio import check_writable, read_line_pairs, read_lines, write_lines
 
     check_writable(output)
+    from tqdm import tqdm
+
     from transformer_mt.translator import Translator
 
     options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
     from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
-    translator = Translator.load(model, [*from_options, *overrides], _warn)
+    translator = Translator.load(model, [*from_options, *overrides], _warn, ensemble)
+    counts, started = OutputStats(), time.monotonic()
 
     def lines() -> Iterator[str]:
+        if prefix is None:
+            translations = translator.stream(read_lines(source))
+        else:
+            ours, theirs = itertools.tee(read_line_pairs(source, prefix))
+            translations = translator.stream((line for line, _ in ours), (start for _, start in theirs))
         with tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True) as bar:
-            for number, translation in enumerate(translator.stream(read_lines(source))):
+            for number, found in enumerate(translations):
                 bar.update()
-                if n_best is None:
-                    yield translation.text
+                if stats:
+                    counts.count(found.source, found.text, found.num_source_tokens, len(found.tokens), found.is_cut)
+                if json_output:
+                    alternatives = [alternative._asdict() for alternative in found.alternatives]
+                    best = {"text": found.text, "score": found.score, "tokens": found.tokens}
+                    yield json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False)
+                elif n_best is None:
+                    yield found.text
                 else:
-                    yield from (f"{number} ||| {text} ||| {score:.4f}" for text, score in translation.alternatives)
+                    yield from (f"{number} ||| {text} ||| {score:.4f}" for text, score, _ in found.alternatives)
 
     write_lines(output, lines())
+    if stats:
+        _warn(counts.format(time.monotonic() - started))
+
+
+@app.command()
+def score(
+    model: ModelArgument,
+    src: Annotated[str, typer.Option("--src", help="Source text.")],
+    tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Print the log-probability of each given translation, its end included; blank where the source is blank."""
+    from transformer_mt.textio import read_line_pairs, write_lines
+    from transformer_mt.translator import CHUNK_LINES, Translator
+
+    translator = Translator.load(model, overrides, _warn)
+
+    def lines() -> Iterator[str]:
+        pairs = read_line_pairs(src, tgt)
+        while chunk := list(itertools.islice(pairs, CHUNK_LINES)):
+            found = translator.score([line for line, _ in chunk], [line for _, line in chunk])
+            yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in found)
+
+    write_lines("-", lines())
 
 
 @app.command("eval")

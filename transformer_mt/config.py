@@ -267,13 +267,18 @@ class SearchConfig(Section):
     stop: Literal["bound", "beam_finished"] = "bound"
     n_best: PositiveInt = 1
     max_extra_tokens: Count = 50  # a translation has at most this many tokens more than its source, </s> in both
+    min_tokens: Count = 0  # pieces of a translation at least, without </s>
+    no_repeat_ngram: Count = 0  # no n-gram of so many pieces twice in a translation; 0: no such rule
+    max_source_tokens: PositiveInt | None = None  # longer lines are split; default: the longest source trained on
+    ensemble: Literal["linear", "log_linear"] = "linear"  # mean of the models' probabilities, or of their logarithms
     sampling: bool = False
     temperature: Positive = 1.0
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 1
-    batch_tokens: PositiveInt = 4096  # padded source positions translated at once
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    batch_tokens: PositiveInt = 4096  # source positions × hypotheses translated at once, padding included
+    workers: Count = 0  # processes that translate, on a CPU; 0: one for each core
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
 
     def conflicts(self) -> Iterator[str]:
         if not self.sampling and self.n_best > self.beam_size:

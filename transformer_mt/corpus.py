@@ -26,7 +26,7 @@ from transformer_mt.cleaning import CleanReport, SentencePair, clean
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.errors import InputError
 from transformer_mt.layout import EOS_ID
-from transformer_mt.textio import read_lines, replaced_file, write_error
+from transformer_mt.textio import read_line_pairs, replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 
 FORMAT = 1
@@ -45,7 +45,7 @@ def read_pairs(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[S
         InputError: a file or data set that cannot be read, or sides of different length.
     """
     if source.src is not None and source.tgt is not None:
-        yield from _read_files(source.src, source.tgt)
+        yield from (SentencePair(src, tgt) for src, tgt in read_line_pairs(source.src, source.tgt))
     elif source.hub is not None:
         yield from _read_dataset(source, src_lang, tgt_lang)
     else:
@@ -54,23 +54,6 @@ def read_pairs(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[S
         assert source.split is not None and source.num_pairs is not None
         for src, tgt in grammar.generate(source.split, source.num_pairs, source.seed):  # type: ignore[arg-type]
             yield SentencePair(src, tgt)
-
-
-def _read_files(src: str, tgt: str) -> Iterator[SentencePair]:
-    src_lines, tgt_lines = read_lines(src), read_lines(tgt)
-    for number in itertools.count(1):
-        src_line, tgt_line = next(src_lines, None), next(tgt_lines, None)
-        if src_line is None and tgt_line is None:
-            return
-        if src_line is None or tgt_line is None:
-            longer, rest = (src, src_lines) if tgt_line is None else (tgt, tgt_lines)
-            shorter = tgt if tgt_line is None else src
-            total = number + sum(1 for _ in rest)
-            raise InputError(
-                f"{shorter} has {number - 1:,} lines, {longer} {total:,}; line {number:,} of {longer} is the first "
-                "without a partner: line i of one file must belong to line i of the other"
-            )
-        yield SentencePair(src_line, tgt_line)
 
 
 def _read_dataset(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[SentencePair]:

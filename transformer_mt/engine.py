@@ -130,7 +130,8 @@ class EngineState:
 
 
 class Engine:
-    """One `Transformer` as search sees it. It has its own copy of the weights and does not follow later changes."""
+    """One `Transformer` as search sees it. Weights are copied where they are rearranged: when the model has changed,
+    another engine is needed."""
 
     def __init__(self, model: Transformer, precision: str) -> None:
         self._model = model  # for its position tables only
@@ -159,8 +160,8 @@ class Engine:
         positions_SD = self._model.positions("src", S)[:S]
         x_BSD = torch.add(positions_SD, F.embedding(ids_BS, self._src_embed_VD), alpha=self._scale)
         x_RD = x_BSD.view(B * S, -1)
-        for layer in self._encoder:
-            x_RD = layer(x_RD, bias_BP[:, :S])
+        for encoder_layer in self._encoder:
+            x_RD = encoder_layer(x_RD, bias_BP[:, :S])
         memory_RD = self._encoder_norm(x_RD)
         sources, pools = [], []
         for layer in self._decoder:
@@ -183,7 +184,8 @@ class Engine:
             x_ND = layer.step(x_ND, W, pool, state.filled, pool_bias_B1WP, source, source_bias_B11P)
         logits_NV = self._generator(self._decoder_norm(x_ND))
         logits_NV[:, self._num_ids :] = -math.inf
-        return torch.ops.aten._log_softmax.out(logits_NV, -1, False, out=logits_NV).view(B, W, -1)
+        torch.log_softmax(logits_NV, -1, out=logits_NV)
+        return logits_NV.view(B, W, -1)
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ class _DecoderLayer:
 
 
 def _projections(attention: MultiHeadAttention, others: list[nn.Linear], precision: str) -> tuple[Linear, Linear]:
-    """The query projection, with 1 / sqrt(d_k) worked in, beside others of the same input; and the one of the output."""
+    """The query projection, with 1 / sqrt(d_k) in it, beside others of the same input; and the output projection."""
     q_proj, scale = attention.q_proj, attention.scale
     weight_CD = torch.cat([q_proj.weight.detach() * scale, *(layer.weight.detach() for layer in others)])
     bias_C = None

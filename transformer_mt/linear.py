@@ -5,7 +5,7 @@ Results are float32 in all three. Shapes: N rows, D columns in, C columns out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -119,9 +119,8 @@ class _Int8:
         scale_N1 = x_ND.abs().amax(1, keepdim=True).clamp_(min=1e-30).mul_(1 / 127)
         # The instructions want unsigned rows, 128 standing for zero: signed ones with the top bit turned.
         quantized_ND = (x_ND / scale_N1).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
-        product = _qlinear(
-            quantized_ND, 1.0, 128, self._packed, self._scale_C, self._zero_C, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        scales = (1.0, 128, self._packed, self._scale_C, self._zero_C)
+        product: Tensor = _qlinear(quantized_ND, *scales, None, 1.0, 0, torch.float32, "none", [], "")
         return product, scale_N1
 
 
@@ -135,6 +134,6 @@ def _packed(weight_CD: Tensor) -> Tensor | None:
     return packed
 
 
-_pointwise = torch.ops.mkldnn._linear_pointwise.default
-_pointwise_binary = torch.ops.mkldnn._linear_pointwise.binary
-_qlinear = torch.ops.onednn.qlinear_pointwise.default
+_pointwise: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+_pointwise_binary: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
+_qlinear: Callable[..., Tensor] = torch.ops.onednn.qlinear_pointwise.default

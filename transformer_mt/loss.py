@@ -36,6 +36,17 @@ def label_smoothed_cross_entropy(
     return loss, nll
 
 
+def label_log_probs(hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """log softmax(hidden · weight^T) of each label (N), without a gradient."""
+    parts = []
+    rows = _chunk_rows(hidden_PD, len(weight_VD))
+    for start in range(0, len(labels_N), rows):
+        labels_C1 = labels_N[start : start + rows, None]
+        logits_CV = hidden_PD[start : start + len(labels_C1)] @ weight_VD.T
+        parts.append(logits_CV.log_softmax(-1).gather(1, labels_C1).squeeze(1))
+    return torch.cat(parts)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Forward computes the gradients too, chunk by chunk, so that each chunk's logits live once and for a moment.
 

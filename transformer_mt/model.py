@@ -5,7 +5,7 @@
 - Sinusoidal positions in halves, sines then cosines (the paper's table with its columns permuted), or learned ones.
 - No biases in attention unless asked for, biases in the feed-forward layers, as the paper's formulas have them.
 
-Shapes: B sentences, S source, D d_model, V vocabulary, W beam; packed rows (see `Layout`): R of the source, P of the
+Shapes: D d_model, V vocabulary; packed rows (see `Layout`): R of the source, P of the
 target, either of them P, N real ones.
 """
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from transformer_mt.attention import KeyValues, MultiHeadAttention
+from transformer_mt.attention import MultiHeadAttention
 from transformer_mt.config import ModelConfig
 from transformer_mt.dropout import Dropout
 from transformer_mt.errors import InputError
@@ -29,7 +29,6 @@ from transformer_mt.layout import Batch, Layout
 from transformer_mt.loss import label_smoothed_cross_entropy
 
 LAYER_NORM_EPS = 1e-5
-FIRST_CAPACITY = 16  # positions that a decoding cache starts with; it doubles when they are filled
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu, "swish": F.silu}
 
 
@@ -88,16 +87,6 @@ class DecoderLayer(_Layer):
         x_PD = self.residual(x_PD, lambda x: self.cross_attn.attend_memory(x, layout, kv_RC, memory_layout), self.norm2)
         return self.residual(x_PD, self.ff, self.norm3)
 
-    def step(self, x_BWD: Tensor, past: KeyValues, position: int, memory: KeyValues, bias_BS: Tensor | None) -> Tensor:
-        """One target position of every row; ``past`` holds the self-attention's N = B·W rows."""
-
-        def step_past(x_BWD: Tensor) -> Tensor:
-            return self.self_attn.step_past(x_BWD.flatten(0, 1), past, position).view_as(x_BWD)
-
-        x_BWD = self.residual(x_BWD, step_past, self.norm1)
-        x_BWD = self.residual(x_BWD, lambda x: self.cross_attn.step_memory(x, memory, bias_BS), self.norm2)
-        return self.residual(x_BWD, self.ff, self.norm3)
-
 
 class Stack(nn.Module):
     """N layers and, with pre-norm, the norm that their sum still lacks."""
@@ -114,29 +103,6 @@ class Memory:
 
     layers: list[Tensor]
     layout: Layout
-
-
-@dataclass
-class DecoderState:
-    """All that one more decoding step needs. Its rows are B sentences × W hypotheses."""
-
-    memory: list[KeyValues]  # per layer (B, H, S, K)
-    bias_BS: Tensor | None  # -inf where the source is padding
-    past: list[KeyValues]  # per layer (N, H, capacity, K), of which the first `position` are filled
-    position: int
-
-    def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
-        """Keep only the sentences ``keep_B`` (None: all); then row w of sentence b continues row parents_BW[b, w]."""
-        num_sentences = self.memory[0].keys.shape[0]
-        num_rows = self.past[0].keys.shape[0] // num_sentences
-        kept_B = torch.arange(num_sentences, device=parents_BW.device) if keep_B is None else keep_B
-        rows_N = (kept_B[:, None] * num_rows + parents_BW).flatten()
-        for layer in self.past:
-            layer.select(rows_N)
-        if keep_B is not None:
-            for layer in self.memory:
-                layer.select(keep_B)
-            self.bias_BS = None if self.bias_BS is None else self.bias_BS[keep_B]
 
 
 class Transformer(nn.Module):
@@ -227,33 +193,6 @@ class Transformer(nn.Module):
         memory = self.encode(batch.src_ids_P, batch.src)
         hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
         out: Tensor = self.generator(hidden_PD[: batch.num_labels])
-        return out
-
-    def start(self, memory: Memory) -> DecoderState:
-        """A state with one row a sentence, before the first position."""
-        layers = [
-            _cross_attn(layer).unpack_memory(kv_RC, memory.layout)
-            for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True)
-        ]
-        past = []
-        for kv in layers:
-            (rows, heads, _, d_k), d_v = kv.keys.shape, kv.values.shape[-1]
-            keys = kv.keys.new_empty(rows, heads, FIRST_CAPACITY, d_k)
-            past.append(KeyValues(keys, kv.values.new_empty(rows, heads, FIRST_CAPACITY, d_v)))
-        return DecoderState(layers, memory.layout.bias_BL, past, 0)
-
-    def step(self, state: DecoderState, last_BW: Tensor) -> Tensor:
-        """Feed one id to every row and return the logits (B, W, V) of the next; advances the state."""
-        if state.position == state.past[0].keys.shape[2]:
-            for past in state.past:
-                past.double()
-        position = torch.full_like(last_BW, state.position)
-        x_BWD = self._embed(self.tgt_embed, last_BW, position, state.position + 1)
-        for layer, past, memory in zip(self.decoder.layers, state.past, state.memory, strict=True):
-            assert isinstance(layer, DecoderLayer)
-            x_BWD = layer.step(x_BWD, past, state.position, memory, state.bias_BS)
-        state.position += 1
-        out: Tensor = self.generator(self.decoder.norm(x_BWD))
         return out
 
     def _run(self, layer: nn.Module, *inputs: Any) -> Tensor:

@@ -14,8 +14,9 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,8 @@ from transformer_mt.errors import RunError
 
 PenaltyForm = Literal["gnmt", "power"]
 StopRule = Literal["bound", "beam_finished"]
-Floats, Ints = npt.NDArray[np.float32], npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Ints: TypeAlias = npt.NDArray[np.int64]
 
 BLOCK_IDS = 64  # the best ids are looked for in blocks with the best maxima, where V is a multiple of it
 _LEAVING_SHARE = 8  # done sentences leave a batch when they are an eighth of it: leaving copies all that stays
@@ -77,12 +79,18 @@ def search(
     eos_id: int,
     forbidden_ids: Sequence[int] = (),
     max_length: int | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch; return the hypotheses of each sentence, best first, at most `n_best` of them, at least one.
 
     Beam search returns distinct hypotheses: fewer than `n_best` where there are no more. Samples are independent, so
-    they may repeat. `forbidden_ids` are never produced; the log-probabilities of the others are left as they are.
-    `max_length` caps the ids of a hypothesis, `</s>` included, where a model has no more positions.
+    they may repeat. What is not allowed gets no probability, but what is allowed keeps its own: a hypothesis's
+    `log_prob` is what the model says of its ids.
+
+    Args:
+        forbidden_ids: never produced, but in a prefix.
+        max_length: a cap on the ids of a hypothesis, `</s>` included, where a model has no more positions.
+        prefixes: the ids that each sentence's hypotheses start with. They count as its own.
 
     Raises:
         RunError: a sentence has no hypothesis of non-zero probability, as happens when the model yields NaN.
@@ -91,10 +99,15 @@ def search(
         raise ValueError(f"forbidden_ids contains eos_id ({eos_id}): no hypothesis could end")
     if not src:
         return []
+    starts = [list(prefix) for prefix in prefixes] if prefixes is not None else [[] for _ in src]
+    cap = max_length or sys.maxsize
+    limits = [
+        min(max(len(ids) + config.max_extra_tokens, len(start) + 1), cap)
+        for ids, start in zip(src, starts, strict=True)
+    ]
+    rules = _Rules(config, limits, starts, torch.tensor(forbidden_ids, dtype=torch.int64, device=scorer.device), eos_id)
     find = _follow_paths if config.sampling or config.beam_size == 1 else _beam_search
-    forbidden = torch.tensor(forbidden_ids, dtype=torch.int64, device=scorer.device)
-    limits = [min(len(ids) + config.max_extra_tokens, max_length or sys.maxsize) for ids in src]
-    found = find(scorer, src, limits, config, bos_id, eos_id, forbidden)
+    found = find(scorer, src, config, rules, bos_id)
     for number, hypotheses in enumerate(found):
         if not hypotheses:
             raise RunError(
@@ -103,6 +116,56 @@ def search(
             )
     # Sorting is stable: of equal scores the one found earlier comes first.
     return [sorted(hypotheses, key=lambda h: -h.score)[: config.n_best] for hypotheses in found]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a hypothesis may not be, whatever the model thinks of it."""
+
+    config: SearchConfig
+    limits: list[int]  # ids of each sentence's hypotheses at most, `</s>` included
+    prefixes: list[list[int]]
+    forbidden: Tensor
+    eos_id: int
+
+    def apply(self, logp_BWV: Tensor, live: Sequence[int | None], tgt_BWT: Ints) -> None:
+        """In place: -inf for every id that may not follow the rows ``tgt_BWT`` (with `<s>`) of the sentences ``live``.
+
+        Where rules contradict each other, a prefix is kept first, then the limit, then the rest.
+        """
+        length = tgt_BWT.shape[2]  # of the hypotheses that end in this step
+        only = {}  # the one id that is left to some sentences
+        for b, s in enumerate(live):
+            if s is not None:
+                if length <= len(self.prefixes[s]):
+                    only[b] = self.prefixes[s][length - 1]
+                elif length >= self.limits[s]:
+                    only[b] = self.eos_id
+        if only:
+            b_E = torch.tensor(list(only), device=logp_BWV.device)
+            id_E = torch.tensor(list(only.values()), device=logp_BWV.device)
+            kept_EW = logp_BWV[b_E, :, id_E]
+        logp_BWV.index_fill_(-1, self.forbidden, -math.inf)
+        if length <= self.config.min_tokens:
+            logp_BWV[:, :, self.eos_id] = -math.inf
+        if self.config.no_repeat_ngram:
+            place_E = torch.from_numpy(self._repeating(tgt_BWT, logp_BWV.shape[2])).to(logp_BWV.device)
+            logp_BWV.view(-1).index_fill_(0, place_E, -math.inf)
+        if only:
+            logp_BWV[b_E] = -math.inf
+            logp_BWV[b_E, :, id_E] = kept_EW
+
+    def _repeating(self, tgt_BWT: Ints, V: int) -> Ints:
+        """The places in (B, W, V) of the ids that would end an n-gram for a second time."""
+        n = self.config.no_repeat_ngram
+        ids_BWT = tgt_BWT[:, :, 1:]
+        if ids_BWT.shape[2] < n:
+            return np.empty(0, dtype=np.int64)
+        window_BWTN = np.lib.stride_tricks.sliding_window_view(ids_BWT, n, axis=2)
+        last_BW1N = ids_BWT[:, :, None, ids_BWT.shape[2] - n + 1 :]
+        b, w, t = (window_BWTN[..., : n - 1] == last_BW1N).all(axis=3).nonzero()
+        place: Ints = (b * tgt_BWT.shape[1] + w) * V + window_BWTN[b, w, t, n - 1]
+        return place
 
 
 def length_penalty(length: int, alpha: float, form: PenaltyForm) -> float:
@@ -126,13 +189,7 @@ def best_reachable(log_prob: float, length: int, limit: int, alpha: float, form:
 
 
 def _beam_search(
-    scorer: StepScorer[StateT],
-    src: list[list[int]],
-    limits: list[int],
-    config: SearchConfig,
-    bos_id: int,
-    eos_id: int,
-    forbidden: Tensor,
+    scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, rules: _Rules, bos_id: int
 ) -> list[list[Hypothesis]]:
     """Beam search; the finished hypotheses of each sentence in the order in which they were found.
 
@@ -141,6 +198,7 @@ def _beam_search(
     """
     W, device = config.beam_size, scorer.device
     alpha, form = config.length_penalty, config.length_penalty_form
+    enough = W if config.stop == "beam_finished" else config.n_best  # with fewer finished no sentence is done
     finished: list[list[Hypothesis]] = [[] for _ in src]
     live: list[int | None] = list(range(len(src)))  # the sentence of each batch row; None: it is done
     state = scorer.start(src)
@@ -151,12 +209,12 @@ def _beam_search(
     for length in itertools.count(1):  # of the hypotheses that end in this step
         # 1. Score every row with every next id.
         logp_BWV = scorer.step(state, torch.from_numpy(tgt_BWT[:, :, -1]).to(device))
-        _forbid(logp_BWV, forbidden, [b for b, s in enumerate(live) if s is not None and length >= limits[s]], eos_id)
+        rules.apply(logp_BWV, live, tgt_BWT)
 
         # 2. Take the best 2W candidates of each sentence: at most W of them end, so W that do not are left.
         score_BK, place_BK = best_continuations(logp_BWV, torch.from_numpy(log_prob_BW).to(device), 2 * W)
         parent_BK, id_BK = np.divmod(place_BK, logp_BWV.shape[2])
-        ends_BK = id_BK == eos_id
+        ends_BK = id_BK == rules.eos_id
 
         # 3. Finish what ends among the best W.
         for b, k in np.argwhere(ends_BK[:, :W] & (score_BK[:, :W] > -math.inf)).tolist():
@@ -168,32 +226,36 @@ def _beam_search(
         # 4. Continue from the best W that do not end. Stable, so equal scores keep the order of their candidates.
         rank_BW = ends_BK.argsort(axis=1, kind="stable")[:, :W]
         b_B1 = np.arange(len(live))[:, None]
-        log_prob_BW = np.where(ends_BK, -math.inf, score_BK).astype(np.float32)[b_B1, rank_BW]
+        log_prob_BW = np.where(ends_BK, np.float32(-math.inf), score_BK)[b_B1, rank_BW]
         parents_BW, id_BW = parent_BK[b_B1, rank_BW], id_BK[b_B1, rank_BW]
-        best_live_B = log_prob_BW.max(axis=1).tolist()
 
         # 5. Say which sentences are done. At its limit a sentence has nothing live and is done.
+        best_live_B = log_prob_BW.max(axis=1).tolist()
         for b, s in enumerate(live):
             if s is not None and (
-                best_live_B[b] == -math.inf
-                or is_done(finished[s], config, best_reachable(best_live_B[b], length, limits[s], alpha, form))
+                not best_live_B[b] > -math.inf  # so is NaN
+                or (
+                    len(finished[s]) >= enough
+                    and is_done(
+                        finished[s], config, best_reachable(best_live_B[b], length, rules.limits[s], alpha, form)
+                    )
+                )
             ):
                 live[b] = None
                 log_prob_BW[b] = -math.inf
 
         # 6. Drop them, a part of the batch at a time: until then their rows stand for nothing.
-        keep_B = np.array([b for b, s in enumerate(live) if s is not None], dtype=np.int64)
-        if not len(keep_B):
+        keep = [b for b, s in enumerate(live) if s is not None]
+        if not keep:
             break
-        is_shrinking = len(live) - len(keep_B) >= max(1, len(live) // _LEAVING_SHARE)
-        if is_shrinking:
-            live = [s for s in live if s is not None]
-            tgt_BWT, parents_BW, id_BW, log_prob_BW = (x[keep_B] for x in (tgt_BWT, parents_BW, id_BW, log_prob_BW))
+        keep_B = None
+        if len(live) - len(keep) >= max(1, len(live) // _LEAVING_SHARE):
+            live, kept = [live[b] for b in keep], np.array(keep)
+            tgt_BWT, parents_BW, id_BW, log_prob_BW = (x[kept] for x in (tgt_BWT, parents_BW, id_BW, log_prob_BW))
+            keep_B = torch.from_numpy(kept).to(device)
 
         # 7. Move everything to the rows that continue.
-        state.select(
-            torch.from_numpy(keep_B).to(device) if is_shrinking else None, torch.from_numpy(parents_BW).to(device)
-        )
+        state.select(keep_B, torch.from_numpy(parents_BW).to(device))
         prefix_BWT = tgt_BWT[np.arange(len(live))[:, None], parents_BW]
         tgt_BWT = np.concatenate([prefix_BWT, id_BW[:, :, None]], axis=2)
 
@@ -218,7 +280,7 @@ def is_done(finished: Sequence[Hypothesis], config: SearchConfig, reachable: flo
 def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tuple[Floats, Ints]:
     """The ``count`` best sums of a row's log-probability and an id's, and their places w·V + v: both (B, count).
 
-    On the host, best first, of equal scores the first places. Where a sentence has fewer scores, -inf at some place fills up.
+    On the host, best first, of equal scores the first places. Where a sentence has fewer, -inf at some place fills up.
     """
     B, W, V = logp_BWV.shape
     num_blocks = V // BLOCK_IDS
@@ -251,24 +313,8 @@ def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tup
     return score_BK, found_BK
 
 
-def _forbid(logp_BWV: Tensor, forbidden: Tensor, at_limit: list[int], eos_id: int) -> None:
-    """In place: -inf for the forbidden ids, and for all but `</s>` in sentences that must end with this step."""
-    logp_BWV.index_fill_(-1, forbidden, -math.inf)
-    if at_limit:
-        b_B = torch.tensor(at_limit, device=logp_BWV.device)
-        eos_BW = logp_BWV[b_B, :, eos_id]
-        logp_BWV[b_B] = -math.inf
-        logp_BWV[b_B, :, eos_id] = eos_BW
-
-
 def _follow_paths(
-    scorer: StepScorer[StateT],
-    src: list[list[int]],
-    limits: list[int],
-    config: SearchConfig,
-    bos_id: int,
-    eos_id: int,
-    forbidden: Tensor,
+    scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, rules: _Rules, bos_id: int
 ) -> list[list[Hypothesis]]:
     """Greedy search and sampling: each row follows one path to its first `</s>`.
 
@@ -276,51 +322,50 @@ def _follow_paths(
     and order do not change it, and equal sources get equal samples.
     """
     W, device = config.n_best if config.sampling else 1, scorer.device
-    streams = [[Random(f"{config.seed} {w} {ids}") for w in range(W)] for ids in src]
-    paths: list[list[list[int]]] = [[[] for _ in range(W)] for _ in src]
+    streams = [[Random(f"{config.seed} {w} {ids}") for w in range(W)] for ids in src] if config.sampling else []
     log_probs = [[0.0] * W for _ in src]
     open_rows = [set(range(W)) for _ in src]  # a closed row is still fed, and ignored, until its sentence is finished
     finished: list[list[Hypothesis]] = [[] for _ in src]
     live = list(range(len(src)))
     state = scorer.start(src)
-    last_BW = torch.full((len(src), 1), bos_id, device=device)  # int64
+    tgt_BWT = np.full((len(src), 1, 1), bos_id)
 
     for length in itertools.count(1):
         # 1. Choose one id for every row; the first step has one row for all.
-        logp_BWV = scorer.step(state, last_BW)
-        _forbid(logp_BWV, forbidden, [b for b, s in enumerate(live) if length >= limits[s]], eos_id)
-        logp_BWV = logp_BWV.expand(-1, W, -1)
+        logp_BWV = scorer.step(state, torch.from_numpy(tgt_BWT[:, :, -1]).to(device))
+        rules.apply(logp_BWV, live, tgt_BWT)
         if config.sampling:
+            logp_BWV = logp_BWV.expand(-1, W, -1)
             draw_BW = torch.tensor([[stream.random() for stream in streams[s]] for s in live], dtype=torch.float64)
-            last_BW = sample(logp_BWV, draw_BW.to(device), config)
+            id_BW = sample(logp_BWV, draw_BW.to(device), config).cpu().numpy()
+            logp_BW = logp_BWV.gather(2, torch.from_numpy(id_BW).to(device).unsqueeze(-1)).squeeze(-1).cpu().numpy()
         else:
-            _, best_BK = best_continuations(logp_BWV, logp_BWV.new_zeros(len(live), 1), 1)
-            last_BW = torch.from_numpy(best_BK).to(device)
-        logp_BW = logp_BWV.gather(2, last_BW.unsqueeze(-1)).squeeze(-1)
+            logp_BW, id_BW = best_continuations(logp_BWV, logp_BWV.new_zeros(len(live), 1), 1)
 
         # 2. Append it to its path, or close the path.
-        for s, ids, logps in zip(live, last_BW.tolist(), logp_BW.tolist(), strict=True):
+        for b, (s, ids, logps) in enumerate(zip(live, id_BW.tolist(), logp_BW.tolist(), strict=True)):
             for w in sorted(open_rows[s]):
                 log_probs[s][w] += logps[w]
-                paths[s][w].append(ids[w])
                 if not logps[w] > -math.inf:  # nothing was allowed, or NaN: no hypothesis
                     open_rows[s].remove(w)
-                elif ids[w] == eos_id:
+                elif ids[w] == rules.eos_id:
                     open_rows[s].remove(w)
                     score = log_probs[s][w] / length_penalty(length, config.length_penalty, config.length_penalty_form)
-                    finished[s].append(Hypothesis(paths[s][w][:-1], score, log_probs[s][w]))
+                    path = tgt_BWT[b, w if length > 1 else 0, 1:].tolist()
+                    finished[s].append(Hypothesis(path, score, log_probs[s][w]))
 
         # 3. Drop the sentences that are finished, and open the rows of the samples after the first step.
         keep = [b for b, s in enumerate(live) if open_rows[s]]
         if not keep:
             break
-        keep_B = torch.tensor(keep, device=device) if len(keep) < len(live) else None
-        if keep_B is not None:
-            live, last_BW = [live[b] for b in keep], last_BW[keep_B]
-        if length == 1 and W > 1:
-            state.select(keep_B, torch.zeros_like(last_BW))
-        elif keep_B is not None:
-            state.select(keep_B, torch.arange(W, device=device).expand(len(keep), W))
+        kept = np.array(keep)
+        keep_B = torch.from_numpy(kept).to(device) if len(keep) < len(live) else None
+        live = [live[b] for b in keep]
+        parents_BW = np.broadcast_to(np.arange(W) if length > 1 else np.zeros(W, dtype=np.int64), (len(live), W))
+        if keep_B is not None or (length == 1 and W > 1):
+            state.select(keep_B, torch.tensor(parents_BW, device=device))
+        prefix_BWT = tgt_BWT[kept[:, None], parents_BW]
+        tgt_BWT = np.concatenate([prefix_BWT, id_BW[kept][:, :, None]], axis=2)
     return finished
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import itertools
 import os
 import sys
 import zlib
@@ -48,6 +49,28 @@ def read_lines(path: str | Path) -> Iterator[str]:
         ) from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({_reason(error)}); check the path") from None
+
+
+def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str, str]]:
+    """The lines of two files side by side.
+
+    Raises:
+        InputError: as `read_lines` does, or one file has more lines than the other.
+    """
+    first_lines, second_lines = read_lines(first), read_lines(second)
+    for number in itertools.count(1):
+        line, other = next(first_lines, None), next(second_lines, None)
+        if line is None and other is None:
+            return
+        if line is None or other is None:
+            longer, rest = (first, first_lines) if other is None else (second, second_lines)
+            shorter = second if other is None else first
+            total = number + sum(1 for _ in rest)
+            raise InputError(
+                f"{shorter} has {number - 1:,} lines, {longer} {total:,}; line {number:,} of {longer} is the first "
+                "without a partner: line i of one file must belong to line i of the other"
+            )
+        yield line, other
 
 
 def _open_binary(path: str | Path) -> contextlib.AbstractContextManager[IO[bytes]]:

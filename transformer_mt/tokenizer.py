@@ -60,6 +60,7 @@ class Tokenizer:
         for i, piece in enumerate(pieces):
             if piece in self.table and not self._processor.is_control(i):
                 self._from_table[self.table[piece]] = i
+        self._piece_of = {i: piece for piece, i in self.table.items()}
         self._is_identity = bool(np.array_equal(self._to_table, np.arange(len(pieces))))
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
@@ -75,6 +76,9 @@ class Tokenizer:
         """Text of ids, on one line whatever bytes the pieces spell."""
         known = [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0] if len(ids) else []
         return _on_one_line(self._processor.decode(known))
+
+    def pieces_of(self, ids: Sequence[int]) -> list[str]:
+        return [self._piece_of[i] for i in ids]
 
     def decode_pieces(self, pieces: Sequence[str]) -> str:
         return _on_one_line(self._processor.decode(list(pieces)))

@@ -1,4 +1,4 @@
-"""Text in, translations out: tokenise, sort by length, batch, search, restore the order.
+"""Text in, translations out: split, tokenise, sort by length, batch, search, restore the order.
 
 `Translator` is what `tmt translate`, validation and other programs use. Line i of the result belongs to line i of the
 input; a blank line stays blank; a translation does not depend on the lines around it.
@@ -7,151 +7,288 @@ input; a blank line stays blank; a translation does not depend on the lines arou
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import load_model
 from transformer_mt.config import SearchConfig, override_search
-from transformer_mt.device import autocast, local_device, resolve_precision
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate_source
-from transformer_mt.model import DecoderState, Transformer
-from transformer_mt.search import Hypothesis, search
+from transformer_mt.device import keep_freed_memory, local_device, resolve_precision
+from transformer_mt.engine import Engine
+from transformer_mt.ensemble import Ensemble
+from transformer_mt.errors import InputError
+from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
+from transformer_mt.loss import label_log_probs
+from transformer_mt.model import Transformer
+from transformer_mt.search import Hypothesis, StepScorer, search
+from transformer_mt.sentences import SplitLine, split_line
 from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.workers import Workers, can_fork, num_cores
 
 CHUNK_LINES = 4096  # lines read, sorted and translated together: memory stays bounded for any input
 
 
-@dataclass(frozen=True)
-class Translation:
-    """The best translation of a line, and all that were asked for, best first, as (text, score)."""
+class Alternative(NamedTuple):
+    """One translation of a line. Of a line translated in parts: theirs together, and the sum of their scores."""
 
     text: str
+    score: float  # the log-probability divided by the length penalty: what alternatives are ranked by
+    tokens: list[str]  # pieces
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The best translation of a line, and all that were asked for, best first. A blank line has blank ones."""
+
+    source: str
+    text: str
     score: float
-    alternatives: list[tuple[str, float]]
+    tokens: list[str]
+    alternatives: list[Alternative]
+    num_source_tokens: int
+    is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`)
 
 
-class ModelScorer:
-    """One Transformer as search sees it."""
+class _Batch(NamedTuple):
+    src: list[list[int]]
+    prefixes: list[list[int]]
 
-    def __init__(self, model: Transformer, precision: str) -> None:
-        self._model = model
-        self._precision = precision
 
-    @property
-    def device(self) -> torch.device:
-        return self._model.src_embed.weight.device
+class _Line(NamedTuple):
+    """A line of input on its way: the parts that are translated by themselves, as numbers of a chunk's sources."""
 
-    def start(self, src: list[list[int]]) -> DecoderState:
-        ids_P, layout = collate_source(src)
-        with autocast(self.device, self._precision):
-            return self._model.start(self._model.encode(ids_P.to(self.device), layout.to(self.device)))
-
-    def step(self, state: DecoderState, last_BW: Tensor) -> Tensor:
-        with autocast(self.device, self._precision):
-            logits_BWV = self._model.step(state, last_BW)
-        return torch.log_softmax(logits_BWV.float(), dim=-1)
+    text: str
+    split: SplitLine | None  # None: it is short enough
+    parts: range
 
 
 class Translator:
-    """A model ready to translate.
+    """A model, or an ensemble of several, ready to translate.
 
-    ``longest_src_tokens``: the longest source seen in training; longer ones are translated with a warning.
+    ``longest_src_tokens``: the longest source seen in training; longer lines are split, with a warning.
     """
 
     def __init__(
         self,
-        model: Transformer,
+        models: Sequence[Transformer],
         tokenizers: Tokenizers,
         config: SearchConfig,
         longest_src_tokens: int,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._models = models
         self._tokenizers = tokenizers
         self._config = config
-        self._longest_src_tokens = longest_src_tokens
         self._warn = warn
-        self._max_positions = model.config.max_positions if model.config.positions == "learned" else None
-        device = model.src_embed.weight.device
-        self._scorer = ModelScorer(model, resolve_precision(config.precision, device))
+        learned = [model.config.max_positions for model in models if model.config.positions == "learned"]
+        self._max_positions = min(learned, default=None)
+        self._max_source_tokens = config.max_source_tokens or longest_src_tokens
+        if self._max_positions is not None:
+            self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
+        device = models[0].src_embed.weight.device
+        engines = [Engine(model, resolve_precision(config.precision, device)) for model in models]
+        self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
 
     @classmethod
     def load(
-        cls, path: str | Path, overrides: Iterable[str] = (), warn: Callable[[str], None] = lambda line: None
+        cls,
+        path: str | Path,
+        overrides: Iterable[str] = (),
+        warn: Callable[[str], None] = lambda line: None,
+        ensemble: Sequence[str | Path] = (),
     ) -> Self:
-        """Load MODEL onto the GPU where there is one. ``overrides`` (``search.key=value``) change the search settings
-        that it was trained with.
+        """Load MODEL onto the GPU where there is one.
+
+        Args:
+            overrides: ``search.key=value``, changes to the search settings that it was trained with.
+            warn: called with one line about each line of input that is too long.
+            ensemble: further models with the same vocabulary, that translate together with the first.
 
         Raises:
-            InputError: not a model, a damaged one, or an override that cannot be.
+            InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
         """
-        loaded = load_model(path)
-        model = loaded.model.to(local_device())
+        keep_freed_memory()
+        first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
+        for other in others:
+            if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
+                raise InputError(
+                    f"{other.path}: its vocabulary is not that of {first.path}; an ensemble needs models that were "
+                    "trained with the same tokenizer (tokenizer.model in their configurations)"
+                )
         return cls(
-            model, loaded.tokenizers, override_search(loaded.config.search, overrides), loaded.longest_src_tokens, warn
+            [one.model.to(local_device()) for one in loaded],
+            first.tokenizers,
+            override_search(first.config.search, overrides),
+            min(one.longest_src_tokens for one in loaded),
+            warn,
         )
 
-    def translate(self, lines: Sequence[str], first_line: int = 1) -> list[Translation]:
-        """Translate lines; blank ones come back blank. ``first_line`` is the number of the first, for warnings."""
-        was_training = self._scorer._model.training
-        self._scorer._model.eval()
-        sources = self._encode(lines, first_line)
-        found: dict[int, list[Hypothesis]] = {}
-        for batch in self._batches(sources):
-            hypotheses = search(
-                self._scorer,
-                [sources[i] for i in batch],
-                self._config,
-                bos_id=BOS_ID,
-                eos_id=EOS_ID,
-                forbidden_ids=(PAD_ID, UNK_ID, BOS_ID),
-                max_length=self._max_positions,
-            )
-            found.update(zip(batch, hypotheses, strict=True))
-        self._scorer._model.train(was_training)
-        return [self._translation(found.get(i)) for i in range(len(lines))]
+    def translate(self, lines: Sequence[str], prefixes: Sequence[str] | None = None) -> list[Translation]:
+        """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
 
-    def stream(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """Translate any number of lines in bounded memory, in order."""
-        lines = iter(lines)
+        ``prefixes``: what each translation starts with; "" for nothing.
+        """
+        return list(self._stream(lines, prefixes, self._num_processes(self._config.workers or 1)))
+
+    def stream(self, lines: Iterable[str], prefixes: Iterable[str] | None = None) -> Iterator[Translation]:
+        """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do."""
+        return self._stream(lines, prefixes, self._num_processes(self._config.workers or num_cores()))
+
+    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
+        ids = [list(source) for source in sources]
+        with self._workers(self._num_processes(self._config.workers or num_cores())) as workers:
+            return self._collect(workers, self._submit(workers, ids, [[] for _ in ids]), len(ids))
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float | None]:
+        """The log-probability of each target given its source, `</s>` included; None where the source is blank.
+
+        With several models: of the first.
+
+        Raises:
+            InputError: a side is longer than the positions that the model has learned.
+        """
+        src = [[*ids, EOS_ID] for ids in self._tokenizers.src.encode([line.strip() for line in sources])]
+        tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
+        for number, (one, other) in enumerate(zip(src, tgt, strict=True), 1):
+            if self._max_positions is not None and max(len(one), len(other)) > self._max_positions:
+                raise InputError(
+                    f"line {number}: {max(len(one), len(other))} tokens, the model has learned {self._max_positions} "
+                    "positions; split the line"
+                )
+        scores: list[float | None] = [None] * len(src)
+        filled = np.array([i for i, ids in enumerate(src) if len(ids) > 1], dtype=np.int64)
+        model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
+        was_training = model.training
+        model.eval()
+        [batches] = cut_update(filled, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
+        with torch.inference_mode():
+            for pairs in batches:
+                batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._scorer.device)
+                hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
+                logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+                for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
+                    scores[i] = float(own.double().sum())
+        model.train(was_training)
+        return scores
+
+    def _stream(
+        self, lines: Iterable[str], prefixes: Iterable[str] | None, num_processes: int
+    ) -> Iterator[Translation]:
+        pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
         first_line = 1
-        while chunk := list(itertools.islice(lines, CHUNK_LINES)):
-            yield from self.translate(chunk, first_line)
-            first_line += len(chunk)
+        # While processes translate one chunk, this one reads the next.
+        under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
+        chunk = list(itertools.islice(pairs, CHUNK_LINES))
+        if len(chunk) < 2 * num_processes:
+            num_processes = 1
+        with self._workers(num_processes) as workers:
+            while chunk or under_way:
+                if chunk:
+                    split, sources = self._encode([line for line, _ in chunk], first_line)
+                    starts: list[list[int]] = [[] for _ in sources]
+                    if prefixes is not None:
+                        for line, ids in zip(split, self._tokenizers.tgt.encode([p for _, p in chunk]), strict=True):
+                            if line.parts:
+                                starts[line.parts[0]] = ids
+                    under_way.append((split, sources, self._submit(workers, sources, starts)))
+                    first_line += len(chunk)
+                    chunk = list(itertools.islice(pairs, CHUNK_LINES))
+                if len(under_way) > 1 or not chunk:
+                    split, sources, asked = under_way.popleft()
+                    found = self._collect(workers, asked, len(sources))
+                    for line in split:
+                        yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
 
-    def _encode(self, lines: Sequence[str], first_line: int) -> list[list[int]]:
-        """Source ids with </s>; an empty list for a blank line."""
-        sources = []
-        for number, ids in enumerate(self._tokenizers.src.encode([line.strip() for line in lines]), first_line):
-            length = len(ids) + 1
-            if self._max_positions is not None and length > self._max_positions:
-                self._warn(
-                    f"warning: line {number}: {length} source tokens, cut to the {self._max_positions} positions that "
-                    "the model has learned; split the line into sentences"
-                )
-                ids = ids[: self._max_positions - 1]
-            elif length > self._longest_src_tokens:
-                self._warn(
-                    f"warning: line {number}: {length} source tokens, longer than the {self._longest_src_tokens} of "
-                    "anything trained on; translated all the same, but splitting it into sentences may read better"
-                )
-            sources.append([*ids, EOS_ID] if ids else [])
-        return sources
+    def _num_processes(self, wanted: int) -> int:
+        return wanted if can_fork(self._scorer.device) else 1
 
-    def _batches(self, sources: list[list[int]]) -> Iterator[list[int]]:
-        """Indices of similar length, longest first, so that a batch too large for memory shows at once."""
-        order = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
+    def _workers(self, num_processes: int) -> Workers[_Batch, list[list[Hypothesis]]]:
+        return Workers(self._search, num_processes)
+
+    def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
+        return search(
+            self._scorer,
+            batch.src,
+            self._config,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            forbidden_ids=(PAD_ID, UNK_ID, BOS_ID),
+            max_length=self._max_positions,
+            prefixes=batch.prefixes,
+        )
+
+    def _encode(self, lines: Sequence[str], first_line: int) -> tuple[list[_Line], list[list[int]]]:
+        """What the lines are in parts, and the source ids of all parts, with </s>."""
+        tokenizer = self._tokenizers.src
+        split: list[_Line] = []
+        sources: list[list[int]] = []
+        for number, (line, ids) in enumerate(
+            zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
+        ):
+            own, found = None, [ids] if ids else []
+            if len(ids) + 1 > self._max_source_tokens:
+                own = split_line(line, self._num_tokens, self._max_source_tokens)
+                found = tokenizer.encode([part.text for part in own.parts])
+                self._warn(
+                    f"warning: line {number}: {len(ids) + 1} source tokens, more than {self._max_source_tokens} "
+                    f"(search.max_source_tokens, or the longest trained on): translated in {len(found)} parts"
+                )
+            split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
+            sources += [[*part, EOS_ID] for part in found]
+        return split, sources
+
+    def _num_tokens(self, texts: list[str]) -> list[int]:
+        """Source ids of each text, its </s> included."""
+        return [len(ids) + 1 for ids in self._tokenizers.src.encode(texts)]
+
+    def _submit(
+        self,
+        workers: Workers[_Batch, list[list[Hypothesis]]],
+        sources: list[list[int]],
+        prefixes: list[list[int]],
+    ) -> _Asked:
+        """Begin the search, longest first, so that a batch too large for memory shows at once."""
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        width = self._config.n_best if self._config.sampling else self._config.beam_size
+        share = -(-len(order) // (2 * workers.num_processes))
+        batches = []
         while order:
-            rows = max(1, self._config.batch_tokens // len(sources[order[0]]))
-            yield order[:rows]
+            rows = max(1, min(share, self._config.batch_tokens // (len(sources[order[0]]) * width)))
+            batches.append(order[:rows])
             order = order[rows:]
+        jobs = [_Batch([sources[i] for i in batch], [prefixes[i] for i in batch]) for batch in batches]
+        return list(zip(batches, workers.submit(jobs), strict=True))
 
-    def _translation(self, hypotheses: list[Hypothesis] | None) -> Translation:
-        if hypotheses is None:
-            return Translation("", 0.0, [("", 0.0)])
-        texts = [(self._tokenizers.tgt.decode(h.ids), h.score) for h in hypotheses]
-        return Translation(*texts[0], texts)
+    def _collect(
+        self, workers: Workers[_Batch, list[list[Hypothesis]]], asked: _Asked, num_sources: int
+    ) -> list[list[Hypothesis]]:
+        found: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
+        for batch, job in asked:
+            for i, hypotheses in zip(batch, workers.result(job), strict=True):
+                found[i] = hypotheses
+        return found
+
+    def _translation(self, line: _Line, sources: list[list[int]], found: list[list[Hypothesis]]) -> Translation:
+        if not found:
+            return Translation(line.text, "", 0.0, [], [Alternative("", 0.0, [])], 0, False)
+        alternatives = []
+        for rank in range(max(map(len, found))):
+            # A part that has fewer contributes its last.
+            chosen = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found]
+            texts = [self._tokenizers.tgt.decode(h.ids) for h in chosen]
+            text = texts[0] if line.split is None else line.split.join(texts)
+            tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
+            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens))
+        limits = [len(ids) + self._config.max_extra_tokens for ids in sources]
+        is_cut = any(len(hypotheses[0].ids) + 1 >= limit for hypotheses, limit in zip(found, limits, strict=True))
+        return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
+
+
+_Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

@@ -64,11 +64,17 @@ class Validation:
         self._best_metric, self._metrics = config.train.best_metric, config.eval.metrics
         self._patience = config.train.patience
         self._micro_tokens = config.batch.micro_tokens
-        search = config.search.model_copy(
-            update={"beam_size": config.eval.beam_size, "n_best": 1, "sampling": False, "precision": precision}
+        self._tokenizers = tokenizers
+        self._search = config.search.model_copy(
+            update={
+                "beam_size": config.eval.beam_size,
+                "n_best": 1,
+                "sampling": False,
+                "precision": precision,
+                "workers": 1,
+                "max_source_tokens": None,
+            }
         )
-        # Which validation sentences are longer than the training text is no news at every validation.
-        self._translator = Translator(model, tokenizers, search, longest_src_tokens=sys.maxsize)
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
@@ -80,7 +86,9 @@ class Validation:
         nll, num_labels = self._loss(ranks)
         scores = {"loss": nll / num_labels, "perplexity": math.exp(min(nll / num_labels, 700.0))}
         # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
-        part = self._translator.translate([pair.src for pair in self._pairs[ranks.rank :: ranks.num_ranks]])
+        # Which of them are longer than the training text is no news at every validation: none is split.
+        translator = Translator([self._model], self._tokenizers, self._search, longest_src_tokens=sys.maxsize)
+        part = translator.translate([pair.src for pair in self._pairs[ranks.rank :: ranks.num_ranks]])
         parts = ranks.gather([translation.text for translation in part])
         signatures = {}
         if ranks.is_first:

@@ -23,10 +23,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # holds the version and imports nothing.
 LEVELS = (
     "errors textio config layout lexicon grammar sentences outputs",
-    "dropout attention tokenizer subwords cleaning distributed device",
+    "dropout attention linear tokenizer subwords cleaning distributed device",
     "loss model corpus metrics evaluate",
     "batching epochs optim checkpoint search",
-    "translator export.__init__ export.directory export.ctranslate2",
+    "workers engine ensemble translator export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",
     "cli",
 )
@@ -46,7 +46,10 @@ COMMANDS = {
     "tmt tokenizer encode": "--model",
     "tmt tokenizer decode": "--model",
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
-    "tmt translate": "MODEL --input --output --beam-size --length-penalty --n-best --set",
+    "tmt translate": (
+        "MODEL --input --output --beam-size --length-penalty --n-best --prefix --ensemble --json --stats --set"
+    ),
+    "tmt score": "MODEL --src --tgt --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last",
     "tmt export": "MODEL --format --output --quantization",

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from transformer_mt.config import PRESETS, ModelConfig
-from transformer_mt.layout import BOS_ID, EOS_ID, collate, collate_source
-from transformer_mt.model import FIRST_CAPACITY, Transformer, count_parameters, sinusoids
+from transformer_mt.layout import EOS_ID, collate
+from transformer_mt.model import Transformer, count_parameters, sinusoids
 
 V = 30
 SRC = [[4, 5, 6, 7, 8, 9, EOS_ID], [10, 11, EOS_ID], [12, 13, 14, EOS_ID]]
@@ -68,38 +68,6 @@ def test_company_changes_nothing(options: dict[str, Any]) -> None:
         model(collate([src], [tgt]), 0.1)[0].backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, padded[name], rtol=1e-9, atol=1e-10, msg=name)
-
-
-@variants
-def test_a_cached_step_gives_the_logits_of_the_whole_prefix(options: dict[str, Any]) -> None:
-    """Also past the cache's first capacity, and after sentences have left and rows have moved."""
-    model = small_model(**options)
-    tgt_in = torch.randint(4, V, (3, FIRST_CAPACITY + 5), generator=torch.Generator().manual_seed(1))
-    tgt_in[:, 0] = BOS_ID
-    full = torch.stack(by_sentence(model, SRC, [[*ids[1:].tolist(), EOS_ID] for ids in tgt_in]))
-    with torch.no_grad():
-        state = model.start(model.encode(*collate_source(SRC)))
-        rows = [0, 1, 2]
-        for t in range(tgt_in.shape[1]):
-            step = model.step(state, tgt_in[rows, t].unsqueeze(1))
-            torch.testing.assert_close(step[:, 0], full[rows, t], rtol=0, atol=1e-12)
-            if t == 6:
-                state.select(torch.tensor([0, 2]), torch.zeros(2, 1, dtype=torch.long))
-                rows = [0, 2]
-
-
-def test_beam_rows_follow_their_parents() -> None:
-    model = small_model()
-    with torch.no_grad():
-        state = model.start(model.encode(*collate_source(SRC[:2])))
-        model.step(state, torch.full((2, 1), BOS_ID))
-        state.select(None, torch.zeros(2, 3, dtype=torch.long))  # one row becomes three
-        model.step(state, torch.tensor([[4, 5, 6], [7, 8, 9]]))
-        state.select(torch.tensor([1]), torch.tensor([[2, 0, 2]]))  # sentence 1 stays: rows after 9, 7, 9
-        found = model.step(state, torch.tensor([[10, 11, 12]]))
-    for row, prefix in enumerate([[9, 10], [7, 11], [9, 12]]):
-        expected = model.logits(collate([SRC[1]], [[*prefix, EOS_ID]]))[2]
-        torch.testing.assert_close(found[0, row], expected, rtol=0, atol=1e-12)
 
 
 def table_3_parameters(
