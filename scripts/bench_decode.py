@@ -230,7 +230,7 @@ def marian_of(model: Transformer, num_positions: int) -> Any:
     import transformers
 
     config = model.config
-    required = dict(norm="post", activation="relu", positions="sinusoidal", tie_embeddings="all")
+    required: dict[str, Any] = dict(norm="post", activation="relu", positions="sinusoidal", tie_embeddings="all")
     required |= dict(d_k=config.d_model // config.num_heads, d_v=config.d_model // config.num_heads)
     for key, value in required.items():
         if getattr(config, key) != value:
@@ -393,8 +393,8 @@ def untrained(preset: str, data: Path, src: Path, args: argparse.Namespace) -> W
     if (data / "train.en.gz").exists() and (data / "train.de.gz").exists():
         pairs = zip(read_lines(data / "train.en.gz"), read_lines(data / "train.de.gz"), strict=True)
     tokenizer, _ = train_tokenizer(itertools.chain.from_iterable(pairs), TokenizerConfig(vocab_size=VOCAB_SIZE))
-    names = [*tokenizer.table, *(f"<unused{i}>" for i in range(tokenizer.vocab_size, VOCAB_SIZE))]
-    tokenizer = Tokenizer(tokenizer.model, {name: i for i, name in enumerate(names)})
+    unused = {f"<unused{i}>": i for i in range(tokenizer.vocab_size, VOCAB_SIZE)}  # the grammar supports fewer pieces
+    tokenizer = Tokenizer(tokenizer.model, tokenizer.table | unused)
     is_there = args.src or src.exists()
     texts = list(read_lines(src)) if is_there else [english for english, _ in grammar.generate("test", 1000)]
     encoded = [ids for ids in tokenizer.encode(texts) if ids]
@@ -429,11 +429,11 @@ def written(number: int, workload: Workload, cases: Sequence[Case], output: Path
 
 # Tables.
 
-Rounds = dict[int, float]
 Row = tuple[str, str]  # system, precision
+Place = tuple[Any, ...]  # what a table is about: workload, mode, threads, beam
 
 
-def table(results: list[dict[str, Any]], texts: dict[tuple[Any, ...], list[str]]) -> str:
+def table(results: list[dict[str, Any]], texts: dict[Place, dict[Row, list[str]]]) -> str:
     """Markdown: a table for each workload, mode and beam."""
     lines = []
     good = [result for result in results if "error" not in result]
@@ -451,12 +451,13 @@ def table(results: list[dict[str, Any]], texts: dict[tuple[Any, ...], list[str]]
 
 
 def _batch_table(
-    place: tuple[Any, ...], rows: dict[Row, list[dict[str, Any]]], texts: dict[tuple[Any, ...], list[str]]
+    place: Place, rows: dict[Row, list[dict[str, Any]]], texts: dict[Place, dict[Row, list[str]]]
 ) -> list[str]:
-    heads = ["system", "precision", "batch size", "sentences/s: median (range)", "target tokens/s"]
+    heads = ["system", "precision", "best batch size", "sentences/s: median (range)", "target tokens/s"]
     heads += ["÷ best CTranslate2"]
+    translations = texts.get(place, {})
     signature = next((runs[0]["signature"] for runs in rows.values() if "signature" in runs[0]), None)
-    ours = texts.get((*place, "tmt", "float32"))
+    ours = translations.get(("tmt", "float32"))
     heads += ["BLEU"] * (signature is not None) + ["lines other than tmt float32"] * (ours is not None)
     cells = []
     for row, speeds, ratio in _ranked(rows, lambda result: result["sentences_per_second"]):
@@ -466,8 +467,8 @@ def _batch_table(
         if signature is not None:
             cells[-1].append(f"{runs[0]['bleu']:.2f}")
         if ours is not None:
-            cells[-1].append(str(sum(a != b for a, b in zip(ours, texts[*place, *row], strict=True))))
-    return [*_markdown(heads, cells), *([f"{signature}", ""] if signature else [])]
+            cells[-1].append(str(sum(a != b for a, b in zip(ours, translations[row], strict=True))))
+    return [*_markdown(heads, cells), *([signature, ""] if signature else [])]
 
 
 def _latency_table(rows: dict[Row, list[dict[str, Any]]]) -> list[str]:
@@ -475,7 +476,7 @@ def _latency_table(rows: dict[Row, list[dict[str, Any]]]) -> list[str]:
     cells = []
     for row, _, ratio in _ranked(rows, lambda result: 1 / result["p50_ms"]):
         times = [[result[key] for result in rows[row]] for key in ("p50_ms", "p95_ms")]
-        cells.append([*_names(rows[row]), *(_spread(values, ".1f") for values in times), ratio])
+        cells.append([*_names(rows[row]), *(_spread(values, ".2f") for values in times), ratio])
     return _markdown(heads, cells)
 
 
@@ -483,7 +484,9 @@ def _ranked(
     rows: dict[Row, list[dict[str, Any]]], speed: Callable[[dict[str, Any]], float]
 ) -> Iterator[tuple[Row, list[float], str]]:
     """Rows, fastest first, with their speeds and the ratios to the best CTranslate2 of the same rounds."""
-    speeds: dict[Row, Rounds] = {row: {run["round"]: speed(run) for run in runs} for row, runs in rows.items()}
+    speeds: dict[Row, dict[int, float]] = {
+        row: {run["round"]: speed(run) for run in runs} for row, runs in rows.items()
+    }
     ranked = sorted(speeds, key=lambda row: -statistics.median(speeds[row].values()))
     best = next((speeds[row] for row in ranked if row[0] == "ct2"), {})
     for row in ranked:
@@ -563,7 +566,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, known in (("systems", SYSTEMS), ("precisions", precisions), ("modes", ("batch", "latency"))):
         if unknown := [word for word in getattr(args, name) if word not in known]:
             parser.error(f"--{name} {','.join(unknown)}: choose from {','.join(known)}")
-    least = min(args.rounds, args.threads, args.sentences or 1, *args.beams, *args.latency_threads)
+    sentences = 1 if args.sentences is None else args.sentences
+    least = min(args.rounds, args.threads, sentences, *args.beams, *args.latency_threads)
     if least < 1 or args.forced < 2:
         parser.error(
             "--rounds, --threads, --sentences, --beams and --latency-threads are 1 or more, --forced 2 or more"
@@ -597,7 +601,7 @@ class Recorder:
     def __init__(self, output: Path) -> None:
         self._output = output
         self.results: list[dict[str, Any]] = []
-        self._texts: dict[tuple[Any, ...], list[str]] = {}
+        self._texts: dict[Place, dict[Row, list[str]]] = {}
         self._facts = environment_facts()
         (output / "results.jsonl").write_text(json.dumps(self._facts) + "\n", encoding="utf-8")
 
@@ -615,7 +619,8 @@ class Recorder:
         """Write the translations of a model; their BLEU where there are references."""
         tokenizer = Tokenizers.load(Path(workload.model)).tgt
         texts = [tokenizer.decode(own) for own in ids]
-        self._texts[workload.name, case.mode, case.threads, case.beam, case.system, case.precision] = texts
+        place = (workload.name, case.mode, case.threads, case.beam)
+        self._texts.setdefault(place, {})[case.system, case.precision] = texts
         name = f"{workload.name}.{case.system}.{case.precision}.beam{case.beam}.txt"
         (self._output / name).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
         if workload.references is None:
@@ -633,11 +638,11 @@ def run(args: argparse.Namespace) -> bool:
     """All configurations in turn, round after round; whether all of them worked."""
     cases = cases_of(args)
     args.output.mkdir(parents=True, exist_ok=True)
-    recorder = Recorder(args.output)
     chosen = list(workloads(args))
     if len({workload.name for workload in chosen}) < len(chosen):
         raise InputError("two models of the same name; measure them in runs of their own, with different --output")
     paths = [written(number, workload, cases, args.output) for number, workload in enumerate(chosen)]
+    recorder = Recorder(args.output)
     best: dict[tuple[int, Case], int] = {}  # batch sizes
     for number in range(args.rounds):
         for (at, workload), case in itertools.product(enumerate(chosen), cases):

@@ -9,15 +9,15 @@ new, thousands of times over, so everything that does not change is worked out b
   mask says which of them are whose; following the beam moves rows of the mask. Positions that no hypothesis descends
   from are thrown out when the pool is full.
 
-Shapes: B sentences, W hypotheses of each, N = B·W rows, S source, D d_model, H heads, K head size, C columns, V
-vocabulary (padded), P positions of a table, R source rows.
+Shapes: B sentences, W hypotheses of each, N = B·W rows, S source, D d_model, H heads, Z = B·H, K head size, C columns,
+V vocabulary (padded), P positions of a table, L queries of a sentence, R = B·S source rows, Y decoder layers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from transformer_mt.attention import MultiHeadAttention
 from transformer_mt.layout import PAD_ID
-from transformer_mt.linear import Linear, prepare, prepare_weight
+from transformer_mt.linear import Linear, prepare
 from transformer_mt.model import DecoderLayer, EncoderLayer, FeedForward, Transformer
 
 VOCAB_MULTIPLE = 64  # to which the vocabulary is padded: search looks for the best ids block by block
@@ -38,65 +38,38 @@ Function = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Table:
-    """Keys and values (B, H, P, K) of positions that every hypothesis of a sentence may look at."""
-
-    keys: Tensor
-    values: Tensor
-
-    @classmethod
-    def empty(cls, like: Tensor, B: int, P: int, heads: _Heads) -> Table:
-        """Of like's type and device; nothing is written yet, and what stands there may be NaN."""
-        return cls(like.new_empty(B, heads.num, P, heads.d_k), like.new_empty(B, heads.num, P, heads.d_v))
-
-    def write(self, kv_BLC: Tensor, first: int) -> None:
-        """Keys and values of L positions, side by side in C columns, from position ``first`` on."""
-        (B, L, _), (_, H, _, K) = kv_BLC.shape, self.keys.shape
-        places = slice(first, first + L)
-        self.keys[:, :, places] = kv_BLC[:, :, : H * K].view(B, L, H, K).transpose(1, 2)
-        self.values[:, :, places] = kv_BLC[:, :, H * K :].view(B, L, H, -1).transpose(1, 2)
-
-    def clear(self, first: int, end: int) -> None:
-        """Make positions 0: what is masked counts nothing, unless it happens to be NaN."""
-        self.keys[:, :, first:end] = 0
-        self.values[:, :, first:end] = 0
-
-    def select(self, keep_B: Tensor) -> Table:
-        return Table(self.keys.index_select(0, keep_B), self.values.index_select(0, keep_B))
-
-    def repack(self, kept_BP: Tensor, capacity: int) -> Table:
-        """A table of another capacity that starts with these positions of each sentence."""
-
-        def repacked(x_BHPK: Tensor) -> Tensor:
-            (B, H, _, K), P = x_BHPK.shape, kept_BP.shape[1]
-            new_BHPK = x_BHPK.new_empty(B, H, capacity, K)
-            new_BHPK[:, :, :P] = x_BHPK.gather(2, kept_BP[:, None, :, None].expand(-1, H, -1, K))
-            return new_BHPK
-
-        return Table(repacked(self.keys), repacked(self.values))
-
-
-@dataclass
 class EngineState:
     """What the hypotheses of a batch have in common, and what each has behind it.
 
-    A bias is 0 where a hypothesis may look and -inf elsewhere.
+    Tables (Y, 2, B, H, P, K) hold the keys and the values of all layers; a bias is 0 where a hypothesis may look and
+    -inf elsewhere.
     """
 
-    sources: list[Table]  # per layer
+    sources: Tensor  # table of the encoded sources
     source_bias_BP: Tensor
-    pools: list[Table]  # per layer: the past of all hypotheses of a sentence
+    pool: Tensor  # table of the past of all hypotheses
     pool_bias_BWP: Tensor
     filled: int  # positions of the pool
     position: int  # the next one of every hypothesis
+    source_views: list[tuple[Tensor, Tensor]] = field(init=False)  # of each layer, see `_views`
+    pool_views: list[tuple[Tensor, Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.source_views = _views(self.sources, self.sources.shape[4])
+        self.pool_views = _views(self.pool, self.num_seen)
+
+    @property
+    def num_seen(self) -> int:
+        """Positions of the pool that attention runs over; those that are not filled are masked."""
+        return _rounded(self.filled, _POSITIONS_MULTIPLE)
 
     def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
         """Keep only the sentences ``keep_B`` (None: all); then row w of sentence b continues row parents_BW[b, w]."""
         if keep_B is not None:
-            self.sources = [table.select(keep_B) for table in self.sources]
+            self.sources, self.pool = self.sources.index_select(2, keep_B), self.pool.index_select(2, keep_B)
             self.source_bias_BP = self.source_bias_BP.index_select(0, keep_B)
-            self.pools = [table.select(keep_B) for table in self.pools]
             self.pool_bias_BWP = self.pool_bias_BWP.index_select(0, keep_B)
+            self.__post_init__()
         if self.pool_bias_BWP.shape[1] == 1 == parents_BW.shape[1]:
             return
         capacity = self.pool_bias_BWP.shape[2]
@@ -104,29 +77,36 @@ class EngineState:
 
     def add_position(self) -> None:
         """Room for one more position of every hypothesis, which sees itself."""
-        W = self.pool_bias_BWP.shape[1]
-        if self.filled + W > self.pool_bias_BWP.shape[2]:
+        (_, W, capacity), seen = self.pool_bias_BWP.shape, self.num_seen
+        if self.filled + W > capacity:
             self._make_room(W)
+            seen = 0
         self.pool_bias_BWP[:, :, self.filled : self.filled + W].diagonal(dim1=1, dim2=2).zero_()
-        seen = _rounded(self.filled, _POSITIONS_MULTIPLE)
-        self.filled += W
-        if self.filled > seen:
-            for pool in self.pools:
-                pool.clear(seen, _rounded(self.filled, _POSITIONS_MULTIPLE))
+        first, self.filled = max(self.filled, seen), self.filled + W
+        if self.num_seen > seen:
+            # What is masked counts nothing, unless memory that was never written happens to be NaN.
+            self.pool[:, :, :, :, first : self.num_seen] = 0
+            self.pool_views = _views(self.pool, self.num_seen)
 
     def _make_room(self, W: int) -> None:
         """Throw out the positions that no hypothesis descends from, and leave as much room again as is used."""
+        Y, _, B, H, _, K = self.pool.shape
         is_used_BP = (self.pool_bias_BWP[:, :, : self.filled] == 0).any(1)
         most = int(is_used_BP.sum(1).max()) if self.filled else 0
         # Stable: the positions in use come first, in their order. A sentence with fewer keeps some that all mask.
         kept_BP = is_used_BP.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         capacity = _rounded(2 * most + _FIRST_STEPS * W, _POSITIONS_MULTIPLE)
-        self.pools = [pool.repack(kept_BP, capacity) for pool in self.pools]
-        for pool in self.pools:
-            pool.clear(most, _rounded(most, _POSITIONS_MULTIPLE))
-        bias_BWP = self.pool_bias_BWP.new_full((*self.pool_bias_BWP.shape[:2], capacity), -math.inf)
-        bias_BWP[:, :, :most] = self.pool_bias_BWP.gather(2, kept_BP.unsqueeze(1).expand(-1, bias_BWP.shape[1], -1))
-        self.pool_bias_BWP, self.filled = bias_BWP, most
+        pool = self.pool.new_empty(Y, 2, B, H, capacity, K)
+        pool[:, :, :, :, :most] = self.pool.gather(4, kept_BP[None, None, :, None, :, None].expand(Y, 2, -1, H, -1, K))
+        bias_BWP = self.pool_bias_BWP.new_full((B, W, capacity), -math.inf)
+        bias_BWP[:, :, :most] = self.pool_bias_BWP.gather(2, kept_BP.unsqueeze(1).expand(-1, W, -1))
+        self.pool, self.pool_bias_BWP, self.filled = pool, bias_BWP, most
+
+
+def _views(table: Tensor, num_positions: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys (Z, K, P) and values (Z, P, K) of each layer's first positions; Z = B·H."""
+    keys_YZPK, values_YZPK = table.flatten(2, 3)[:, :, :, :num_positions].unbind(1)
+    return list(zip(keys_YZPK.mT.unbind(), values_YZPK.unbind(), strict=True))
 
 
 class Engine:
@@ -142,7 +122,7 @@ class Engine:
         self._encoder_norm, self._decoder_norm = _norm(model.encoder.norm), _norm(model.decoder.norm)
         self._num_ids = model.generator.out_features
         padding = (0, 0, 0, _rounded(self._num_ids, VOCAB_MULTIPLE) - self._num_ids)
-        self._generator = prepare_weight(F.pad(model.generator.weight.detach(), padding), None, precision)
+        self._generator = prepare(F.pad(model.generator.weight.detach(), padding), None, precision)
 
     @property
     def device(self) -> torch.device:
@@ -163,13 +143,13 @@ class Engine:
         for encoder_layer in self._encoder:
             x_RD = encoder_layer(x_RD, bias_BP[:, :S])
         memory_RD = self._encoder_norm(x_RD)
-        sources, pools = [], []
-        for layer in self._decoder:
-            sources.append(Table.empty(x_RD, B, P, layer.cross_heads))
-            sources[-1].write(layer.project_source(memory_RD).view(B, S, -1), 0)
-            sources[-1].clear(S, P)
-            pools.append(Table.empty(x_RD, B, 0, layer.own_heads))
-        return EngineState(sources, bias_BP, pools, x_RD.new_empty(B, 1, 0), 0, 0)
+        heads = self._decoder[0].heads
+        sources = x_RD.new_zeros(len(self._decoder), 2, B, heads.num, P, heads.size)
+        for table, layer in zip(sources, self._decoder, strict=True):
+            kv_BSC = layer.project_source(memory_RD).view(B, S, -1)
+            table[:, :, :, :S] = heads.split(kv_BSC, 0, 2)
+        pool = x_RD.new_empty(len(self._decoder), 2, B, heads.num, 0, heads.size)
+        return EngineState(sources, bias_BP, pool, x_RD.new_empty(B, 1, 0), 0, 0)
 
     def step(self, state: EngineState, last_BW: Tensor) -> Tensor:
         """Feed one id to each row; the log-probabilities (B, W, V) of the next, -inf in the columns of padding."""
@@ -178,44 +158,51 @@ class Engine:
         x_ND = torch.add(position_D, F.embedding(last_BW.view(B * W), self._tgt_embed_VD), alpha=self._scale)
         state.add_position()
         state.position += 1
-        P = _rounded(state.filled, _POSITIONS_MULTIPLE)
-        pool_bias_B1WP, source_bias_B11P = state.pool_bias_BWP[:, None, :, :P], state.source_bias_BP[:, None, None, :]
-        for layer, pool, source in zip(self._decoder, state.pools, state.sources, strict=True):
-            x_ND = layer.step(x_ND, W, pool, state.filled, pool_bias_B1WP, source, source_bias_B11P)
+        past_ZWP = self._of_heads(state.pool_bias_BWP[:, :, : state.num_seen])
+        source_Z1P = self._of_heads(state.source_bias_BP.unsqueeze(1))
+        places_Y = state.pool[:, :, :, :, state.filled - W : state.filled].unbind()
+        for layer, places, past, source in zip(
+            self._decoder, places_Y, state.pool_views, state.source_views, strict=True
+        ):
+            x_ND = layer.step(x_ND, places, past, past_ZWP, source, source_Z1P)
         logits_NV = self._generator(self._decoder_norm(x_ND))
         logits_NV[:, self._num_ids :] = -math.inf
         torch.log_softmax(logits_NV, -1, out=logits_NV)
         return logits_NV.view(B, W, -1)
 
+    def _of_heads(self, bias_BWP: Tensor) -> Tensor:
+        """A bias for every head: (B, W, P) -> (Z, W, P)."""
+        return bias_BWP.unsqueeze(1).expand(-1, self._decoder[0].heads.num, -1, -1).flatten(0, 1)
+
 
 @dataclass(frozen=True)
 class _Heads:
-    """The shape of an attention and its arithmetic: equation 1 for all heads of some queries over one table."""
+    """The shape of an attention, with keys and values of one size, and equation 1 for all heads together."""
 
     num: int
-    d_k: int
-    d_v: int
+    size: int
 
     @classmethod
     def of(cls, attention: MultiHeadAttention) -> _Heads:
-        return cls(attention.num_heads, attention.d_k, attention.d_v)
+        return cls(attention.num_heads, max(attention.d_k, attention.d_v))
 
-    def attend(self, q_BLC: Tensor, table: Table, bias_B1LP: Tensor) -> Tensor:
-        """What N = B·L queries, the first columns of ``q_BLC`` and scaled already, find: (N, H·V).
+    def split(self, x_BLC: Tensor, first: int, count: int) -> Tensor:
+        """Of several projections side by side, ``count`` from the ``first`` on, as a view (count, B, H, L, K)."""
+        (B, L, C), H, K = x_BLC.shape, self.num, self.size
+        return x_BLC.as_strided((count, B, H, L, K), (H * K, L * C, K, C, 1), first * H * K)
 
-        They look at the first P positions of the table.
-        """
-        (B, L, _), P, H, K = q_BLC.shape, bias_B1LP.shape[3], self.num, self.d_k
-        q = q_BLC[:, :, : H * K].view(B, L, H, K).transpose(1, 2).reshape(B * H, L, K)
-        scores = torch.bmm(q, table.keys.flatten(0, 1)[:, :P].mT).view(B, H, L, P)
-        weights = scores.add_(bias_B1LP).softmax(-1).view(B * H, L, P)
-        out = torch.bmm(weights, table.values.flatten(0, 1)[:, :P])
-        return out.view(B, H, L, self.d_v).transpose(1, 2).reshape(B * L, H * self.d_v)
+    def attend(self, q_1BHLK: Tensor, table: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        """What N = B·L queries, scaled already, find in a table: (N, H·K). ``bias`` is (Z, L or 1, P)."""
+        (_, B, H, L, K), (keys_ZKP, values_ZPK) = q_1BHLK.shape, table
+        scores_ZLP = torch.bmm(q_1BHLK.reshape(B * H, L, K), keys_ZKP).add_(bias)
+        out_ZLK = torch.bmm(scores_ZLP.softmax(-1), values_ZPK)
+        return out_ZLK.view(B, H, L, K).transpose(1, 2).reshape(B * L, H * K)
 
 
 class _FeedForward:
     def __init__(self, ff: FeedForward, precision: str) -> None:
-        self._up, self._down = prepare([ff.up], precision), prepare([ff.down], precision)
+        self._up = prepare(ff.up.weight.detach(), ff.up.bias.detach(), precision)
+        self._down = prepare(ff.down.weight.detach(), ff.down.bias.detach(), precision)
         self._activation = ff.activation
 
     def __call__(self, x_ND: Tensor, residual_ND: Tensor) -> Tensor:
@@ -227,29 +214,23 @@ class _EncoderLayer:
 
     def __init__(self, layer: nn.Module, precision: str) -> None:
         assert isinstance(layer, EncoderLayer)
-        own = layer.self_attn
-        self._heads = _Heads.of(own)
-        self._qkv, self._out = _projections(own, [own.k_proj, own.v_proj], precision)
+        self._heads = _Heads.of(layer.self_attn)
+        self._qkv, self._out = _projections(layer.self_attn, "qkv", precision)
         self._feed_forward = _FeedForward(layer.ff, precision)
         self._norm1, self._norm2 = _norm(layer.norm1), _norm(layer.norm2)
         self._is_pre_norm = layer.is_pre_norm
 
     def __call__(self, x_RD: Tensor, bias_BS: Tensor) -> Tensor:
         if self._is_pre_norm:
-            x_RD = self._attend(self._norm1(x_RD), bias_BS, x_RD)
+            x_RD = self._attend(self._norm1(x_RD), x_RD, bias_BS)
             return self._feed_forward(self._norm2(x_RD), x_RD)
-        x_RD = self._norm1(self._attend(x_RD, bias_BS, x_RD))
+        x_RD = self._norm1(self._attend(x_RD, x_RD, bias_BS))
         return self._norm2(self._feed_forward(x_RD, x_RD))
 
-    def _attend(self, x_RD: Tensor, bias_BS: Tensor, residual_RD: Tensor) -> Tensor:
-        (B, S), heads = bias_BS.shape, self._heads
-        qkv_BSC = self._qkv(x_RD).view(B, S, -1)
-        q, k, v = (
-            part.unflatten(-1, (heads.num, -1)).transpose(1, 2)
-            for part in qkv_BSC.split([heads.num * heads.d_k, heads.num * heads.d_k, heads.num * heads.d_v], dim=-1)
-        )
+    def _attend(self, x_RD: Tensor, residual_RD: Tensor, bias_BS: Tensor) -> Tensor:
+        q, k, v = self._heads.split(self._qkv(x_RD).view(*bias_BS.shape, -1), 0, 3)
         out = F.scaled_dot_product_attention(q, k, v, bias_BS[:, None, None, :], scale=1.0)
-        return self._out.add(residual_RD, out.transpose(1, 2).reshape(B * S, -1))
+        return self._out.add(residual_RD, out.transpose(1, 2).reshape(x_RD.shape[0], -1))
 
 
 class _DecoderLayer:
@@ -257,11 +238,10 @@ class _DecoderLayer:
 
     def __init__(self, layer: nn.Module, precision: str) -> None:
         assert isinstance(layer, DecoderLayer)
-        own, cross = layer.self_attn, layer.cross_attn
-        self.own_heads, self.cross_heads = _Heads.of(own), _Heads.of(cross)
-        self._qkv, self._own_out = _projections(own, [own.k_proj, own.v_proj], precision)
-        self._q, self._cross_out = _projections(cross, [], precision)
-        self.project_source = prepare([cross.k_proj, cross.v_proj], precision)
+        self.heads = _Heads.of(layer.self_attn)
+        self._qkv, self._own_out = _projections(layer.self_attn, "qkv", precision)
+        self._q, self._cross_out = _projections(layer.cross_attn, "q", precision)
+        self.project_source, _ = _projections(layer.cross_attn, "kv", precision)
         self._feed_forward = _FeedForward(layer.ff, precision)
         self._norm1, self._norm2, self._norm3 = _norm(layer.norm1), _norm(layer.norm2), _norm(layer.norm3)
         self._is_pre_norm = layer.is_pre_norm
@@ -269,42 +249,57 @@ class _DecoderLayer:
     def step(
         self,
         x_ND: Tensor,
-        W: int,
-        pool: Table,
-        filled: int,
-        pool_bias_B1WP: Tensor,
-        source: Table,
-        source_bias_B11P: Tensor,
+        places: Tensor,
+        past: tuple[Tensor, Tensor],
+        past_ZWP: Tensor,
+        source: tuple[Tensor, Tensor],
+        source_Z1P: Tensor,
     ) -> Tensor:
-        """(N, D) -> (N, D); this position's keys and values become the last W of the pool's ``filled`` ones."""
+        """(N, D) -> (N, D); this position's keys and values go to the ``places`` (2, B, H, W, K) of the pool."""
         if self._is_pre_norm:
-            x_ND = self._attend_past(self._norm1(x_ND), x_ND, W, pool, filled, pool_bias_B1WP)
-            x_ND = self._attend_source(self._norm2(x_ND), x_ND, W, source, source_bias_B11P)
+            x_ND = self._attend_past(self._norm1(x_ND), x_ND, places, past, past_ZWP)
+            x_ND = self._attend_source(self._norm2(x_ND), x_ND, places, source, source_Z1P)
             return self._feed_forward(self._norm3(x_ND), x_ND)
-        x_ND = self._norm1(self._attend_past(x_ND, x_ND, W, pool, filled, pool_bias_B1WP))
-        x_ND = self._norm2(self._attend_source(x_ND, x_ND, W, source, source_bias_B11P))
+        x_ND = self._norm1(self._attend_past(x_ND, x_ND, places, past, past_ZWP))
+        x_ND = self._norm2(self._attend_source(x_ND, x_ND, places, source, source_Z1P))
         return self._norm3(self._feed_forward(x_ND, x_ND))
 
     def _attend_past(
-        self, x_ND: Tensor, residual_ND: Tensor, W: int, pool: Table, filled: int, bias_B1WP: Tensor
+        self, x_ND: Tensor, residual_ND: Tensor, places: Tensor, past: tuple[Tensor, Tensor], bias_ZWP: Tensor
     ) -> Tensor:
-        qkv_BWC = self._qkv(x_ND).view(-1, W, self.own_heads.num * (2 * self.own_heads.d_k + self.own_heads.d_v))
-        pool.write(qkv_BWC[:, :, self.own_heads.num * self.own_heads.d_k :], filled - W)
-        return self._own_out.add(residual_ND, self.own_heads.attend(qkv_BWC, pool, bias_B1WP))
+        qkv_BWC = self._qkv(x_ND).view(places.shape[1], places.shape[3], -1)
+        places.copy_(self.heads.split(qkv_BWC, 1, 2))
+        return self._own_out.add(residual_ND, self.heads.attend(self.heads.split(qkv_BWC, 0, 1), past, bias_ZWP))
 
-    def _attend_source(self, x_ND: Tensor, residual_ND: Tensor, W: int, source: Table, bias_B11P: Tensor) -> Tensor:
-        q_BWC = self._q(x_ND).view(-1, W, self.cross_heads.num * self.cross_heads.d_k)
-        return self._cross_out.add(residual_ND, self.cross_heads.attend(q_BWC, source, bias_B11P))
+    def _attend_source(
+        self, x_ND: Tensor, residual_ND: Tensor, places: Tensor, source: tuple[Tensor, Tensor], bias_Z1P: Tensor
+    ) -> Tensor:
+        q_BWC = self._q(x_ND).view(places.shape[1], places.shape[3], -1)
+        return self._cross_out.add(residual_ND, self.heads.attend(self.heads.split(q_BWC, 0, 1), source, bias_Z1P))
 
 
-def _projections(attention: MultiHeadAttention, others: list[nn.Linear], precision: str) -> tuple[Linear, Linear]:
-    """The query projection, with 1 / sqrt(d_k) in it, beside others of the same input; and the output projection."""
-    q_proj, scale = attention.q_proj, attention.scale
-    weight_CD = torch.cat([q_proj.weight.detach() * scale, *(layer.weight.detach() for layer in others)])
-    bias_C = None
-    if q_proj.bias is not None:
-        bias_C = torch.cat([q_proj.bias.detach() * scale, *(layer.bias.detach() for layer in others)])
-    return prepare_weight(weight_CD, bias_C, precision), prepare([attention.out_proj], precision)
+def _projections(attention: MultiHeadAttention, which: str, precision: str) -> tuple[Linear, Linear]:
+    """Those of ``which`` letters side by side, the queries' with 1 / sqrt(d_k) in it; and the one of the output.
+
+    Where d_k and d_v differ, the smaller heads are filled up with zeros.
+    """
+    H, K = attention.num_heads, _Heads.of(attention).size
+
+    def wide(x_CX: Tensor) -> Tensor:
+        """(H·d, …) -> (H·K, …)"""
+        heads: Tensor = x_CX.detach().unflatten(0, (H, -1))
+        filled = heads.new_zeros(H, K, *heads.shape[2:])
+        filled[:, : heads.shape[1]] = heads
+        return filled.flatten(0, 1)
+
+    layers = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}
+    scales = {"q": attention.scale, "k": 1.0, "v": 1.0}
+    weight_CD = torch.cat([wide(layers[name].weight) * scales[name] for name in which])
+    bias_C, out = None, attention.out_proj
+    if attention.q_proj.bias is not None:
+        bias_C = torch.cat([wide(layers[name].bias) * scales[name] for name in which])
+    out_bias_D = None if out.bias is None else out.bias.detach()
+    return prepare(weight_CD, bias_C, precision), prepare(wide(out.weight.T).T, out_bias_D, precision)
 
 
 def _norm(norm: nn.Module) -> Function:

@@ -5,12 +5,12 @@ Results are float32 in all three. Shapes: N rows, D columns in, C columns out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 # On a CPU, weights of fewer numbers than this are multiplied in float32 whatever the precision: they stay in the
 # cache, and converting the rows costs more than it saves.
@@ -29,15 +29,8 @@ class Linear(Protocol):
         """The product added to ``residual_NC``, as a new tensor."""
 
 
-def prepare(layers: Sequence[nn.Linear], precision: str) -> Linear:
-    """One or several linear layers of the same input, side by side, in the precision where it pays."""
-    weight_CD = torch.cat([layer.weight.detach() for layer in layers])
-    bias_C = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
-    return prepare_weight(weight_CD, bias_C, precision)
-
-
-def prepare_weight(weight_CD: Tensor, bias_C: Tensor | None, precision: str) -> Linear:
-    """The same from a matrix and its bias."""
+def prepare(weight_CD: Tensor, bias_C: Tensor | None, precision: str) -> Linear:
+    """A matrix and its bias, in the precision where that pays."""
     is_small = not weight_CD.is_cuda and weight_CD.numel() < _SMALL_WEIGHT
     if precision == "float32" or is_small:
         return _Float32(weight_CD, bias_C)

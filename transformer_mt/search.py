@@ -32,7 +32,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 BLOCK_IDS = 64  # the best ids are looked for in blocks with the best maxima, where V is a multiple of it
-_LEAVING_SHARE = 8  # done sentences leave a batch when they are an eighth of it: leaving copies all that stays
+_LEAVING_SHARE = 8  # done sentences leave a batch when an eighth of it can go: leaving copies all that stays
 
 
 class SearchState(Protocol):
@@ -227,7 +227,9 @@ def _beam_search(
         rank_BW = ends_BK.argsort(axis=1, kind="stable")[:, :W]
         b_B1 = np.arange(len(live))[:, None]
         log_prob_BW = np.where(ends_BK, np.float32(-math.inf), score_BK)[b_B1, rank_BW]
-        parents_BW, id_BW = parent_BK[b_B1, rank_BW], id_BK[b_B1, rank_BW]
+        parents_BW = parent_BK[b_B1, rank_BW]
+        # What stands for nothing is fed on like the rest: with an id that there is, which a column of padding is not.
+        id_BW = np.where(log_prob_BW > -math.inf, id_BK[b_B1, rank_BW], rules.eos_id)
 
         # 5. Say which sentences are done. At its limit a sentence has nothing live and is done.
         best_live_B = log_prob_BW.max(axis=1).tolist()
@@ -245,14 +247,12 @@ def _beam_search(
                 log_prob_BW[b] = -math.inf
 
         # 6. Drop them, a part of the batch at a time: until then their rows stand for nothing.
-        keep = [b for b, s in enumerate(live) if s is not None]
-        if not keep:
+        staying_B, keep_B = _staying(live), None
+        if not len(staying_B):
             break
-        keep_B = None
-        if len(live) - len(keep) >= max(1, len(live) // _LEAVING_SHARE):
-            live, kept = [live[b] for b in keep], np.array(keep)
-            tgt_BWT, parents_BW, id_BW, log_prob_BW = (x[kept] for x in (tgt_BWT, parents_BW, id_BW, log_prob_BW))
-            keep_B = torch.from_numpy(kept).to(device)
+        if len(staying_B) < len(live):
+            live, keep_B = [live[b] for b in staying_B], torch.from_numpy(staying_B).to(device)
+            tgt_BWT, parents_BW, id_BW, log_prob_BW = (x[staying_B] for x in (tgt_BWT, parents_BW, id_BW, log_prob_BW))
 
         # 7. Move everything to the rows that continue.
         state.select(keep_B, torch.from_numpy(parents_BW).to(device))
@@ -275,6 +275,25 @@ def is_done(finished: Sequence[Hypothesis], config: SearchConfig, reachable: flo
     if len(finished) < config.n_best:
         return False
     return reachable <= sorted((h.score for h in finished), reverse=True)[config.n_best - 1]
+
+
+def batch_size(at_least: int) -> int:
+    """The next number of sentences that a batch may have: 1, 2, 4, 8, 16, 24, 32, …
+
+    The libraries below prepare their kernels anew for each new size of a matrix, which costs as much as using them.
+    """
+    return -(-at_least // 8) * 8 if at_least > 4 else 1 << (at_least - 1).bit_length()
+
+
+def _staying(live: Sequence[int | None]) -> Ints:
+    """The rows of a batch that stay: all until enough sentences are done (None), then the others and some to fill up;
+    none when no sentence is left."""
+    rows = [b for b, s in enumerate(live) if s is not None]
+    size = batch_size(len(rows)) if rows else 0
+    if rows and len(live) - size < max(1, len(live) // _LEAVING_SHARE):
+        return np.arange(len(live))
+    done = [b for b, s in enumerate(live) if s is None]
+    return np.array(sorted(rows + done[: size - len(rows)]), dtype=np.int64)
 
 
 def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tuple[Floats, Ints]:
@@ -326,7 +345,7 @@ def _follow_paths(
     log_probs = [[0.0] * W for _ in src]
     open_rows = [set(range(W)) for _ in src]  # a closed row is still fed, and ignored, until its sentence is finished
     finished: list[list[Hypothesis]] = [[] for _ in src]
-    live = list(range(len(src)))
+    live: list[int | None] = list(range(len(src)))  # the sentence of each batch row; None: it is finished
     state = scorer.start(src)
     tgt_BWT = np.full((len(src), 1, 1), bos_id)
 
@@ -336,15 +355,19 @@ def _follow_paths(
         rules.apply(logp_BWV, live, tgt_BWT)
         if config.sampling:
             logp_BWV = logp_BWV.expand(-1, W, -1)
-            draw_BW = torch.tensor([[stream.random() for stream in streams[s]] for s in live], dtype=torch.float64)
+            draws = [[0.0] * W if s is None else [stream.random() for stream in streams[s]] for s in live]
+            draw_BW = torch.tensor(draws, dtype=torch.float64)
             id_BW = sample(logp_BWV, draw_BW.to(device), config).cpu().numpy()
             logp_BW = logp_BWV.gather(2, torch.from_numpy(id_BW).to(device).unsqueeze(-1)).squeeze(-1).cpu().numpy()
         else:
             logp_BW, id_BW = best_continuations(logp_BWV, logp_BWV.new_zeros(len(live), 1), 1)
 
+        id_BW = np.where(logp_BW > -math.inf, id_BW, rules.eos_id)  # a column of padding is no id
+
         # 2. Append it to its path, or close the path.
         for b, (s, ids, logps) in enumerate(zip(live, id_BW.tolist(), logp_BW.tolist(), strict=True)):
-            for w in sorted(open_rows[s]):
+            for w in sorted(open_rows[s]) if s is not None else ():
+                assert s is not None
                 log_probs[s][w] += logps[w]
                 if not logps[w] > -math.inf:  # nothing was allowed, or NaN: no hypothesis
                     open_rows[s].remove(w)
@@ -355,17 +378,17 @@ def _follow_paths(
                     finished[s].append(Hypothesis(path, score, log_probs[s][w]))
 
         # 3. Drop the sentences that are finished, and open the rows of the samples after the first step.
-        keep = [b for b, s in enumerate(live) if open_rows[s]]
-        if not keep:
+        live = [s if s is not None and open_rows[s] else None for s in live]
+        staying_B, keep_B = _staying(live), None
+        if not len(staying_B):
             break
-        kept = np.array(keep)
-        keep_B = torch.from_numpy(kept).to(device) if len(keep) < len(live) else None
-        live = [live[b] for b in keep]
+        if len(staying_B) < len(live):
+            live, keep_B = [live[b] for b in staying_B], torch.from_numpy(staying_B).to(device)
         parents_BW = np.broadcast_to(np.arange(W) if length > 1 else np.zeros(W, dtype=np.int64), (len(live), W))
         if keep_B is not None or (length == 1 and W > 1):
             state.select(keep_B, torch.tensor(parents_BW, device=device))
-        prefix_BWT = tgt_BWT[kept[:, None], parents_BW]
-        tgt_BWT = np.concatenate([prefix_BWT, id_BW[kept][:, :, None]], axis=2)
+        prefix_BWT = tgt_BWT[staying_B[:, None], parents_BW]
+        tgt_BWT = np.concatenate([prefix_BWT, id_BW[staying_B][:, :, None]], axis=2)
     return finished
 
 

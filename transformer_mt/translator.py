@@ -26,7 +26,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
 from transformer_mt.loss import label_log_probs
 from transformer_mt.model import Transformer
-from transformer_mt.search import Hypothesis, StepScorer, search
+from transformer_mt.search import Hypothesis, StepScorer, batch_size, search
 from transformer_mt.sentences import SplitLine, split_line
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.workers import Workers, can_fork, num_cores
@@ -91,6 +91,7 @@ class Translator:
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
+        self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
         device = models[0].src_embed.weight.device
         engines = [Engine(model, resolve_precision(config.precision, device)) for model in models]
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
@@ -143,8 +144,14 @@ class Translator:
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
         ids = [list(source) for source in sources]
-        with self._workers(self._num_processes(self._config.workers or num_cores())) as workers:
-            return self._collect(workers, self._submit(workers, ids, [[] for _ in ids]), len(ids))
+        workers = self._workers(self._num_processes(self._config.workers or num_cores()))
+        return self._collect(workers, self._submit(workers, ids, [[] for _ in ids]), len(ids))
+
+    def close(self) -> None:
+        """End the processes that translate, if there are any; they are started again when they are needed."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float | None]:
         """The log-probability of each target given its source, `</s>` included; None where the source is blank.
@@ -188,7 +195,8 @@ class Translator:
         chunk = list(itertools.islice(pairs, CHUNK_LINES))
         if len(chunk) < 2 * num_processes:
             num_processes = 1
-        with self._workers(num_processes) as workers:
+        workers = self._workers(num_processes)
+        try:
             while chunk or under_way:
                 if chunk:
                     split, sources = self._encode([line for line, _ in chunk], first_line)
@@ -205,12 +213,21 @@ class Translator:
                     found = self._collect(workers, asked, len(sources))
                     for line in split:
                         yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
+        except BaseException:  # also when the caller wants no more
+            self.close()
+            raise
 
     def _num_processes(self, wanted: int) -> int:
         return wanted if can_fork(self._scorer.device) else 1
 
     def _workers(self, num_processes: int) -> Workers[_Batch, list[list[Hypothesis]]]:
-        return Workers(self._search, num_processes)
+        """Processes stay for the next call: what they have prepared is worth keeping."""
+        if num_processes < 2:
+            return Workers(self._search, 1)
+        if self._pool is None or self._pool.num_processes != num_processes:
+            self.close()
+            self._pool = Workers(self._search, num_processes)
+        return self._pool
 
     def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
         return search(
@@ -261,6 +278,8 @@ class Translator:
         batches = []
         while order:
             rows = max(1, min(share, self._config.batch_tokens // (len(sources[order[0]]) * width)))
+            while batch_size(rows) > rows:
+                rows -= 1
             batches.append(order[:rows])
             order = order[rows:]
         jobs = [_Batch([sources[i] for i in batch], [prefixes[i] for i in batch]) for batch in batches]

@@ -38,7 +38,7 @@ def can_fork(device: torch.device) -> bool:
 
 
 class Workers(Generic[Job, Result]):
-    """Runs one function on many jobs, in processes; with fewer than two, in this one. A context manager.
+    """Runs one function on many jobs, in processes; with fewer than two, in this one.
 
     The function goes along with the fork, so that it may hold what cannot be sent; jobs and results are sent.
     """
@@ -102,10 +102,7 @@ class Workers(Generic[Job, Result]):
                     raise _killed() from None
                 self._sent[connection] += 1
 
-    def __enter__(self) -> Workers[Job, Result]:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """End the processes, whatever they are at."""
         for process in self._processes:
             process.kill()
