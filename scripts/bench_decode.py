@@ -11,8 +11,7 @@ decoding steps for everybody: we spend the last on </s>, the others, that could 
 - **batch**: all sentences at once, each system as it is fastest on the cores (--threads): tmt with that many
   `search.workers`, CTranslate2 with inter_threads, Hugging Face with threads of torch and batches sorted by length. The
   first round tries several batch sizes, each once after a pass that is not counted, and names the best; that is
-  measured, after such a pass, for --seconds and at least three times: the median. The processes of tmt start anew in
-  each pass, within what is measured.
+  measured, after such a pass, for --seconds and at least three times: the median.
 - **latency**: the first 200 sentences one by one, after a pass over them that is not counted: median and 95th
   percentile.
 
@@ -65,7 +64,7 @@ Ids = list[list[int]]
 
 PRECISIONS = {"tmt": ("float32", "bfloat16", "int8"), "ct2": ("float32", "int8"), "hf": ("float32", "bfloat16")}
 # tmt: padded source positions × hypotheses; the others: sentences.
-BATCH_SIZES = {"tmt": (1024, 2048, 4096, 8192), "ct2": (16, 32, 64, 128), "hf": (16, 32, 64, 128)}
+BATCH_SIZES = {"tmt": (2048, 4096, 8192, 16384), "ct2": (16, 32, 64, 128), "hf": (16, 32, 64, 128)}
 VOCAB_SIZE = 10_000
 MAX_EXTRA_TOKENS = 50
 NUM_LATENCIES = 200
@@ -135,7 +134,7 @@ class Tmt(System):
             "no_repeat_ngram": 0,
             "precision": case.precision,
             "workers": case.threads if case.mode == "batch" else 1,
-            "batch_tokens": batch_size or 4096,
+            "batch_tokens": batch_size or 8192,
         }
         self._translator = Translator.load(workload.model, [f"search.{key}={value}" for key, value in settings.items()])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -13,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest.mock import patch
 
 CLI = (sys.executable, "-m", "transformer_mt.cli")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -69,16 +71,48 @@ def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) 
     return Done(found.returncode, found.stdout, found.stderr.decode("utf-8"))
 
 
+def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
+    """Run ``tmt`` to its end within this process, which saves a second of imports; it starts no further processes."""
+    from transformer_mt.cli import main
+
+    data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    status: object = None
+    with (
+        patch("transformer_mt.translator.num_cores", return_value=1),
+        patch("sys.argv", ["tmt", *map(str, args)]),
+        patch("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            status = left.code
+    assert isinstance(status, int)
+    out.flush()
+    assert isinstance(out.buffer, io.BytesIO)
+    return Done(status, out.buffer.getvalue(), err.getvalue())
+
+
 class Running:
     """A ``tmt`` process that a test stops when it has got somewhere."""
 
-    def __init__(self, *args: object, launcher: Sequence[str] = CLI) -> None:
+    def __init__(
+        self,
+        *args: object,
+        launcher: Sequence[str] = CLI,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        own_group: bool = False,
+    ) -> None:
+        """``own_group``: in a session of its own, as from a terminal of its own."""
         self._process = subprocess.Popen(
             [*launcher, *map(str, args)],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
+            start_new_session=own_group,
         )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -93,9 +127,18 @@ class Running:
         assert self._process.poll() is None, f"ended too early: {self.end()}"
         self._process.send_signal(number)
 
+    def interrupt(self) -> None:
+        """As Ctrl-C at a terminal does it: to all processes of the group (which must be its own)."""
+        assert os.getpgid(self._process.pid) == self._process.pid
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def descendants(self) -> list[int]:
+        """The processes that it has started, and those that they have."""
+        return _descendants(self._process.pid)
+
     def rank(self, number: int) -> int:
         """The process of one rank that torchrun has started."""
-        for process in _descendants(self._process.pid):
+        for process in self.descendants():
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 if f"RANK={number}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
                     return process
@@ -107,8 +150,9 @@ class Running:
 
     def kill(self) -> Done:
         """SIGKILL to it and all that it has started, as a power failure would have it."""
-        for process in [self._process.pid, *_descendants(self._process.pid)]:
-            os.kill(process, signal.SIGKILL)
+        for process in [self._process.pid, *self.descendants()]:
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process, signal.SIGKILL)
         return self.end()
 
 
@@ -124,8 +168,30 @@ def _descendants(process: int) -> list[int]:
     return found[1:]
 
 
+def living(processes: Sequence[int]) -> list[int]:
+    """Those that have not ended, within some seconds that they get to do so."""
+    deadline = time.monotonic() + 10
+    while found := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return found
+
+
+def _is_alive(process: int) -> bool:
+    """A process that has ended may wait for its parent to notice: a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
 def write(path: Path, lines: Sequence[str]) -> Path:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    path.write_text(text(lines), encoding="utf-8", newline="\n")
     return path
 
 
@@ -176,6 +242,30 @@ def write_config(path: Path, config: dict[str, Any]) -> Path:
     """JSON is YAML."""
     path.write_text(json.dumps(config, indent=1), encoding="utf-8")
     return path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run and what it was trained with."""
+
+    config: Path
+    run: Path
+    train_src: Path
+
+
+def translated(trained: Trained, lines: Sequence[str], *options: object) -> list[str]:
+    found = tmt("translate", trained.run, *options, stdin=text(lines)).ok().lines
+    assert len(found) == len(lines)
+    return found
+
+
+def n_best(done: Done) -> list[tuple[int, str, float]]:
+    """number ||| text ||| score"""
+    found = []
+    for line in done.ok().lines:
+        number, middle, score = line.split(" ||| ")
+        found.append((int(number), middle, float(score)))
+    return found
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

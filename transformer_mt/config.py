@@ -276,7 +276,7 @@ class SearchConfig(Section):
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 1
-    batch_tokens: PositiveInt = 4096  # source positions × hypotheses translated at once, padding included
+    batch_tokens: PositiveInt = 8192  # source positions × hypotheses translated at once, padding included
     workers: Count = 0  # processes that translate, on a CPU; 0: one for each core
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
 

@@ -105,5 +105,5 @@ def test_out_of_memory_in_validation_names_its_own_key(config: dict[str, Any], t
     done = tmt("train", path, "--output", tmp_path / "run", launcher=launcher(DECODING_FAILS))
     assert done.status == 1
     assert "validation does not fit" in done.refusal
-    assert "lower search.batch_tokens (4096; try 2048)" in done.refusal
+    assert "lower search.batch_tokens (8192; try 4096)" in done.refusal
     assert last_checkpoint(tmp_path / "run").name == "step_00000008"

@@ -10,59 +10,11 @@ import json
 import math
 import random
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CLI, Done, copy_corpus, environment, symbol_lines, tmt, write, write_config
-
-
-@dataclass(frozen=True)
-class Trained:
-    config: Path
-    run: Path
-    train_src: Path
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    directory = tmp_path_factory.mktemp("trained")
-    config = copy_corpus(directory, num_train=2000)
-    config["model"]["dropout"] = 0.0
-    config["batch"] = {"max_tokens": 800}
-    config["optim"] |= {"lr": 0.005, "warmup_steps": 50}
-    # Bad enough to make mistakes, good enough that outputs differ with their inputs.
-    config["train"] |= {"max_steps": 150, "eval_steps": 150, "checkpoint_steps": 150, "log_steps": 50}
-    path, run = write_config(directory / "config.yaml", config), directory / "run"
-    tmt("train", path, "--output", run).ok()
-    return Trained(path, run, directory / "train.src")
-
-
-@pytest.fixture(scope="session")
-def sources() -> list[str]:
-    return symbol_lines(40, seed=99, shortest=1, longest=20)
-
-
-def text(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def n_best(done: Done) -> list[tuple[int, str, float]]:
-    """number ||| text ||| score"""
-    found = []
-    for line in done.ok().lines:
-        number, middle, score = line.split(" ||| ")
-        found.append((int(number), middle, float(score)))
-    return found
-
-
-def translated(trained: Trained, lines: Sequence[str], *options: object) -> list[str]:
-    found = tmt("translate", trained.run, *options, stdin=text(lines)).ok().lines
-    assert len(found) == len(lines)
-    return found
-
+from harness import CLI, Done, Trained, environment, n_best, symbol_lines, text, tmt, translated, write
 
 # The line contract.
 
@@ -160,7 +112,7 @@ def test_batch_size_and_order_change_nothing(trained: Trained, sources: list[str
         for (_, _, score), (_, _, other) in zip(found, expected, strict=True):
             assert math.isclose(score, other, abs_tol=1e-4 + 1e-9)
 
-    for batch_tokens in (1, 64, 4096):
+    for batch_tokens in (1, 64, 8192):
         setting = ("--set", f"search.batch_tokens={batch_tokens}")
         assert_equal(n_best(tmt("translate", trained.run, *options, *setting, stdin=text(sources))), expected)
     shuffled = n_best(tmt("translate", trained.run, *options, stdin=text([sources[i] for i in order])))

@@ -194,6 +194,7 @@ def test_lower_precisions_of_a_larger_model_stay_near(precision: str) -> None:
     assert 1e-3 < walked.greatest_difference(model) < LOWER[precision]
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("num_ids", [63, 64, 65])
 def test_columns_of_padding_have_no_probability(monkeypatch: pytest.MonkeyPatch, num_ids: int, precision: str) -> None:
@@ -227,7 +228,7 @@ def test_a_pool_that_is_full_is_cleared_out_and_enlarged(
     widths = [1, *[6] * 70]
     walked = walk(Engine(model, "float32"), sources([5, 17]), V_TGT, widths, is_crossing=is_crossing, leaving=[50])
     assert walked.greatest_difference(model) < FLOAT32
-    assert len(capacities) >= 4
+    assert 4 <= len(capacities) <= 10  # each leaves as much room again as is used: it is not done at every step
     assert capacities[-1][2] > 2 * capacities[0][2]
     if is_crossing:
         assert walked.state.filled < sum(widths) / 2
@@ -244,6 +245,7 @@ def test_more_positions_than_the_first_table_has() -> None:
     assert walked.greatest_difference(model) < FLOAT32
 
 
+@torch.inference_mode()
 def test_learned_positions_end_where_their_table_ends() -> None:
     engine = Engine(make_model({"positions": "learned", "max_positions": 8}), "float32")
     with pytest.raises(InputError, match="9 positions is longer than the learned table of 8"):
@@ -272,12 +274,13 @@ def test_what_stands_in_memory_before_it_is_written_counts_nothing(
     monkeypatch.setattr(Tensor, "new_empty", dirty)
     walked = walk(Engine(model, "float32"), sources(LENGTHS), V_TGT)
     monkeypatch.undo()
-    assert num_filled > 10
+    assert num_filled >= 4  # a state and its pools
     for (_, _, logp_V), (_, _, clean_V) in zip(walked.found, clean.found, strict=True):
         assert torch.equal(logp_V, clean_V)
     assert all(logp_V[:V_TGT].isfinite().all() for _, _, logp_V in walked.found)
 
 
+@torch.inference_mode()
 def test_states_of_one_engine_do_not_know_of_each_other() -> None:
     engine = Engine(make_model({}), "float32")
     states = [engine.start(sources([4, 20])), engine.start(sources([7], seed=2))]
@@ -288,6 +291,7 @@ def test_states_of_one_engine_do_not_know_of_each_other() -> None:
         assert all(torch.equal(engine.step(state, lasts[i]), both[i]) for both in by_turns)
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", FLOAT32_LARGE), ("int8", 0.01)])
 @pytest.mark.parametrize("lengths", [[9] * 6, [9, 3, 14, 1, 12, 40]])
 def test_neighbours_change_no_log_probability(precision: str, tolerance: float, lengths: list[int]) -> None:

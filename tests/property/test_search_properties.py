@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -45,24 +45,27 @@ class ToyState:
 
 
 class ToyScorer:
-    """Random distributions; with `coarse`, multiples of a quarter, so that many scores are equal and all sums exact;
-    with `padded`, in more columns than there are ids, as a model's scorer has them."""
+    """Random distributions, the more certain the greater `spread` is; with `coarse`, multiples of a quarter, so that
+    many scores are equal and all sums exact; with `padded`, in more columns than there are ids, as a model's are."""
 
     device = torch.device("cpu")
 
-    def __init__(self, seed: int, vocab_size: int, coarse: bool = False, padded: bool = False) -> None:
-        self.seed, self.vocab_size, self.coarse = seed, vocab_size, coarse
+    def __init__(
+        self, seed: int, vocab_size: int, coarse: bool = False, padded: bool = False, spread: float = 1.5
+    ) -> None:
+        self.arguments = seed, vocab_size, coarse, padded, spread
+        self.seed, self.vocab_size, self.coarse, self.spread = seed, vocab_size, coarse, spread
         self.num_columns = 3 * BLOCK_IDS if padded else vocab_size
         self.log_probs = functools.cache(self._log_probs)
 
     def __repr__(self) -> str:
-        return f"ToyScorer({self.seed}, {self.vocab_size}, {self.coarse}, {self.num_columns > self.vocab_size})"
+        return f"ToyScorer{self.arguments}"
 
     def _log_probs(self, src: Prefix, prefix: Prefix) -> list[float]:
         random = Random(f"{self.seed} {src} {prefix}")
         if self.coarse:
             return [-random.randint(1, 6) / 4 for _ in range(self.vocab_size)]
-        logits = [random.gauss(0, 1.5) for _ in range(self.vocab_size)]
+        logits = [random.gauss(0, self.spread) for _ in range(self.vocab_size)]
         return torch.tensor(logits).log_softmax(0).tolist()
 
     def start(self, src: list[list[int]]) -> ToyState:
@@ -195,7 +198,7 @@ def assert_same(found: list[list[Hypothesis]] | None, expected: list[list[Hypoth
 starts: st.SearchStrategy[Prefix] = st.just(()) | st.lists(st.integers(1, 2), max_size=4).map(tuple)
 sources: st.SearchStrategy[Prefix] = st.lists(st.integers(2, 9), min_size=1, max_size=3).map(tuple)
 batches = st.lists(st.builds(Sentence, sources, starts), min_size=1, max_size=4)
-alphas = st.sampled_from([-1.0, -0.3, 0.0, 0.6, 1.0, 2.0])
+alphas = st.sampled_from([-3.0, -1.0, -0.3, 0.0, 0.6, 1.0, 2.0, 4.0])
 forms: st.SearchStrategy[PenaltyForm] = st.sampled_from(["gnmt", "power"])
 stops: st.SearchStrategy[StopRule] = st.sampled_from(["bound", "beam_finished"])
 forbiddens = st.sampled_from([(), (BOS,)])
@@ -211,7 +214,8 @@ rules = st.just(Rules(0, 0)) | st.builds(Rules, st.integers(0, 5), st.integers(0
 
 @st.composite
 def scorers(draw: st.DrawFn) -> ToyScorer:
-    return ToyScorer(draw(st.integers(0, 10**6)), draw(st.integers(3, 5)), draw(st.booleans()), draw(st.booleans()))
+    coarse, padded, spread = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([1.5, 4.0]))
+    return ToyScorer(draw(st.integers(0, 10**6)), draw(st.integers(3, 5)), coarse, padded, spread)
 
 
 @st.composite
@@ -291,8 +295,15 @@ def test_stopping_at_the_bound_is_never_worse_than_the_peers_rule(
         assert all(a.score >= b.score for a, b in zip(ours, theirs, strict=False))
 
 
+# A path with two ids to choose from, none of them twice, that may not end before the fifth.
+DEAD_END = SearchConfig(beam_size=1, max_extra_tokens=6, min_tokens=5, no_repeat_ngram=1)
+# One sample has nothing left to go on with while another has.
+SOME_DEAD_ENDS = SearchConfig(sampling=True, n_best=3, max_extra_tokens=9, min_tokens=5, no_repeat_ngram=2, seed=0)
+
+
 @settings(deadline=None, max_examples=100)
 @given(scorers(), batches, greedy_configs(), forbiddens)
+@example(ToyScorer(1, 3), [Sentence((2,))], DEAD_END, ())
 def test_greedy_is_an_argmax_loop(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix
 ) -> None:
@@ -317,18 +328,38 @@ def test_neighbours_and_order_change_nothing(
         assert shuffled == [found[i] for i in order]
 
 
-# A sentence that is done stays in a batch of this size as rows that stand for nothing.
-@settings(deadline=None, max_examples=25)
-@given(scorers(), st.lists(st.builds(Sentence, sources, starts), min_size=16, max_size=40), beam_configs())
-def test_sentences_that_are_done_change_nothing_while_they_wait_to_leave(
-    scorer: ToyScorer, batch: list[Sentence], config: SearchConfig
+# Of a hundred sentences only a few show a bound that is not one, so there are many.
+@settings(deadline=None, max_examples=60)
+@given(
+    scorers(),
+    st.integers(16, 32),
+    st.randoms(use_true_random=False),
+    beam_configs(),
+    st.sampled_from([-3.0, -1.0, 1.0, 2.0, 4.0]),
+    st.integers(1, 2),
+)
+def test_stopping_and_waiting_to_leave_change_nothing(
+    scorer: ToyScorer, size: int, random: Random, config: SearchConfig, alpha: float, n_best: int
 ) -> None:
+    """The twin has no rule to stop by. In a batch of this size, sentences that are done stay for a while as rows that
+    stand for nothing."""
+    config = config.model_copy(update={"stop": "bound", "length_penalty": alpha, "n_best": n_best})
+    batch = [
+        Sentence(
+            tuple(random.choices(range(2, 10), k=random.randint(1, 3))),
+            tuple(random.choices([BOS, 2], k=random.choice([0, 0, 0, 1, 2, 4]))),
+        )
+        for _ in range(size)
+    ]
     expected = [plain_beam(scorer, s, config) for s in batch]
-    assert_same(outcome(scorer, batch, config), expected)
+    # A sentence without hypotheses fails its batch, and there is a test of that.
+    having = [b for b in range(size) if expected[b]]
+    assert_same(outcome(scorer, [batch[b] for b in having], config), [expected[b] for b in having])
 
 
 @settings(deadline=None, max_examples=150)
 @given(scorers(), batches, beam_configs() | sampling_configs(), forbiddens)
+@example(ToyScorer(1, 3, padded=True), [Sentence((2,))], SOME_DEAD_ENDS, ())
 def test_every_hypothesis_is_legal_and_scored_as_the_model_scores_it(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix
 ) -> None:
@@ -357,6 +388,7 @@ def test_every_hypothesis_is_legal_and_scored_as_the_model_scores_it(
 
 @settings(deadline=None, max_examples=60)
 @given(scorers(), batches, greedy_configs(), st.integers(0, 99), st.sampled_from([0.5, 1.0, 3.0]))
+@example(ToyScorer(1, 3), [Sentence((2,))], DEAD_END, 1, 1.0)
 def test_sampling_the_best_id_is_greedy(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, seed: int, temperature: float
 ) -> None:

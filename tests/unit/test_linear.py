@@ -11,10 +11,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_mt import linear
-from transformer_mt.linear import prepare, prepare_weight
+from transformer_mt.linear import prepare
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
 SHAPES = [(512, 256), (256, 512), (131, 1031)]  # (D, C), none of them small
@@ -81,7 +81,7 @@ def test_against_pytorch_in_float64(precision: str, has_bias: bool, D: int, C: i
     weight_CD, bias_C = weight_and_bias(D, C)
     x_ND, residual_NC = rows(N, D), torch.randn(N, C)
     biases = [bias_C] if has_bias else []
-    product = prepare_weight(weight_CD, bias_C if has_bias else None, precision)
+    product = prepare(weight_CD, bias_C if has_bias else None, precision)
     expected_NC = F.linear(x_ND.double(), weight_CD.double(), bias_C.double() if has_bias else None)
 
     assert_within(product(x_ND), expected_NC, bound(precision, x_ND, weight_CD, biases))
@@ -95,7 +95,7 @@ def test_the_inputs_are_left_as_they_are(precision: str) -> None:
     for N in (4, 40):
         x_ND, residual_NC = rows(N, 256), torch.randn(N, 512)
         before = [tensor.clone() for tensor in (x_ND, residual_NC, bias_C)]
-        product = prepare_weight(weight_CD, bias_C, precision)
+        product = prepare(weight_CD, bias_C, precision)
         first_NC, sum_NC = product(x_ND), product.add(residual_NC, x_ND)
         assert all(torch.equal(a, b) for a, b in zip((x_ND, residual_NC, bias_C), before, strict=True))
         kept = first_NC.clone(), sum_NC.clone()
@@ -104,24 +104,22 @@ def test_the_inputs_are_left_as_they_are(precision: str) -> None:
 
 
 @precisions
-@pytest.mark.parametrize("bias", [False, True])
-def test_layers_of_one_input_stand_side_by_side_and_are_copied(precision: str, bias: bool) -> None:
-    torch.manual_seed(1)
-    layers = [nn.Linear(256, C, bias=bias) for C in (200, 64, 300)]
-    product, apart = prepare(layers, precision), [prepare([layer], precision) for layer in layers]
+@pytest.mark.parametrize(("D", "C"), [(256, 512), (64, 300)])
+def test_a_weight_is_copied(precision: str, D: int, C: int) -> None:
+    weight_CD, bias_C = weight_and_bias(D, C)
+    product = prepare(weight_CD, bias_C, precision)
+    before = [product(rows(N, D)) for N in (3, 20)]
+    weight_CD.fill_(7)
+    assert all(torch.equal(product(rows(N, D)), found) for N, found in zip((3, 20), before, strict=True))
+
+
+@precisions
+def test_a_weight_that_is_transposed(precision: str) -> None:
+    """As the engine passes the one of an output projection."""
+    weight_CD, bias_C = weight_and_bias(256, 512)
     x_ND = rows(20, 256)
-    found_NC = product(x_ND)
-    expected_NC = torch.cat([layer(x_ND) for layer in layers], dim=1).detach()
-    weight_CD = torch.cat([layer.weight.detach() for layer in layers])
-    biases = [torch.cat([layer.bias.detach() for layer in layers])] if bias else []
-    assert_within(found_NC, expected_NC.double(), 2 * bound(precision, x_ND, weight_CD, biases))
-    alone = [part(x_ND) for part in apart]
-    with torch.no_grad():
-        for layer in layers:
-            for parameter in layer.parameters():
-                parameter.fill_(7)
-    assert torch.equal(product(x_ND), found_NC)
-    assert all(torch.equal(part(x_ND), before) for part, before in zip(apart, alone, strict=True))
+    turned = prepare(weight_CD.T.contiguous().T, bias_C, precision)
+    assert torch.equal(turned(x_ND), prepare(weight_CD, bias_C, precision)(x_ND))
 
 
 @precisions
@@ -133,7 +131,7 @@ def test_small_weights_stay_float32(precision: str) -> None:
     for N in FEW_AND_MANY:
         x_ND, residual_NC = rows(N, D), torch.randn(N, C)
         expected_NC = F.linear(x_ND.double(), weight_CD.double(), bias_C.double())
-        product = prepare_weight(weight_CD, bias_C, precision)
+        product = prepare(weight_CD, bias_C, precision)
         assert_within(product(x_ND), expected_NC, bound("float32", x_ND, weight_CD, [bias_C]))
         found_NC = product.add(residual_NC, x_ND)
         assert_within(found_NC, expected_NC + residual_NC, bound("float32", x_ND, weight_CD, [bias_C, residual_NC]))
@@ -142,7 +140,7 @@ def test_small_weights_stay_float32(precision: str) -> None:
 @pytest.mark.parametrize(("D", "C"), [(8, 24), (512, 256)])
 def test_float64_weights_are_multiplied_in_float64(D: int, C: int) -> None:
     weight_CD, bias_C = (tensor.double() for tensor in weight_and_bias(D, C))
-    product = prepare_weight(weight_CD, bias_C, "float32")
+    product = prepare(weight_CD, bias_C, "float32")
     for N in (1, 40):
         x_ND, residual_NC = rows(N, D).double(), torch.randn(N, C, dtype=torch.float64)
         expected_NC = F.linear(x_ND, weight_CD, bias_C)
@@ -160,29 +158,29 @@ def test_huge_and_tiny_values(precision: str, x_scale: float, scale: float) -> N
         x_ND = rows(N, 256, x_scale)
         expected_NC = F.linear(x_ND.double(), weight_CD.double())
         bound_NC = bound(precision, x_ND, weight_CD, []) + 256 * 2.0**-126  # what is smaller may count as 0
-        assert_within(prepare_weight(weight_CD, None, precision)(x_ND), expected_NC, bound_NC)
+        assert_within(prepare(weight_CD, None, precision)(x_ND), expected_NC, bound_NC)
 
 
 @precisions
 @pytest.mark.parametrize("N", [1, 40])
 def test_zero_rows_give_the_bias_and_zero_columns_too(precision: str, N: int) -> None:
     weight_CD, bias_C = weight_and_bias(256, 512)
-    product, residual_NC = prepare_weight(weight_CD, bias_C, precision), torch.randn(N, 512)
+    product, residual_NC = prepare(weight_CD, bias_C, precision), torch.randn(N, 512)
     zeros_ND = torch.zeros(N, 256)
     assert torch.equal(product(zeros_ND), bias_C.expand(N, 512))
     assert torch.equal(product.add(residual_NC, zeros_ND), residual_NC + bias_C)
     assert torch.equal(product(rows(N, 256))[:, 256], bias_C[256].expand(N))  # the column that is 0
-    bare = prepare_weight(weight_CD, None, precision)
+    bare = prepare(weight_CD, None, precision)
     assert torch.equal(bare(zeros_ND), torch.zeros(N, 512))
     assert torch.equal(bare.add(residual_NC, zeros_ND), residual_NC)
-    assert torch.equal(prepare_weight(torch.zeros(512, 256), None, precision)(rows(N, 256)), torch.zeros(N, 512))
+    assert torch.equal(prepare(torch.zeros(512, 256), None, precision)(rows(N, 256)), torch.zeros(N, 512))
 
 
 @precisions
 def test_what_is_no_number_stays_none_and_in_its_row(precision: str) -> None:
     """Search tells a model that yields NaN; a product that made numbers of it would hide it."""
     weight_CD, bias_C = weight_and_bias(256, 512)
-    product = prepare_weight(weight_CD, bias_C, precision)
+    product = prepare(weight_CD, bias_C, precision)
     x_ND = rows(20, 256)
     clean_NC = product(x_ND)
     x_ND[3, 5], x_ND[11, 0] = math.nan, math.inf
@@ -219,7 +217,7 @@ def test_int8_is_exact_but_for_the_scales(
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_vnni)
     weight_CD, _ = weight_and_bias(D, C)
     x_ND = rows(N, D)
-    found_NC = prepare_weight(weight_CD, None, "int8")(x_ND)
+    found_NC = prepare(weight_CD, None, "int8")(x_ND)
     torch.testing.assert_close(found_NC.double(), exact_int8(x_ND, weight_CD), rtol=2**-22, atol=0)
 
 
@@ -230,14 +228,14 @@ def test_int8_sums_do_not_saturate(sign: float) -> None:
     weight_CD, x_ND = torch.ones(C, D), torch.full((5, D), sign)
     weight_CD[1::2] *= -1
     expected_NC = D * sign * weight_CD[:, 0].expand(5, C)
-    torch.testing.assert_close(prepare_weight(weight_CD, None, "int8")(x_ND), expected_NC, rtol=2**-22, atol=0)
+    torch.testing.assert_close(prepare(weight_CD, None, "int8")(x_ND), expected_NC, rtol=2**-22, atol=0)
 
 
 @pytest.mark.parametrize(("D", "C"), SHAPES)
 def test_an_int8_row_does_not_depend_on_its_neighbours(D: int, C: int) -> None:
     """To the bit, whatever they are and however many."""
     weight_CD, bias_C = weight_and_bias(D, C)
-    product = prepare_weight(weight_CD, bias_C, "int8")
+    product = prepare(weight_CD, bias_C, "int8")
     x_ND, residual_NC = rows(65, D), torch.randn(65, C)
     found_NC, sum_NC = product(x_ND), product.add(residual_NC, x_ND)
     for first, end in [(0, 1), (64, 65), (3, 5), (7, 24), (20, 60)]:
@@ -253,7 +251,7 @@ def test_without_onednn(monkeypatch: pytest.MonkeyPatch, precision: str, has_bia
     calls = []
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: calls.append(1))  # None: no
     weight_CD, bias_C = weight_and_bias(256, 512)
-    product = prepare_weight(weight_CD, bias_C if has_bias else None, precision)
+    product = prepare(weight_CD, bias_C if has_bias else None, precision)
     assert calls
     biases = [bias_C] if has_bias else []
     for N in FEW_AND_MANY:
@@ -274,5 +272,5 @@ def test_without_bfloat16_in_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     weight_CD, bias_C = weight_and_bias(256, 512)
     x_ND = rows(20, 256)
     expected_NC = F.linear(x_ND.double(), weight_CD.double(), bias_C.double())
-    found_NC = prepare_weight(weight_CD, bias_C, "bfloat16")(x_ND)
+    found_NC = prepare(weight_CD, bias_C, "bfloat16")(x_ND)
     assert_within(found_NC, expected_NC, bound("bfloat16", x_ND, weight_CD, [bias_C]))
