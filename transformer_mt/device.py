@@ -36,7 +36,13 @@ def local_device(local_rank: int = 0) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` from what the hardware can do, never by timing: bfloat16 where its matrix units have it."""
+    """``auto`` from what the hardware can do, never by timing: bfloat16 where its matrix units have it.
+
+    Raises:
+        InputError: int8, which only search on a CPU has, and only with oneDNN.
+    """
+    if precision == "int8" and not (device.type == "cpu" and torch.backends.mkldnn.is_available()):
+        raise InputError("search.precision int8: needs a CPU and PyTorch with oneDNN; take bfloat16 or float32")
     if precision != "auto":
         return precision
     if device.type == "cuda":

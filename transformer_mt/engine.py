@@ -137,7 +137,7 @@ class Engine:
         is_padding_BP = torch.arange(P) >= torch.tensor(lengths).unsqueeze(1)
         bias_BP = torch.zeros(B, P, dtype=self._src_embed_VD.dtype).masked_fill_(is_padding_BP, -math.inf)
         bias_BP = bias_BP.to(self.device)
-        positions_SD = self._model.positions("src", S)[:S]
+        positions_SD = self._model.positions("src", S)[:S].detach()
         x_BSD = torch.add(positions_SD, F.embedding(ids_BS, self._src_embed_VD), alpha=self._scale)
         x_RD = x_BSD.view(B * S, -1)
         for encoder_layer in self._encoder:
@@ -154,7 +154,7 @@ class Engine:
     def step(self, state: EngineState, last_BW: Tensor) -> Tensor:
         """Feed one id to each row; the log-probabilities (B, W, V) of the next, -inf in the columns of padding."""
         B, W = last_BW.shape
-        position_D = self._model.positions("tgt", state.position + 1)[state.position]
+        position_D = self._model.positions("tgt", state.position + 1)[state.position].detach()
         x_ND = torch.add(position_D, F.embedding(last_BW.view(B * W), self._tgt_embed_VD), alpha=self._scale)
         state.add_position()
         state.position += 1

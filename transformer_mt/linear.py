@@ -92,7 +92,7 @@ class _Int8:
         limit = 127 if torch.cpu._is_vnni_supported() else 63
         self._scale_C = weight_CD.abs().amax(1).clamp_(min=1e-30) / limit
         quantized_CD = (weight_CD / self._scale_C.unsqueeze(1)).round_().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(quantized_CD, None)
+        self._packed = torch.ops.onednn.qlinear_prepack(quantized_CD.contiguous(), None)
         self._zero_C = torch.zeros(weight_CD.shape[0], dtype=torch.int32)
         self._bias_C = bias_C
 

@@ -101,10 +101,7 @@ def search(
         return []
     starts = [list(prefix) for prefix in prefixes] if prefixes is not None else [[] for _ in src]
     cap = max_length or sys.maxsize
-    limits = [
-        min(max(len(ids) + config.max_extra_tokens, len(start) + 1), cap)
-        for ids, start in zip(src, starts, strict=True)
-    ]
+    limits = [min(len(ids) + config.max_extra_tokens, cap) for ids in src]
     rules = _Rules(config, limits, starts, torch.tensor(forbidden_ids, dtype=torch.int64, device=scorer.device), eos_id)
     find = _follow_paths if config.sampling or config.beam_size == 1 else _beam_search
     found = find(scorer, src, config, rules, bos_id)
