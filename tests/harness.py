@@ -150,7 +150,9 @@ class Running:
 
     def kill(self) -> Done:
         """SIGKILL to it and all that it has started, as a power failure would have it."""
-        for process in [self._process.pid, *self.descendants()]:
+        started = self.descendants()
+        self._process.kill()  # nothing, where it has ended
+        for process in started:
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(process, signal.SIGKILL)
         return self.end()
@@ -170,7 +172,7 @@ def _descendants(process: int) -> list[int]:
 
 def living(processes: Sequence[int]) -> list[int]:
     """Those that have not ended, within some seconds that they get to do so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 5
     while found := [process for process in processes if _is_alive(process)]:
         if time.monotonic() > deadline:
             break

@@ -43,10 +43,15 @@ ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a c
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+_INTERRUPTED = 130  # what some versions of Typer return where others let the interrupt through
+
+
 def main() -> None:
     """Entry point of ``tmt``: exit status 0 done, 1 failed while running, 2 wrong usage, configuration or input."""
     try:
         status = app(standalone_mode=False)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
         sys.stdout.flush()  # here, where a failure can still be told
     except TmtError as error:
         _leave(error.exit_status, str(error))
@@ -247,9 +252,10 @@ def score(
     translator = Translator.load(model, overrides, _warn)
 
     def lines() -> Iterator[str]:
-        pairs = read_line_pairs(src, tgt)
+        pairs, first_line = read_line_pairs(src, tgt), 1
         while chunk := list(itertools.islice(pairs, CHUNK_LINES)):
-            found = translator.score([line for line, _ in chunk], [line for _, line in chunk])
+            found = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
+            first_line += len(chunk)
             yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in found)
 
     write_lines("-", lines())

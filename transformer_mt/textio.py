@@ -57,6 +57,8 @@ def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str
     Raises:
         InputError: as `read_lines` does, or one file has more lines than the other.
     """
+    if str(first) == str(second) == "-":
+        raise InputError("stdin: cannot be both of two files; name a file for one")
     first_lines, second_lines = read_lines(first), read_lines(second)
     for number in itertools.count(1):
         line, other = next(first_lines, None), next(second_lines, None)

@@ -153,17 +153,17 @@ class Translator:
             self._pool.close()
             self._pool = None
 
-    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float | None]:
+    def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[float | None]:
         """The log-probability of each target given its source, `</s>` included; None where the source is blank.
 
-        With several models: of the first.
+        With several models: of the first. ``first_line`` is the number of the first line, for refusals.
 
         Raises:
             InputError: a side is longer than the positions that the model has learned.
         """
         src = [[*ids, EOS_ID] for ids in self._tokenizers.src.encode([line.strip() for line in sources])]
         tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
-        for number, (one, other) in enumerate(zip(src, tgt, strict=True), 1):
+        for number, (one, other) in enumerate(zip(src, tgt, strict=True), first_line):
             if self._max_positions is not None and max(len(one), len(other)) > self._max_positions:
                 raise InputError(
                     f"line {number}: {max(len(one), len(other))} tokens, the model has learned {self._max_positions} "
@@ -190,12 +190,10 @@ class Translator:
     ) -> Iterator[Translation]:
         pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
         first_line = 1
-        # While processes translate one chunk, this one reads the next.
-        under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
         chunk = list(itertools.islice(pairs, CHUNK_LINES))
-        if len(chunk) < 2 * num_processes:
-            num_processes = 1
-        workers = self._workers(num_processes)
+        workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
+        most_ahead = workers.num_processes > 1  # while processes translate one chunk, this one reads the next
+        under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
         try:
             while chunk or under_way:
                 if chunk:
@@ -207,15 +205,15 @@ class Translator:
                                 starts[line.parts[0]] = ids
                     under_way.append((split, sources, self._submit(workers, sources, starts)))
                     first_line += len(chunk)
-                    chunk = list(itertools.islice(pairs, CHUNK_LINES))
-                if len(under_way) > 1 or not chunk:
-                    split, sources, asked = under_way.popleft()
+                if not chunk or len(under_way) > most_ahead:
+                    split, sources, asked = under_way[0]
                     found = self._collect(workers, asked, len(sources))
+                    under_way.popleft()
                     for line in split:
                         yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
-        except BaseException:  # also when the caller wants no more
-            self.close()
-            raise
+                chunk = list(itertools.islice(pairs, CHUNK_LINES))
+        finally:  # also when the caller wants no more
+            workers.drop(job for _, _, asked in under_way for _, job in asked)
 
     def _num_processes(self, wanted: int) -> int:
         return wanted if can_fork(self._scorer.device) else 1
@@ -224,7 +222,7 @@ class Translator:
         """Processes stay for the next call: what they have prepared is worth keeping."""
         if num_processes < 2:
             return Workers(self._search, 1)
-        if self._pool is None or self._pool.num_processes != num_processes:
+        if self._pool is None or self._pool.is_closed or self._pool.num_processes != num_processes:
             self.close()
             self._pool = Workers(self._search, num_processes)
         return self._pool

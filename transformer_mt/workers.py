@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 import torch
 
-from transformer_mt.errors import RunError
+from transformer_mt.errors import RunError, TmtError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -40,7 +43,8 @@ def can_fork(device: torch.device) -> bool:
 class Workers(Generic[Job, Result]):
     """Runs one function on many jobs, in processes; with fewer than two, in this one.
 
-    The function goes along with the fork, so that it may hold what cannot be sent; jobs and results are sent.
+    The function goes along with the fork, so that it may hold what cannot be sent; jobs and results are sent. The
+    processes end with `close`, with this object, or with the program.
     """
 
     def __init__(self, function: Callable[[Job], Result], num_processes: int) -> None:
@@ -49,23 +53,30 @@ class Workers(Generic[Job, Result]):
         self._results: dict[int, Result | Exception] = {}
         self._num_jobs = 0
         self._waiting: deque[tuple[int, Job]] = deque()
+        self._dropped: set[int] = set()  # jobs that a process has and nobody wants
         self._sent: dict[Connection, int] = {}  # jobs that each process has and has not answered
-        self._processes = []
+        processes: list[BaseProcess] = []
+        self._end = weakref.finalize(self, _end, processes, self._sent)
         if num_processes > 1:
             context = multiprocessing.get_context("fork")
-            for _ in range(num_processes):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(function, theirs), daemon=True)
-                process.start()
-                theirs.close()
-                self._processes.append(process)
-                self._sent[ours] = 0
+            with _interrupts_later():
+                for _ in range(num_processes):
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_work, args=(function, theirs), daemon=True)
+                    process.start()
+                    theirs.close()
+                    processes.append(process)
+                    self._sent[ours] = 0
+
+    @property
+    def is_closed(self) -> bool:
+        return not self._end.alive
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Begin jobs, the first first; their numbers. Without processes they are done when this returns."""
         numbers = list(range(self._num_jobs, self._num_jobs + len(jobs)))
         self._num_jobs += len(jobs)
-        if self._processes:
+        if self.num_processes > 1:
             self._waiting.extend(zip(numbers, jobs, strict=True))
             self._send()
         else:
@@ -76,7 +87,7 @@ class Workers(Generic[Job, Result]):
         """Of a job, or the error that it raised; once.
 
         Raises:
-            RunError: a process was killed.
+            RunError: a process was killed; the others are ended.
         """
         while number not in self._results:
             for connection in wait(self._sent):
@@ -84,37 +95,70 @@ class Workers(Generic[Job, Result]):
                 try:
                     done, found = connection.recv()
                 except (EOFError, OSError):
-                    raise _killed() from None
-                self._results[done] = found
+                    raise self._killed() from None
                 self._sent[connection] -= 1
+                if done in self._dropped:
+                    self._dropped.remove(done)
+                else:
+                    self._results[done] = found
             self._send()
         found = self._results.pop(number)
         if isinstance(found, Exception):
             raise found
         return found
 
-    def _send(self) -> None:
-        for connection in sorted(self._sent, key=lambda one: self._sent[one]):
-            while self._waiting and self._sent[connection] < _MOST_SENT:
-                try:
-                    connection.send(self._waiting.popleft())
-                except OSError:
-                    raise _killed() from None
-                self._sent[connection] += 1
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget jobs whose results nobody will ask for."""
+        unwanted = {number for number in numbers if self._results.pop(number, None) is None}
+        waiting = {number for number, _ in self._waiting}
+        self._waiting = deque(job for job in self._waiting if job[0] not in unwanted)
+        self._dropped |= unwanted - waiting
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
-        for process in self._processes:
-            process.kill()
-            process.join()
-        for connection in self._sent:
-            connection.close()
+        self._end()
+
+    def _send(self) -> None:
+        while self._waiting:
+            connection = min(self._sent, key=lambda one: self._sent[one])
+            if self._sent[connection] >= _MOST_SENT:
+                return
+            try:
+                connection.send(self._waiting.popleft())
+            except OSError:
+                raise self._killed() from None
+            self._sent[connection] += 1
+
+    def _killed(self) -> RunError:
+        self.close()
+        return RunError(
+            "a process that translates was killed (out of memory?); lower search.batch_tokens, or set search.workers "
+            "to 1"
+        )
 
 
-def _killed() -> RunError:
-    return RunError(
-        "a process that translates was killed (out of memory?); lower search.batch_tokens, or set search.workers to 1"
-    )
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold back an interrupt: amid a fork it would be lost in one of the locks that are taken there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # interrupts are not for this thread
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _end(processes: list[BaseProcess], connections: Iterable[Connection]) -> None:
+    for process in processes:
+        process.kill()
+        process.join()
+    for connection in connections:
+        connection.close()
 
 
 def _work(function: Callable[[Job], Result], connection: Connection) -> None:
@@ -122,15 +166,25 @@ def _work(function: Callable[[Job], Result], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the parent ends its processes itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    # Jobs are read at once, so that the parent, which sends one, never waits for this process, which sends a result.
+    jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, jobs), daemon=True).start()
+    while True:
+        number, job = jobs.get()
+        found: Result | Exception
+        try:
+            found = function(job)
+        except TmtError as error:
+            found = error
+        except Exception as error:  # not all of them can be sent
+            found = RuntimeError(f"{type(error).__name__}: {error}")
+        connection.send((number, found))
+
+
+def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]]) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
-            number, job = connection.recv()
-            found: Result | Exception
-            try:
-                found = function(job)
-            except Exception as error:
-                found = error
-            connection.send((number, found))
+            jobs.put(connection.recv())
 
 
 def _end_with_parent() -> None:
