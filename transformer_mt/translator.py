@@ -272,7 +272,9 @@ class Translator:
         """Begin the search, longest first, so that a batch too large for memory shows at once."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         width = self._config.n_best if self._config.sampling else self._config.beam_size
-        share = -(-len(order) // (2 * workers.num_processes))
+        share = len(order)
+        if workers.num_processes > 1:
+            share = -(-share // (2 * workers.num_processes))
         batches = []
         while order:
             rows = max(1, min(share, self._config.batch_tokens // (len(sources[order[0]]) * width)))
