@@ -43,7 +43,7 @@ ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a c
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-_INTERRUPTED = 130  # what some versions of Typer return where others let the interrupt through
+_INTERRUPTED = 130  # the status of an interrupt, which some versions of Typer return and others raise
 
 
 def main() -> None:
@@ -245,15 +245,15 @@ def score(
     tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Print the log-probability of each given translation, its end included; blank where the source is blank."""
+    """Print the log-probability (float32) of each given translation, its end included; blank where the source is."""
     from transformer_mt.textio import read_line_pairs, write_lines
-    from transformer_mt.translator import CHUNK_LINES, Translator
+    from transformer_mt.translator import Translator, take_chunk
 
     translator = Translator.load(model, overrides, _warn)
 
     def lines() -> Iterator[str]:
         pairs, first_line = read_line_pairs(src, tgt), 1
-        while chunk := list(itertools.islice(pairs, CHUNK_LINES)):
+        while chunk := take_chunk(pairs):
             found = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
             first_line += len(chunk)
             yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in found)

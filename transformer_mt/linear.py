@@ -42,10 +42,11 @@ class _Float32:
     MKL, PyTorch's choice, leaves half of the vector unit idle on other makers' processors."""
 
     def __init__(self, weight_CD: Tensor, bias_C: Tensor | None) -> None:
-        self._weight_DC = weight_CD.T.contiguous()
         self._bias_C = bias_C
-        self._few_rows = _FEW_ROWS if weight_CD.numel() < _SMALL_WEIGHT else 0
         self._packed = _packed(weight_CD)
+        self._few_rows = _FEW_ROWS if weight_CD.numel() < _SMALL_WEIGHT else 0
+        is_read = self._packed is None or self._few_rows
+        self._weight_DC = weight_CD.T.contiguous() if is_read else weight_CD.new_empty(0)
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         if self._packed is not None and x_ND.shape[0] > self._few_rows:
@@ -65,9 +66,10 @@ class _Bfloat16:
     """Weights and rows rounded to bfloat16."""
 
     def __init__(self, weight_CD: Tensor, bias_C: Tensor | None) -> None:
-        self._weight_CD = weight_CD.to(torch.bfloat16)
+        narrow_CD = weight_CD.to(torch.bfloat16)
         self._bias_C = bias_C
-        self._packed = _packed(self._weight_CD)
+        self._packed = _packed(narrow_CD)
+        self._weight_CD = narrow_CD if self._packed is None else narrow_CD.new_empty(0)
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         narrow_ND = x_ND.to(torch.bfloat16)
@@ -82,7 +84,8 @@ class _Bfloat16:
 
 
 class _Int8:
-    """Weights by output column and rows each by itself, scaled so that the largest magnitude is 127 (CPU only).
+    """Weights by output column and rows each by itself, scaled so that the largest magnitude is 127 (CPU only; weights:
+    63 on a processor without VNNI).
 
     A row's result does not depend on its neighbours. Sums are 32-bit integers, so they are exact.
     """
@@ -127,6 +130,7 @@ def _packed(weight_CD: Tensor) -> Tensor | None:
     return packed
 
 
-_pointwise: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
-_pointwise_binary: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
-_qlinear: Callable[..., Tensor] = torch.ops.onednn.qlinear_pointwise.default
+if torch.backends.mkldnn.is_available():
+    _pointwise: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    _pointwise_binary: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
+    _qlinear: Callable[..., Tensor] = torch.ops.onednn.qlinear_pointwise.default

@@ -89,7 +89,8 @@ def search(
 
     Args:
         forbidden_ids: never produced, but in a prefix.
-        max_length: a cap on the ids of a hypothesis, `</s>` included, where a model has no more positions.
+        max_length: a cap on the ids of a hypothesis, `</s>` included, where a model has no more positions. A longer
+            prefix is kept all the same.
         prefixes: the ids that each sentence's hypotheses start with. They count as its own.
 
     Raises:
@@ -195,7 +196,8 @@ def _beam_search(
     """
     W, device = config.beam_size, scorer.device
     alpha, form = config.length_penalty, config.length_penalty_form
-    enough = W if config.stop == "beam_finished" else config.n_best  # with fewer finished no sentence is done
+    # With fewer finished no sentence is done: most need not be looked at.
+    enough = W if config.stop == "beam_finished" else config.n_best
     finished: list[list[Hypothesis]] = [[] for _ in src]
     live: list[int | None] = list(range(len(src)))  # the sentence of each batch row; None: it is done
     state = scorer.start(src)

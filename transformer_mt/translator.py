@@ -7,6 +7,7 @@ input; a blank line stays blank; a translation does not depend on the lines arou
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ from transformer_mt.sentences import SplitLine, split_line
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.workers import Workers, can_fork, num_cores
 
-CHUNK_LINES = 4096  # lines read, sorted and translated together: memory stays bounded for any input
+# What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
+# where they have more characters than this.
+CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
 
 
 class Alternative(NamedTuple):
@@ -52,7 +55,7 @@ class Translation:
     tokens: list[str]
     alternatives: list[Alternative]
     num_source_tokens: int
-    is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`)
+    is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`, learned positions)
 
 
 class _Batch(NamedTuple):
@@ -92,8 +95,8 @@ class Translator:
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
         self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
-        device = models[0].src_embed.weight.device
-        engines = [Engine(model, resolve_precision(config.precision, device)) for model in models]
+        self._device = models[0].src_embed.weight.device
+        engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
 
     @classmethod
@@ -138,14 +141,17 @@ class Translator:
         return list(self._stream(lines, prefixes, self._num_processes(self._config.workers or 1)))
 
     def stream(self, lines: Iterable[str], prefixes: Iterable[str] | None = None) -> Iterator[Translation]:
-        """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do."""
+        """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
+
+        The first translation comes when one chunk of lines is read, or two where several processes translate.
+        """
         return self._stream(lines, prefixes, self._num_processes(self._config.workers or num_cores()))
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
         ids = [list(source) for source in sources]
         workers = self._workers(self._num_processes(self._config.workers or num_cores()))
-        return self._collect(workers, self._submit(workers, ids, [[] for _ in ids]), len(ids))
+        return self._collect(workers, self._submit(workers, ids, {}), len(ids))
 
     def close(self) -> None:
         """End the processes that translate, if there are any; they are started again when they are needed."""
@@ -156,7 +162,8 @@ class Translator:
     def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[float | None]:
         """The log-probability of each target given its source, `</s>` included; None where the source is blank.
 
-        With several models: of the first. ``first_line`` is the number of the first line, for refusals.
+        By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
+        number of the first line, for refusals.
 
         Raises:
             InputError: a side is longer than the positions that the model has learned.
@@ -172,17 +179,19 @@ class Translator:
         scores: list[float | None] = [None] * len(src)
         filled = np.array([i for i, ids in enumerate(src) if len(ids) > 1], dtype=np.int64)
         model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
+        [batches] = cut_update(filled, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
         was_training = model.training
         model.eval()
-        [batches] = cut_update(filled, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
-        with torch.inference_mode():
-            for pairs in batches:
-                batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._scorer.device)
-                hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
-                logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
-                for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
-                    scores[i] = float(own.double().sum())
-        model.train(was_training)
+        try:
+            with torch.inference_mode():
+                for pairs in batches:
+                    batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
+                    hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
+                    logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+                    for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
+                        scores[i] = float(own.double().sum())
+        finally:
+            model.train(was_training)
         return scores
 
     def _stream(
@@ -190,19 +199,15 @@ class Translator:
     ) -> Iterator[Translation]:
         pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
         first_line = 1
-        chunk = list(itertools.islice(pairs, CHUNK_LINES))
+        chunk = take_chunk(pairs)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
-        most_ahead = workers.num_processes > 1  # while processes translate one chunk, this one reads the next
+        most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
         under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
         try:
             while chunk or under_way:
                 if chunk:
                     split, sources = self._encode([line for line, _ in chunk], first_line)
-                    starts: list[list[int]] = [[] for _ in sources]
-                    if prefixes is not None:
-                        for line, ids in zip(split, self._tokenizers.tgt.encode([p for _, p in chunk]), strict=True):
-                            if line.parts:
-                                starts[line.parts[0]] = ids
+                    starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                     under_way.append((split, sources, self._submit(workers, sources, starts)))
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:
@@ -211,12 +216,26 @@ class Translator:
                     under_way.popleft()
                     for line in split:
                         yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
-                chunk = list(itertools.islice(pairs, CHUNK_LINES))
+                chunk = take_chunk(pairs)
         finally:  # also when the caller wants no more
             workers.drop(job for _, _, asked in under_way for _, job in asked)
 
+    def _start_ids(self, chunk: list[tuple[str, str]], split: list[_Line], first_line: int) -> dict[int, list[int]]:
+        """The ids that sources start with, by the sources' numbers: a line's first part has its prefix."""
+        starts: dict[int, list[int]] = {}
+        encoded = self._tokenizers.tgt.encode([prefix.strip() for _, prefix in chunk])
+        for number, (line, ids) in enumerate(zip(split, encoded, strict=True), first_line):
+            if self._max_positions is not None and len(ids) + 1 > self._max_positions:
+                raise InputError(
+                    f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, the model has learned "
+                    f"{self._max_positions} positions; shorten it"
+                )
+            if line.parts:
+                starts[line.parts[0]] = ids
+        return starts
+
     def _num_processes(self, wanted: int) -> int:
-        return wanted if can_fork(self._scorer.device) else 1
+        return wanted if can_fork(self._device) else 1
 
     def _workers(self, num_processes: int) -> Workers[_Batch, list[list[Hypothesis]]]:
         """Processes stay for the next call: what they have prepared is worth keeping."""
@@ -267,7 +286,7 @@ class Translator:
         self,
         workers: Workers[_Batch, list[list[Hypothesis]]],
         sources: list[list[int]],
-        prefixes: list[list[int]],
+        starts: dict[int, list[int]],
     ) -> _Asked:
         """Begin the search, longest first, so that a batch too large for memory shows at once."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
@@ -282,7 +301,7 @@ class Translator:
                 rows -= 1
             batches.append(order[:rows])
             order = order[rows:]
-        jobs = [_Batch([sources[i] for i in batch], [prefixes[i] for i in batch]) for batch in batches]
+        jobs = [_Batch([sources[i] for i in batch], [starts.get(i, []) for i in batch]) for batch in batches]
         return list(zip(batches, workers.submit(jobs), strict=True))
 
     def _collect(
@@ -305,9 +324,22 @@ class Translator:
             text = texts[0] if line.split is None else line.split.join(texts)
             tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
             alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens))
-        limits = [len(ids) + self._config.max_extra_tokens for ids in sources]
+        cap = self._max_positions or sys.maxsize
+        limits = [min(len(ids) + self._config.max_extra_tokens, cap) for ids in sources]
         is_cut = any(len(hypotheses[0].ids) + 1 >= limit for hypotheses, limit in zip(found, limits, strict=True))
         return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
+
+
+def take_chunk(pairs: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The next lines to be worked on together, each with what goes with it; none at the end."""
+    chunk: list[tuple[str, str]] = []
+    num_characters = 0
+    for line, other in pairs:
+        chunk.append((line, other))
+        num_characters += len(line) + len(other)
+        if len(chunk) == CHUNK_LINES or num_characters >= CHUNK_CHARACTERS:
+            break
+    return chunk
 
 
 _Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +38,8 @@ def num_cores() -> int:
 
 
 def can_fork(device: torch.device) -> bool:
-    return sys.platform == "linux" and device.type == "cpu"
+    """Whether this process may have such processes; itself one of `multiprocessing`'s, it may not."""
+    return sys.platform == "linux" and device.type == "cpu" and not multiprocessing.current_process().daemon
 
 
 class Workers(Generic[Job, Result]):
@@ -52,6 +54,7 @@ class Workers(Generic[Job, Result]):
         self._function = function
         self._results: dict[int, Result | Exception] = {}
         self._num_jobs = 0
+        self._open: set[int] = set()  # jobs that somebody will ask for
         self._waiting: deque[tuple[int, Job]] = deque()
         self._dropped: set[int] = set()  # jobs that a process has and nobody wants
         self._sent: dict[Connection, int] = {}  # jobs that each process has and has not answered
@@ -76,6 +79,7 @@ class Workers(Generic[Job, Result]):
         """Begin jobs, the first first; their numbers. Without processes they are done when this returns."""
         numbers = list(range(self._num_jobs, self._num_jobs + len(jobs)))
         self._num_jobs += len(jobs)
+        self._open.update(numbers)
         if self.num_processes > 1:
             self._waiting.extend(zip(numbers, jobs, strict=True))
             self._send()
@@ -90,18 +94,17 @@ class Workers(Generic[Job, Result]):
             RunError: a process was killed; the others are ended.
         """
         while number not in self._results:
-            for connection in wait(self._sent):
-                assert isinstance(connection, Connection)
-                try:
+            with self._whole_messages():
+                for connection in wait(self._sent):
+                    assert isinstance(connection, Connection)
                     done, found = connection.recv()
-                except (EOFError, OSError):
-                    raise self._killed() from None
-                self._sent[connection] -= 1
-                if done in self._dropped:
-                    self._dropped.remove(done)
-                else:
-                    self._results[done] = found
+                    self._sent[connection] -= 1
+                    if done in self._dropped:
+                        self._dropped.remove(done)
+                    else:
+                        self._results[done] = found
             self._send()
+        self._open.remove(number)
         found = self._results.pop(number)
         if isinstance(found, Exception):
             raise found
@@ -109,7 +112,8 @@ class Workers(Generic[Job, Result]):
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Forget jobs whose results nobody will ask for."""
-        unwanted = {number for number in numbers if self._results.pop(number, None) is None}
+        unwanted = {number for number in self._open.intersection(numbers) if self._results.pop(number, None) is None}
+        self._open -= unwanted
         waiting = {number for number, _ in self._waiting}
         self._waiting = deque(job for job in self._waiting if job[0] not in unwanted)
         self._dropped |= unwanted - waiting
@@ -123,18 +127,24 @@ class Workers(Generic[Job, Result]):
             connection = min(self._sent, key=lambda one: self._sent[one])
             if self._sent[connection] >= _MOST_SENT:
                 return
-            try:
+            with self._whole_messages():
                 connection.send(self._waiting.popleft())
-            except OSError:
-                raise self._killed() from None
-            self._sent[connection] += 1
+                self._sent[connection] += 1
 
-    def _killed(self) -> RunError:
-        self.close()
-        return RunError(
-            "a process that translates was killed (out of memory?); lower search.batch_tokens, or set search.workers "
-            "to 1"
-        )
+    @contextlib.contextmanager
+    def _whole_messages(self) -> Iterator[None]:
+        """End the processes when one is gone, or when an interrupt leaves half a message in a pipe."""
+        try:
+            yield
+        except (EOFError, OSError):
+            self.close()
+            raise RunError(
+                "a process that translates has ended (killed for want of memory?); lower search.batch_tokens, or set "
+                "search.workers to 1"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
 
 
 @contextlib.contextmanager
@@ -177,7 +187,7 @@ def _work(function: Callable[[Job], Result], connection: Connection) -> None:
         except TmtError as error:
             found = error
         except Exception as error:  # not all of them can be sent
-            found = RuntimeError(f"{type(error).__name__}: {error}")
+            found = RuntimeError("".join(traceback.format_exception(error)))
         connection.send((number, found))
 
 
