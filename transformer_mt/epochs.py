@@ -35,6 +35,7 @@ from transformer_mt.distributed import Ranks
 from transformer_mt.layout import EOS_ID
 from transformer_mt.subwords import SubwordSampler
 from transformer_mt.textio import replaced_file, write_error
+from transformer_mt.workers import end_with_parent
 
 _FORMAT = 1  # of the draws too: another one, and a run that goes on would see other pieces
 _CHUNK_PAIRS = 8192  # pairs read at once
@@ -226,7 +227,7 @@ def _work(job: _Job, connection: Connection) -> None:
     """A process of its own: write the shards of one epoch after the other, until the run ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the run ends its processes itself
     os.nice(_LOWEST_PRIORITY)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     store = IdStore(job.corpus)
     while True:
         try:
@@ -236,13 +237,6 @@ def _work(job: _Job, connection: Connection) -> None:
         with contextlib.suppress(Exception):  # the run will meet it itself, and tell it
             _write_shards(job, store, epoch, directory)
         connection.send(epoch)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _write_shards(job: _Job, store: IdStore, epoch: int, directory: Path) -> None:

@@ -174,7 +174,7 @@ def _end(processes: list[BaseProcess], connections: Iterable[Connection]) -> Non
 def _work(function: Callable[[Job], Result], connection: Connection) -> None:
     """A process of its own: one job after the other, until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the parent ends its processes itself
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     # Jobs are read at once, so that the parent, which sends one, never waits for this process, which sends a result.
     jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
@@ -197,7 +197,8 @@ def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]]) -> N
             jobs.put(connection.recv())
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a thread of a process of `multiprocessing`: it shall not outlive the one that started it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

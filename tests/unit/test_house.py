@@ -23,10 +23,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # holds the version and imports nothing.
 LEVELS = (
     "errors textio config layout lexicon grammar sentences outputs",
-    "dropout attention linear tokenizer subwords cleaning distributed device",
+    "dropout attention linear tokenizer subwords cleaning distributed device workers",
     "loss model corpus metrics evaluate",
     "batching epochs optim checkpoint search",
-    "workers engine ensemble translator export.__init__ export.directory export.ctranslate2",
+    "engine ensemble translator export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",
     "cli",
 )
