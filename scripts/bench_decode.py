@@ -50,7 +50,8 @@ import torch
 
 from transformer_mt import grammar
 from transformer_mt.checkpoint import load_model, resolve_model, save_model
-from transformer_mt.config import TokenizerConfig, validate
+from transformer_mt.config import TokenizerConfig
+from transformer_mt.config_file import validate
 from transformer_mt.device import processor
 from transformer_mt.errors import InputError, TmtError
 from transformer_mt.evaluate import evaluate

@@ -21,7 +21,7 @@ import numpy as np
 
 import transformer_mt
 from transformer_mt.batching import Cursor, updates_from
-from transformer_mt.config import load_config
+from transformer_mt.config_file import load_config
 
 UPDATE_TOKENS = 4096
 SEED = 1

@@ -28,7 +28,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transformer_mt.batching import Cursor
-from transformer_mt.config import Config, load_config, to_yaml
+from transformer_mt.config import Config
+from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.errors import InputError
 from transformer_mt.model import Transformer
 from transformer_mt.textio import replaced_file, write_error

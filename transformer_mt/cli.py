@@ -114,7 +114,7 @@ def tokenizer_train(
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a tokenizer on text files."""
-    from transformer_mt.config import tokenizer_config
+    from transformer_mt.config_file import tokenizer_config
     from transformer_mt.textio import check_writable, read_lines, replaced_file
     from transformer_mt.tokenizer import train_tokenizer
 
@@ -165,7 +165,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and try its largest batch only.")] = False,
 ) -> None:
     """Train a model: tokenizer, corpus, training, validation, checkpoints."""
-    from transformer_mt.config import load_config
+    from transformer_mt.config_file import load_config
 
     loaded = load_config(config, overrides)
     from transformer_mt.trainer import train as run_training

@@ -1,28 +1,16 @@
-"""The configuration: typed, frozen sections, read strictly from one YAML 1.2 file.
+"""The configuration: typed, frozen sections, each with its keys, their types and their defaults.
 
-A key that is not known is refused with its nearest neighbour, and all problems of a file are reported at once.
-Each part of the program receives its own section (or a few numbers), never the whole `Config`. Every key is
-explained in ``configs/reference.yaml``; a test keeps that file and these sections equal.
+Each part of the program receives its own section (or a few numbers), never the whole `Config`. Every key is explained
+in ``configs/reference.yaml``; a test keeps that file and these sections equal. `config_file` reads and writes them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import io
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-
-from transformer_mt.errors import InputError
-from transformer_mt.textio import read_lines
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -31,7 +19,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.
 _AsTuple = Field(strict=False)
-_KEYS_ONLY = "keys only"  # validation context: leave the conflicts between keys to the caller
+KEYS_ONLY = "keys only"  # validation context: leave the conflicts between keys to the caller
 
 MIN_UPDATE_TOKENS = 8  # an update below this holds no sentence worth the name
 
@@ -47,57 +35,113 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _is_possible(self, info: ValidationInfo) -> Self:
-        if info.context != _KEYS_ONLY and (found := list(self.conflicts())):
+        if info.context != KEYS_ONLY and (found := list(self.conflicts())):
             raise ValueError("; ".join(found))
         return self
 
 
-AnySection = TypeVar("AnySection", bound=Section)
-
-# What each kind of source reads: files, a Hugging Face dataset, the built-in grammar.
-_SOURCE_KEYS = (
-    ("src", "tgt"),
-    ("hub", "split", "subset", "src_column", "tgt_column"),
-    ("builtin", "split", "num_pairs", "seed"),
-)
+# What each kind of source reads, by the key that tells the kind. Columns are named where there are some.
+_COLUMNS = ("src_column", "tgt_column")
+_SOURCE_KINDS: dict[str, tuple[str, ...]] = {
+    "src": ("src", "tgt"),
+    "moses": ("moses",),
+    "tsv": ("tsv", *_COLUMNS),
+    "jsonl": ("jsonl", *_COLUMNS),
+    "parquet": ("parquet", *_COLUMNS),
+    "tmx": ("tmx",),
+    "hub": ("hub", "split", "subset", "streaming", *_COLUMNS),
+    "back_translate": ("back_translate", "model", "search"),
+    "distill": ("distill", "model", "search"),
+    "builtin": ("builtin", "split", "num_pairs", "seed"),
+}
+_ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang")
 
 
 class SourceConfig(Section):
-    """One corpus: two line-aligned files, a Hugging Face dataset, or the built-in grammar."""
+    """One corpus, of one of the kinds of ``_SOURCE_KINDS``."""
 
-    src: str | None = None
+    src: str | None = None  # two files: line i of one belongs to line i of the other
     tgt: str | None = None
+    moses: str | None = None  # two files named PREFIX.src_lang and PREFIX.tgt_lang
+    tsv: str | None = None  # one pair a line, columns separated by tabs
+    jsonl: str | None = None  # one JSON object a line
+    parquet: str | None = None
+    tmx: str | None = None  # a translation memory
     hub: str | None = None  # a dataset's name on the hub, or a local dataset directory
     split: str | None = None
     subset: str | None = None  # the hub's "configuration" of a dataset
-    src_column: str | None = None  # default: the language code, in the column "translation" or as a column
-    tgt_column: str | None = None
+    streaming: bool = False  # read it once, without keeping a copy
+    # A column's name, or its number from 1 in a TSV. Default: 1 and 2 in a TSV; else the language code, as a column or
+    # inside the column "translation".
+    src_column: str | int | None = None
+    tgt_column: str | int | None = None
+    back_translate: str | None = None  # text of the target language, whose sources `model` makes
+    distill: str | None = None  # text of the source language, whose targets `model` makes
+    model: str | None = None
+    search: dict[str, bool | int | float | str] = {}  # changes to that model's search settings
     builtin: Literal["grammar"] | None = None
     num_pairs: PositiveInt | None = None
     seed: Count = 1
+    name: str | None = None  # how data.stages call it
+    weight: NonNegative | None = None  # how often each pair is seen in an epoch; default 1
+    tag: str | None = None  # a domain, or "back-translated": sources start with the symbol <tag>
+    src_lang: str | None = None  # default: data.src_lang
+    tgt_lang: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The key that tells what it is."""
+        return next(kind for kind in _SOURCE_KINDS if getattr(self, kind) is not None)
 
     def conflicts(self) -> Iterator[str]:
-        kinds = [self.src is not None or self.tgt is not None, self.hub is not None, self.builtin is not None]
-        if sum(kinds) != 1:
-            yield "give exactly one of: src and tgt (two files), hub (a dataset), builtin: grammar"
+        kinds = [kind for kind in _SOURCE_KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            if not kinds and self.tgt is not None:
+                yield "src and tgt go together: two files, line i of one belonging to line i of the other"
+            else:
+                yield f"give exactly one of: src and tgt, {', '.join(list(_SOURCE_KINDS)[1:])}"
             return
-        if kinds[0] and (self.src is None or self.tgt is None):
+        [kind] = kinds
+        if kind == "src" and self.tgt is None:
             yield "src and tgt go together: two files, line i of one belonging to line i of the other"
-        if self.hub is not None and self.split is None:
+        if kind == "hub" and self.split is None:
             yield "a hub dataset needs its split, for example split: train"
-        if self.builtin and (self.split not in ("train", "valid", "test") or self.num_pairs is None):
+        if kind == "builtin" and (self.split not in ("train", "valid", "test") or self.num_pairs is None):
             yield "builtin: grammar needs split (train, valid or test) and num_pairs"
-        own = _SOURCE_KEYS[kinds.index(True)]
-        idle = [key for key, value in self if key not in own and value != SourceConfig.model_fields[key].default]
+        if kind in ("back_translate", "distill") and self.model is None:
+            yield f"{kind} needs model, the one that translates the text"
+        if kind == "tsv":
+            for key in _COLUMNS:
+                column = getattr(self, key)
+                if column is not None and (not isinstance(column, int) or column < 1):
+                    yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
+        if self.tag is not None and not re.fullmatch(r"\w[\w.-]*", self.tag):
+            yield f"tag should be letters, digits, - and . only, found {self.tag!r}"
+        own = _SOURCE_KINDS[kind]
+        idle = [
+            key
+            for key, value in self
+            if key not in (*own, *_ANY_KIND) and value != SourceConfig.model_fields[key].default
+        ]
         if idle:
             yield f"{', '.join(idle)}: of no use here; this kind of source has {', '.join(own)}"
 
     def __str__(self) -> str:
-        if self.src is not None:
+        if self.kind == "src":
             return f"{self.src} + {self.tgt}"
-        if self.hub is not None:
+        if self.kind == "hub":
             return f"{self.hub}[{self.split}]"
-        return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
+        if self.kind == "builtin":
+            return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
+        path = str(getattr(self, self.kind))
+        return path if self.model is None else f"{path} ({self.kind} by {self.model})"
+
+
+class StageConfig(Section):
+    """A part of the training with weights of its own for the sources that it names."""
+
+    steps: PositiveInt | None = None  # how long; None, for the last: until the end
+    weights: dict[str, NonNegative]
 
 
 class CleanConfig(Section):
@@ -107,8 +151,20 @@ class CleanConfig(Section):
     max_tgt_tokens: PositiveInt = 256
     max_chars: PositiveInt | None = 3000  # "too_long_characters": the longer side has more (Unicode code points)
     max_char_ratio: Annotated[float, Field(ge=1)] | None = None  # "length_ratio": longer side / shorter side
+    max_word_ratio: Annotated[float, Field(ge=1)] | None = None  # "word_ratio": the same in words
     max_word_chars: PositiveInt | None = None  # "word_too_long": a word between white space, on either side
     drop_identical: bool = False  # "identical": a copy instead of a translation
+    duplicates: Literal["keep", "exact", "near"] = "keep"  # "duplicate", "near_duplicate": seen before in the corpus
+    min_number_overlap: Annotated[float, Field(ge=0, le=1)] | None = None  # "number_mismatch": fewer in both sides
+    match_urls: bool = False  # "url_mismatch": web and e-mail addresses differ
+    max_repeats: Annotated[int, Field(ge=2)] | None = None  # "repeated_ngram": more of the same words in a row
+    # "wrong_script": fewer of a side's letters than min_script_share are of its language's scripts, by their Unicode
+    # names, for example {ko: [Hangul], ja: [Han, Hiragana, Katakana]}
+    scripts: dict[str, Annotated[tuple[str, ...], _AsTuple]] = {}
+    min_script_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    drop_html: bool = False  # "html": tags or character references
+    drop_control_characters: bool = False  # "control_characters": also U+FFFD and private-use characters
+    min_language_probability: Annotated[float, Field(gt=0, lt=1)] | None = None  # "wrong_language" (extra `langid`)
 
 
 class DataConfig(Section):
@@ -116,12 +172,42 @@ class DataConfig(Section):
     tgt_lang: str
     train: Annotated[tuple[SourceConfig, ...], _AsTuple]
     valid: Annotated[tuple[SourceConfig, ...], _AsTuple] = ()
+    test: Annotated[tuple[SourceConfig, ...], _AsTuple] = ()  # for `tmt data`: not seen by training
+    temperature: Annotated[float, Field(ge=1)] | None = (
+        None  # weights by size: share of a source ~ size^(1/temperature)
+    )
+    stages: Annotated[tuple[StageConfig, ...], _AsTuple] = ()
     clean: CleanConfig = CleanConfig()
     cache_dir: str = "~/.cache/transformer_mt"  # prepared corpora, keyed by their content
 
     def conflicts(self) -> Iterator[str]:
         if not self.train:
             yield "train needs at least one source, for example train: [{src: train.en, tgt: train.de}]"
+        names = [source.name for source in self.train if source.name is not None]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            yield f"train: two sources have the name {', '.join(repeated)}; give each its own"
+        weighted = any(source.weight is not None for source in self.train)
+        if self.temperature is not None and (weighted or self.stages):
+            yield "temperature takes the place of weights; remove it, or each weight and stages"
+        if self.train and all(source.weight == 0 for source in self.train):
+            yield "train: every weight is 0; let one source be seen"
+        for number, stage in enumerate(self.stages):
+            if unknown := sorted(stage.weights.keys() - set(names)):
+                yield f"stages.{number}: no source has the name {', '.join(unknown)}; set name in data.train"
+            if (stage.steps is None) != (number == len(self.stages) - 1):
+                yield f"stages.{number}: give steps to each stage but the last, which goes on until the end"
+            if not any(self.weights(number)):
+                yield f"stages.{number}: every weight is 0; let one source be seen"
+
+    def weights(self, stage: int | None = None) -> list[float]:
+        """Of each training source, without `temperature`, in a stage or where there are none."""
+        special = {} if stage is None else self.stages[stage].weights
+        own = [1.0 if source.weight is None else source.weight for source in self.train]
+        return [special.get(source.name or "", weight) for source, weight in zip(self.train, own, strict=True)]
+
+    def languages(self, source: SourceConfig) -> tuple[str, str]:
+        """A source's languages: its own, or the corpus's."""
+        return source.src_lang or self.src_lang, source.tgt_lang or self.tgt_lang
 
 
 class TokenizerConfig(Section):
@@ -279,6 +365,8 @@ class SearchConfig(Section):
     batch_tokens: PositiveInt = 8192  # source positions × hypotheses translated at once, padding included
     workers: Count = 0  # processes that translate, on a CPU; 0: one for each core
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
+    tgt_lang: str | None = None  # of a model with several target languages; default: data.tgt_lang
+    tag: str | None = None  # a domain that the model was trained with; default: none
 
     def conflicts(self) -> Iterator[str]:
         if not self.sampling and self.n_best > self.beam_size:
@@ -312,207 +400,3 @@ class Config(Section):
             yield "tokenizer.tgt_model needs tokenizer.shared: false"
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:
             yield f"train.best_metric {self.train.best_metric} is not among eval.metrics; add it there"
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration file, apply ``key.path=value`` overrides, expand ``${NAME:-default}``, and check all of it.
-
-    Raises:
-        InputError: one line that holds every problem found, each with its key and a remedy.
-    """
-    text = "\n".join(read_lines(path))
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
-    for override in overrides:
-        _apply_override(tree, override)
-    return validate(tree, str(path))
-
-
-def validate(tree: dict[str, Any], where: str) -> Config:
-    """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
-    return _checked(Config, _expand(tree), (), f"{where}: ")
-
-
-def _checked(kind: type[AnySection], values: Any, at: tuple[str, ...], origin: str) -> AnySection:
-    """Build a section, or refuse it with all that is wrong; ``at`` is its place in the configuration."""
-    problems: list[str] = []
-    wrong: list[str] = []
-    section: AnySection | None = None
-    try:
-        section = kind.model_validate(values, context=_KEYS_ONLY)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        for problem in errors:
-            problems.append(_describe({**problem, "loc": (*at, *problem["loc"])}))
-            if problem["type"] != "extra_forbidden":
-                wrong.append(_dotted(at, problem["loc"]))
-        # Without what is wrong by itself, the rest shows what is impossible together.
-        rest = _without(values, {problem["loc"] for problem in errors})
-        if kind is Config and isinstance(rest.setdefault("data", {}), dict):
-            rest["data"] = {**_STAND_IN, **rest["data"]}
-        with contextlib.suppress(ValidationError):
-            section = kind.model_validate(rest, context=_KEYS_ONLY)
-    for place, conflict in _all_conflicts(section, at) if section is not None else ():
-        named = [_dotted(place, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
-        if not any(name == key or name.startswith(f"{key}.") for name in named for key in wrong):
-            problems.append(f"{'.'.join(place)}: {conflict}" if place else conflict)
-    if section is None or problems:
-        count = "" if len(problems) == 1 else f"{len(problems)} problems: "
-        raise InputError(f"{origin}{count}{'; '.join(problems)}")
-    return section
-
-
-# For the keys that have no default, where they are missing and the others are checked for conflicts.
-_STAND_IN: dict[str, Any] = {"src_lang": "", "tgt_lang": "", "train": [{"src": "", "tgt": ""}]}
-
-
-def _all_conflicts(section: Section, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(place, conflict) in the sections below, then in this one."""
-    for key, value in section:
-        items = [((*at, key), value)]
-        if isinstance(value, tuple):
-            items = [((*at, key, str(number)), item) for number, item in enumerate(value)]
-        for place, item in items:
-            if isinstance(item, Section):
-                yield from _all_conflicts(item, place)
-    yield from ((at, conflict) for conflict in section.conflicts())
-
-
-def _without(value: Any, places: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
-    """Nested values less those at some places."""
-    if isinstance(value, dict):
-        return {k: _without(v, places, (*at, k)) for k, v in value.items() if (*at, k) not in places}
-    if isinstance(value, list):
-        return [_without(v, places, (*at, i)) for i, v in enumerate(value) if (*at, i) not in places]
-    return value
-
-
-def _dotted(at: Sequence[str], path: Sequence[str | int]) -> str:
-    """The place of a key in words; an item of a list of values stands for the whole list."""
-    keys = [*at, *map(str, path)]
-    if path and isinstance(path[-1], int):
-        keys.pop()
-    return ".".join(keys)
-
-
-def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchConfig:
-    """Apply ``search.key=value`` overrides to the section that came with a model."""
-    for override in (overrides := list(overrides)):
-        if not override.startswith("search."):
-            raise InputError(f"--set {override}: only search.* keys can be set for a trained model")
-    return _validate_section("search", SearchConfig, search.model_dump(), overrides)
-
-
-def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> TokenizerConfig:
-    """A tokenizer section from plain values and ``tokenizer.key=value`` overrides."""
-    return _validate_section("tokenizer", TokenizerConfig, values, overrides)
-
-
-def _validate_section(
-    name: str, kind: type[AnySection], values: dict[str, Any], overrides: Iterable[str]
-) -> AnySection:
-    tree: dict[str, Any] = {name: values}
-    for override in overrides:
-        _apply_override(tree, override)
-    return _checked(kind, tree[name], (name,), "")
-
-
-def to_yaml(config: Config) -> str:
-    """The resolved configuration: every key with the value in force."""
-    out = io.StringIO()
-    yaml = YAML(typ="rt")
-    yaml.width = 120
-    # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
-    tree = _map_strings(
-        lambda text: text if text.isprintable() else DoubleQuotedScalarString(text),
-        config.model_dump(mode="json"),
-    )
-    yaml.dump(tree, out)
-    return out.getvalue()
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise InputError(f"{where}{line}: not valid YAML ({error.problem}); check indentation and quotes") from None
-    except (YAMLError, ValueError) as error:
-        raise InputError(f"{where}: not valid YAML ({str(error).splitlines()[0]})") from None
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(keys):
-        raise InputError(f"--set {override}: expected key.path=value, for example --set train.max_steps=2000")
-    node = tree
-    for i, key in enumerate(keys[:-1]):
-        child = node.setdefault(key, {})
-        if not isinstance(child, dict):
-            raise InputError(f"--set {override}: {'.'.join(keys[: i + 1])} is {_found(child)}, not a section")
-        node = child
-    node[keys[-1]] = _parse_yaml(text, f"--set {path}")
-
-
-def _expand(value: Any) -> Any:
-    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value in every string."""
-    return _map_strings(lambda text: re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment_value, text), value)
-
-
-def _map_strings(change: Callable[[str], str], value: Any) -> Any:
-    """Nested values with every string (but no key) changed."""
-    if isinstance(value, dict):
-        return {key: _map_strings(change, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_map_strings(change, item) for item in value]
-    return change(value) if isinstance(value, str) else value
-
-
-def _environment_value(match: re.Match[str]) -> str:
-    name, default = match.groups()
-    value = os.environ.get(name) or default
-    if value is None:
-        raise InputError(f"${{{name}}} is used in the configuration but not set; export {name}=...")
-    return value
-
-
-def _describe(error: Any) -> str:
-    """One problem in one phrase: key, what was found, what to do."""
-    keys = error["loc"]
-    where = ".".join(str(key) for key in keys) or "configuration"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{where}: missing; add it"
-    if error["type"] == "value_error":
-        return f"{where}: {message}"
-    message = _PLAIN.get(error["type"], message[0].lower() + message[1:])
-    return f"{where}: {message}, found {_found(error['input'])}"
-
-
-# What pydantic says in terms of Python.
-_PLAIN = {"model_type": "should be a section of keys", "tuple_type": "should be a list"}
-
-
-def _known_keys(path: Sequence[str | int]) -> list[str]:
-    node: Any = Config
-    for key in path:
-        if isinstance(key, int):
-            node = SourceConfig  # the only lists of sections
-        elif not (key in ("train", "valid") and node is DataConfig):
-            node = node.model_fields[key].annotation
-    return list(node.model_fields)
-
-
-def _found(value: Any) -> str:
-    """What a YAML value is, for a message; a scalar is best shown itself."""
-    if value is None:
-        return "nothing"
-    return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list | tuple) else repr(value)

@@ -13,8 +13,7 @@ import json
 import os
 import resource
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from transformer_mt.cleaning import CleanReport, SentencePair, clean
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.errors import InputError
 from transformer_mt.layout import EOS_ID
-from transformer_mt.textio import read_line_pairs, replaced_file, write_error
+from transformer_mt.sources import read_pairs, source_files
+from transformer_mt.textio import replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 
 FORMAT = 1
@@ -36,60 +36,6 @@ SIDES = ("src", "tgt")
 
 Lengths = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.integer[Any]]
-
-
-def read_pairs(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[SentencePair]:
-    """Yield the raw pairs of one source, in order.
-
-    Raises:
-        InputError: a file or data set that cannot be read, or sides of different length.
-    """
-    if source.src is not None and source.tgt is not None:
-        yield from (SentencePair(src, tgt) for src, tgt in read_line_pairs(source.src, source.tgt))
-    elif source.hub is not None:
-        yield from _read_dataset(source, src_lang, tgt_lang)
-    else:
-        from transformer_mt import grammar
-
-        assert source.split is not None and source.num_pairs is not None
-        for src, tgt in grammar.generate(source.split, source.num_pairs, source.seed):  # type: ignore[arg-type]
-            yield SentencePair(src, tgt)
-
-
-def _read_dataset(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[SentencePair]:
-    import datasets  # slow to import, and needed by those who name a data set only
-
-    assert source.hub is not None
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    is_saved = any((Path(source.hub) / name).exists() for name in ("state.json", "dataset_dict.json"))
-    try:
-        if is_saved:
-            rows = datasets.load_from_disk(source.hub)
-            splits = rows if isinstance(rows, datasets.DatasetDict) else {str(rows.split or source.split): rows}
-            if source.split not in splits:
-                raise InputError(f"data set {source.hub}: no split {source.split!r}; it has {', '.join(splits)}")
-            rows = splits[source.split]
-        else:
-            rows = datasets.load_dataset(source.hub, source.subset, split=source.split)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"data set {source.hub}, split {source.split}: cannot be loaded ({reason})") from None
-    columns = list(rows.column_names)
-    src_key, tgt_key = source.src_column or src_lang, source.tgt_column or tgt_lang
-    nested = "translation" in columns and src_key not in columns
-    for number, row in enumerate(rows):
-        fields = row["translation"] if nested else row
-        try:
-            src, tgt = fields[src_key], fields[tgt_key]
-        except KeyError as error:
-            raise InputError(
-                f"data set {source.hub}, row {number}: no column {error}; it has {', '.join(fields)}; "
-                "name the right ones with src_column and tgt_column"
-            ) from None
-        yield SentencePair("" if src is None else str(src), "" if tgt is None else str(tgt))
 
 
 class IdStore:
@@ -306,24 +252,17 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
 def _source_key(source: SourceConfig, cache: Path) -> Any:
     """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
     settings = source.model_dump(exclude_none=True)
-    paths = _files(source)
+    paths = source_files(source)
     if paths:  # their content counts, not their names
         for name in ("src", "tgt", "hub"):
             settings.pop(name, None)
     return [settings, [_content_hash(path, cache) for path in paths]]
 
 
-def _files(source: SourceConfig) -> list[str]:
-    """The files of a source, in a fixed order."""
-    if source.hub is not None and Path(source.hub).is_dir():
-        return [str(path) for path in sorted(Path(source.hub).rglob("*")) if path.is_file()]
-    return [path for path in (source.src, source.tgt) if path is not None]
-
-
 def training_files(data: DataConfig) -> dict[str, str]:
     """The SHA-256 of every file that the training pairs are read from, by its path."""
     cache = Path(data.cache_dir).expanduser()
-    return {path: _content_hash(path, cache) for source in data.train for path in _files(source)}
+    return {path: _content_hash(path, cache) for source in data.train for path in source_files(source)}
 
 
 def _content_hash(path: str, cache: Path) -> str:

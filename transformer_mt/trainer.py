@@ -27,7 +27,8 @@ from torch import Tensor
 
 from transformer_mt import batching, checkpoint, corpus, device, distributed, subwords, trial
 from transformer_mt.checkpoint import Sums, TrainState
-from transformer_mt.config import Config, load_config, to_yaml
+from transformer_mt.config import Config
+from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.corpus import IdStore
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
@@ -36,6 +37,7 @@ from transformer_mt.layout import ROWS_MULTIPLE, collate
 from transformer_mt.metrics import RunLog, check_trackers, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.sources import read_pairs
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
 from transformer_mt.validation import Validation, fingerprint, read_validation
@@ -431,7 +433,7 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
 
     def lines(*sides: int) -> Iterator[str]:
         for source in data.train:
-            for pair in corpus.read_pairs(source, data.src_lang, data.tgt_lang):
+            for pair in read_pairs(source, data.src_lang, data.tgt_lang):
                 yield from (pair[side] for side in sides)
 
     trained = []

@@ -19,7 +19,8 @@ import torch
 
 from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import load_model
-from transformer_mt.config import SearchConfig, override_search
+from transformer_mt.config import SearchConfig
+from transformer_mt.config_file import override_search
 from transformer_mt.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.engine import Engine
 from transformer_mt.ensemble import Ensemble

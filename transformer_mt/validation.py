@@ -15,7 +15,6 @@ from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import TrainState
 from transformer_mt.cleaning import SentencePair
 from transformer_mt.config import Config, DataConfig
-from transformer_mt.corpus import read_pairs
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import InputError
@@ -23,6 +22,7 @@ from transformer_mt.evaluate import evaluate
 from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.metrics import RunLog
 from transformer_mt.model import Transformer
+from transformer_mt.sources import read_pairs
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.translator import Translator
 

@@ -32,7 +32,8 @@ from transformer_mt.checkpoint import (
     training_tensors,
     verify,
 )
-from transformer_mt.config import Config, TokenizerConfig, validate
+from transformer_mt.config import Config, TokenizerConfig
+from transformer_mt.config_file import validate
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model import Transformer
 from transformer_mt.optim import adam

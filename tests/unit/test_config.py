@@ -26,12 +26,8 @@ from transformer_mt.config import (
     SourceConfig,
     TokenizerConfig,
     TrainConfig,
-    load_config,
-    override_search,
-    to_yaml,
-    tokenizer_config,
-    validate,
 )
+from transformer_mt.config_file import load_config, override_search, to_yaml, tokenizer_config, validate
 from transformer_mt.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -132,8 +128,8 @@ def test_data_is_required(text: str, expected: str, refusal: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("{}", "give exactly one of: src and tgt"),
-        ("{src: a, tgt: b, hub: c, split: train}", "give exactly one of: src and tgt"),
+        ("{}", "give exactly one of: src and tgt, moses"),
+        ("{src: a, tgt: b, hub: c, split: train}", "give exactly one of: src and tgt, moses"),
         ("{src: a}", "src and tgt go together"),
         ("{tgt: a}", "src and tgt go together"),
         ("{hub: a}", "a hub dataset needs its split"),

@@ -19,8 +19,9 @@ from transformer_mt import corpus, grammar
 from transformer_mt.batching import plan_epoch
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
-from transformer_mt.corpus import IdStore, prepare, read_pairs
+from transformer_mt.corpus import IdStore, prepare
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.sources import read_pairs
 from transformer_mt.textio import replaced_file, write_lines
 from transformer_mt.tokenizer import Tokenizers
 

@@ -19,7 +19,8 @@ import pytest
 
 from transformer_mt import corpus, epochs
 from transformer_mt.batching import Cursor, updates_from
-from transformer_mt.config import Config, validate
+from transformer_mt.config import Config
+from transformer_mt.config_file import validate
 from transformer_mt.corpus import IdStore, prepare
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs

@@ -22,9 +22,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors textio config layout lexicon grammar sentences outputs",
+    "errors textio config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning distributed device workers",
-    "loss model corpus metrics evaluate",
+    "sources duplicates loss model corpus metrics evaluate",
     "batching epochs optim checkpoint search",
     "engine ensemble translator export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",

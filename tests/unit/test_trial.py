@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer_mt import batching, corpus, trial
-from transformer_mt.config import Config, validate
+from transformer_mt.config import Config
+from transformer_mt.config_file import validate
 from transformer_mt.corpus import IdStore
 from transformer_mt.device import seed_stream
 from transformer_mt.distributed import Ranks
