@@ -24,6 +24,7 @@ from transformer_mt.textio import write_error
 ONLY, FIRST, LATER = 0, 1, 2  # its only occurrence; the first of several; one after the first
 
 _NUM_FILES = 256
+_ZEROS = 1 << 20  # bytes written at once
 _ENTRY = np.dtype([("key", np.uint64), ("place", np.int64)])
 
 Keys = npt.NDArray[np.uint64]
@@ -68,7 +69,11 @@ class DuplicateFinder:
             self._opened.close()
             if self._count == 0:
                 return np.empty(0, dtype=np.uint8)
-            found = np.memmap(self._directory / "occurrences", dtype=np.uint8, mode="w+", shape=(self._count,))
+            answer = self._directory / "occurrences"
+            with open(answer, "wb") as file:  # full: a map of a file with holes would end the process on a full disk
+                for start in range(0, self._count, _ZEROS):
+                    file.write(bytes(min(_ZEROS, self._count - start)))
+            found = np.memmap(answer, dtype=np.uint8, mode="r+")
             for i in range(_NUM_FILES):
                 entries = np.fromfile(self._path(i), dtype=_ENTRY)
                 self._path(i).unlink()
