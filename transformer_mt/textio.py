@@ -1,8 +1,8 @@
 """Files as the line contract wants them.
 
 Text is UTF-8, a byte order mark is dropped, lines end at LF only, a CR before it is dropped; U+2028, NEL, VT
-and FF stay inside the line. A path that ends in ``.gz`` is compressed, ``-`` is stdin or stdout. What we write
-appears whole or not at all: a temporary name beside the target, then a rename.
+and FF stay inside the line. A path that ends in ``.gz``, ``.zst`` or ``.xz`` is compressed, ``-`` is stdin or stdout.
+What we write appears whole or not at all: a temporary name beside the target, then a rename.
 """
 
 from __future__ import annotations
@@ -10,27 +10,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import io
 import itertools
+import lzma
 import os
+import signal
 import sys
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from transformer_mt.errors import InputError, RunError
+
+COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
+_READ_BYTES = 1 << 16
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
     """Yield the lines of a text file, without their line ends, one at a time.
 
     Raises:
-        InputError: no such file, not readable, not UTF-8 (names the line), or a damaged ``.gz``.
+        InputError: no such file, not readable, not UTF-8 (names the line), or damaged compressed text.
     """
-    name = "stdin" if str(path) == "-" else str(path)
     number = 0
     try:
-        with _open_binary(path) as file:
+        with open_binary(path) as file:
             for raw in file:
                 number += 1
                 if number == 1:
@@ -40,15 +48,11 @@ def read_lines(path: str | Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(
-            f"{name}, line {number}: not UTF-8 (byte 0x{byte:02x} at offset {error.start} of the line); "
+            f"{_name(path)}, line {number}: not UTF-8 (byte 0x{byte:02x} at offset {error.start} of the line); "
             f"convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{name}: damaged gzip file after line {number} ({error}); copy or download it again"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({_reason(error)}); check the path") from None
+    except READ_ERRORS as error:
+        raise read_error(path, error, number) from None
 
 
 def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str, str]]:
@@ -75,12 +79,74 @@ def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str
         yield line, other
 
 
-def _open_binary(path: str | Path) -> contextlib.AbstractContextManager[IO[bytes]]:
+@contextlib.contextmanager
+def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file, or stdin, for reading; what is compressed is decompressed on the way, a block at a time.
+
+    Raises:
+        READ_ERRORS: at once, or later from the file; `read_error` has the words for them.
+    """
     if str(path) == "-":
-        return contextlib.nullcontext(sys.stdin.buffer)
-    if str(path).endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return open(path, "rb")
+        yield sys.stdin.buffer
+        return
+    with open(path, "rb") as file:
+        match Path(path).suffix:
+            case ".gz":
+                yield gzip.GzipFile(fileobj=file)  # type: ignore[misc]
+            case ".zst":
+                import pyarrow as pa  # type: ignore[import-untyped]
+
+                yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _READ_BYTES)
+            case ".xz":
+                yield io.BufferedReader(_XzReader(file), _READ_BYTES)
+            case _:
+                yield file
+
+
+class _XzReader(io.RawIOBase):
+    """The content of an xz file. (`lzma.open` takes damage at the start of a second stream for the end.)"""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = b""
+        while not data:
+            block = self._stream.unused_data
+            if not block and (self._stream.eof or self._stream.needs_input):
+                block = self._file.read(_READ_BYTES)
+                if not block and self._stream.eof:
+                    return 0
+                if not block:
+                    raise EOFError("it ends within a stream")
+            if self._stream.eof:
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            data = self._stream.decompress(block, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def read_error(path: str | Path, error: Exception, number: int) -> InputError:
+    """The one-line refusal of a file that could be read up to line ``number`` only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(f"{_name(path)}: cannot be read ({_reason(error)}); check the path")
+    suffix = Path(path).suffix
+    if number == 0:
+        return InputError(
+            f"{path}: damaged {COMPRESSED[suffix]} file, or none at all ({error}); copy or download it again, "
+            f"or take {suffix} off its name if it is not compressed"
+        )
+    return InputError(
+        f"{path}: damaged {COMPRESSED[suffix]} file after line {number} ({error}); copy or download it again"
+    )
+
+
+def _name(path: str | Path) -> str:
+    return "stdin" if str(path) == "-" else str(path)
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
@@ -104,33 +170,77 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
 def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed.
 
-    A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is: it must not be replaced by a file.
+    The same content gives the same bytes. A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is:
+    it must not be replaced by a file.
+
+    Raises:
+        RunError: the place cannot be written or the disk is full; what stood there before stays.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         try:
-            with open(path, "wb") as special:
-                yield special
+            with open(path, "wb") as special, _compressed(special, path.suffix) as file:
+                yield file
         except OSError as error:
             raise write_error(path, error) from error
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as raw:
-            if path.name.endswith(".gz"):
-                with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
-                    yield packed  # type: ignore[misc]
-            else:
-                yield raw
+        with _removed_by_sigterm(path), open(temporary, "wb") as raw:
+            with _compressed(raw, path.suffix) as file:
+                yield file
             raw.flush()
             os.fsync(raw.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """What is written to this arrives compressed in ``raw``, which stays open. No name and no time goes along.
+
+    Zstandard files of pyarrow have no checksum: of these three, they are the ones whose damage may go unseen.
+    """
+    match suffix:
+        case ".gz":
+            return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]
+        case ".zst":
+            import pyarrow as pa
+
+            unowned = open(raw.fileno(), "wb", closefd=False)  # noqa: SIM115 (closed by what is around it)
+            return pa.CompressedOutputStream(unowned, "zstd")  # type: ignore[no-any-return]
+        case ".xz":
+            return lzma.LZMAFile(raw, "wb")
+        case _:
+            return contextlib.nullcontext(raw)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def _removed_by_sigterm(path: Path) -> Iterator[None]:
+    """Let SIGTERM take the temporary file along. Whoever handles that signal otherwise is left to it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _temporary(path).unlink(missing_ok=True)  # by the number of this process: a fork has no such file
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_writable(path: str | Path) -> None:

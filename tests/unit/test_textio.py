@@ -5,19 +5,55 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import lzma
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.textio import check_writable, read_lines, replaced_file, write_lines
+
+NAMES = ["text", "text.gz", "text.zst", "text.xz"]
+PACKED = NAMES[1:]
+
+
+def packed(name: str, content: bytes) -> bytes:
+    """A file of that name with that content, as another program makes it."""
+    match Path(name).suffix:
+        case ".gz":
+            return gzip.compress(content)
+        case ".zst":
+            return bytes(pa.Codec("zstd").compress(content, asbytes=True))
+        case ".xz":
+            return lzma.compress(content)
+        case _:
+            return content
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a file, as another program reads it."""
+    match path.suffix:
+        case ".gz":
+            return gzip.decompress(path.read_bytes())
+        case ".zst":
+            with pa.CompressedInputStream(str(path), "zstd") as file:
+                return bytes(file.read())
+        case ".xz":
+            return lzma.decompress(path.read_bytes())
+        case _:
+            return path.read_bytes()
 
 
 def content_of(directory: Path) -> dict[str, bytes]:
@@ -43,33 +79,48 @@ def content_of(directory: Path) -> dict[str, bytes]:
         ("한국어 🙂\n".encode(), ["한국어 🙂"]),
     ],
 )
-@pytest.mark.parametrize("place", ["text", "text.gz", "-"])
+@pytest.mark.parametrize("place", [*NAMES, "-"])
 def test_lines_of_bytes(
     content: bytes, lines: list[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     if place != "-":
-        Path(place).write_bytes(gzip.compress(content) if place.endswith(".gz") else content)
+        Path(place).write_bytes(packed(place, content))
     assert list(read_lines(place)) == lines
 
 
-@pytest.mark.parametrize("name", ["text", "text.gz"])
+@pytest.mark.parametrize("name", NAMES)
 def test_lines_are_written_with_lf_and_read_by_others(name: str, tmp_path: Path) -> None:
     write_lines(tmp_path / name, ["a\u2028b", "", "ß"])
-    opened = gzip.open if name.endswith(".gz") else open
-    with opened(tmp_path / name, "rb") as file:
-        assert file.read() == "a\u2028b\n\nß\n".encode()
+    assert unpacked(tmp_path / name) == "a\u2028b\n\nß\n".encode()
     assert os.listdir(tmp_path) == [name]
 
 
-def test_same_lines_give_the_same_gz_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = []
-    for now in (1e9, 2e9):  # gzip headers hold a time
-        monkeypatch.setattr("time.time", lambda now=now: now)
-        write_lines(tmp_path / "text.gz", ["a", "b"])
-        packed.append((tmp_path / "text.gz").read_bytes())
-    assert packed[0] == packed[1]
+@pytest.mark.parametrize(("name", "program"), [("text.gz", "gzip"), ("text.zst", "zstd"), ("text.xz", "xz")])
+def test_programs_of_that_name_read_what_we_write_and_write_what_we_read(
+    name: str, program: str, tmp_path: Path
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+    lines = [f"line {i} {i * i}" for i in range(3000)]
+    write_lines(tmp_path / name, lines)
+    text = subprocess.run([program, "-dc", tmp_path / name], capture_output=True, check=True).stdout
+    assert text.decode().splitlines() == lines
+    again = subprocess.run([program, "-c"], input=text, capture_output=True, check=True).stdout
+    (tmp_path / name).write_bytes(again + again)  # files put together are one file, as in those programs
+    assert list(read_lines(tmp_path / name)) == lines * 2
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_same_lines_give_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for number in (1, 2):  # gzip headers may hold a time, and the name of the file that is written
+        monkeypatch.setattr("time.time", lambda number=number: number * 1e9)
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        write_lines(tmp_path / name, ["a", "b"])
+        found.append((tmp_path / name).read_bytes())
+    assert found[0] == found[1]
 
 
 def test_stdout_gets_each_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +141,7 @@ def test_stdout_gets_each_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 lines_without_lf = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
 
 
-@given(lines_without_lf, st.sampled_from(["text", "text.gz"]))
+@given(lines_without_lf, st.sampled_from(NAMES))
 @example(["\ufeffa", "b\r", "\r\r", "\r", ""], "text")
 def test_round_trip_loses_a_leading_bom_and_one_cr_a_line(lines: list[str], name: str) -> None:
     expected = [line[:-1] if line.endswith("\r") else line for line in lines]
@@ -125,43 +176,111 @@ def test_stdin_has_a_name_in_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         list(read_lines("-"))
 
 
-def damaged_gz() -> dict[str, bytes]:
-    text = "".join(f"line {i} {i * i}\n" for i in range(5000)).encode()
-    whole = gzip.compress(text)
+LINES = [f"line {i} {i * i}" for i in range(40000)]
+
+
+def damaged(name: str) -> dict[str, bytes]:
+    text = "".join(f"{line}\n" for line in LINES).encode()
+    whole = packed(name, text)
     middle = len(whole) // 2
     return {
         "cut": whole[:middle],
+        "cut at its end": whole[:-1],
+        "overwritten": whole[:middle] + b"\xff" * (len(whole) - middle),
         "cut in the header": whole[:5],
-        "cut by the checksum": whole[:-8],
-        "flipped": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
-        "wrong checksum": whole[:-8] + bytes(4) + whole[-4:],
-        "not gzip": text,
+        "not compressed": text,
+        "another format": packed("text.xz" if name.endswith(".gz") else "text.gz", text),
+        "more at its end": whole + b"more of something else",
     }
 
 
-@pytest.mark.parametrize("kind", damaged_gz())
-def test_damaged_gz_is_one_refusal_that_names_the_file(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "text.gz").write_bytes(damaged_gz()[kind])
-    with pytest.raises(InputError, match=r"text\.gz: damaged gzip file after line [0-9]+ ") as caught:
-        list(read_lines(tmp_path / "text.gz"))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("kind", damaged("text.gz"))
+@pytest.mark.parametrize("name", PACKED)
+def test_damaged_file_is_one_refusal_that_names_it(name: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(damaged(name)[kind])
+    with pytest.raises(InputError) as caught:
+        list(read_lines(tmp_path / name))
+    form, message = {"gz": "gzip", "zst": "Zstandard", "xz": "xz"}[name[5:]], str(caught.value)
+    assert message.startswith(f"{tmp_path / name}: damaged {form} file") and "\n" not in message
+    if kind in ("cut in the header", "not compressed", "another format"):
+        assert message.endswith(f"or take {name[4:]} off its name if it is not compressed")
+    else:
+        assert " file after line " in message and message.endswith("; copy or download it again")
 
 
-@pytest.mark.parametrize("name", ["none", "none.gz"])
+@pytest.mark.parametrize("name", PACKED)
+def test_lines_before_the_damage_are_right(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(damaged(name)["cut"])
+    lines = read_lines(tmp_path / name)
+    found: list[str] = []
+    with pytest.raises(InputError, match=r"file after line [1-9][0-9]* \("):
+        found.extend(lines)  # keeps what came before
+    assert 1000 < len(found) < len(LINES) and found == LINES[: len(found)]
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_wherever_a_file_is_cut_nothing_wrong_is_read(name: str, tmp_path: Path) -> None:
+    first, second = packed(name, b"a 1\nb 2\n" * 3), packed(name, "ß\n".encode())
+    wholes = {0: [], len(first): ["a 1", "b 2"] * 3}
+    for cut in range(len(first) + len(second)):
+        (tmp_path / name).write_bytes((first + second)[:cut])
+        try:
+            assert list(read_lines(tmp_path / name)) == wholes[cut]
+        except InputError as error:
+            assert cut != len(first) and f"{name}: damaged" in str(error)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_whichever_byte_is_damaged_nothing_wrong_is_read(name: str, tmp_path: Path) -> None:
+    whole = packed(name, b"a 1\nb 2\n" * 3) + packed(name, "ß\n".encode())
+    num_refused = 0
+    for place in range(len(whole)):
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            found = list(read_lines(tmp_path / name))
+            # A gzip header has six bytes without a meaning here; Zstandard files of pyarrow have no checksum.
+            assert name == "text.zst" or found == ["a 1", "b 2"] * 3 + ["ß"]
+        except InputError:
+            num_refused += 1
+    assert num_refused >= {"text.gz": len(whole) - 2 * 6, "text.zst": 10, "text.xz": len(whole)}[name]
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_memory_does_not_grow_with_the_file(name: str, tmp_path: Path) -> None:
+    size = 1 << 27
+    with replaced_file(tmp_path / name) as file:
+        for _ in range(size >> 20):
+            file.write((b"x" * 1023 + b"\n") * 1024)
+    assert (tmp_path / name).stat().st_size < size / 100  # it is compressed, so that reading all at once would show
+    program = (
+        "import resource, sys; from transformer_mt.textio import read_lines\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "lines = read_lines(sys.argv[1]); next(lines); before = peak()\n"
+        "print(1 + sum(1 for _ in lines), peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True)
+    num_lines, grown = map(int, done.stdout.split())
+    assert num_lines == size >> 10
+    assert grown * (1 if sys.platform == "darwin" else 1024) < size / 8
+
+
+@pytest.mark.parametrize("name", ["none", "none.gz", "none.zst", "none.xz"])
 def test_missing_file_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"{name}: cannot be read \(No such file or directory\)"):
         list(read_lines(tmp_path / name))
 
 
-def test_directory_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_directory_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
-        list(read_lines(tmp_path))
+        list(read_lines(tmp_path / name))
 
 
 # ---------------------------------------------------------------- all or nothing
 
 
-@pytest.mark.parametrize("name", ["out", "out.gz"])
+@pytest.mark.parametrize("name", ["out", "out.gz", "out.zst", "out.xz"])
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_old_content_stays_when_the_block_fails(name: str, failure: type[BaseException], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"old")
@@ -172,7 +291,7 @@ def test_old_content_stays_when_the_block_fails(name: str, failure: type[BaseExc
     assert content_of(tmp_path) == {name: b"old"}
 
 
-@pytest.mark.parametrize("name", ["out", "out.gz"])
+@pytest.mark.parametrize("name", ["out", "out.gz", "out.zst", "out.xz"])
 def test_old_content_stays_when_the_disk_is_full(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -184,6 +303,23 @@ def test_old_content_stays_when_the_disk_is_full(name: str, tmp_path: Path, monk
     assert content_of(tmp_path) == {name: b"old"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left_where_the_disk_was_full(name: str, tmp_path: Path) -> None:
+    program = (
+        "import random, resource, sys; from transformer_mt.errors import RunError\n"
+        "from transformer_mt.textio import replaced_file\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    with replaced_file(sys.argv[1]) as file:\n"
+        "        for _ in range(100): file.write(random.randbytes(10_000))\n"
+        "except RunError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / name}: cannot be written (File too large); check the path and its permissions\n"
+    assert done.stderr == ""
+    assert os.listdir(tmp_path) == []
+
+
 def test_content_is_synced_before_it_gets_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_sync = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: at_sync.append(content_of(tmp_path)))
@@ -192,6 +328,17 @@ def test_content_is_synced_before_it_gets_the_name(tmp_path: Path, monkeypatch: 
     assert list(seen.values()) == [b"new\n"]
     assert "out" not in seen
     assert content_of(tmp_path) == {"out": b"new\n"}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_compressed_content_is_complete_when_it_is_synced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_sync = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: at_sync.append(content_of(tmp_path)))
+    write_lines(tmp_path / name, ["new"])
+    [seen] = at_sync
+    assert list(seen.values()) == [(tmp_path / name).read_bytes()]
 
 
 def test_full_device_is_a_run_error(tmp_path: Path) -> None:
@@ -232,3 +379,65 @@ def test_check_writable_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(InputError, match=r"out: cannot be written \(no permission in "):
         check_writable(tmp_path / "out")
+
+
+# ---------------------------------------------------------------- ended by a signal
+
+WRITER = """
+import os, signal, sys, time
+from transformer_mt.textio import replaced_file
+{before}
+with replaced_file(sys.argv[1]) as file:
+    file.write(b"new")
+    file.flush()
+    {amid}
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def terminated(path: Path, before: str = "", amid: str = "") -> subprocess.CompletedProcess[str]:
+    """A process that got SIGTERM while it wrote ``path``."""
+    program = WRITER.format(before=before, amid=amid)
+    with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "\n"
+        running.terminate()
+        rest = running.stdout.read()
+    return subprocess.CompletedProcess([], running.returncode, rest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sigterm_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"old")
+    assert terminated(tmp_path / name).returncode == -signal.SIGTERM
+    assert content_of(tmp_path) == {name: b"old"}
+
+
+def test_sigterm_of_a_fork_leaves_the_file_of_its_parent(tmp_path: Path) -> None:
+    amid = (
+        "readable, writable = os.pipe()\n"
+        "    child = os.fork()\n"
+        "    if child == 0: os.write(writable, b'x'); time.sleep(60); os._exit(0)\n"
+        "    os.read(readable, 1)\n"
+        "    os.kill(child, signal.SIGTERM); assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
+        "    assert len(os.listdir(os.path.dirname(sys.argv[1]))) == 1"
+    )
+    assert terminated(tmp_path / "out", amid=amid).returncode == -signal.SIGTERM
+    assert content_of(tmp_path) == {}
+
+
+def test_own_handler_of_sigterm_stays(tmp_path: Path) -> None:
+    before = "signal.signal(signal.SIGTERM, lambda number, frame: (print('own'), sys.exit(3)))"
+    done = terminated(tmp_path / "out", before)
+    assert (done.returncode, done.stdout) == (3, "own\n")
+    assert content_of(tmp_path) == {}  # as after any exception
+
+
+def test_signals_are_as_before_afterwards_and_threads_can_write(tmp_path: Path) -> None:
+    write_lines(tmp_path / "main", ["a"])
+    thread = threading.Thread(target=write_lines, args=(tmp_path / "thread", ["b"]))
+    thread.start()
+    thread.join()
+    assert content_of(tmp_path) == {"main": b"a\n", "thread": b"b\n"}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
