@@ -10,6 +10,7 @@ state, and the share of the chip's rate that the model's arithmetic reaches. Wit
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -74,17 +75,15 @@ def main() -> None:
     src_lengths, tgt_lengths = (
         np.clip(rng.lognormal(np.log(args.mean_length) - 0.125, 0.5, NUM_PAIRS), 2, 256).astype(np.int32) for _ in "st"
     )
-    plan = batching.updates_from(
-        batching.Cursor(),
-        src_lengths,
-        tgt_lengths,
-        [NUM_PAIRS],
-        seed=1,
-        max_tokens=args.tokens,
-        max_source_tokens=args.tokens,
+    parts, budget = [batching.Part(0, 0, NUM_PAIRS)], {"max_tokens": args.tokens, "max_source_tokens": args.tokens}
+    windows = (
+        window
+        for epoch in itertools.count()
+        for window in batching.plan_windows(src_lengths, tgt_lengths, parts, [1.0], seed=1, epoch=epoch, **budget)
     )
+    plan = itertools.chain.from_iterable(windows)
     seconds, labels, flops = 0.0, 0, 0.0
-    for step, (_, pairs) in zip(range(1, args.warmup + args.steps + 1), plan, strict=False):
+    for step, pairs in zip(range(1, args.warmup + args.steps + 1), plan, strict=False):
         if step == args.warmup + 1:
             torch.cuda.synchronize()
             seconds = -time.perf_counter()

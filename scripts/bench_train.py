@@ -6,6 +6,7 @@ Prints one JSON line like the runners under scripts/peers; scripts/bench_peers.p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -13,14 +14,13 @@ import statistics
 import subprocess
 import sys
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import transformer_mt
-from transformer_mt.batching import Cursor, updates_from
+from transformer_mt.batching import Part, plan_windows
 from transformer_mt.config_file import load_config
 
 UPDATE_TOKENS = 4096
@@ -52,10 +52,13 @@ def labels_of_updates(data: Path, num_steps: int) -> list[int]:
         np.array([line.count(" ") + 2 for line in text.split("\n")[:-1]], dtype=np.int32)
         for text in ((data / f"train.{lang}").read_text(encoding="utf-8") for lang in ("en", "de"))
     )
-    plan = updates_from(
-        Cursor(), src, tgt, [len(src)], seed=SEED, max_tokens=UPDATE_TOKENS, max_source_tokens=UPDATE_TOKENS
+    budget = {"max_tokens": UPDATE_TOKENS, "max_source_tokens": UPDATE_TOKENS}
+    windows = (
+        window
+        for epoch in itertools.count()
+        for window in plan_windows(src, tgt, [Part(0, 0, len(src))], [1.0], seed=SEED, epoch=epoch, **budget)
     )
-    return [int(tgt[pairs].sum()) for _, pairs in islice(plan, num_steps)]
+    return [int(tgt[pairs].sum()) for pairs in itertools.islice(itertools.chain.from_iterable(windows), num_steps)]
 
 
 def main() -> None:

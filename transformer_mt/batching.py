@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,15 @@ import numpy.typing as npt
 Pairs = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.int32]
 
-WINDOW_SHARDS = 8  # shards shuffled and sorted together: about two million pairs
+WINDOW_PAIRS = 1 << 21  # shuffled and sorted together
+
+
+class Part(NamedTuple):
+    """Pairs of one source that lie together on disk: those with the numbers from ``start`` to before ``end``."""
+
+    source: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -25,33 +34,87 @@ class Cursor:
     update: int = 0
 
 
-def plan_epoch(
+def plan_windows(
     src_lengths: Lengths,
     tgt_lengths: Lengths,
-    shard_sizes: Sequence[int],
+    parts: Sequence[Part],
+    weights: Sequence[float],
     *,
     seed: int,
     epoch: int,
     max_tokens: int,
     max_source_tokens: int,
-) -> Iterator[Pairs]:
-    """Yield the updates of one epoch as arrays of pair numbers; each pair is in exactly one of them.
+) -> Iterator[list[Pairs]]:
+    """Yield the updates of one epoch, arrays of pair numbers, window by window.
 
-    Shards are visited in random order, ``WINDOW_SHARDS`` at a time. In such a window the pairs are sorted by length
-    (equal lengths in random order), cut into updates of at most ``max_tokens`` labels and ``max_source_tokens``
-    source ids, and the updates shuffled. Work and memory are bounded by the window, not by the corpus.
+    A source of weight w (``weights`` by the number of the source) has each of its pairs ⌊w⌋ times, and the fraction of
+    w is the share of its pairs that are there once more; so with weight 1 each pair is in exactly one update.
+
+    Every source is spread evenly over windows of about ``WINDOW_PAIRS`` pairs, its parts in random order. In a window
+    the pairs are sorted by length (equal lengths in random order), cut into updates of at most ``max_tokens`` labels
+    and ``max_source_tokens`` source ids, and the updates shuffled. Work and memory are bounded by the window and few
+    parts are open at a time, however large the corpus is.
     """
-    starts = np.cumsum([0, *shard_sizes])
-    order = np.random.default_rng((seed, epoch)).permutation(len(shard_sizes))
-    for first in range(0, len(order), WINDOW_SHARDS):
-        shards = order[first : first + WINDOW_SHARDS]
-        pairs = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
-        rng = np.random.default_rng((seed, epoch, first + 1))
+    passes = [
+        _Pass(order, seed, epoch, number)
+        for number, order in enumerate(_orders(parts, weights, np.random.default_rng((seed, epoch))))
+    ]
+    num_windows = max(1, round(sum(len(one) for one in passes) / WINDOW_PAIRS))
+    for window in range(num_windows):
+        pairs = np.concatenate([one.window(window, num_windows) for one in passes] or [np.empty(0, np.int64)])
+        rng = np.random.default_rng((seed, epoch, window + 1))
         rng.shuffle(pairs)
         pairs = pairs[np.lexsort((src_lengths[pairs], tgt_lengths[pairs]))]
         cuts = _cut(src_lengths[pairs], tgt_lengths[pairs], max_tokens, max_source_tokens)
-        for update in rng.permutation(len(cuts) - 1):
-            yield pairs[cuts[update] : cuts[update + 1]]
+        yield [pairs[cuts[update] : cuts[update + 1]] for update in rng.permutation(len(cuts) - 1)]
+
+
+def is_same_in_all_epochs(parts: Sequence[Part], weights: Sequence[float]) -> bool:
+    """Whether every epoch has the same pairs and is a single window."""
+    if any(weight != int(weight) for weight in weights):
+        return False
+    return round(sum((part.end - part.start) * weights[part.source] for part in parts) / WINDOW_PAIRS) <= 1
+
+
+def _orders(
+    parts: Sequence[Part], weights: Sequence[float], rng: np.random.Generator
+) -> Iterator[list[tuple[Part, int]]]:
+    """For each time that a source is gone through: its parts in random order, and how many pairs of each are seen."""
+    for source, weight in enumerate(weights):
+        own = [part for part in parts if part.source == source]
+        times, fraction = int(weight), weight - int(weight)
+        for _ in range(times):
+            yield [(own[i], own[i].end - own[i].start) for i in rng.permutation(len(own))]
+        if fraction > 0:
+            shares = [fraction * (part.end - part.start) + rng.random() for part in own]  # rounded at random
+            yield [(own[i], int(shares[i])) for i in rng.permutation(len(own))]
+
+
+class _Pass:
+    """A way once through a source, or through a sample of it."""
+
+    def __init__(self, order: list[tuple[Part, int]], seed: int, epoch: int, number: int) -> None:
+        self._parts = [part for part, _ in order]
+        self._ends = np.cumsum([0, *(count for _, count in order)], dtype=np.int64)
+        self._key = (seed, epoch, number)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def window(self, window: int, num_windows: int) -> Pairs:
+        """The pairs of one of so many equal shares of the way."""
+        first, last = len(self) * window // num_windows, len(self) * (window + 1) // num_windows
+        found = [np.empty(0, dtype=np.int64)]
+        for i in range(int(np.searchsorted(self._ends, first, side="right")) - 1, len(self._parts)):
+            begin, end = int(self._ends[i]), int(self._ends[i + 1])
+            if begin >= last:
+                break
+            part = self._parts[i]
+            pairs = np.arange(part.start, part.end)
+            if begin < first or end > last or end - begin < len(pairs):  # which of them, is a matter of chance
+                np.random.default_rng((*self._key, part.start + 1)).shuffle(pairs)
+            found.append(pairs[max(first - begin, 0) : min(end, last) - begin])
+        return np.concatenate(found)
 
 
 def _cut(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source_tokens: int) -> list[int]:
@@ -70,34 +133,6 @@ def _cut(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source
             raise ValueError(f"a pair of {src_lengths[start]} and {tgt_lengths[start]} ids fits no update")
         cuts.append(end)
     return cuts
-
-
-def updates_from(
-    cursor: Cursor,
-    src_lengths: Lengths,
-    tgt_lengths: Lengths,
-    shard_sizes: Sequence[int],
-    *,
-    seed: int,
-    max_tokens: int,
-    max_source_tokens: int,
-) -> Iterator[tuple[Cursor, Pairs]]:
-    """Yield (cursor of the update after this one, pairs of this one), epoch after epoch, without end."""
-    epoch, skip = cursor.epoch, cursor.update
-    while True:
-        plan = plan_epoch(
-            src_lengths,
-            tgt_lengths,
-            shard_sizes,
-            seed=seed,
-            epoch=epoch,
-            max_tokens=max_tokens,
-            max_source_tokens=max_source_tokens,
-        )
-        for number, pairs in enumerate(plan):
-            if number >= skip:
-                yield Cursor(epoch, number + 1), pairs
-        epoch, skip = epoch + 1, 0
 
 
 def cut_update(

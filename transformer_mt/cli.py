@@ -185,6 +185,9 @@ def translate(
     n_best: Annotated[
         int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")
     ] = None,
+    tgt_lang: Annotated[
+        str | None, typer.Option("--tgt-lang", help="Of a model with several target languages: the one wanted.")
+    ] = None,
     prefix: Annotated[
         str | None, typer.Option("--prefix", help="File whose line i is what translation i starts with, if not blank.")
     ] = None,
@@ -210,6 +213,8 @@ def translate(
 
     options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
     from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
+    if tgt_lang is not None:
+        from_options.append(f"search.tgt_lang={json.dumps(tgt_lang)}")  # as text: no is Norwegian
     translator = Translator.load(model, [*from_options, *overrides], _warn, ensemble)
     counts, started = OutputStats(), time.monotonic()
 

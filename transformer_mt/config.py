@@ -115,8 +115,8 @@ class SourceConfig(Section):
                 column = getattr(self, key)
                 if column is not None and (not isinstance(column, int) or column < 1):
                     yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
-        if self.tag is not None and not re.fullmatch(r"\w[\w.-]*", self.tag):
-            yield f"tag should be letters, digits, - and . only, found {self.tag!r}"
+        if self.tag is not None and not re.fullmatch(r"[^\W\d][\w.-]*", self.tag):
+            yield f"tag should be a letter, then letters, digits, - and . only, found {self.tag!r}"
         own = _SOURCE_KINDS[kind]
         idle = [
             key
@@ -204,6 +204,14 @@ class DataConfig(Section):
         special = {} if stage is None else self.stages[stage].weights
         own = [1.0 if source.weight is None else source.weight for source in self.train]
         return [special.get(source.name or "", weight) for source, weight in zip(self.train, own, strict=True)]
+
+    def tags(self) -> list[str]:
+        """The domains of the training sources, in order of the alphabet."""
+        return sorted({source.tag for source in self.train if source.tag is not None})
+
+    def tgt_langs(self) -> list[str]:
+        """The target languages of the training sources, in order of the alphabet."""
+        return sorted({self.languages(source)[1] for source in self.train})
 
     def languages(self, source: SourceConfig) -> tuple[str, str]:
         """A source's languages: its own, or the corpus's."""
@@ -377,6 +385,7 @@ class EvalConfig(Section):
     """Scores during training: validation text is decoded greedily unless beam_size says otherwise."""
 
     metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], _AsTuple] = ("bleu", "chrf")
+    tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default 13a
     beam_size: PositiveInt = 1
 
 

@@ -1,7 +1,7 @@
-"""From parallel text to the id store: read, clean, tokenise, and keep as memory-mapped shards.
+"""From parallel text to the id store: read, clean, tokenise, on all cores and in bounded memory.
 
-A store is a directory that holds, per shard and side, one file of ids (uint16 or uint32) and one of offsets (int64).
-It is written aside and renamed, found again by the content of its inputs, and identified by the content of its ids.
+A store is built aside, shard by shard: 262,144 pairs of input each. An interrupted build goes on behind its last whole
+shard. It is found again by the content of its inputs, and identified by the content of its ids.
 """
 
 from __future__ import annotations
@@ -11,134 +11,31 @@ import hashlib
 import itertools
 import json
 import os
-import resource
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from transformer_mt.cleaning import CleanReport, SentencePair, clean
+from transformer_mt.cleaning import CleanReport, SentencePair, clean, duplicate_key
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.duplicates import LATER, DuplicateFinder, Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.layout import EOS_ID
+from transformer_mt.locks import locked
 from transformer_mt.sources import read_pairs, source_files
+from transformer_mt.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_side
 from transformer_mt.textio import replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.workers import on_all_cores
 
-FORMAT = 1
-SHARD_PAIRS = 1 << 18  # also the unit of shuffling: an epoch visits shards in random order, a few at a time
-_CHUNK_PAIRS = 8192  # pairs tokenised at once
-SIDES = ("src", "tgt")
-
-Lengths = npt.NDArray[np.int32]
-Ids = npt.NDArray[np.integer[Any]]
-
-
-class IdStore:
-    """Tokenised pairs on disk, each side ending in </s>. Opening it reads no ids."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.meta: dict[str, Any] = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        self.fingerprint: str = self.meta["fingerprint"]
-        self.report = CleanReport(**self.meta["report"])
-        self.shard_sizes: list[int] = self.meta["shards"]
-        self.dtype = np.dtype(self.meta["dtype"])
-        self._starts = np.cumsum([0, *self.shard_sizes])
-        _allow_open_files(5 * len(self.shard_sizes))
-        self._ids: dict[str, list[Ids]] = {}
-        self._offsets: dict[str, list[npt.NDArray[np.int64]]] = {}
-        for side in SIDES:
-            paths = [directory / f"{shard:05d}.{side}" for shard in range(len(self.shard_sizes))]
-            self._ids[side] = [np.memmap(f"{path}.ids", dtype=self.dtype, mode="r") for path in paths]
-            self._offsets[side] = [np.load(f"{path}.offsets.npy", mmap_mode="r") for path in paths]
-        self._origins = [
-            np.load(directory / f"{shard:05d}.origin.npy", mmap_mode="r") for shard in range(len(self._ids["src"]))
-        ]
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def lengths(self, side: str) -> Lengths:
-        """Ids of every pair's side, </s> included."""
-        return np.concatenate([np.diff(offsets).astype(np.int32) for offsets in self._offsets[side]])
-
-    def get(self, side: str, pairs: npt.NDArray[np.int64]) -> list[Ids]:
-        """The ids of some pairs, by their number in the store."""
-        shards = np.searchsorted(self._starts, pairs, side="right") - 1
-        rows = pairs - self._starts[shards]
-        out = []
-        for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
-            begin, end = self._offsets[side][shard][row : row + 2]
-            out.append(self._ids[side][shard][begin:end])
-        return out
-
-    def describe(self, pair: int) -> str:
-        """Where a pair came from: its source and its line there."""
-        shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
-        ordinal = int(self._origins[shard][pair - int(self._starts[shard])])
-        for name, count in self.meta["sources"]:
-            if ordinal < count:
-                return f"{name} line {ordinal + 1}"
-            ordinal -= count
-        raise AssertionError("a pair without a source")
-
-
-def _allow_open_files(count: int) -> None:
-    """Raise this process's limit: a memory map keeps its file open, and a store of 100 million pairs has 1,900."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 256 + 4 * count  # the corpus, an epoch of it, the next one, and some room
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class _ShardWriter:
-    """Collects one shard at a time and hashes what it writes."""
-
-    def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
-        self.directory, self.dtype = directory, dtype
-        self.shards: list[int] = []
-        self.digest = hashlib.sha256()
-        self._rows: dict[str, list[list[int]]] = {side: [] for side in SIDES}
-        self._origins: list[int] = []
-
-    def add(self, src: list[int], tgt: list[int], origin: int) -> None:
-        self._rows["src"].append(src)
-        self._rows["tgt"].append(tgt)
-        self._origins.append(origin)
-        if len(self._origins) == SHARD_PAIRS:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._origins:
-            return
-        for side in SIDES:
-            rows = self._rows[side]
-            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-            ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=self.dtype, count=int(offsets[-1]))
-            write_side(self.directory, len(self.shards), side, ids, offsets)
-            self.digest.update(ids.tobytes())
-            self.digest.update(offsets.tobytes())
-            rows.clear()
-        with replaced_file(self.directory / f"{len(self.shards):05d}.origin.npy") as file:
-            np.save(file, np.array(self._origins, dtype=np.int64))
-        self.shards.append(len(self._origins))
-        self._origins.clear()
-
-
-def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: npt.NDArray[np.int64]) -> None:
-    """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end."""
-    path = directory / f"{shard:05d}.{side}"
-    with replaced_file(f"{path}.ids") as file:
-        file.write(ids.data)
-    with replaced_file(f"{path}.offsets.npy") as file:
-        np.save(file, offsets)
+SHARD_PAIRS = 1 << 18  # of input
+# Pairs that a process works on at once: fewer where they are long.
+_CHUNK_PAIRS, _CHUNK_CHARACTERS = 8192, 1 << 22
 
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
@@ -146,6 +43,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
 
     Raises:
         InputError: unreadable text, no pairs at all, or none left after cleaning.
+        RunError: it cannot be written; what is written is used when it is tried again.
     """
     cache = Path(data.cache_dir).expanduser()
     inputs = {
@@ -154,92 +52,245 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "langs": [data.src_lang, data.tgt_lang],
         "clean": data.clean.model_dump(),
         "batch": [batch.max_tokens, batch.max_source_tokens],
-        "sources": [_source_key(source, cache) for source in data.train],
+        "sources": [_source_key(source, data, cache) for source in data.train],
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-    target = cache / key
-    if (target / "meta.json").exists():
-        return IdStore(target)
-    temporary = cache / f".{key}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of that number, as in restarted containers
-    try:
-        temporary.mkdir(parents=True)
-        _write_store(temporary, data, batch, tokenizers)
-        if not target.exists():
-            temporary.rename(target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    target, building, lock = cache / key, cache / f".{key}.tmp", cache / f".{key}.lock"
+    if not (target / "meta.json").exists():
+        try:
+            building.mkdir(parents=True, exist_ok=True)
+            with locked(lock, lambda line: print(line, file=sys.stderr), wait=True):
+                if not (target / "meta.json").exists():  # another process may have made it meanwhile
+                    building.mkdir(exist_ok=True)
+                    _write_store(building, data, batch, tokenizers)
+                    building.rename(target)
+                lock.unlink(missing_ok=True)
+        except InputError:
+            shutil.rmtree(building, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            raise write_error(target, error) from error
     return IdStore(target)
 
 
+class _Chunk(NamedTuple):
+    """Pairs of one source that follow each other."""
+
+    source: int
+    first: int  # the place of the first one in the corpus
+    src: list[str]
+    tgt: list[str]
+    is_repeated: npt.NDArray[np.bool_] | None  # None: nobody wants to know
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.src)
+
+
+class _Encoded(NamedTuple):
+    """What became of a chunk."""
+
+    source: int
+    end: int  # the place behind its last pair
+    ids: dict[str, Ids]  # by side: all that were kept, in a row
+    lengths: dict[str, list[int]]
+    places: list[int]
+    report: CleanReport
+
+
 def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
-    vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-    writer = _ShardWriter(directory, dtype)
-    report = CleanReport()
-    sources: list[tuple[str, int]] = []
-    first = 0
-    for source in data.train:
-        pairs = read_pairs(source, data.src_lang, data.tgt_lang)
-        count = 0
-        with tqdm(desc=f"preparing {source}", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
-            while chunk := list(itertools.islice(pairs, _CHUNK_PAIRS)):
-                _add_chunk(writer, report, chunk, first + count, data.clean, batch, tokenizers)
-                count += len(chunk)
-                bar.update(len(chunk))
+    encoder = _Encoder(data, batch, tokenizers)
+    writer = _ShardWriter(directory, encoder.dtype)
+    occurrences = None if data.clean.duplicates == "keep" else _find_duplicates(directory, data)
+    counts: list[int] = []
+    for encoded in on_all_cores(encoder.encode, _chunks(data, counts, "preparing", writer.end, occurrences)):
+        writer.add(encoded)
+    for source, count in zip(data.train, counts, strict=True):
         if count == 0:
             raise InputError(f"{source}: empty, no sentence pairs; check data.train")
-        sources.append((str(source), count))
-        first += count
-    writer.flush()
-    if not writer.shards:
-        raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
-    meta = {
-        "format": FORMAT,
-        "dtype": dtype.name,
-        "shards": writer.shards,
-        "sources": sources,
-        "report": dataclasses.asdict(report),
-        "fingerprint": writer.digest.hexdigest()[:16],
-    }
-    with replaced_file(directory / "meta.json") as file:
-        file.write(json.dumps(meta, indent=1).encode())
+    writer.finish([(str(source), count) for source, count in zip(data.train, counts, strict=True)])
 
 
-def _add_chunk(
-    writer: _ShardWriter,
-    report: CleanReport,
-    chunk: Sequence[SentencePair],
-    first: int,
-    rules: CleanConfig,
-    batch: BatchConfig,
-    tokenizers: Tokenizers,
-) -> None:
-    """Clean and tokenise some pairs; ``first`` is the number of the first one over all sources."""
-    kept: list[tuple[int, SentencePair]] = []
-    for origin, pair in enumerate(chunk, first):
-        stripped, reason = clean(pair, rules)
-        if reason is None:
-            kept.append((origin, stripped))
-        else:
-            report.count(reason)
-    threads = os.cpu_count() or 1
-    all_src = tokenizers.src.encode([pair.src for _, pair in kept], threads)
-    all_tgt = tokenizers.tgt.encode([pair.tgt for _, pair in kept], threads)
-    for (origin, _), src, tgt in zip(kept, all_src, all_tgt, strict=True):
-        reason = too_long(len(src), len(tgt), rules, batch)
-        report.count(reason)
-        if reason is None:
-            writer.add([*src, EOS_ID], [*tgt, EOS_ID], origin)
+def _chunks(
+    data: DataConfig, counts: list[int], doing: str, skip: int = 0, occurrences: Occurrences | None = None
+) -> Iterator[_Chunk]:
+    """Read all training sources. ``counts``: gets the number of pairs of each; ``skip``: so many pairs are done."""
+    first = 0
+    for number, source in enumerate(data.train):
+        pairs = read_pairs(source, *data.languages(source))
+        begin = first
+        with tqdm(desc=f"{doing} {source}", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
+            while chunk := _take(pairs, min(_CHUNK_PAIRS, SHARD_PAIRS - first % SHARD_PAIRS)):
+                end = first + len(chunk)
+                if end > skip:
+                    repeated = None if occurrences is None else occurrences[first:end] == LATER
+                    yield _Chunk(number, first, [src for src, _ in chunk], [tgt for _, tgt in chunk], repeated)
+                bar.update(len(chunk))
+                first = end
+        counts.append(first - begin)
+
+
+def _take(pairs: Iterator[SentencePair], most: int) -> list[SentencePair]:
+    chunk: list[SentencePair] = []
+    num_characters = 0
+    for pair in pairs:
+        chunk.append(pair)
+        num_characters += len(pair.src) + len(pair.tgt)
+        if len(chunk) == most or num_characters >= _CHUNK_CHARACTERS:
+            break
+    return chunk
+
+
+def _find_duplicates(directory: Path, data: DataConfig) -> Occurrences:
+    """Which pairs repeat an earlier one, in a first pass over the corpus."""
+    answer = directory / "occurrences"
+    if not answer.exists():
+        keys = directory / "keys"
+        shutil.rmtree(keys, ignore_errors=True)
+        keys.mkdir()
+        finder, kind = DuplicateFinder(keys), data.clean.duplicates
+        assert kind != "keep"
+
+        def keys_of(chunk: _Chunk) -> npt.NDArray[np.uint64]:
+            pairs = zip(chunk.src, chunk.tgt, strict=True)
+            return np.array([duplicate_key(SentencePair(*pair), kind) for pair in pairs], dtype=np.uint64)
+
+        for found in on_all_cores(keys_of, _chunks(data, [], "comparing")):
+            finder.add(found)
+        finder.find()
+        (keys / "occurrences").rename(answer)
+        shutil.rmtree(keys)
+    return np.memmap(answer, dtype=np.uint8, mode="r")
+
+
+class _Encoder:
+    """Cleans and tokenises."""
+
+    def __init__(self, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
+        self._rules, self._batch, self._tokenizers = data.clean, batch, tokenizers
+        self._languages = [data.languages(source) for source in data.train]
+        self._tags = [tokenizers.tag_ids(data.languages(source)[1], source.tag) for source in data.train]
+        vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+        self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+    def encode(self, chunk: _Chunk) -> _Encoded:
+        report = CleanReport()
+        languages, tags = self._languages[chunk.source], self._tags[chunk.source]
+        repeated = "near_duplicate" if self._rules.duplicates == "near" else "duplicate"
+        pairs: list[SentencePair] = []
+        places: list[int] = []
+        for i, sides in enumerate(zip(chunk.src, chunk.tgt, strict=True)):
+            pair, why = clean(SentencePair(*sides), self._rules, *languages)
+            if why is None and chunk.is_repeated is not None and chunk.is_repeated[i]:
+                why = repeated
+            if why is None:
+                pairs.append(pair)
+                places.append(chunk.first + i)
+            else:
+                report.count(why, pair, chunk.first + i)
+        rows: dict[str, list[list[int]]] = {side: [] for side in SIDES}
+        kept: list[int] = []
+        src_rows = self._tokenizers.src.encode([pair.src for pair in pairs])
+        tgt_rows = self._tokenizers.tgt.encode([pair.tgt for pair in pairs])
+        for place, pair, src, tgt in zip(places, pairs, src_rows, tgt_rows, strict=True):
+            reason: str | None = "empty"  # nothing but characters that normalisation removes
+            if src and tgt:
+                reason = too_long(len(tags) + len(src), len(tgt), self._rules, self._batch)
+            report.count(reason, pair, place)
+            if reason is None:
+                rows["src"].append([*tags, *src, EOS_ID])
+                rows["tgt"].append([*tgt, EOS_ID])
+                kept.append(place)
+        lengths = {side: list(map(len, rows[side])) for side in SIDES}
+        ids = {
+            side: np.fromiter(itertools.chain.from_iterable(rows[side]), self.dtype, sum(lengths[side]))
+            for side in SIDES
+        }
+        return _Encoded(chunk.source, chunk.end, ids, lengths, kept, report)
+
+
+class _ShardWriter:
+    """Collects one shard at a time. Beside each it writes a note, by which it is found when the build goes on."""
+
+    def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
+        self._directory, self._dtype = directory, dtype
+        self._notes: list[dict[str, Any]] = []
+        while (note := self._note(len(self._notes))).exists():
+            self._notes.append(json.loads(note.read_text(encoding="utf-8")))
+        self.end = self._notes[-1]["end"] if self._notes else 0  # the place behind the last pair that is written
+        self._waiting: list[_Encoded] = []
+
+    def _note(self, shard: int) -> Path:
+        return self._directory / f"{shard:05d}.json"
+
+    def add(self, encoded: _Encoded) -> None:
+        """The next chunk. No chunk goes over the end of a shard."""
+        self._waiting.append(encoded)
+        self.end = encoded.end
+        if self.end % SHARD_PAIRS == 0:
+            self._flush()
+
+    def _flush(self) -> None:
+        shard, digest = len(self._notes), hashlib.sha256()
+        note: dict[str, Any] = {"end": self.end, "longest": {}, "tokens": {}}
+        for side in SIDES:
+            lengths = np.array([n for one in self._waiting for n in one.lengths[side]], dtype=np.int64)
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            ids = np.concatenate([one.ids[side] for one in self._waiting])
+            if len(lengths):
+                write_side(self._directory, shard, side, ids, offsets)
+            digest.update(ids.tobytes())
+            digest.update(offsets.tobytes())
+            note["longest"][side], note["tokens"][side] = int(lengths.max(initial=0)), int(offsets[-1])
+        places = np.array([place for one in self._waiting for place in one.places], dtype=np.int64)
+        with replaced_file(self._directory / f"{shard:05d}.places.npy") as file:
+            np.save(file, places)
+        kept: dict[str, int] = {}
+        report = CleanReport()
+        for one in self._waiting:
+            kept[str(one.source)] = kept.get(str(one.source), 0) + len(one.places)
+            report.merge(one.report)
+        note |= {"size": len(places), "kept": kept, "report": dataclasses.asdict(report), "digest": digest.hexdigest()}
+        with replaced_file(self._note(shard)) as file:
+            file.write(json.dumps(note).encode())
+        self._notes.append(note)
+        self._waiting.clear()
+
+    def finish(self, sources: list[tuple[str, int]]) -> None:
+        """Make the store of the shards. ``sources``: the name and the number of pairs of each.
+
+        Raises:
+            InputError: no pair is left.
+        """
+        if self._waiting:
+            self._flush()
+        report = CleanReport()
+        for note in self._notes:
+            report.merge(CleanReport(**note["report"]))
+        if report.kept == 0:
+            raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
+        kept = [sum(note["kept"].get(str(number), 0) for note in self._notes) for number in range(len(sources))]
+        digests = "".join([str(FORMAT), *(note["digest"] for note in self._notes)])
+        meta = {
+            "format": FORMAT,
+            "dtype": self._dtype.name,
+            "shards": [note["size"] for note in self._notes],
+            "sources": [(name, count, own) for (name, count), own in zip(sources, kept, strict=True)],
+            "longest": {side: max(note["longest"][side] for note in self._notes) for side in SIDES},
+            "tokens": {side: sum(note["tokens"][side] for note in self._notes) for side in SIDES},
+            "report": dataclasses.asdict(report),
+            "fingerprint": hashlib.sha256(digests.encode()).hexdigest()[:16],
+        }
+        finish_store(self._directory, meta)
+        for shard in range(len(self._notes)):
+            self._note(shard).unlink()
+        (self._directory / "occurrences").unlink(missing_ok=True)
 
 
 def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
-    """The reason to leave a pair of so many pieces (without </s>) out, if there is one."""
+    """The reason to leave a pair of so many ids (tags, without </s>) out, if there is one."""
     assert batch.max_source_tokens is not None
-    if src == 0 or tgt == 0:
-        return "empty"  # nothing but characters that normalisation removes
     if src > rules.max_src_tokens:
         return "too_many_src_tokens"
     if tgt > rules.max_tgt_tokens:
@@ -249,23 +300,39 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
     return None
 
 
-def _source_key(source: SourceConfig, cache: Path) -> Any:
+def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
     """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
-    settings = source.model_dump(exclude_none=True)
+    settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
     paths = source_files(source)
     if paths:  # their content counts, not their names
-        for name in ("src", "tgt", "hub"):
+        for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
-    return [settings, [_content_hash(path, cache) for path in paths]]
+        settings["kind"] = source.kind
+    return [settings, [content_hash(path, cache) for path in paths]]
+
+
+def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
+    """The raw pairs of all training sources."""
+    for source in data.train:
+        yield from read_pairs(source, *data.languages(source))
+
+
+def fingerprint(data: DataConfig, store: IdStore) -> str:
+    """Of what a run is trained on: the ids, and the weights of the sources where they have some."""
+    weights = data.weights()
+    if all(weight == 1 for weight in weights):
+        return store.fingerprint
+    return hashlib.sha256(json.dumps([store.fingerprint, store.source_sizes, weights]).encode()).hexdigest()[:16]
 
 
 def training_files(data: DataConfig) -> dict[str, str]:
     """The SHA-256 of every file that the training pairs are read from, by its path."""
     cache = Path(data.cache_dir).expanduser()
-    return {path: _content_hash(path, cache) for source in data.train for path in source_files(source)}
+    files = (path for source in data.train for path in source_files(source))
+    return {path: content_hash(path, cache) for path in files}
 
 
-def _content_hash(path: str, cache: Path) -> str:
+def content_hash(path: str, cache: Path) -> str:
     """SHA-256 of a file, remembered by path, size and modification time."""
     try:
         stat = os.stat(path)

@@ -8,8 +8,10 @@ leads them, and the other ranks find the store made.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing.connection
 import os
@@ -29,15 +31,17 @@ import numpy as np
 
 from transformer_mt import batching
 from transformer_mt.batching import Cursor, Lengths, Pairs
-from transformer_mt.config import BatchConfig, CleanConfig, Config
-from transformer_mt.corpus import SIDES, IdStore, too_long, write_side
+from transformer_mt.config import BatchConfig, CleanConfig, Config, DataConfig
+from transformer_mt.corpus import too_long
 from transformer_mt.distributed import Ranks
+from transformer_mt.errors import InputError
 from transformer_mt.layout import EOS_ID
+from transformer_mt.store import SIDES, IdStore, finish_store, write_side
 from transformer_mt.subwords import SubwordSampler
 from transformer_mt.textio import replaced_file, write_error
 from transformer_mt.workers import end_with_parent
 
-_FORMAT = 1  # of the draws too: another one, and a run that goes on would see other pieces
+_FORMAT = 2  # of the draws too: another one, and a run that goes on would see other pieces
 _CHUNK_PAIRS = 8192  # pairs read at once
 _LOWEST_PRIORITY = 19
 _MOST_ASKED = 8  # epochs of a worker that lags behind: some hundred requests would fill its pipe, and block the run
@@ -52,6 +56,33 @@ class Epoch:
     store: IdStore
     src_lengths: Lengths
     tgt_lengths: Lengths
+
+
+def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
+    """For each stage of the training (or for the only one) the weight of each source.
+
+    With a temperature T a source of n pairs has a share of an epoch in proportion to n^(1/T), and an epoch has as many
+    pairs as the corpus.
+
+    Raises:
+        InputError: a stage in which no pair is seen.
+    """
+    sizes = np.array(store.source_sizes, dtype=np.float64)
+    if data.temperature is not None:
+        shares = np.where(sizes > 0, sizes ** (1 / data.temperature), 0)
+        return [(shares / shares.sum() * sizes.sum() / np.maximum(sizes, 1)).tolist()]
+    stages = [data.weights(stage) for stage in range(len(data.stages))] or [data.weights()]
+    for number, weights in enumerate(stages):
+        if not sizes @ np.array(weights) > 0:
+            raise InputError(
+                f"data.stages.{number}: cleaning has left no pair of the sources with a weight; see the log"
+            )
+    return stages
+
+
+def stage_ends(data: DataConfig) -> list[int]:
+    """The updates after which each stage but the last has ended."""
+    return list(itertools.accumulate(stage.steps for stage in data.stages if stage.steps is not None))
 
 
 class Epochs:
@@ -73,6 +104,8 @@ class Epochs:
         """
         self._store, self._place, self._ranks = store, place, ranks
         self._seed, self._batch = config.train.seed, config.batch
+        self.weights = source_weights(config.data, store)
+        self._stage_ends = stage_ends(config.data)
         self._job: _Job | None = None
         if samplers is not None:
             self._job = _Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
@@ -106,26 +139,39 @@ class Epochs:
         # The others have done with the epoch before when they come here.
         return IdStore(self._ranks.first_says(target, patiently=True))
 
-    def updates(self, cursor: Cursor, tell: Tell) -> Iterator[tuple[Cursor, Pairs, Epoch]]:
-        """Yield (cursor of the update after this one, pairs of this one, their epoch), without end."""
+    def updates(self, cursor: Cursor, step: int, tell: Tell) -> Iterator[tuple[Cursor, Pairs, Epoch]]:
+        """Yield (cursor of the update after this one, pairs of this one, their epoch), without end.
+
+        ``step``: updates done so far. A stage begins with an epoch of its own.
+        """
+        stage = bisect.bisect(self._stage_ends, step)
+        if cursor.update > 0 and stage != bisect.bisect(self._stage_ends, step - 1):
+            cursor = Cursor(cursor.epoch + 1)
         while True:
             epoch = self.open(cursor.epoch, tell)
             if self._job is not None and self._ranks.is_first:
                 self._start(self._job, cursor.epoch + 1)
-            updates = batching.updates_from(
-                cursor,
-                epoch.src_lengths,
-                epoch.tgt_lengths,
-                epoch.store.shard_sizes,
-                seed=self._seed,
-                max_tokens=self._batch.max_tokens,
-                max_source_tokens=self._batch.max_source_tokens or self._batch.max_tokens,
-            )
-            for following, pairs in updates:
-                if following.epoch > cursor.epoch:
+            windows = self.plan(epoch, cursor.epoch, stage)
+            for number, pairs in enumerate(itertools.chain.from_iterable(windows)):
+                if bisect.bisect(self._stage_ends, step) != stage:
                     break
-                yield following, pairs, epoch
-            cursor = Cursor(cursor.epoch + 1)
+                if number >= cursor.update:
+                    step += 1
+                    yield Cursor(cursor.epoch, number + 1), pairs, epoch
+            cursor, stage = Cursor(cursor.epoch + 1), bisect.bisect(self._stage_ends, step)
+
+    def plan(self, data: Epoch, epoch: int, stage: int = 0) -> Iterator[list[Pairs]]:
+        """The updates of an epoch in a stage of the training, window by window."""
+        return batching.plan_windows(
+            data.src_lengths,
+            data.tgt_lengths,
+            data.store.parts(),
+            self.weights[stage],
+            seed=self._seed,
+            epoch=epoch,
+            max_tokens=self._batch.max_tokens,
+            max_source_tokens=self._batch.max_source_tokens or self._batch.max_tokens,
+        )
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
@@ -193,8 +239,7 @@ class Epochs:
             if not _is_written(temporary, shard):  # where a process failed; here its reason is told, if it lasts
                 _write_shard(job, self._store, epoch, temporary, shard)
         name = self._name(job, epoch)
-        with replaced_file(temporary / "meta.json") as file:
-            file.write(json.dumps({**self._store.meta, "fingerprint": name}, indent=1).encode())
+        finish_store(temporary, {**self._store.meta, "fingerprint": name})
         temporary.rename(self._place / name)
         self._building = None
         seconds = time.monotonic() - started
@@ -276,13 +321,13 @@ def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: 
     for side in SIDES:
         flat = np.frombuffer(ids[side], dtype=np.uintc).astype(store.dtype)
         write_side(directory, shard, side, flat, np.frombuffer(offsets[side], dtype=np.int64))
-    origin = f"{shard:05d}.origin.npy"
-    with replaced_file(directory / origin) as file:
-        file.write((store.directory / origin).read_bytes())
+    places = f"{shard:05d}.places.npy"
+    with replaced_file(directory / places) as file:
+        file.write((store.directory / places).read_bytes())
 
 
 def _is_written(directory: Path, shard: int) -> bool:
-    return (directory / f"{shard:05d}.origin.npy").exists()  # the last of its files
+    return (directory / f"{shard:05d}.places.npy").exists()  # the last of its files
 
 
 def _remove(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,10 +23,27 @@ from transformer_mt.config import TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
-# SentencePiece leaves out longer training lines; its default of 4,192 bytes is about 1,400 Korean syllables.
-_MAX_LINE_BYTES = 16384
+# Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
+_MAX_LINE_CHARACTERS = 4096
+_MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
+# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 20 bytes each.
+_MAX_SAMPLE_CHARACTERS = 1 << 28
 # SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
 _NUM_THREADS = 16
+
+
+def language_tag(language: str) -> str:
+    """What a source starts with that shall be translated into a language."""
+    return f"<2{language}>"
+
+
+def domain_tag(domain: str) -> str:
+    """What a source of a domain starts with. No domain starts with a digit."""
+    return f"<{domain}>"
+
+
+def is_language_tag(tag: str) -> bool:
+    return tag.startswith("<2")
 
 
 class Piece(NamedTuple):
@@ -62,6 +80,21 @@ class Tokenizer:
                 self._from_table[self.table[piece]] = i
         self._piece_of = {i: piece for piece, i in self.table.items()}
         self._is_identity = bool(np.array_equal(self._to_table, np.arange(len(pieces))))
+        # Symbols that no text becomes: what a source starts with to say its domain or the language wanted.
+        self.tags = sorted(self.table.keys() - {*pieces, *SPECIALS})
+
+    def with_tags(self, tags: Iterable[str]) -> Tokenizer:
+        """The same with further tags, behind all other ids.
+
+        Raises:
+            InputError: a tag is a piece already.
+        """
+        table = dict(self.table)
+        for tag in tags:
+            if tag in table and tag not in self.tags:
+                raise InputError(f"the tag {tag} is a piece of the tokenizer already; remove it from user_symbols")
+            table.setdefault(tag, len(table))
+        return self if len(table) == len(self.table) else Tokenizer(self.model, table)
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
         """Piece ids of each text; an empty text has none."""
@@ -100,6 +133,26 @@ class Tokenizers:
         self.src, self.tgt = src, tgt
         self.is_shared = src is tgt
         self.fingerprint = hashlib.sha256((src.fingerprint + tgt.fingerprint).encode()).hexdigest()[:16]
+
+    def with_tags(self, tags: Iterable[str]) -> Self:
+        """The same with further tags for sources."""
+        src = self.src.with_tags(tags)
+        return type(self)(src, src if self.is_shared else self.tgt)
+
+    def tag_ids(self, tgt_lang: str, tag: str | None) -> list[int]:
+        """What a source starts with: the language wanted, where the vocabulary has several, and the domain, if any.
+
+        Raises:
+            InputError: there is no such language or domain.
+        """
+        names = [] if tag is None else [domain_tag(tag)]
+        if any(is_language_tag(one) for one in self.src.tags):
+            names.insert(0, language_tag(tgt_lang))
+        for name in names:
+            if name not in self.src.tags:
+                known = [one for one in self.src.tags if is_language_tag(one) == is_language_tag(name)]
+                raise InputError(f"the vocabulary has no tag {name}; it has {', '.join(known) or 'none'}")
+        return [self.src.table[name] for name in names]
 
     def files(self) -> dict[str, bytes]:
         """File name -> content, as every model directory holds them."""
@@ -174,27 +227,14 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             f"tokenizer.user_symbols {', '.join(map(repr, symbols))}: each may be there once, and none may be empty or "
             f"one of {' '.join(SPECIALS)}; remove such"
         )
-    count = 0
-    unreadable: InputError | None = None
-
-    def counted() -> Iterator[str]:
-        nonlocal count, unreadable
-        try:
-            for line in lines:
-                if line.strip():
-                    count += 1
-                    # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
-                    yield line.replace("\0", " ")
-        except InputError as error:
-            unreadable = error  # SentencePiece would make it part of a message of its own
-            raise
-
-    spm.set_random_generator_seed(seed)
+    sample, count = _sample(lines, config.max_lines, seed)
+    if not sample:
+        raise InputError("the tokenizer's training text is empty; check data.train")
     spm.set_min_log_level(2)
     out = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
-            sentence_iterator=counted(),
+            sentence_iterator=iter(sample),
             model_writer=out,
             model_type=config.type,
             vocab_size=config.vocab_size,
@@ -202,8 +242,6 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             normalization_rule_name=config.normalization,
             byte_fallback=config.byte_fallback,
             character_coverage=config.character_coverage,
-            input_sentence_size=config.max_lines,
-            shuffle_input_sentence=True,
             max_sentence_length=_MAX_LINE_BYTES,
             user_defined_symbols=list(symbols),
             num_threads=_NUM_THREADS,
@@ -213,22 +251,45 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             eos_id=EOS_ID,
         )
     except RuntimeError as error:
-        if unreadable is not None:
-            raise unreadable from None
-        if count == 0:
-            raise InputError("the tokenizer's training text is empty; check data.train") from None
         reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
         raise InputError(
             f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
             "raise it, or lower tokenizer.character_coverage"
         ) from None
     tokenizer = Tokenizer(out.getvalue())
-    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {min(count, config.max_lines):,} lines"
-    if count > config.max_lines:
+    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
+    if count > len(sample):
         report += f" (sampled from {count:,})"
     if tokenizer.vocab_size < config.vocab_size:
         report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
     return tokenizer, report
+
+
+def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
+    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
+    draw = random.Random(seed)
+    sample: list[str] = []
+    count = num_characters = 0
+    for whole in lines:
+        for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
+            line = whole[start : start + _MAX_LINE_CHARACTERS]
+            if not line.strip():
+                continue
+            # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
+            line = line.replace("\0", " ")
+            count += 1
+            if len(sample) < most:
+                sample.append(line)
+                num_characters += len(line)
+            elif (place := int(draw.random() * count)) < most:
+                num_characters += len(line) - len(sample[place])
+                sample[place] = line
+            if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
+                draw.shuffle(sample)
+                most = max(1, len(sample) * 3 // 4)
+                del sample[most:]
+                num_characters = sum(map(len, sample))
+    return sample, count
 
 
 def _on_one_line(text: str) -> str:

@@ -8,7 +8,6 @@ so a checkpoint holds everything that the next step depends on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import signal
@@ -29,17 +28,17 @@ from transformer_mt import batching, checkpoint, corpus, device, distributed, su
 from transformer_mt.checkpoint import Sums, TrainState
 from transformer_mt.config import Config
 from transformer_mt.config_file import load_config, to_yaml
-from transformer_mt.corpus import IdStore
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import ROWS_MULTIPLE, collate
+from transformer_mt.locks import locked
 from transformer_mt.metrics import RunLog, check_trackers, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
-from transformer_mt.sources import read_pairs
+from transformer_mt.store import IdStore
 from transformer_mt.textio import replaced_file
-from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
+from transformer_mt.tokenizer import Tokenizers, domain_tag, language_tag, load_tokenizer, train_tokenizer
 from transformer_mt.validation import Validation, fingerprint, read_validation
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
@@ -112,7 +111,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             say("train.compile: of use on a GPU only; these layers run as they are")
         optimizer = adam(model, config.optim)
         average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
-        state = TrainState(corpus=store.fingerprint, tokenizer=tokenizers.fingerprint)
+        state = TrainState(corpus=corpus.fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
         state.training_files, state.validation = corpus.training_files(config.data), fingerprint(valid_pairs)
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
@@ -130,14 +129,15 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         largest = trial.largest_batches(
             store.lengths("src"),
             store.lengths("tgt"),
-            store.shard_sizes,
+            store.parts(),
+            epochs.weights,
             config,
             num_ranks=ranks.num_ranks,
             is_sampled=samplers is not None,
         )
         tried = trial.try_batches(largest.shapes, config, model, gradients, optimizer, where, ranks)
         if dry_run:
-            say(f"plan: {trial.count_updates(config, epoch.store):,} updates an epoch; {tried}")
+            say(f"plan: {sum(map(len, epochs.plan(epoch, 0))):,} updates an epoch; {tried}")
             return
         if ranks.is_first:
             _write_run_files(run, config, tokenizers)
@@ -147,7 +147,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
         saver = None
         if ranks.is_first:
-            saver = checkpoint.Saver(run, config, tokenizers, int(store.lengths("src").max()))
+            saver = checkpoint.Saver(run, config, tokenizers, store.longest_src)
             cleanup.callback(saver.close)
 
         def save(by_signal: bool = False) -> None:
@@ -160,7 +160,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         # 4. One update after the other. Until here a signal just ends the process; from here it saves first.
         stop_signal = _StopSignal()
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
-        stream = epochs.updates(state.cursor, log.line)
+        stream = epochs.updates(state.cursor, state.step, log.line)
         while state.step < config.train.max_steps and not validation.out_of_patience(state):
             state.cursor, pairs, epoch = next(stream)
             state.step += 1
@@ -339,20 +339,17 @@ class _StopSignal:
 @contextlib.contextmanager
 def _only_process_in(run: Path) -> Iterator[None]:
     """Hold the lock of a run directory, which is made if need be."""
+    lock = contextlib.ExitStack()
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock = open(run / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
+        lock.enter_context(locked(run / ".lock", _say, wait=False))
+    except BlockingIOError:
+        raise InputError(
+            f"{run}: another process is training into it; wait for it or choose another --output"
+        ) from None
     except OSError as error:
         raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{run}: another process is training into it; wait for it or choose another --output"
-            ) from None
-        except OSError:
-            _say(f"warning: {run}: its file system has no locks; let no other process train into it")
         yield
 
 
@@ -408,10 +405,14 @@ def _scoring(config: Config) -> tuple[object, ...]:
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
     """The run's own, those of the model it starts from, the given ones, or new ones."""
     settings, data = config.tokenizer, config.data
+    tags = [domain_tag(tag) for tag in data.tags()]
+    if len(data.tgt_langs()) > 1:
+        tags = [*(language_tag(language) for language in data.tgt_langs()), *tags]
     given = None
     if settings.model is not None and (latest is None or Path(settings.model).exists()):
         src = load_tokenizer(settings.model)
         given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
+        given = given.with_tags(tags)
     if latest is not None:
         own = Tokenizers.load(latest)
         if given is not None and given.fingerprint != own.fingerprint:
@@ -431,17 +432,13 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
     if given is not None:
         return given
 
-    def lines(*sides: int) -> Iterator[str]:
-        for source in data.train:
-            for pair in read_pairs(source, data.src_lang, data.tgt_lang):
-                yield from (pair[side] for side in sides)
-
     trained = []
     for sides in [(0, 1)] if settings.shared else [(0,), (1,)]:
-        tokenizer, report = train_tokenizer(lines(*sides), settings, config.train.seed)
+        lines = (pair[side] for pair in corpus.training_pairs(data) for side in sides)
+        tokenizer, report = train_tokenizer(lines, settings, config.train.seed)
         trained.append(tokenizer)
         say(report)
-    return Tokenizers(trained[0], trained[-1])
+    return Tokenizers(trained[0], trained[-1]).with_tags(tags)
 
 
 def _refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:
@@ -511,12 +508,12 @@ def _environment(num_ranks: int, where: torch.device, precision: str, micro_toke
 
 
 def _summary(config: Config, model: Transformer, store: IdStore, where: torch.device, num_ranks: int) -> str:
-    data, tgt_tokens = config.data, int(store.lengths("tgt").sum())
+    data = config.data
     many = f" × {num_ranks}" if num_ranks > 1 else ""
     return (
         f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
         f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
-        f"{tgt_tokens:,} target tokens per epoch, {device.describe(where)}{many}, {config.train.precision}"
+        f"{store.num_tgt_tokens:,} target tokens, {device.describe(where)}{many}, {config.train.precision}"
     )
 
 

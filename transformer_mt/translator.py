@@ -37,6 +37,8 @@ from transformer_mt.workers import Workers, can_fork, num_cores
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
 
+_ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
+
 
 class Alternative(NamedTuple):
     """One translation of a line. Of a line translated in parts: theirs together, and the sum of their scores."""
@@ -85,8 +87,11 @@ class Translator:
         config: SearchConfig,
         longest_src_tokens: int,
         warn: Callable[[str], None] = lambda line: None,
+        tags: Sequence[int] = (),
     ) -> None:
+        """``tags``: the ids that every source starts with."""
         self._models = models
+        self._tags = tags
         self._tokenizers = tokenizers
         self._config = config
         self._warn = warn
@@ -126,27 +131,34 @@ class Translator:
                     f"{other.path}: its vocabulary is not that of {first.path}; an ensemble needs models that were "
                     "trained with the same tokenizer (tokenizer.model in their configurations)"
                 )
+        search_config = override_search(first.config.search, overrides)
         return cls(
             [one.model.to(local_device()) for one in loaded],
             first.tokenizers,
-            override_search(first.config.search, overrides),
+            search_config,
             min(one.longest_src_tokens for one in loaded),
             warn,
+            first.tokenizers.tag_ids(search_config.tgt_lang or first.config.data.tgt_lang, search_config.tag),
         )
 
-    def translate(self, lines: Sequence[str], prefixes: Sequence[str] | None = None) -> list[Translation]:
+    def translate(
+        self, lines: Sequence[str], prefixes: Sequence[str] | None = None, tags: Sequence[int] | None = None
+    ) -> list[Translation]:
         """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
 
-        ``prefixes``: what each translation starts with; "" for nothing.
+        Args:
+            prefixes: what each translation starts with; "" for nothing.
+            tags: the ids that these sources start with; the translator's where there are none.
         """
-        return list(self._stream(lines, prefixes, self._num_processes(self._config.workers or 1)))
+        tags = self._tags if tags is None else tags
+        return list(self._stream(lines, prefixes, tags, self._num_processes(self._config.workers or 1)))
 
     def stream(self, lines: Iterable[str], prefixes: Iterable[str] | None = None) -> Iterator[Translation]:
         """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
 
         The first translation comes when one chunk of lines is read, or two where several processes translate.
         """
-        return self._stream(lines, prefixes, self._num_processes(self._config.workers or num_cores()))
+        return self._stream(lines, prefixes, self._tags, self._num_processes(self._config.workers or num_cores()))
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
@@ -169,7 +181,8 @@ class Translator:
         Raises:
             InputError: a side is longer than the positions that the model has learned.
         """
-        src = [[*ids, EOS_ID] for ids in self._tokenizers.src.encode([line.strip() for line in sources])]
+        encoded = self._tokenizers.src.encode([line.strip() for line in sources])
+        src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
         tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
         for number, (one, other) in enumerate(zip(src, tgt, strict=True), first_line):
             if self._max_positions is not None and max(len(one), len(other)) > self._max_positions:
@@ -196,7 +209,7 @@ class Translator:
         return scores
 
     def _stream(
-        self, lines: Iterable[str], prefixes: Iterable[str] | None, num_processes: int
+        self, lines: Iterable[str], prefixes: Iterable[str] | None, tags: Sequence[int], num_processes: int
     ) -> Iterator[Translation]:
         pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
         first_line = 1
@@ -207,7 +220,7 @@ class Translator:
         try:
             while chunk or under_way:
                 if chunk:
-                    split, sources = self._encode([line for line, _ in chunk], first_line)
+                    split, sources = self._encode([line for line, _ in chunk], tags, first_line)
                     starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                     under_way.append((split, sources, self._submit(workers, sources, starts)))
                     first_line += len(chunk)
@@ -244,7 +257,7 @@ class Translator:
             return Workers(self._search, 1)
         if self._pool is None or self._pool.is_closed or self._pool.num_processes != num_processes:
             self.close()
-            self._pool = Workers(self._search, num_processes)
+            self._pool = Workers(self._search, num_processes, _ADVICE)
         return self._pool
 
     def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
@@ -259,29 +272,31 @@ class Translator:
             prefixes=batch.prefixes,
         )
 
-    def _encode(self, lines: Sequence[str], first_line: int) -> tuple[list[_Line], list[list[int]]]:
-        """What the lines are in parts, and the source ids of all parts, with </s>."""
+    def _encode(
+        self, lines: Sequence[str], tags: Sequence[int], first_line: int
+    ) -> tuple[list[_Line], list[list[int]]]:
+        """What the lines are in parts, and the source ids of all parts, with tags and </s>."""
         tokenizer = self._tokenizers.src
+
+        def num_tokens(texts: list[str]) -> list[int]:
+            return [len(tags) + len(ids) + 1 for ids in tokenizer.encode(texts)]
+
         split: list[_Line] = []
         sources: list[list[int]] = []
         for number, (line, ids) in enumerate(
             zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
         ):
             own, found = None, [ids] if ids else []
-            if len(ids) + 1 > self._max_source_tokens:
-                own = split_line(line, self._num_tokens, self._max_source_tokens)
+            if (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
+                own = split_line(line, num_tokens, self._max_source_tokens)
                 found = tokenizer.encode([part.text for part in own.parts])
                 self._warn(
-                    f"warning: line {number}: {len(ids) + 1} source tokens, more than {self._max_source_tokens} "
+                    f"warning: line {number}: {length} source tokens, more than {self._max_source_tokens} "
                     f"(search.max_source_tokens, or the longest trained on): translated in {len(found)} parts"
                 )
             split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
-            sources += [[*part, EOS_ID] for part in found]
+            sources += [[*tags, *part, EOS_ID] for part in found]
         return split, sources
-
-    def _num_tokens(self, texts: list[str]) -> list[int]:
-        """Source ids of each text, its </s> included."""
-        return [len(ids) + 1 for ids in self._tokenizers.src.encode(texts)]
 
     def _submit(
         self,

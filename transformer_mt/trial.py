@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from transformer_mt import batching, device
-from transformer_mt.batching import Lengths, Pairs
+from transformer_mt.batching import Lengths, Pairs, Part
 from transformer_mt.config import MIN_UPDATE_TOKENS, Config
-from transformer_mt.corpus import IdStore
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import RunError
 from transformer_mt.layout import EOS_ID, ROWS_MULTIPLE, Batch, collate
@@ -42,7 +41,8 @@ class Largest:
 def largest_batches(
     src_lengths: Lengths,
     tgt_lengths: Lengths,
-    shard_sizes: Sequence[int],
+    parts: Sequence[Part],
+    weights: Sequence[Sequence[float]],
     config: Config,
     *,
     num_ranks: int,
@@ -50,51 +50,51 @@ def largest_batches(
 ) -> Largest:
     """The micro-batches that need most memory, of all ranks and all epochs.
 
-    Only the first window of shards is planned, which is the whole corpus below some two million pairs. Cut with the
-    positions of its largest micro-batch instead of ``batch.micro_tokens``, it falls into the same micro-batches.
+    Only the first window of each stage (``weights``: of its sources) is planned, which is a whole epoch below some two
+    million pairs. Cut with the positions of its largest micro-batch instead of ``batch.micro_tokens``, it falls into
+    the same micro-batches.
 
-    - Where it is the whole corpus, the plans of all epochs differ only in which of several pairs of equal lengths
-      stands where: its micro-batches have the shapes of every epoch's, and the largest of them are exact.
+    - Where every epoch is one window with the same pairs, their plans differ only in which of several pairs of equal
+      lengths stands where: its micro-batches have the shapes of every epoch's, and the largest of them are exact.
     - Else, and where subword sampling draws other lengths for each epoch (``is_sampled``), nobody can look at all plans
       in advance. There a larger micro-batch is cut in two, and what is tried is a bound: as many rows of the longest
       source and target that cleaning allows as have that many positions. Scores per position,
       (S² + ST + T²) / (S + T), grow with both S and T, so no other micro-batch has more scores either.
     """
-    shards = shard_sizes[: batching.WINDOW_SHARDS]
     micro_batches = [
         (len(micro), int(src_lengths[micro].max()), int(tgt_lengths[micro].max()))
-        for pairs in _first_epoch(src_lengths, tgt_lengths, shards, config)
+        for stage in weights
+        for pairs in _first_window(src_lengths, tgt_lengths, parts, stage, config)
         for of_rank in batching.cut_update(
             pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=config.batch.micro_tokens
         )
         for micro in of_rank
     ]
-    widest = max(micro_batches, key=_num_positions)
-    micro_tokens = min(config.batch.micro_tokens, _num_positions(widest))  # a single pair may have more
-    if len(shards) == len(shard_sizes) and not is_sampled:
-        return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
+    micro_tokens = config.batch.micro_tokens
+    if micro_batches:  # an epoch of a small sample may have none
+        widest = max(micro_batches, key=_num_positions)
+        micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
+        if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
+            return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
     src = min(config.data.clean.max_src_tokens + 1, config.batch.max_source_tokens or config.batch.max_tokens)
     tgt = min(config.data.clean.max_tgt_tokens + 1, config.batch.max_tokens)
     return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
 
 
-def count_updates(config: Config, store: IdStore) -> int:
-    """Updates of the first epoch."""
-    return sum(1 for _ in _first_epoch(store.lengths("src"), store.lengths("tgt"), store.shard_sizes, config))
-
-
-def _first_epoch(
-    src_lengths: Lengths, tgt_lengths: Lengths, shard_sizes: Sequence[int], config: Config
-) -> Iterator[Pairs]:
-    return batching.plan_epoch(
+def _first_window(
+    src_lengths: Lengths, tgt_lengths: Lengths, parts: Sequence[Part], weights: Sequence[float], config: Config
+) -> list[Pairs]:
+    windows = batching.plan_windows(
         src_lengths,
         tgt_lengths,
-        shard_sizes,
+        parts,
+        weights,
         seed=config.train.seed,
         epoch=0,
         max_tokens=config.batch.max_tokens,
         max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
     )
+    return next(windows)
 
 
 def _num_positions(shape: Shape) -> int:

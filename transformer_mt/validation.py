@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import TrainState
-from transformer_mt.cleaning import SentencePair
 from transformer_mt.config import Config, DataConfig
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
@@ -27,32 +29,45 @@ from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.translator import Translator
 
 
-def read_validation(data: DataConfig) -> list[SentencePair]:
+class ValidationPair(NamedTuple):
+    src: str
+    tgt: str
+    src_lang: str
+    tgt_lang: str
+    tag: str | None
+
+
+def read_validation(data: DataConfig) -> list[ValidationPair]:
     """The validation pairs of a run, as they are.
 
     Raises:
         InputError: text that cannot be read, or none at all where some is named.
     """
-    pairs = [pair for source in data.valid for pair in read_pairs(source, data.src_lang, data.tgt_lang)]
+    pairs = []
+    for source in data.valid:
+        languages = data.languages(source)
+        pairs += [ValidationPair(*pair, *languages, source.tag) for pair in read_pairs(source, *languages)]
     if data.valid and not pairs:
         raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
     return pairs
 
 
-def fingerprint(pairs: list[SentencePair]) -> str:
+def fingerprint(pairs: list[ValidationPair]) -> str:
     """Of validation pairs: scores of different ones cannot be compared."""
-    text = json.dumps([[pair.src, pair.tgt] for pair in pairs])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
 class Validation:
     """Scores a model on the validation pairs. Falsy where there are none."""
 
     def __init__(
-        self, pairs: list[SentencePair], config: Config, tokenizers: Tokenizers, model: Transformer, precision: str
+        self, pairs: list[ValidationPair], config: Config, tokenizers: Tokenizers, model: Transformer, precision: str
     ) -> None:
         self._pairs = pairs
-        self._src = [[*ids, EOS_ID] for ids in tokenizers.src.encode([pair.src for pair in self._pairs])]
+        tags = {kind: tokenizers.tag_ids(*kind) for kind in {(pair.tgt_lang, pair.tag) for pair in pairs}}
+        self._tags = [tags[pair.tgt_lang, pair.tag] for pair in pairs]
+        src = tokenizers.src.encode([pair.src for pair in pairs])
+        self._src = [[*tags, *ids, EOS_ID] for tags, ids in zip(self._tags, src, strict=True)]
         self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
         limit = config.model.max_positions if config.model.positions == "learned" else sys.maxsize
         for number, sides in enumerate(zip(self._src, self._tgt, strict=True), 1):
@@ -61,7 +76,7 @@ class Validation:
                     f"data.valid, pair {number}: longer than model.max_positions {limit}; raise that or remove the pair"
                 )
         self._model, self._precision = model, precision
-        self._best_metric, self._metrics = config.train.best_metric, config.eval.metrics
+        self._best_metric, self._eval = config.train.best_metric, config.eval
         self._patience = config.train.patience
         self._micro_tokens = config.batch.micro_tokens
         self._tokenizers = tokenizers
@@ -86,16 +101,12 @@ class Validation:
         nll, num_labels = self._loss(ranks)
         scores = {"loss": nll / num_labels, "perplexity": math.exp(min(nll / num_labels, 700.0))}
         # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
-        # Which of them are longer than the training text is no news at every validation: none is split.
-        translator = Translator([self._model], self._tokenizers, self._search, longest_src_tokens=sys.maxsize)
-        part = translator.translate([pair.src for pair in self._pairs[ranks.rank :: ranks.num_ranks]])
-        parts = ranks.gather([translation.text for translation in part])
-        signatures = {}
+        parts = ranks.gather(self._translate(range(ranks.rank, len(self._pairs), ranks.num_ranks)))
+        signatures: dict[str, str] = {}
         if ranks.is_first:
             hypotheses = [parts[i % ranks.num_ranks][i // ranks.num_ranks] for i in range(len(self._pairs))]
-            report = evaluate(hypotheses, [[pair.tgt for pair in self._pairs]], self._metrics)
-            scores |= {metric.name: metric.score for metric in report.scores}
-            signatures = {metric.name: metric.signature for metric in report.scores}
+            found, signatures = self._score(hypotheses)
+            scores |= found
         scores = dict(ranks.first_says(scores))
         self._model.train()
         seconds = round(time.monotonic() - started, 1)
@@ -103,6 +114,37 @@ class Validation:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         log.line(f"step {step:,}: validation {numbers} ({seconds:.0f} s)")
         return scores
+
+    def _translate(self, numbers: Sequence[int]) -> list[str]:
+        """The translations of some of the sources."""
+        # Which of them are longer than the training text is no news at every validation: none is split.
+        translator = Translator([self._model], self._tokenizers, self._search, longest_src_tokens=sys.maxsize)
+        texts: dict[int, str] = {}
+        for tags, same in itertools.groupby(sorted(numbers, key=self._tags.__getitem__), self._tags.__getitem__):
+            of_these = list(same)
+            found = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
+            texts.update(zip(of_these, (translation.text for translation in found), strict=True))
+        return [texts[i] for i in numbers]
+
+    def _score(self, hypotheses: list[str]) -> tuple[dict[str, float], dict[str, str]]:
+        """Scores and their signatures. Of several directions each has its own, and the score is their mean."""
+        directions = sorted({(pair.src_lang, pair.tgt_lang) for pair in self._pairs})
+        scores: dict[str, float] = {}
+        signatures: dict[str, str] = {}
+        sums: dict[str, float] = dict.fromkeys(self._eval.metrics, 0.0)
+        for direction in directions:
+            own = [i for i, pair in enumerate(self._pairs) if (pair.src_lang, pair.tgt_lang) == direction]
+            report = evaluate(
+                [hypotheses[i] for i in own],
+                [[self._pairs[i].tgt for i in own]],
+                self._eval.metrics,
+                tokenize=self._eval.tokenize.get(direction[1]),
+            )
+            for metric in report.scores:
+                sums[metric.name] += metric.score
+                name = f"{metric.name}_{'_'.join(direction)}" if len(directions) > 1 else metric.name
+                scores[name], signatures[name] = metric.score, metric.signature
+        return {name: total / len(directions) for name, total in sums.items()} | scores, signatures
 
     @torch.no_grad()
     def _loss(self, ranks: Ranks) -> tuple[float, int]:

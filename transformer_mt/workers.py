@@ -8,6 +8,7 @@ for that, and none of them may touch a GPU.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import queue
@@ -42,6 +43,28 @@ def can_fork(device: torch.device) -> bool:
     return sys.platform == "linux" and device.type == "cpu" and not multiprocessing.current_process().daemon
 
 
+def on_all_cores(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    """The results of a function on any number of jobs, in their order, a few of them ahead at a time.
+
+    In processes, where there are two jobs or more; what the function changes is then lost with them.
+    """
+    jobs = iter(jobs)
+    first = list(itertools.islice(jobs, 2))
+    num_processes = num_cores() if len(first) == 2 and can_fork(torch.device("cpu")) else 1
+    most_ahead = _MOST_SENT * num_processes if num_processes > 1 else 0
+    workers = Workers(function, num_processes)
+    under_way: deque[int] = deque()
+    try:
+        for job in itertools.chain(first, jobs):
+            under_way.extend(workers.submit([job]))
+            if len(under_way) > most_ahead:
+                yield workers.result(under_way.popleft())
+        while under_way:
+            yield workers.result(under_way.popleft())
+    finally:
+        workers.close()
+
+
 class Workers(Generic[Job, Result]):
     """Runs one function on many jobs, in processes; with fewer than two, in this one.
 
@@ -49,8 +72,12 @@ class Workers(Generic[Job, Result]):
     processes end with `close`, with this object, or with the program.
     """
 
-    def __init__(self, function: Callable[[Job], Result], num_processes: int) -> None:
+    def __init__(
+        self, function: Callable[[Job], Result], num_processes: int, advice: str = "free some memory and run again"
+    ) -> None:
+        """``advice``: what to do when one of the processes is killed."""
         self.num_processes = num_processes
+        self._advice = advice
         self._function = function
         self._results: dict[int, Result | Exception] = {}
         self._num_jobs = 0
@@ -138,10 +165,7 @@ class Workers(Generic[Job, Result]):
             yield
         except (EOFError, OSError):
             self.close()
-            raise RunError(
-                "a process that translates has ended (killed for want of memory?); lower search.batch_tokens, or set "
-                "search.workers to 1"
-            ) from None
+            raise RunError(f"one of our processes has ended (killed for want of memory?); {self._advice}") from None
         except BaseException:
             self.close()
             raise

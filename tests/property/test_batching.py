@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer_mt import batching
-from transformer_mt.batching import Cursor, Lengths, Pairs, cut_update, plan_epoch, updates_from
+from transformer_mt.batching import Lengths, Pairs, Part, cut_update, is_same_in_all_epochs, plan_windows
 
 Update = list[int]
 
@@ -22,7 +22,22 @@ class Corpus(NamedTuple):
     shards: list[int]
     max_tokens: int
     max_source_tokens: int
-    window: int  # shards
+    window: int  # pairs
+    source_of_shard: list[int]
+    weights: list[float]
+
+    @property
+    def parts(self) -> list[Part]:
+        ends = list(itertools.accumulate(self.shards))
+        return [
+            Part(source, end - size, end)
+            for source, size, end in zip(self.source_of_shard, self.shards, ends, strict=True)
+        ]
+
+    @property
+    def source_of(self) -> Pairs:
+        """The source of each pair."""
+        return np.repeat(np.array(self.source_of_shard), self.shards)
 
     @property
     def budget(self) -> dict[str, int]:
@@ -35,27 +50,28 @@ def corpora(draw: st.DrawFn, longest: int = 20) -> Corpus:
     lengths = st.lists(st.integers(1, longest), min_size=sum(shards), max_size=sum(shards))
     src, tgt = np.array(draw(lengths), dtype=np.int32), np.array(draw(lengths), dtype=np.int32)
     budgets = st.integers(longest, 4 * longest)
-    return Corpus(src, tgt, shards, draw(budgets), draw(budgets), draw(st.integers(1, 7)))
+    sources = sorted(draw(st.lists(st.integers(0, 2), min_size=len(shards), max_size=len(shards))))
+    window = draw(st.integers(1, 40))
+    return Corpus(src, tgt, shards, draw(budgets), draw(budgets), window, sources, [1.0, 1.0, 1.0])
 
 
 def random_corpus(shortest: int = 1) -> Corpus:
     rng = np.random.default_rng(4)
     src, tgt = (rng.integers(shortest, 21, 60).astype(np.int32) for _ in range(2))
-    return Corpus(src, tgt, [20, 20, 20], 40, 50, window=2)
+    return Corpus(src, tgt, [20, 20, 20], 40, 50, window=40, source_of_shard=[0, 0, 0], weights=[1.0])
+
+
+def windows(corpus: Corpus, seed: int = 1, epoch: int = 0) -> list[list[Update]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_PAIRS", corpus.window)
+        found = plan_windows(
+            corpus.src, corpus.tgt, corpus.parts, corpus.weights, seed=seed, epoch=epoch, **corpus.budget
+        )
+        return [[pairs.tolist() for pairs in window] for window in found]
 
 
 def plan(corpus: Corpus, seed: int = 1, epoch: int = 0) -> list[Update]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batching, "WINDOW_SHARDS", corpus.window)
-        updates = plan_epoch(corpus.src, corpus.tgt, corpus.shards, seed=seed, epoch=epoch, **corpus.budget)
-        return [pairs.tolist() for pairs in updates]
-
-
-def stream(corpus: Corpus, cursor: Cursor, count: int, seed: int = 1) -> list[tuple[Cursor, Update]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batching, "WINDOW_SHARDS", corpus.window)
-        endless = updates_from(cursor, corpus.src, corpus.tgt, corpus.shards, seed=seed, **corpus.budget)
-        return [(after, pairs.tolist()) for after, pairs in itertools.islice(endless, count)]
+    return list(itertools.chain.from_iterable(windows(corpus, seed, epoch)))
 
 
 seeds = st.integers(0, 2**40)
@@ -79,7 +95,7 @@ def test_both_budgets_are_kept_and_used(corpus: Corpus, seed: int, epoch: int) -
     for pairs in updates:
         assert corpus.tgt[pairs].sum() <= corpus.max_tokens
         assert corpus.src[pairs].sum() <= corpus.max_source_tokens
-    num_windows = -(-len(corpus.shards) // corpus.window)
+    num_windows = max(1, round(sum(corpus.shards) / corpus.window))
     shares = corpus.tgt.sum() / corpus.max_tokens + corpus.src.sum() / corpus.max_source_tokens
     assert len(updates) < 2 * shares + num_windows
 
@@ -89,7 +105,7 @@ def test_both_budgets_are_kept_and_used(corpus: Corpus, seed: int, epoch: int) -
 def test_lengths_of_an_update_are_similar(corpus: Corpus, seed: int, epoch: int) -> None:
     """Sorted targets are cut into runs, so the runs' ranges [low, high] follow each other. A run of n pairs has at most
     n (high - low) padded positions, and the sum of high - low over all runs is at most longest - shortest."""
-    corpus = corpus._replace(window=len(corpus.shards))
+    corpus = corpus._replace(window=sum(corpus.shards))
     updates = plan(corpus, seed, epoch)
     padded = sum(len(pairs) * int(corpus.tgt[pairs].max()) for pairs in updates)
     spread = int(corpus.tgt.max() - corpus.tgt.min())
@@ -100,15 +116,75 @@ def test_lengths_of_an_update_are_similar(corpus: Corpus, seed: int, epoch: int)
 
 @settings(deadline=None)
 @given(corpora(), seeds, epochs)
-def test_shards_are_open_in_a_bounded_window(corpus: Corpus, seed: int, epoch: int) -> None:
+def test_every_source_is_spread_evenly_over_windows_of_few_shards(corpus: Corpus, seed: int, epoch: int) -> None:
     shard_of = np.repeat(np.arange(len(corpus.shards)), corpus.shards)
+    found = windows(corpus, seed, epoch)
+    assert len(found) == max(1, round(sum(corpus.shards) / corpus.window))
     left = dict(enumerate(corpus.shards))
     begun: set[int] = set()
-    for pairs in plan(corpus, seed, epoch):
+    for number, updates in enumerate(found):
+        pairs = list(itertools.chain.from_iterable(updates))
+        for source in range(3):
+            size, own = int((corpus.source_of == source).sum()), int((corpus.source_of[pairs] == source).sum())
+            first, last = size * number // len(found), size * (number + 1) // len(found)
+            assert own == last - first
+        # Of each source one shard at most is begun and not done with when a window ends.
         begun.update(shard_of[pairs].tolist())
-        assert len([shard for shard in begun if left[shard]]) <= corpus.window
         for shard in shard_of[pairs].tolist():
             left[shard] -= 1
+        open_ones = [corpus.source_of_shard[shard] for shard in begun if left[shard]]
+        assert len(open_ones) == len(set(open_ones))
+
+
+@st.composite
+def weighted(draw: st.DrawFn) -> Corpus:
+    weight = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.2])
+    return draw(corpora())._replace(weights=draw(st.lists(weight, min_size=3, max_size=3)))
+
+
+@settings(deadline=None)
+@given(weighted(), seeds, epochs)
+def test_a_source_of_weight_w_has_each_pair_as_often(corpus: Corpus, seed: int, epoch: int) -> None:
+    """⌊w⌋ times, and for the fraction some of them once more: as many as it says, but for a pair of each shard."""
+    updates = plan(corpus, seed, epoch)
+    times = np.bincount(np.array(list(itertools.chain.from_iterable(updates)), dtype=int), minlength=sum(corpus.shards))
+    for part in corpus.parts:
+        weight, own = corpus.weights[part.source], times[part.start : part.end]
+        assert set(own.tolist()) <= {int(weight), int(weight) + (weight > int(weight))}
+        assert abs(own.sum() - weight * len(own)) < 1
+    for pairs in updates:
+        assert corpus.tgt[pairs].sum() <= corpus.max_tokens
+        assert corpus.src[pairs].sum() <= corpus.max_source_tokens
+
+
+def test_the_sample_of_a_fraction_is_fair_and_another_in_each_epoch() -> None:
+    """Each of the 60 pairs is in 0.3 of the epochs. Of 400 epochs that is 120 with a standard deviation of 9.2."""
+    corpus = random_corpus()._replace(weights=[0.3])
+    times = np.zeros(60)
+    for epoch in range(400):
+        for pairs in plan(corpus, epoch=epoch):
+            times[pairs] += 1
+    assert times.sum() == pytest.approx(0.3 * 60 * 400, rel=0.02)
+    assert times.min() > 120 - 5 * 9.2 and times.max() < 120 + 5 * 9.2
+
+
+def test_repeated_pairs_come_in_other_company() -> None:
+    """Three times through a source are three ways: hardly two pairs are together in more than one update."""
+    corpus = random_corpus(shortest=18)._replace(weights=[3.0], window=1000)
+    together = [frozenset(two) for pairs in plan(corpus) for two in itertools.combinations(pairs, 2)]
+    assert len(set(together)) > 0.8 * len(together)
+
+
+@settings(deadline=None)
+@given(weighted(), seeds)
+def test_what_is_said_to_be_the_same_in_all_epochs_is(corpus: Corpus, seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_PAIRS", corpus.window)
+        if not is_same_in_all_epochs(corpus.parts, corpus.weights):
+            return
+    found = [windows(corpus, seed, epoch) for epoch in range(3)]
+    assert {len(one) for one in found} == {1}
+    assert len({str(sorted(itertools.chain.from_iterable(one[0]))) for one in found}) == 1
 
 
 @settings(deadline=None)
@@ -122,7 +198,9 @@ def test_the_plan_is_a_pure_function(corpus: Corpus, seed: int, epoch: int) -> N
 
 @pytest.mark.parametrize("shards", [[60], [20, 20, 20]])
 def test_epochs_and_seeds_differ_in_company_and_in_order(shards: list[int]) -> None:
-    corpus = random_corpus(shortest=18)._replace(shards=shards)  # many pairs of equal lengths: these change company
+    corpus = random_corpus(shortest=18)._replace(
+        shards=shards, source_of_shard=[0] * len(shards)
+    )  # many pairs of equal lengths: these change company
     plans = [plan(corpus, seed, epoch) for seed in (1, 2) for epoch in range(5)]
     assert len({str(updates) for updates in plans}) == 10
     assert len({str(sorted(sorted(pairs) for pairs in updates)) for updates in plans}) == 10
@@ -130,12 +208,12 @@ def test_epochs_and_seeds_differ_in_company_and_in_order(shards: list[int]) -> N
 
 def test_epochs_visit_shards_in_another_order() -> None:
     corpus = random_corpus()
-    one_at_a_time = corpus._replace(window=1)
+    one_at_a_time = corpus._replace(window=20)
     assert len({tuple(pairs[0] // 20 for pairs in plan(one_at_a_time, 1, epoch)) for epoch in range(8)}) > 1
 
 
 def test_updates_are_not_in_order_of_length() -> None:
-    lengths = [int(random_corpus().tgt[pairs].max()) for pairs in plan(random_corpus()._replace(window=3))]
+    lengths = [int(random_corpus().tgt[pairs].max()) for pairs in plan(random_corpus()._replace(window=60))]
     assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
 
 
@@ -143,30 +221,11 @@ def test_updates_are_not_in_order_of_length() -> None:
 def test_a_pair_that_fits_no_update_is_an_error(src: int, tgt: int) -> None:
     src_lengths, tgt_lengths = (np.array([2, n, 3], dtype=np.int32) for n in (src, tgt))
     with pytest.raises(ValueError, match=f"a pair of {src} and {tgt} ids"):
-        list(plan_epoch(src_lengths, tgt_lengths, [3], seed=1, epoch=0, max_tokens=40, max_source_tokens=30))
-
-
-@settings(deadline=None, max_examples=40)
-@given(corpora(), seeds, st.data())
-def test_any_cursor_continues_the_uninterrupted_stream(corpus: Corpus, seed: int, data: st.DataObject) -> None:
-    an_epoch = len(plan(corpus, seed))
-    whole = stream(corpus, Cursor(), 3 * an_epoch + 3, seed)
-    stop = data.draw(st.integers(0, len(whole) - 1))
-    cursor = whole[stop - 1][0] if stop else Cursor()
-    assert stream(corpus, cursor, len(whole) - stop, seed) == whole[stop:]
-
-
-def test_the_stream_is_the_epochs_one_after_the_other() -> None:
-    corpus = random_corpus()
-    plans = [plan(corpus, epoch=epoch) for epoch in range(3)]
-    expected = [
-        (Cursor(epoch, number), pairs) for epoch, updates in enumerate(plans) for number, pairs in enumerate(updates, 1)
-    ]
-    assert stream(corpus, Cursor(), len(expected)) == expected
-    # A stop behind the last update of an epoch goes on with the first of the next one.
-    end = len(plans[0])
-    assert stream(corpus, Cursor(0, end), 1) == [expected[end]]
-    assert stream(corpus, Cursor(1, 0), 1) == [expected[end]]
+        list(
+            plan_windows(
+                src_lengths, tgt_lengths, [Part(0, 0, 3)], [1.0], seed=1, epoch=0, max_tokens=40, max_source_tokens=30
+            )
+        )
 
 
 @st.composite

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import numpy as np
 import pytest
 
 from transformer_mt import corpus, grammar
-from transformer_mt.batching import plan_epoch
+from transformer_mt.batching import plan_windows
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
-from transformer_mt.corpus import IdStore, prepare
+from transformer_mt.corpus import prepare
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.sources import read_pairs
-from transformer_mt.textio import replaced_file, write_lines
+from transformer_mt.store import IdStore
+from transformer_mt.textio import write_lines
 from transformer_mt.tokenizer import Tokenizers
 
 PAIRS = list(grammar.generate("train", 60, seed=7))  # longest side far below every default limit
@@ -88,6 +90,11 @@ def expected_ids(tokenizers: Tokenizers, pairs: list[tuple[str, str]]) -> list[t
     return [([*tokenizers.src.encode([s])[0], EOS], [*tokenizers.tgt.encode([t])[0], EOS]) for s, t in pairs]
 
 
+def counts(store: IdStore) -> CleanReport:
+    """Without the examples."""
+    return dataclasses.replace(store.report, examples={})
+
+
 def stores(cache: Path) -> list[Path]:
     return sorted(path for path in cache.iterdir() if path.name != "hashes") if cache.exists() else []
 
@@ -144,7 +151,7 @@ def test_store_is_the_tokenised_text(prepared: Prepare, tokenizers: Tokenizers, 
     some = np.array([59, 0, 0, 17])  # in any order, also twice
     assert [ids.tolist() for ids in store.get("tgt", some)] == [expected[i][1] for i in some]
     assert store.get("src", some)[0].dtype == np.uint16
-    assert store.report == CleanReport(kept=60, rejected={})
+    assert counts(store) == CleanReport(kept=60, rejected={})
     assert len(store.fingerprint) == 16
 
 
@@ -162,7 +169,7 @@ def test_sources_follow_each_other_and_pairs_know_where_they_are_from(
         "builtin grammar[train], 2 pairs line 1",
         "builtin grammar[train], 2 pairs line 2",
     ]
-    assert store.report == CleanReport(kept=5, rejected={"empty": 2})
+    assert counts(store) == CleanReport(kept=5, rejected={"empty": 2})
 
 
 class OnePieceAWord:
@@ -177,6 +184,9 @@ class OnePieceAWord:
 
 class PlainLengths:
     fingerprint = "one piece a word"
+
+    def tag_ids(self, tgt_lang: str, tag: str | None) -> list[int]:
+        return [] if tag is None else [90]
 
     def __init__(self, src_vocab_size: int = 100, tgt_vocab_size: int = 100) -> None:
         self.src, self.tgt = OnePieceAWord(src_vocab_size), OnePieceAWord(tgt_vocab_size)
@@ -201,7 +211,7 @@ def test_rejected_pairs_are_counted_by_reason(prepared: Prepare, tmp_path: Path)
     clean = CleanConfig(max_src_tokens=8, max_tgt_tokens=4, max_word_chars=100)
     store = prepared(text_files(tmp_path, pairs), clean=clean, tokenizers=PlainLengths())
     reasons = {"too_many_src_tokens": 2, "too_many_tgt_tokens": 2, "empty": 1, "word_too_long": 1}
-    assert store.report == CleanReport(kept=3, rejected=reasons)
+    assert counts(store) == CleanReport(kept=3, rejected=reasons)
     assert store.lengths("src").tolist() == [2, 9, 3]  # with </s>
     assert store.lengths("tgt").tolist() == [2, 5, 2]
     assert [store.describe(pair)[-6:] for pair in range(3)] == ["line 1", "line 2", "line 9"]
@@ -211,7 +221,7 @@ def test_rejected_pairs_are_counted_by_reason(prepared: Prepare, tmp_path: Path)
 
 def test_side_of_which_normalisation_leaves_nothing_is_empty(prepared: Prepare, tmp_path: Path) -> None:
     store = prepared(text_files(tmp_path, [PAIRS[0], ("\u200b", "ein Hund"), ("a dog", "\u200b\u200b")]))
-    assert store.report == CleanReport(kept=1, rejected={"empty": 2})
+    assert counts(store) == CleanReport(kept=1, rejected={"empty": 2})
 
 
 @pytest.mark.parametrize(
@@ -230,36 +240,38 @@ def test_pair_that_fits_no_update_is_rejected_for_that(
     source = text_files(tmp_path, [(words(1), words(1)), (words(19), words(9))])
     store = prepared(source, batch=batch, tokenizers=PlainLengths())
     expected = CleanReport(kept=2) if fits else CleanReport(kept=1, rejected={"fits_no_update": 1})
-    assert store.report == expected
+    assert counts(store) == expected
     # What is kept can be planned.
-    plan = plan_epoch(
+    windows = plan_windows(
         store.lengths("src"),
         store.lengths("tgt"),
-        store.shard_sizes,
+        store.parts(),
+        [1.0],
         seed=1,
         epoch=0,
         max_tokens=batch.max_tokens,
         max_source_tokens=batch.max_source_tokens or batch.max_tokens,
     )
-    assert sorted(np.concatenate(list(plan))) == list(range(expected.kept))
+    assert sorted(np.concatenate(list(itertools.chain.from_iterable(windows)))) == list(range(expected.kept))
 
 
 def test_shards_are_seamless(
     prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepared(text_files(tmp_path, PAIRS))
+    ids_of_whole, lengths_of_whole = ids_of(whole), whole.lengths("tgt").tolist()
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
     monkeypatch.setattr(corpus, "_CHUNK_PAIRS", 7)  # no divisor of a shard
     pairs = [*PAIRS[:20], ("", ""), *PAIRS[20:]]
     source = text_files(tmp_path, pairs)
     store = prepared(source)
-    assert store.shard_sizes == [16, 16, 16, 12]
+    assert store.shard_sizes == [16, 15, 16, 13]  # of 16 pairs of input
     assert whole.shard_sizes == [60]
-    assert ids_of(store) == ids_of(whole) == expected_ids(tokenizers, PAIRS)
-    assert store.lengths("tgt").tolist() == whole.lengths("tgt").tolist()
-    across = np.array([15, 16, 47, 48, 59])
-    assert [ids.tolist() for ids in store.get("src", across)] == [ids_of(whole)[i][0] for i in across]
+    assert ids_of(store) == ids_of_whole == expected_ids(tokenizers, PAIRS)
+    assert store.lengths("tgt").tolist() == lengths_of_whole
+    across = np.array([15, 16, 46, 47, 59])
+    assert [ids.tolist() for ids in store.get("src", across)] == [ids_of_whole[i][0] for i in across]
     name = f"{source['src']} + {source['tgt']}"
     assert [store.describe(pair) for pair in (15, 16, 19, 20, 59)] == [f"{name} line {n}" for n in (16, 17, 20, 22, 61)]
 
@@ -398,48 +410,94 @@ def swapped(tokenizers: Tokenizers) -> Any:
     return type(tokenizers.src)(tokenizers.src.model, table)
 
 
-def test_failure_while_writing_leaves_nothing(
+def test_no_store_before_it_is_whole(
     prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = text_files(tmp_path, PAIRS)
-    real = replaced_file
 
-    def full(path: Any) -> Any:
-        if str(path).endswith("meta.json"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(path)
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(corpus, "replaced_file", full)
-    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free some space"):
-        prepared(source)
-    assert stores(cache) == []
-    monkeypatch.setattr(corpus, "replaced_file", real)
-    assert len(prepared(source)) == 60
-
-
-def test_interruption_while_writing_leaves_nothing(
-    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*args: object) -> None:
-        assert len(stores(cache)) == 1  # the half-written one, under another name
-        raise KeyboardInterrupt
-
-    source = text_files(tmp_path, PAIRS)
-    monkeypatch.setattr(corpus, "_add_chunk", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepared(source)
-    assert stores(cache) == []
-
-
-def test_leftovers_of_a_killed_process_of_our_number_are_no_hindrance(
-    prepared: Prepare, cache: Path, tmp_path: Path
-) -> None:
-    source = text_files(tmp_path, PAIRS)
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "finish_store", full)
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free some space"):
+            prepared(source)
+        assert [path for path in stores(cache) if not path.name.startswith(".")] == []
     store = prepared(source)
-    store.directory.rename(cache / f".{store.directory.name}.{os.getpid()}.tmp")
-    (cache / f".{store.directory.name}.{os.getpid()}.tmp" / "meta.json").unlink()
-    assert len(prepared(source)) == 60
+    assert len(store) == 60
     assert stores(cache) == [store.directory]
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "near"])
+def test_an_interrupted_build_goes_on_and_ends_the_same(
+    duplicates: Any, prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever shard it was at, on one core or on several."""
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    sources = [text_files(tmp_path / "a", [*PAIRS[:40], ("", "x"), PAIRS[3]]), text_files(tmp_path / "b", PAIRS[30:])]
+    clean = CleanConfig(duplicates=duplicates)
+    whole = prepared(*sources, clean=clean)
+    assert whole.shard_sizes[0] == 16 and len(whole.shard_sizes) == 5
+    expected = {path.name: path.read_bytes() for path in whole.directory.iterdir()}
+    write = corpus.write_side
+    for last in range(5):
+        shutil.rmtree(cache)
+
+        def interrupted(directory: Path, shard: int, side: str, *arrays: Any, last: int = last) -> None:
+            if (shard, side) == (last, "tgt"):
+                raise KeyboardInterrupt
+            write(directory, shard, side, *arrays)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus, "write_side", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                prepared(*sources, clean=clean)
+        written: list[int] = []
+
+        def counted(directory: Path, shard: int, *args: Any, written: list[int] = written) -> None:
+            written.append(shard)
+            write(directory, shard, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus, "write_side", counted)
+            store = prepared(*sources, clean=clean)
+        assert sorted(set(written)) == list(range(last, 5))
+        assert {path.name: path.read_bytes() for path in store.directory.iterdir()} == expected
+        assert stores(cache) == [store.directory]
+
+
+def test_two_processes_make_one_store(cache: Path, tmp_path: Path, tokenizers: Tokenizers) -> None:
+    """The second waits for the first and finds its store."""
+    source = text_files(tmp_path, PAIRS)
+    data = DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(**source),), cache_dir=str(cache))
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def make() -> None:
+        store = prepare(data, BatchConfig(), tokenizers)
+        answers.put((store.directory, (store.directory / "meta.json").stat().st_ino))
+
+    processes = [context.Process(target=make) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = {answers.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(found) == 1
+    assert stores(cache) == [found.pop()[0]]
+
+
+def test_damaged_store_is_refused(prepared: Prepare, tmp_path: Path) -> None:
+    store = prepared(text_files(tmp_path, PAIRS))
+    for name in ("00000.src.ids", "00000.tgt.offsets.npy", "src.lengths", "meta.json"):
+        path = store.directory / name
+        content = path.read_bytes()
+        for damaged in (content[:-8], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"the prepared corpus is damaged \(.*\); delete it and run again"):
+                IdStore(store.directory).get("src" if "src" in name else "tgt", np.array([0]))
+        path.write_bytes(content)
+    assert len(IdStore(store.directory).get("src", np.array([0]))) == 1
 
 
 def test_cache_that_cannot_be_made_is_a_run_error(prepared: Prepare, cache: Path, tmp_path: Path) -> None:
@@ -482,16 +540,17 @@ KINDS = [saved_dataset, saved_splits, folder_of_jsonl, folder_of_parquet]
 
 
 def plan_of(store: IdStore) -> list[list[int]]:
-    updates = plan_epoch(
+    windows = plan_windows(
         store.lengths("src"),
         store.lengths("tgt"),
-        store.shard_sizes,
+        store.parts(),
+        [1.0],
         seed=1,
         epoch=0,
         max_tokens=100,
         max_source_tokens=100,
     )
-    return [update.tolist() for update in updates]
+    return [update.tolist() for updates in windows for update in updates]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -510,7 +569,7 @@ def test_data_set_gives_the_same_store_as_the_files(
     assert data_set.directory != files.directory
     assert ids_of(data_set) == ids_of(files) == expected_ids(tokenizers, PAIRS)
     assert data_set.fingerprint == files.fingerprint
-    assert data_set.report == files.report == CleanReport(kept=60, rejected={"empty": 1})
+    assert counts(data_set) == counts(files) == CleanReport(kept=60, rejected={"empty": 1})
     assert plan_of(data_set) == plan_of(files)
     assert len(plan_of(files)) > 3  # a plan worth the comparison
     assert data_set.describe(30) == f"{tmp_path}/set[train] line 32"
@@ -541,7 +600,7 @@ def test_missing_text_is_an_empty_side(prepared: Prepare, tmp_path: Path) -> Non
     rows = {"en": ["A dog.", None, "A cat."], "de": [None, "Ein Hund.", "Eine Katze."]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
     store = prepared({"hub": str(tmp_path / "set"), "split": "train"})
-    assert store.report == CleanReport(kept=1, rejected={"empty": 2})
+    assert counts(store) == CleanReport(kept=1, rejected={"empty": 2})
 
 
 def refusal_of(prepared: Prepare, **source: Any) -> str:
@@ -592,18 +651,81 @@ def test_data_set_that_is_not_there_is_refused(prepared: Prepare, tmp_path: Path
 # ---------------------------------------------------------------- scale
 
 
-def test_many_shards_are_open_at_once(
+def test_only_so_many_files_are_open(
     prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A memory map keeps its file open: the usual limit of 1,024 files would end at 50 million pairs."""
+    """A memory map keeps its file open: with all of them the usual limit of 1,024 would end at 50 million pairs."""
     monkeypatch.setattr(corpus, "SHARD_PAIRS", 1)
-    store = prepared(text_files(tmp_path, PAIRS[:40]))
-    program = (
-        "import resource, sys; from pathlib import Path; from transformer_mt.corpus import IdStore\n"
-        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
-        "stores = [IdStore(Path(sys.argv[1])) for _ in range(3)]\n"
-        "print(sum(len(store) for store in stores))"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(store.directory)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "120\n"), done.stderr
+    store = prepared(text_files(tmp_path, PAIRS))
+    monkeypatch.setattr("transformer_mt.store._MAX_OPEN_SHARDS", 4)
+    expected = ids_of(store)
+    before = len(os.listdir("/proc/self/fd"))
+    again = IdStore(store.directory)
+    order = np.random.default_rng(1).permutation(60)
+    for pair in [*order, *order]:
+        [ids] = again.get("src", np.array([pair]))
+        assert ids.tolist() == expected[pair][0]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 + 4 * 4
+
+
+# ---------------------------------------------------------------- several sources
+
+
+def test_parts_are_the_runs_of_a_source_in_a_shard(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    sizes = [20, 1, 25, 2]
+    ends = list(itertools.accumulate(sizes))
+    sources = [text_files(tmp_path / str(end), PAIRS[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    store = prepared(*sources)
+    assert store.source_sizes == sizes
+    assert store.parts() == [(0, 0, 16), (0, 16, 20), (1, 20, 21), (2, 21, 32), (2, 32, 46), (3, 46, 48)]
+
+
+@pytest.mark.parametrize("kind", ["exact", "near"])
+def test_later_duplicates_are_left_out(kind: Any, prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    """Over all sources, whichever is the first to have it."""
+    src, tgt = PAIRS[0]
+    one = text_files(tmp_path / "one", [PAIRS[0], PAIRS[1], (src.upper(), tgt)])
+    two = text_files(tmp_path / "two", [(f" {src}", tgt), (src, PAIRS[1][1]), PAIRS[2]])
+    store = prepared(one, two, clean=CleanConfig(duplicates=kind))
+    expected = [PAIRS[0], PAIRS[1], *([(src.upper(), tgt)] if kind == "exact" else []), (src, PAIRS[1][1]), PAIRS[2]]
+    assert ids_of(store) == expected_ids(tokenizers, expected)
+    reason, number = ("duplicate", 1) if kind == "exact" else ("near_duplicate", 2)
+    assert counts(store) == CleanReport(kept=len(expected), rejected={reason: number})
+    assert {example.src for example in store.report.examples[reason]} <= {src, src.upper()}
+    assert not (store.directory / "occurrences").exists()
+
+
+def test_sources_start_with_their_tags(prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    tagged = tokenizers.with_tags(["<2de>", "<2fr>", "<law>"])
+    size = tokenizers.src.vocab_size
+    files = text_files(tmp_path, PAIRS[:2])
+    store = prepared(files, {**files, "tgt_lang": "fr", "tag": "law"}, tokenizers=tagged)
+    plain = expected_ids(tokenizers, PAIRS[:2])
+    src = [ids for ids, _ in ids_of(store)]
+    assert src == [[size, *ids] for ids, _ in plain] + [[size + 1, size + 2, *ids] for ids, _ in plain]
+    assert [ids for _, ids in ids_of(store)] == [ids for _, ids in [*plain, *plain]]
+    with pytest.raises(InputError, match=r"no tag <2ko>; it has <2de>, <2fr>"):
+        prepared({**files, "tgt_lang": "ko"}, tokenizers=tagged)
+
+
+def test_tags_count_as_tokens(prepared: Prepare, tmp_path: Path) -> None:
+    files = text_files(tmp_path, [(words(8), words(1)), (words(7), words(1))])
+    store = prepared({**files, "tag": "x"}, clean=CleanConfig(max_src_tokens=8), tokenizers=PlainLengths())
+    assert counts(store) == CleanReport(kept=1, rejected={"too_many_src_tokens": 1})
+    assert store.lengths("src").tolist() == [9]
+
+
+def test_weights_make_another_run_but_not_another_store(prepared: Prepare, tmp_path: Path) -> None:
+    files = text_files(tmp_path, PAIRS)
+    store = prepared(files)
+    assert prepared({**files, "weight": 2.0, "name": "all"}).directory == store.directory
+
+    def fingerprint(**source: Any) -> str:
+        data = DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(**files, **source),))
+        return corpus.fingerprint(data, store)
+
+    assert fingerprint() == fingerprint(weight=1.0) == fingerprint(name="x") == store.fingerprint
+    assert len({fingerprint(), fingerprint(weight=2.0), fingerprint(weight=3.0)}) == 3

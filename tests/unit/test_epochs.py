@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, epochs
-from transformer_mt.batching import Cursor, updates_from
+from transformer_mt import corpus, epochs, grammar
+from transformer_mt.batching import Cursor, plan_windows
 from transformer_mt.config import Config
 from transformer_mt.config_file import validate
-from transformer_mt.corpus import IdStore, prepare
+from transformer_mt.corpus import prepare
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
-from transformer_mt.errors import RunError
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.store import IdStore
 from transformer_mt.subwords import samplers
 from transformer_mt.tokenizer import Tokenizers
 
@@ -160,19 +161,17 @@ def test_without_sampling_it_is_the_corpus(made: Made, tmp_path: Path) -> None:
     one = made(tokenizer={"bpe_dropout": 0.0})
     assert one.open(0, quiet).store is one._store
     assert one.open(5, quiet) is one.open(0, quiet)
-    plain = updates_from(
-        Cursor(0, 3),
-        one._store.lengths("src"),
-        one._store.lengths("tgt"),
-        one._store.shard_sizes,
-        seed=SEED,
-        max_tokens=300,
-        max_source_tokens=300,
-    )
-    ours = one.updates(Cursor(0, 3), quiet)
-    for (cursor, pairs, _), (expected_cursor, expected) in itertools.islice(zip(ours, plain, strict=False), 60):
+    lengths = [one._store.lengths(side) for side in ("src", "tgt")]
+    budget = {"max_tokens": 300, "max_source_tokens": 300}
+    plans = [
+        list(itertools.chain(*plan_windows(*lengths, one._store.parts(), [1.0], seed=SEED, epoch=epoch, **budget)))
+        for epoch in range(3)
+    ]
+    expected = [(Cursor(epoch, number), pairs) for epoch in range(3) for number, pairs in enumerate(plans[epoch], 1)]
+    ours = one.updates(Cursor(0, 3), 3, quiet)
+    for (cursor, pairs, _), (expected_cursor, expected_pairs) in zip(ours, expected[3:], strict=False):
         assert cursor == expected_cursor
-        assert np.array_equal(pairs, expected)
+        assert np.array_equal(pairs, expected_pairs)
     assert cursor.epoch >= 2
     one.remove()
     assert not (tmp_path / "epochs").exists() and not workers_of(one)
@@ -185,7 +184,7 @@ def test_each_pair_once_an_epoch_within_the_budget_from_any_cursor(made: Made) -
     seen: dict[int, list[int]] = {}
     trail = []
     one = made()
-    for cursor, pairs, epoch in one.updates(Cursor(), quiet):
+    for cursor, pairs, epoch in one.updates(Cursor(), 0, quiet):
         if cursor.epoch == 3:
             break
         assert epoch.tgt_lengths[pairs].sum() <= 300
@@ -201,7 +200,7 @@ def test_each_pair_once_an_epoch_within_the_budget_from_any_cursor(made: Made) -
     for start in (Cursor(0, last_of_first), Cursor(1, 2), Cursor(2, 0)):
         again = made(f"from {start}")
         rest = [entry for entry in trail if (entry[0].epoch, entry[0].update) > (start.epoch, start.update)]
-        for expected, (cursor, pairs, epoch) in zip(rest[:30], again.updates(start, quiet), strict=False):
+        for expected, (cursor, pairs, epoch) in zip(rest[:30], again.updates(start, 99, quiet), strict=False):
             assert (cursor, pairs.tolist()) == expected[:2]
             assert [ids.tolist() for ids in epoch.store.get("tgt", pairs)] == expected[2]
         again.close()
@@ -211,12 +210,12 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
     made: Made, tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, said = made(), list[str]()
-    stream = one.updates(Cursor(), said.append)
+    stream = one.updates(Cursor(), 0, said.append)
     next(stream)
     assert said == ["epoch 1: drawing the pieces of 150 pairs"]
     place = tmp_path / "epochs"
     deadline = time.monotonic() + 60
-    while len(list(place.glob(".00001-*.tmp/*.origin.npy"))) < 3:
+    while len(list(place.glob(".00001-*.tmp/*.places.npy"))) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     monkeypatch.setattr(epochs, "_write_shard", None)  # of this process
@@ -232,7 +231,7 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
 
 def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one, said = made(), list[str]()
-    stream = one.updates(Cursor(), said.append)
+    stream = one.updates(Cursor(), 0, said.append)
     next(stream)
     processes = [process for process, _ in workers_of(one)]
     for process in processes:
@@ -248,6 +247,67 @@ def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.Monkey
     while next(stream)[0].epoch == 0:
         pass
     assert said[1:] == ["epoch 2: waited 1 s for its pieces: drawing takes longer than training"]
+
+
+# ---------------------------------------------------------------- weights and stages
+
+SOURCES = [
+    {"builtin": "grammar", "split": "train", "num_pairs": 100, "name": "web"},
+    {"builtin": "grammar", "split": "train", "num_pairs": 50, "seed": 2, "name": "law"},
+]
+STAGES = [{"steps": 7, "weights": {"law": 0}}, {"steps": 6, "weights": {"web": 0.5, "law": 2}}, {"weights": {"web": 0}}]
+
+
+def staged(made: Made, place: str, **data: Any) -> Epochs:
+    return made(place, data={"train": SOURCES, **data}, tokenizer={"bpe_dropout": 0.0})
+
+
+def first_updates(one: Epochs, count: int, cursor: Cursor = Cursor(), step: int = 0) -> list[tuple[Cursor, list[int]]]:  # noqa: B008
+    return [(at, pairs.tolist()) for at, pairs, _ in itertools.islice(one.updates(cursor, step, quiet), count)]
+
+
+def test_a_stage_begins_with_an_epoch_of_its_own_sources(made: Made) -> None:
+    trail = first_updates(staged(made, "a", stages=STAGES), 30)
+    sources = [{("web", "law")[pair >= 100] for pair in pairs} for _, pairs in trail]
+    assert all(found == {"web"} for found in sources[:7])
+    assert set().union(*sources[7:13]) == {"web", "law"}
+    assert all(found == {"law"} for found in sources[13:])
+    epochs_of = [cursor.epoch for cursor, _ in trail]
+    assert epochs_of[6] < epochs_of[7] and epochs_of[12] < epochs_of[13]
+    assert trail[7][0].update == trail[13][0].update == 1
+
+
+def test_stages_go_on_from_any_step(made: Made) -> None:
+    trail = first_updates(staged(made, "a", stages=STAGES), 30)
+    for stop in range(1, 29):  # also where a stage, an epoch, or both end
+        again = first_updates(staged(made, f"from {stop}", stages=STAGES), 30 - stop, trail[stop - 1][0], stop)
+        assert again == trail[stop:]
+
+
+def test_a_stage_may_end_with_an_epoch(made: Made) -> None:
+    an_epoch = [cursor for cursor, _ in first_updates(staged(made, "a"), 30) if cursor.epoch == 0]
+    stages = [{"steps": len(an_epoch), "weights": {}}, {"weights": {"web": 0}}]
+    trail = first_updates(staged(made, "b", stages=stages), len(an_epoch) + 2)
+    assert trail[len(an_epoch)][0] == Cursor(1, 1)
+    stop = len(an_epoch)
+    assert first_updates(staged(made, "c", stages=stages), 2, trail[stop - 1][0], stop) == trail[stop:]
+
+
+def test_temperature_evens_sizes_out_and_keeps_their_sum(made: Made) -> None:
+    [weights] = staged(made, "a", temperature=2).weights
+    sizes = np.array([100, 50])
+    shares = weights * sizes / 150
+    assert shares == pytest.approx(np.sqrt(sizes) / np.sqrt(sizes).sum())
+    assert staged(made, "b", temperature=1).weights == [pytest.approx([1.0, 1.0])]
+
+
+def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> None:
+    sources = [SOURCES[0], {**SOURCES[1], "num_pairs": 1}]
+    longest = max(len(src.split()) for src, _ in [next(grammar.generate("train", 1, 2))])
+    clean = {"max_chars": 3 * longest}
+    stages = [{"steps": 5, "weights": {"web": 0}}, {"weights": {}}]
+    with pytest.raises(InputError, match=r"data\.stages\.0: cleaning has left no pair"):
+        staged(made, "a", train=sources, stages=stages, clean=clean)
 
 
 # ---------------------------------------------------------------- crashes
@@ -283,7 +343,7 @@ def test_a_killed_worker_is_made_up_for(
     when: str, made: Made, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = made()
-    stream = one.updates(Cursor(), quiet)
+    stream = one.updates(Cursor(), 0, quiet)
     next(stream)
     for process, _ in workers_of(one):
         assert process.pid is not None
@@ -332,7 +392,7 @@ def test_a_full_disk_is_a_run_error(made: Made, tmp_path: Path, monkeypatch: pyt
 def test_what_processes_say_does_not_pile_up(made: Made) -> None:
     """A pipe that nobody reads is full after some hundred epochs, and then both sides wait for ever."""
     one = made()
-    updates = one.updates(Cursor(), quiet)
+    updates = one.updates(Cursor(), 0, quiet)
     for cursor, _, _ in updates:
         if cursor.epoch == 3 * epochs._MOST_ASKED:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,17 @@ from hypothesis import strategies as st
 from transformer_mt import batching, corpus, trial
 from transformer_mt.config import Config
 from transformer_mt.config_file import validate
-from transformer_mt.corpus import IdStore
 from transformer_mt.device import seed_stream
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import RunError
 from transformer_mt.layout import EOS_ID, Batch, collate
 from transformer_mt.model import Transformer
 from transformer_mt.optim import FlatGradients, adam
+from transformer_mt.store import IdStore
 from transformer_mt.tokenizer import Tokenizers
 
 CPU = torch.device("cpu")
+Weights = Sequence[Sequence[float]]  # of the sources, by stage
 
 # ---------------------------------------------------------------- the largest
 
@@ -38,24 +40,47 @@ class Corpus:
     tgt_lengths: batching.Lengths
     shard_sizes: list[int]
 
-    def largest(self, config: Config, num_ranks: int, is_sampled: bool = False) -> trial.Largest:
+    @property
+    def parts(self) -> list[batching.Part]:
+        ends = list(itertools.accumulate(self.shard_sizes))
+        return [batching.Part(0, end - size, end) for size, end in zip(self.shard_sizes, ends, strict=True)]
+
+    def largest(
+        self, config: Config, num_ranks: int, is_sampled: bool = False, weights: Weights = ((1.0,),)
+    ) -> trial.Largest:
         return trial.largest_batches(
-            self.src_lengths, self.tgt_lengths, self.shard_sizes, config, num_ranks=num_ranks, is_sampled=is_sampled
+            self.src_lengths,
+            self.tgt_lengths,
+            self.parts,
+            weights,
+            config,
+            num_ranks=num_ranks,
+            is_sampled=is_sampled,
         )
 
-    def shapes(self, config: Config, seed: int, epoch: int, num_ranks: int, micro_tokens: int) -> list[trial.Shape]:
+    def shapes(
+        self,
+        config: Config,
+        seed: int,
+        epoch: int,
+        num_ranks: int,
+        micro_tokens: int,
+        weights: Sequence[float] = (1.0,),
+    ) -> list[trial.Shape]:
         """Of all micro-batches of an epoch, on every rank."""
         return [
             (len(micro), int(self.src_lengths[micro].max()), int(self.tgt_lengths[micro].max()))
-            for pairs in batching.plan_epoch(
+            for window in batching.plan_windows(
                 self.src_lengths,
                 self.tgt_lengths,
-                self.shard_sizes,
+                self.parts,
+                weights,
                 seed=seed,
                 epoch=epoch,
                 max_tokens=config.batch.max_tokens,
                 max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
             )
+            for pairs in window
             for rank in batching.cut_update(
                 pairs, self.src_lengths, self.tgt_lengths, num_ranks=num_ranks, micro_tokens=micro_tokens
             )
@@ -105,9 +130,9 @@ def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Co
     """By looking at the plans themselves, of several epochs and seeds, with one window and with many."""
     config, (data, other) = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batching, "WINDOW_SHARDS", 2)
+        patch.setattr(batching, "WINDOW_PAIRS", 30)
         found = data.largest(config, num_ranks)
-        is_exact = len(data.shard_sizes) <= 2
+        is_exact = sum(data.shard_sizes) < 45
         for seed, epoch in ((1, 0), (1, 1), (1, 2), (7, 3)):
             shapes = data.shapes(config, seed, epoch, num_ranks, found.micro_tokens)
             assert max(map(positions, shapes)) <= positions(found.shapes[0])
@@ -120,6 +145,18 @@ def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Co
             shapes = lengths.shapes(config, 1, epoch, num_ranks, sampled.micro_tokens)
             assert max(map(positions, shapes)) <= positions(sampled.shapes[0])
             assert max(map(scores, shapes)) <= scores(sampled.shapes[-1])
+
+
+@given(drawn=corpora(), weights=st.lists(st.sampled_from([0.3, 1.0, 1.4, 2.0]), min_size=1, max_size=2))
+@settings(max_examples=100, deadline=None)
+def test_nothing_is_larger_in_any_stage_or_sample(drawn: tuple[Config, list[Corpus]], weights: list[float]) -> None:
+    config, (data, _) = drawn
+    found = data.largest(config, 1, weights=[[weight] for weight in weights])
+    for weight in weights:
+        for epoch in range(4):
+            shapes = data.shapes(config, 1, epoch, 1, found.micro_tokens, [weight])
+            assert max(map(positions, shapes), default=0) <= positions(found.shapes[0])
+            assert max(map(scores, shapes), default=0) <= scores(found.shapes[-1])
 
 
 def test_what_is_tried_in_numbers() -> None:
