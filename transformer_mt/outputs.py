@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import eq
 
 from transformer_mt.sentences import UNSPACED
 
@@ -30,24 +32,34 @@ _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _PUNCTUATION = string.punctuation + "…“”„‘’‚«»‹›¿¡–—،؛؟۔।"
 
 
-def has_loop(text: str) -> bool:
-    """Whether the same one to four words stand there four times or more in a row, whatever their case and punctuation.
+def has_loop(text: str, min_repeats: int = MIN_REPEATS) -> bool:
+    """Whether the same one to four words stand there so often or more in a row, whatever their case and punctuation.
 
-    In scripts without spaces the same one to eight characters, four times or more and eight characters at least.
+    In scripts without spaces the same one to eight characters, so often or more and eight characters at least.
     """
-    units = [unit.strip(_PUNCTUATION) or unit for unit in _UNIT.findall(text.casefold())]
-    is_word = [_IS_UNSPACED.match(unit) is None for unit in units]
-    for period in range(1, MAX_LOOP_CHARACTERS + 1):
-        num_equal = 0  # in a row, to the unit one period before
-        for i in range(period, len(units)):
-            num_equal = num_equal + 1 if units[i] == units[i - period] else 0
-            length = num_equal + period
-            if length >= MIN_REPEATS * period:
-                if any(is_word[i - period + 1 : i + 1]):
-                    if period <= MAX_LOOP_WORDS:
-                        return True
-                elif length >= MIN_CHARACTERS:
-                    return True
+    text = text.casefold()
+    is_spaced = _IS_UNSPACED.search(text) is None
+    words = text.split() if is_spaced else _UNIT.findall(text)
+    units = list(map(str.strip, words, repeat(_PUNCTUATION)))
+    if "" in units:
+        units = [unit or word for unit, word in zip(units, words, strict=True)]
+    max_period = MAX_LOOP_WORDS if is_spaced else MAX_LOOP_CHARACTERS
+    for period in range(1, min(max_period, len(units) // min_repeats) + 1):
+        # A loop is a run of units that equal the one a period before. Every run that is long enough has one of these.
+        needed = (min_repeats - 1) * period
+        if any(map(eq, units[period::needed], units[::needed])) and _has_loop(units, period, needed):
+            return True
+    return False
+
+
+def _has_loop(units: list[str], period: int, needed: int) -> bool:
+    equal = bytes(map(eq, units[period:], units))
+    for run in re.finditer(b"\1{%d,}" % needed, equal):
+        if not all(map(_IS_UNSPACED.match, units[run.start() : run.start() + period])):
+            if period <= MAX_LOOP_WORDS:
+                return True
+        elif run.end() - run.start() + period >= MIN_CHARACTERS:
+            return True
     return False
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transformer_mt import outputs
 from transformer_mt.outputs import OutputStats, has_loop, is_copy
@@ -63,6 +65,38 @@ def test_loops(text: str) -> None:
 )
 def test_near_misses_are_no_loops(text: str) -> None:
     assert not has_loop(text)
+
+
+@pytest.mark.parametrize("text", ["no " * 6, "one two three four " * 6, "好的" * 6, "哈" * 8])
+def test_number_of_repeats_is_the_callers(text: str) -> None:
+    number = 8 if text[0] == "哈" else 6
+    assert has_loop(text, number)
+    assert not has_loop(text, number + 1)
+
+
+def has_loop_unit_by_unit(text: str, min_repeats: int) -> bool:
+    """The slow twin: every unit is compared with the one a period before, and equal ones in a row are counted."""
+    units = [unit.strip(outputs._PUNCTUATION) or unit for unit in outputs._UNIT.findall(text.casefold())]
+    for period in range(1, outputs.MAX_LOOP_CHARACTERS + 1):
+        length = period
+        for i in range(period, len(units)):
+            length = length + 1 if units[i] == units[i - period] else period
+            if length >= min_repeats * period:
+                if not all(outputs._IS_UNSPACED.match(unit) for unit in units[i - period + 1 : i + 1]):
+                    if period <= outputs.MAX_LOOP_WORDS:
+                        return True
+                elif length >= outputs.MIN_CHARACTERS:
+                    return True
+    return False
+
+
+loop_units = st.lists(st.sampled_from(["a ", "A, ", ". ", "的", "好", "好 ", "。", "b"]), max_size=10).map("".join)
+
+
+@given(loop_units, loop_units, st.integers(0, 6), loop_units, st.integers(2, 6))
+def test_loops_are_found_as_unit_by_unit(before: str, repeated: str, times: int, after: str, min_repeats: int) -> None:
+    text = before + repeated * times + after
+    assert has_loop(text, min_repeats) == has_loop_unit_by_unit(text, min_repeats)
 
 
 @pytest.mark.parametrize(
