@@ -42,7 +42,7 @@ class Section(BaseModel):
 
 # What each kind of source reads, by the key that tells the kind. Columns are named where there are some.
 _COLUMNS = ("src_column", "tgt_column")
-_SOURCE_KINDS: dict[str, tuple[str, ...]] = {
+SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "src": ("src", "tgt"),
     "moses": ("moses",),
     "tsv": ("tsv", *_COLUMNS),
@@ -58,7 +58,7 @@ _ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang")
 
 
 class SourceConfig(Section):
-    """One corpus, of one of the kinds of ``_SOURCE_KINDS``."""
+    """One corpus, of one of the kinds of ``SOURCE_KINDS``."""
 
     src: str | None = None  # two files: line i of one belongs to line i of the other
     tgt: str | None = None
@@ -91,15 +91,15 @@ class SourceConfig(Section):
     @property
     def kind(self) -> str:
         """The key that tells what it is."""
-        return next(kind for kind in _SOURCE_KINDS if getattr(self, kind) is not None)
+        return next(kind for kind in SOURCE_KINDS if getattr(self, kind) is not None)
 
     def conflicts(self) -> Iterator[str]:
-        kinds = [kind for kind in _SOURCE_KINDS if getattr(self, kind) is not None]
+        kinds = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
             if not kinds and self.tgt is not None:
                 yield "src and tgt go together: two files, line i of one belonging to line i of the other"
             else:
-                yield f"give exactly one of: src and tgt, {', '.join(list(_SOURCE_KINDS)[1:])}"
+                yield f"give exactly one of: src and tgt, {', '.join(list(SOURCE_KINDS)[1:])}"
             return
         [kind] = kinds
         if kind == "src" and self.tgt is None:
@@ -117,7 +117,7 @@ class SourceConfig(Section):
                     yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
         if self.tag is not None and not re.fullmatch(r"[^\W\d][\w.-]*", self.tag):
             yield f"tag should be a letter, then letters, digits, - and . only, found {self.tag!r}"
-        own = _SOURCE_KINDS[kind]
+        own = SOURCE_KINDS[kind]
         idle = [
             key
             for key, value in self

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from transformer_mt.config import (
+    SOURCE_KINDS,
     BatchConfig,
     CleanConfig,
     Config,
@@ -480,7 +481,7 @@ def test_reference_shows_every_key_of_every_kind_of_source() -> None:
     lines = [re.sub(r"^    # (- |  )", r"    \1", line) for line in block[start:end]]
     listed = YAML(typ="safe").load("\n".join(line for line in lines if not line.lstrip().startswith("#")))["train"]
     sources = [SourceConfig(**source) for source in listed]
-    assert [source.builtin for source in sources] == [None, None, "grammar"]
+    assert [source.kind for source in sources] == list(SOURCE_KINDS)
     assert {key for source in listed for key in source} == set(SourceConfig.model_fields)
 
 
