@@ -303,7 +303,7 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
 def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
     """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
     settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
-    paths = source_files(source)
+    paths = source_files(source, *data.languages(source))
     if paths:  # their content counts, not their names
         for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
@@ -328,7 +328,7 @@ def fingerprint(data: DataConfig, store: IdStore) -> str:
 def training_files(data: DataConfig) -> dict[str, str]:
     """The SHA-256 of every file that the training pairs are read from, by its path."""
     cache = Path(data.cache_dir).expanduser()
-    files = (path for source in data.train for path in source_files(source))
+    files = (path for source in data.train for path in source_files(source, *data.languages(source)))
     return {path: content_hash(path, cache) for path in files}
 
 
