@@ -26,7 +26,7 @@ LEVELS = (
     "dropout attention linear tokenizer subwords cleaning distributed device workers",
     "sources duplicates loss model corpus metrics evaluate",
     "batching epochs optim checkpoint search",
-    "engine ensemble translator export.__init__ export.directory export.ctranslate2",
+    "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",
     "cli",
 )
