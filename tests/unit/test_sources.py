@@ -1,0 +1,506 @@
+"""Every kind of source gives the pairs that were put in, plain and compressed, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from transformer_mt.config import SourceConfig
+from transformer_mt.errors import InputError
+from transformer_mt.sources import read_pairs, source_files
+from transformer_mt.textio import replaced_file, write_lines
+
+Pairs = list[tuple[str, str]]
+
+SUFFIXES = ["", ".gz", ".zst", ".xz"]
+PAIRS = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85\0"), ("🙂 & <b>", '"한국어"')]
+XML_PAIRS = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85"), ("🙂 & <b>", '"한국어"')]  # XML has no NUL
+
+
+def write(path: Path, content: str | bytes) -> str:
+    with replaced_file(path) as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def make_files(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    paths = {"src": str(directory / f"a{suffix}"), "tgt": str(directory / f"b{suffix}")}
+    write_lines(paths["src"], [src for src, _ in pairs])
+    write_lines(paths["tgt"], [tgt for _, tgt in pairs])
+    return paths
+
+
+def make_moses(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    write_lines(directory / f"corpus.en{suffix}", [src for src, _ in pairs])
+    write_lines(directory / "corpus.de", [tgt for _, tgt in pairs])
+    return {"moses": str(directory / "corpus")}
+
+
+def make_tsv(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    path = directory / f"corpus.tsv{suffix}"
+    write_lines(path, [f"{src}\t{tgt}" for src, tgt in pairs])
+    return {"tsv": str(path)}
+
+
+def make_jsonl(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    path = directory / f"corpus.jsonl{suffix}"
+    write_lines(path, [json.dumps({"id": 7, "en": src, "de": tgt}, ensure_ascii=len(src) > 5) for src, tgt in pairs])
+    return {"jsonl": str(path)}
+
+
+def make_nested_jsonl(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    path = directory / f"corpus.jsonl{suffix}"
+    write_lines(path, [json.dumps({"translation": {"de": tgt, "en": src}}) for src, tgt in pairs])
+    return {"jsonl": str(path)}
+
+
+def tmx_of(pairs: Pairs) -> str:
+    units = "".join(
+        f'  <tu>\n    <tuv xml:lang="en"><seg>{escape(src)}</seg></tuv>\n'
+        f'    <tuv xml:lang="de"><seg>{escape(tgt)}</seg></tuv>\n  </tu>\n'
+        for src, tgt in pairs
+    )
+    return f'<tmx version="1.4">\n <header srclang="en"/>\n <body>\n{units} </body>\n</tmx>\n'
+
+
+def make_tmx(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    return {"tmx": write(directory / f"corpus.tmx{suffix}", tmx_of(pairs))}
+
+
+def make_parquet(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    table = pa.table({"en": [src for src, _ in pairs], "no": [1] * len(pairs), "de": [tgt for _, tgt in pairs]})
+    parquet.write_table(table, directory / "corpus.parquet", row_group_size=3, compression=suffix[1:] or "none")
+    return {"parquet": str(directory / "corpus.parquet")}
+
+
+def make_nested_parquet(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    rows = [{"de": tgt, "fr": "non", "en": src} for src, tgt in pairs]
+    parquet.write_table(pa.table({"translation": rows}), directory / "corpus.parquet")
+    return {"parquet": str(directory / "corpus.parquet")}
+
+
+def make_streamed_folder(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    (directory / "set").mkdir()
+    write_lines(directory / "set" / "train.jsonl", [json.dumps({"en": src, "de": tgt}) for src, tgt in pairs])
+    return {"hub": str(directory / "set"), "split": "train", "streaming": True}
+
+
+Make = Callable[[Path, Pairs, str], dict[str, Any]]
+TEXTS: list[Make] = [make_files, make_moses, make_tsv, make_jsonl, make_nested_jsonl]
+OTHERS: list[Make] = [make_parquet, make_nested_parquet, make_streamed_folder]
+
+
+def pairs_of(source: dict[str, Any], src_lang: str = "en", tgt_lang: str = "de") -> list[tuple[str, str]]:
+    return list(read_pairs(SourceConfig(**source), src_lang, tgt_lang))
+
+
+def refusal_of(source: dict[str, Any]) -> str:
+    with pytest.raises(InputError) as caught:
+        pairs_of(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- all kinds
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("make", TEXTS)
+def test_text_gives_its_pairs(make: Make, suffix: str, tmp_path: Path) -> None:
+    source = make(tmp_path, PAIRS, suffix)
+    assert pairs_of(source) == PAIRS
+    files = source_files(SourceConfig(**source), "en", "de")
+    assert sorted(files) == sorted(str(path) for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_translation_memory_gives_its_pairs(suffix: str, tmp_path: Path) -> None:
+    source = make_tmx(tmp_path, XML_PAIRS, suffix)
+    assert pairs_of(source) == XML_PAIRS
+    assert source_files(SourceConfig(**source), "en", "de") == [source["tmx"]]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gzip", ".zstd", ".snappy"])  # its own compression
+def test_parquet_gives_its_pairs(suffix: str, tmp_path: Path) -> None:
+    source = make_parquet(tmp_path, PAIRS, suffix)
+    assert pairs_of(source) == PAIRS
+    assert source_files(SourceConfig(**source), "en", "de") == [source["parquet"]]
+
+
+@pytest.mark.parametrize("make", [make_nested_parquet, make_streamed_folder])
+def test_other_forms_of_rows_give_their_pairs(make: Make, tmp_path: Path) -> None:
+    assert pairs_of(make(tmp_path, PAIRS, "")) == PAIRS
+
+
+@pytest.mark.parametrize("make", [make_moses, make_jsonl, make_nested_jsonl, make_parquet, make_tmx])
+def test_named_languages_serve_both_directions(make: Make, tmp_path: Path) -> None:
+    source = make(tmp_path, XML_PAIRS, "")
+    assert pairs_of(source, "de", "en") == [(tgt, src) for src, tgt in XML_PAIRS]
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+# XML leaves out most control characters; of the rest, the parser makes a line end of a CR.
+xml_texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=20)
+
+
+def one_line(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", " ")
+
+
+@pytest.mark.parametrize("make", [make_jsonl, make_nested_jsonl, make_parquet, make_nested_parquet])
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
+@example([("a\nb", "a\r\nb"), ("\r", "\n\r"), ("\ufeff\x1a", "\x85\u2028\x0b\x0c\x1c")])
+@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, max_examples=50)
+def test_line_ends_inside_a_text_are_spaces(make: Make, pairs: Pairs) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        found = pairs_of(make(Path(directory), pairs, ""))
+    assert found == [(one_line(src), one_line(tgt)) for src, tgt in pairs]
+
+
+@given(st.lists(st.tuples(xml_texts, xml_texts), max_size=8), st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))
+@example([("a\nb", "\tc")], "utf-16")
+@settings(deadline=None)
+def test_translation_memory_in_its_encodings(pairs: Pairs, encoding: str) -> None:
+    declared = encoding.removesuffix("-sig")
+    with tempfile.TemporaryDirectory() as directory:
+        content = f'<?xml version="1.0" encoding="{declared}"?>\n{tmx_of(pairs)}'
+        source = {"tmx": write(Path(directory) / "corpus.tmx", content.encode(encoding))}
+        assert pairs_of(source) == [(one_line(src), one_line(tgt)) for src, tgt in pairs]
+
+
+plain_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\t\ufeff"), max_size=20)
+
+
+@pytest.mark.parametrize("make", [make_files, make_moses, make_tsv])
+@given(st.lists(st.tuples(plain_texts, plain_texts), max_size=8), st.sampled_from(SUFFIXES))
+@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, max_examples=50)
+def test_round_trip_of_lines(make: Make, pairs: Pairs, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        assert pairs_of(make(Path(directory), pairs, suffix)) == pairs
+
+
+def test_cr_inside_a_line_is_a_space(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"a\rb\r\n")
+    write(tmp_path / "b", b"c\r\r\n")
+    assert pairs_of({"src": str(tmp_path / "a"), "tgt": str(tmp_path / "b")}) == [("a b", "c ")]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+@pytest.mark.parametrize("make", [*TEXTS, make_tmx])
+def test_cut_files_are_refused_by_name(make: Make, suffix: str, tmp_path: Path) -> None:
+    source = make(tmp_path, XML_PAIRS * 1000, suffix)
+    [path] = [file for file in tmp_path.iterdir() if file.suffix == suffix][:1]
+    path.write_bytes(path.read_bytes()[:-3])
+    assert refusal_of(source).startswith(f"{path}: damaged ")
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "parquet", "tmx"])
+def test_missing_files_and_directories_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"none.{kind}"
+    message = f"{path}: cannot be read (No such file or directory); check the path"
+    assert refusal_of({kind: str(path)}) == message
+    assert refusal_of({kind: str(tmp_path)}) == f"{tmp_path}: cannot be read (Is a directory); check the path"
+
+
+def test_sources_without_files_here_have_none() -> None:
+    assert source_files(SourceConfig(hub="nobody/nothing", split="train"), "en", "de") == []
+    assert source_files(SourceConfig(builtin="grammar", split="train", num_pairs=1), "en", "de") == []
+
+
+# ---------------------------------------------------------------- each kind
+
+
+def test_moses_names_what_it_looked_for(tmp_path: Path) -> None:
+    make_moses(tmp_path, PAIRS, ".gz")
+    prefix = str(tmp_path / "corpus")
+    source = SourceConfig(moses=prefix)
+    assert source_files(source, "de", "en") == [f"{prefix}.de", f"{prefix}.en.gz"]
+    with pytest.raises(InputError) as caught:
+        source_files(source, "en", "fr")
+    assert str(caught.value) == (
+        f"moses {prefix}: none of {prefix}.fr, {prefix}.fr.gz, {prefix}.fr.zst, {prefix}.fr.xz is there; "
+        "check the prefix and the languages"
+    )
+    write_lines(f"{prefix}.en.xz", ["another"])
+    assert f"{prefix}.en.gz and {prefix}.en.xz are there; remove one" in refusal_of({"moses": prefix})
+
+
+def test_tsv_has_numbered_columns_and_no_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", '1\t"a\tb"\tc\\t\n2\td\te\t\n')
+    assert pairs_of({"tsv": path}) == [("1", '"a'), ("2", "d")]
+    assert pairs_of({"tsv": path, "src_column": 4, "tgt_column": 2}) == [("c\\t", '"a'), ("", "d")]
+    assert pairs_of({"tsv": path, "src_column": 2, "tgt_column": 1}) == [('"a', "1"), ("d", "2")]
+
+
+def test_tsv_line_with_too_few_columns_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", "a\tb\tc\na b\tc\n")
+    assert pairs_of({"tsv": path}) == [("a", "b"), ("a b", "c")]
+    assert refusal_of({"tsv": path, "src_column": 3, "tgt_column": 1}) == (
+        f"{path}, line 2: no column 3 (columns found, separated by tabs: 2); mend the line, or name the right ones "
+        "with src_column and tgt_column"
+    )
+
+
+def test_jsonl_nulls_and_blank_lines_are_empty_sides(tmp_path: Path) -> None:
+    rows = ['{"en": null, "de": "a"}', "", '{"translation": null}', '{"translation": {"en": "b", "de": null}}', " "]
+    path = write(tmp_path / "x.jsonl", "\n".join(rows))
+    assert pairs_of({"jsonl": path}) == [("", "a"), ("", ""), ("", ""), ("b", ""), ("", "")]
+
+
+def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_them(tmp_path: Path) -> None:
+    row = {
+        "source": "a",
+        "target": "b",
+        "en": 1,
+        "translation": {"en": "c", "de": "d", "source": "e"},
+        "x": float("nan"),
+    }
+    path = write(tmp_path / "x.jsonl", json.dumps(row) + "\n")
+    assert pairs_of({"jsonl": path, "src_column": "source", "tgt_column": "target"}) == [("a", "b")]
+    assert pairs_of({"jsonl": path}, "de", "en") == [("d", "c")]
+    path = write(tmp_path / "y.jsonl", '{"en": "first", "en": "last", "de": "x"}')  # as every JSON parser has it
+    assert pairs_of({"jsonl": path}) == [("last", "x")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("en\tde", "not JSON (Expecting value at character 1); mend the line"),
+        ('{"en": "a" "de"}', "not JSON (Expecting ',' delimiter at character 12); mend the line"),
+        ('{"en": "a", "de": "b"} {}', "not JSON (Extra data at character 24); mend the line"),
+        ('["a", "b"]', "columns with names are needed, found list"),
+        ("null", "columns with names are needed, found NoneType"),
+        ('{"translation": "a"}', "columns with names are needed, found str"),
+        (
+            '{"en": "a", "fr\\n": 1}',
+            "no column 'de'; it has en, fr; name the right ones with src_column and tgt_column",
+        ),
+        ('{"en": "a", "de": NaN}', "column 'de' should be text, found float"),
+        ('{"en": ["a"], "de": "b"}', "column 'en' should be text, found list"),
+        ('{"en": "a", "de": "\\udc00 b"}', "half a character ('\\udc00', a lone surrogate); mend the line"),
+        ('{"en": ' + "[" * 100_000 + "]" * 100_000 + "}", "unusable JSON (maximum recursion depth exceeded"),
+        ('{"en": ' + "1" * 5000 + "}", "unusable JSON (Exceeds the limit (4300 digits) for integer string conversion"),
+    ],
+    ids=range(12),
+)
+def test_unusable_json_is_refused_with_its_line(line: str, reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", f'{{"en": "a", "de": "\\ud83d\\ude42"}}\n{line}\n')
+    assert refusal_of({"jsonl": path}).startswith(f"{path}, line 2: {reason}")
+
+
+def test_parquet_nulls_are_empty_sides(tmp_path: Path) -> None:
+    for number, columns in enumerate(
+        [
+            {"en": ["a", None], "de": [None, "b"]},
+            {"en": pa.array(["a", None]).dictionary_encode(), "de": pa.array([None, "b"], pa.large_string())},
+        ]
+    ):
+        parquet.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+        assert pairs_of({"parquet": str(tmp_path / f"{number}.parquet")}) == [("a", ""), ("", "b")]
+    parquet.write_table(pa.table({"translation": [{"en": "a", "de": "b"}, None]}), tmp_path / "nested.parquet")
+    assert pairs_of({"parquet": str(tmp_path / "nested.parquet")}) == [("a", "b"), ("", "")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"en": ["a"], "fr": ["b"]}, ": no column 'de'; it has en, fr; name the right ones"),
+        ({"id": [], "fr": []}, ": no column 'en'; it has id, fr; name the right ones"),
+        ({"translation": [{"en": "a", "fr": "b"}]}, ": no column 'de'; it has en, fr; name the right ones"),
+        ({"translation": ["a"]}, ": columns with names are needed, found str"),
+        ({"en": ["a"], "de": [{"x": "b"}]}, ": column 'de' should be text, found dict"),
+        ({"en": ["a", "b"], "de": [None, 5]}, ", line 2: column 'de' should be text, found int"),
+        ({"en": ["a"], "de": [b"b"]}, ", line 1: column 'de' should be text, found bytes"),
+        (
+            {"en": ["a"], "de": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())},
+            ": damaged Parquet file after line 0, or none at all ('utf-8' codec can't decode byte 0xff in position 0",
+        ),
+    ],
+    ids=range(8),
+)
+def test_unusable_parquet_is_refused(columns: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert refusal_of({"parquet": str(tmp_path / "x.parquet")}).startswith(f"{tmp_path}/x.parquet{reason}")
+
+
+def test_parquet_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    source = make_parquet(tmp_path, PAIRS, "")
+    path = Path(source["parquet"])
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), 7):
+        path.write_bytes(whole[:cut])
+        assert refusal_of(source).startswith(f"{path}: damaged Parquet file after line 0, or none at all (")
+
+
+def test_parquet_damaged_anywhere_is_no_traceback(tmp_path: Path) -> None:
+    source = make_parquet(tmp_path, PAIRS, ".zstd")
+    path = Path(source["parquet"])
+    whole, num_refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            pairs_of(source)
+        except InputError as error:
+            num_refused += 1
+            assert str(path) in str(error)
+    assert num_refused > len(whole) / 3 / 5
+
+
+def test_streamed_data_set_that_is_damaged_is_refused_with_its_row(tmp_path: Path) -> None:
+    source = make_streamed_folder(tmp_path, PAIRS, "")
+    assert pairs_of({**source, "src_column": "de"}) == [(tgt, tgt) for _, tgt in PAIRS]
+    assert refusal_of({**source, "split": "none"}).startswith(
+        f"data set {source['hub']}, split none: cannot be loaded ("
+    )
+    assert "row 0: no column 'french'" in refusal_of({**source, "tgt_column": "french"})
+    rows = '{"en": "a", "de": null}\n' * 3
+    write(tmp_path / "set" / "train.jsonl", rows)
+    assert pairs_of(source) == [("a", "")] * 3
+    write(tmp_path / "set" / "train.jsonl", rows + "{\n")
+    assert refusal_of(source).startswith(f"data set {source['hub']}, split train: cannot be")
+
+
+# ---------------------------------------------------------------- translation memories
+
+
+def tmx(tmp_path: Path, units: str, before: str = "") -> dict[str, Any]:
+    return {"tmx": write(tmp_path / "x.tmx", f"{before}<tmx><header/><body>{units}</body></tmx>")}
+
+
+def unit(*variants: tuple[str, str]) -> str:
+    return "<tu>" + "".join(f'<tuv xml:lang="{lang}"><seg>{text}</seg></tuv>' for lang, text in variants) + "</tu>"
+
+
+@pytest.mark.parametrize(
+    ("variants", "pair"),
+    [
+        ([("EN-us", "a"), ("de_AT", "b")], ("a", "b")),
+        ([("de", "b"), ("fr", "c"), ("En", "a")], ("a", "b")),
+        ([("en-GB", "a"), ("en", "c"), ("de-AT", "b"), ("de-CH", "d")], ("c", "b")),  # the very one, then the first
+        ([("en", "a"), ("en", "c"), ("de", "b")], ("a", "b")),
+        ([("eng", "a"), ("d", "b")], ("", "")),
+        ([("en", "a")], ("a", "")),
+        ([], ("", "")),
+    ],
+)
+def test_languages_of_a_unit(variants: list[tuple[str, str]], pair: tuple[str, str], tmp_path: Path) -> None:
+    source = tmx(tmp_path, unit(("en", "x"), ("de", "y")) + unit(*variants) + unit(("en", "x"), ("de", "y")))
+    assert pairs_of(source) == [("x", "y"), pair, ("x", "y")]
+
+
+def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
+    source = tmx(tmp_path, '<tu><tuv lang="pt-BR"><seg>a</seg></tuv><tuv lang="PT"><seg>b</seg></tuv></tu>')
+    assert pairs_of(source, "pt", "pt_br") == [("b", "a")]
+    assert pairs_of(source, "pt-PT", "pt-BR") == [("", "a")]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('<bpt i="1">&lt;b></bpt>bold<ept i="1">&lt;/b></ept> and <ph>{0}</ph>!', "bold and !"),
+        ('see <hi type="x">this <hi>very</hi></hi> one<it pos="begin">[</it><ut>{\\b}</ut>', "see this very one"),
+        ("word<ph>^f<sub>a footnote <hi>here</hi></sub></ph>s<sub>too</sub>", "words"),
+        ("a &amp; b &#x1F642; <![CDATA[<c> & d]]><!-- no --><?no no?>", "a & b 🙂 <c> & d"),
+        ("\n   two\r\n lines&#13;", "    two  lines "),
+        ("<x/>a<g>b</g>", "ab"),  # of other formats
+    ],
+)
+def test_text_of_a_segment(content: str, text: str, tmp_path: Path) -> None:
+    noise = '<note>no <seg-x>no</seg-x></note><prop type="p">no</prop>'
+    units = f'<tu>{noise}<tuv xml:lang="en">{noise}<seg>{content}</seg>{noise}</tuv>no{unit(("de", "b"))[4:]}'
+    assert pairs_of(tmx(tmp_path, units)) == [(text, "b")]
+
+
+def test_names_may_have_a_namespace_and_a_document_type(tmp_path: Path) -> None:
+    content = tmx_of(PAIRS[:2]).replace("<tmx", '<!DOCTYPE tmx SYSTEM "tmx14.dtd">\n<tmx xmlns="urn:x"')
+    assert pairs_of({"tmx": write(tmp_path / "x.tmx", content)}) == PAIRS[:2]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no element found: line 1, column 0"),
+        (b"a\tb\n", "syntax error: line 1, column 0"),
+        (b"<tmx>\n<tu>\n</tmx>", "mismatched tag: line 3, column 2"),
+        (b"<tmx>\n<tu>\n", "no element found: line 3, column 0"),
+        (b"<tmx>\n<seg>\xff</seg></tmx>", "not well-formed (invalid token): line 2, column 5"),
+        (b"<tmx>\n&nbsp;</tmx>", "undefined entity: line 2, column 0"),
+        (b'<!DOCTYPE tmx [<!ENTITY x SYSTEM "x.txt">]>\n<tmx>&x;</tmx>', "undefined entity &x;: line 2, column 5"),
+        (b'<?xml version="1.0" encoding="klingon"?><tmx/>', "unknown encoding: klingon"),
+        (b'<?xml version="1.0" encoding="gb18030"?><tmx/>', "multi-byte encodings are not supported"),
+    ],
+    ids=range(9),
+)
+def test_damaged_xml_is_refused_with_its_line(
+    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "x.txt", "a secret")
+    path = write(tmp_path / "x.tmx", content)
+    assert refusal_of({"tmx": path}) == f"{path}: damaged XML ({reason}); mend the file, or download it again"
+
+
+def test_pairs_before_the_damage_come_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tmx", tmx_of([("a", "b")] * 2000).removesuffix("</tmx>\n"))
+    pairs = read_pairs(SourceConfig(tmx=path), "en", "de")
+    found: Pairs = []
+    with pytest.raises(InputError, match="no element found"):
+        found.extend(pairs)  # keeps what came before
+    assert len(found) == 2000
+
+
+def test_entity_bomb_is_refused(tmp_path: Path) -> None:
+    """Ten of ten of ten … would be three gigabytes."""
+    entities = "".join(f'<!ENTITY l{level} "{f"&l{level - 1};" * 10}">' for level in range(1, 10))
+    bomb = f'<!DOCTYPE tmx [<!ENTITY l0 "lol">{entities}]>\n'
+    assert "amplification" in refusal_of(tmx(tmp_path, unit(("en", "&l9;")), bomb))
+    assert pairs_of(tmx(tmp_path, unit(("en", "&l2;"), ("de", "b")), bomb)) == [("lol" * 100, "b")]
+
+
+# ---------------------------------------------------------------- memory
+
+NUM_LARGE = 100_000
+LARGE: dict[str, Callable[[Path, str], None]] = {
+    "tsv": lambda path, text: write_lines(path, (f"{text}\t{text}" for _ in range(NUM_LARGE))),
+    "jsonl": lambda path, text: write_lines(path, (json.dumps({"en": text, "de": text}) for _ in range(NUM_LARGE))),
+    "tmx": lambda path, text: write_lines(
+        path, ["<tmx><body>", *[unit(("en", text), ("de", text))] * NUM_LARGE, "</body></tmx>"]
+    ),
+    # One row group, as some programs make of any file.
+    "parquet": lambda path, text: parquet.write_table(
+        pa.table({"en": [f"{i} {text}" for i in range(NUM_LARGE)], "de": [f"{text} {i}" for i in range(NUM_LARGE)]}),
+        path,
+        use_dictionary=False,
+        compression="zstd",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
+    """100,000 pairs of 1,000 characters: 100 megabytes of text."""
+    path = tmp_path / f"large.{kind}{'' if kind == 'parquet' else '.zst'}"
+    LARGE[kind](path, "x" * 500)
+    program = (
+        "import resource, sys\n"
+        "from transformer_mt.config import SourceConfig; from transformer_mt.sources import read_pairs\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "pairs = read_pairs(SourceConfig(**{sys.argv[1]: sys.argv[2]}), 'en', 'de'); next(pairs); before = peak()\n"
+        "print(1 + sum(1 for _ in pairs), peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, kind, path], capture_output=True, text=True, check=True)
+    num_pairs, grown = map(int, done.stdout.split())
+    assert num_pairs == NUM_LARGE
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 25e6
