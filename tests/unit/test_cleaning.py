@@ -239,7 +239,9 @@ def test_near_misses_are_no_html(text: str) -> None:
         ("Write to Ann.Lee+x@mail.example.org.", "Пишите: ann.lee+x@mail.example.org", None),
         ("Write to ann@example.org.", "اكتب إلى bob@example.org", "url_mismatch"),
         ("邮箱ann@example.org。", "Mail: ann@example.org", None),
+        ("Visit www.x.org", "www.x.orgı ziyaret edin", None),
         ("meet @ noon, a@b", "um 12 @ Haus", None),
+        ("awww.so cute", "süß", None),
         ("and/or, e.g.this, file.txt", "usw.", None),
     ],
 )
@@ -351,7 +353,6 @@ def test_words_in_a_row(at_limit: str, beyond: str) -> None:
         ("मैं जाता हूँ", "hi", None),
         ("Πάω στο σχολείο", "el", None),
         ("Πάω στο σχολείο", "ar", "wrong_script"),
-        ("ʻOkina", "en", None),  # a letter of no script
         ("ꯃꯤꯇꯩ ꯂꯣꯟ", "mni", None),
         ("𐎀𐎁𐎂", "en", "wrong_script"),  # Ugaritic
         ("что угодно", "xx", None),  # nothing is known of the language
@@ -374,6 +375,11 @@ def test_scripts(text: str, language: str, expected: str | None) -> None:
     for _ in range(2):  # the second time every character is known
         assert reason(text, "12", rules, language, "xx") == expected
     assert reason(text, "12") is None
+
+
+@pytest.mark.parametrize("text", ["Hawaiʻi", "1.ª Ｆila, eﬃcient 𝐟 Å", "naïve cafe\u0301", "Đặng Ǝ Ꞵ"])
+def test_letters_of_many_forms_are_latin_and_shared_ones_of_no_script(text: str) -> None:
+    assert reason(text, "12", CleanConfig(scripts={"en": ("Latin",)}, min_script_share=1.0)) is None
 
 
 @pytest.mark.parametrize("share", [0.55, 0.7, 1.0])
@@ -555,6 +561,7 @@ def test_forked_processes_tell_languages_apart() -> None:
 NEAR = [
     ("A dog.", "a  DOG"),
     ("A dog.", "“A dog!” "),
+    ("A dog.", "> a dog = ♥ €^"),
     ("A dog.", "A\u00a0dog…"),
     ("Straße", "STRASSE"),
     ("café", "cafe\u0301"),

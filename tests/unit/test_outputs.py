@@ -52,6 +52,7 @@ def test_loops(text: str) -> None:
         "1 2 3 4 1 2 5 6 1 2 7 8 1 2 9 0",
         "10.0 10.1 10.2 10.3 10.4 10.5",
         "| 1 | 2 | 3 | 4 | 5 |",
+        ". ; ! ?",
         "का की के को का की के को",  # a vowel sign makes the word
         "aaaaaaaaaaaaaaaa hahahahahaha ........",  # one word each
         "哈哈哈哈",
@@ -90,7 +91,9 @@ def has_loop_unit_by_unit(text: str, min_repeats: int) -> bool:
     return False
 
 
-loop_units = st.lists(st.sampled_from(["a ", "A, ", ". ", "的", "好", "好 ", "。", "b"]), max_size=10).map("".join)
+loop_units = st.lists(st.sampled_from(["a ", "A, ", ". ", "; ", "的", "好", "好 ", "。", "b"]), max_size=10).map(
+    "".join
+)
 
 
 @given(loop_units, loop_units, st.integers(0, 6), loop_units, st.integers(2, 6))
