@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from transformer_mt.batching import Lengths
 from transformer_mt.cleaning import CleanReport, SentencePair, clean, duplicate_key
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.duplicates import LATER, DuplicateFinder, Occurrences
@@ -94,7 +95,7 @@ class _Encoded(NamedTuple):
     source: int
     end: int  # the place behind its last pair
     ids: dict[str, Ids]  # by side: all that were kept, in a row
-    lengths: dict[str, list[int]]
+    lengths: dict[str, Lengths]
     places: list[int]
     report: CleanReport
 
@@ -189,25 +190,40 @@ class _Encoder:
                 places.append(chunk.first + i)
             else:
                 report.count(why, pair, chunk.first + i)
-        rows: dict[str, list[list[int]]] = {side: [] for side in SIDES}
-        kept: list[int] = []
-        src_rows = self._tokenizers.src.encode([pair.src for pair in pairs])
-        tgt_rows = self._tokenizers.tgt.encode([pair.tgt for pair in pairs])
-        for place, pair, src, tgt in zip(places, pairs, src_rows, tgt_rows, strict=True):
-            reason: str | None = "empty"  # nothing but characters that normalisation removes
-            if src and tgt:
-                reason = too_long(len(tags) + len(src), len(tgt), self._rules, self._batch)
-            report.count(reason, pair, place)
-            if reason is None:
-                rows["src"].append([*tags, *src, EOS_ID])
-                rows["tgt"].append([*tgt, EOS_ID])
-                kept.append(place)
-        lengths = {side: list(map(len, rows[side])) for side in SIDES}
-        ids = {
-            side: np.fromiter(itertools.chain.from_iterable(rows[side]), self.dtype, sum(lengths[side]))
-            for side in SIDES
+        rows = {
+            "src": self._tokenizers.src.encode([pair.src for pair in pairs]),
+            "tgt": self._tokenizers.tgt.encode([pair.tgt for pair in pairs]),
         }
-        return _Encoded(chunk.source, chunk.end, ids, lengths, kept, report)
+        reasons = [self._too_long(len(tags), len(src), len(tgt)) for src, tgt in zip(*rows.values(), strict=True)]
+        if any(reasons):
+            for place, pair, why in zip(places, pairs, reasons, strict=True):
+                if why is not None:
+                    report.count(why, pair, place)
+            kept = [why is None for why in reasons]
+            places = list(itertools.compress(places, kept))
+            rows = {side: list(itertools.compress(rows[side], kept)) for side in SIDES}
+        report.kept += len(places)
+        src, src_lengths = self._in_a_row(rows["src"], tags)
+        tgt, tgt_lengths = self._in_a_row(rows["tgt"], [])
+        lengths = {"src": src_lengths, "tgt": tgt_lengths}
+        return _Encoded(chunk.source, chunk.end, {"src": src, "tgt": tgt}, lengths, places, report)
+
+    def _too_long(self, num_tags: int, src: int, tgt: int) -> str | None:
+        if src == 0 or tgt == 0:
+            return "empty"  # nothing but characters that normalisation removes
+        return too_long(num_tags + src, tgt, self._rules, self._batch)
+
+    def _in_a_row(self, rows: list[list[int]], tags: list[int]) -> tuple[Ids, Lengths]:
+        """All ids one after the other, each row between its tags and </s>, and the rows' lengths with these."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + len(tags) + 1
+        ends = np.cumsum(lengths)
+        ids = np.empty(int(ends[-1]) if rows else 0, dtype=self.dtype)
+        is_piece = np.ones(len(ids), dtype=np.bool_)
+        for place, symbol in [*((ends - lengths + i, tag) for i, tag in enumerate(tags)), (ends - 1, EOS_ID)]:
+            ids[place], is_piece[place] = symbol, False
+        num_pieces = len(ids) - len(rows) * (len(tags) + 1)
+        ids[is_piece] = np.fromiter(itertools.chain.from_iterable(rows), self.dtype, num_pieces)
+        return ids, lengths.astype(np.int32)
 
 
 class _ShardWriter:
@@ -235,8 +251,8 @@ class _ShardWriter:
         shard, digest = len(self._notes), hashlib.sha256()
         note: dict[str, Any] = {"end": self.end, "longest": {}, "tokens": {}}
         for side in SIDES:
-            lengths = np.array([n for one in self._waiting for n in one.lengths[side]], dtype=np.int64)
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            lengths = np.concatenate([one.lengths[side] for one in self._waiting])
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
             ids = np.concatenate([one.ids[side] for one in self._waiting])
             if len(lengths):
                 write_side(self._directory, shard, side, ids, offsets)
