@@ -33,8 +33,8 @@ MAX_EXAMPLE_CHARS = 300  # of each side
 
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 
-# Cc but the tab, lone surrogates, private use, U+FFFD and what is no character. U+0085 is one of them: where text has
-# it, it was an ellipsis in another encoding. U+2028 and the joiners that scripts need (Cf) are not.
+# Cc but the tab, lone surrogates, private use, U+FFFD and what is no character. U+0085 too: inside text it was an
+# ellipsis in another encoding. Not U+2028, nor what has no width (Cf), which some scripts need.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]")
 
 # A tag of any name, so that XML and placeholders such as <file> are some, but what follows the name is attributes:
@@ -113,6 +113,7 @@ def _broken_rule(pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang
         return "url_mismatch"
     if rules.min_number_overlap is not None and _number_overlap(src, tgt) < rules.min_number_overlap:
         return "number_mismatch"
+    # Leaders of a table of contents, too: from dots that only one side has a model learns to go on and on.
     if rules.max_repeats is not None and has_loop(src, rules.max_repeats + 1) != has_loop(tgt, rules.max_repeats + 1):
         return "repeated_ngram"
     if rules.scripts:
