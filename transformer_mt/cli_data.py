@@ -1,0 +1,101 @@
+"""The commands of ``tmt data``: they look at parallel text, clean it and split it before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformer_mt.errors import RunError
+
+data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG.yaml", help="A configuration; its section data names the text.")
+]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
+
+
+@data_app.command("stats")
+def stats(
+    config: ConfigArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write a page with pictures as well, for example page.html.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    overrides: SetOption = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Count words, lengths, repeats, scripts, and what the rules of cleaning would reject."""
+    from transformer_mt.config_file import load_config
+    from transformer_mt.textio import check_writable, write_lines
+
+    data = load_config(config, overrides).data
+    if output is not None:
+        check_writable(output)
+    from transformer_mt.curation.page import render_page
+    from transformer_mt.curation.stats import collect
+    from transformer_mt.curation.summary import as_dict, format_summary
+
+    parts = collect(data)
+    if output is not None:
+        write_lines(output, [render_page(parts, f"{config.stem}: {data.src_lang} to {data.tgt_lang}", data.clean)])
+    print(json.dumps(as_dict(parts), ensure_ascii=False) if json_output else format_summary(parts))
+
+
+OutputDirectory = Annotated[
+    Path, typer.Option("--output", help="Directory for the files; an earlier result is replaced.")
+]
+Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
+
+
+@data_app.command("clean")
+def clean(
+    config: ConfigArgument,
+    output: OutputDirectory,
+    compressed: Compressed = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Write the training text without what data.clean rejects, with a report. (Token limits are up to training.)"""
+    from transformer_mt.config_file import load_config
+
+    data = load_config(config, overrides).data
+    from transformer_mt.curation.clean import clean_corpus
+
+    print(clean_corpus(data, output, ".gz" if compressed else "").summary())
+
+
+@data_app.command("split")
+def split(
+    config: ConfigArgument,
+    output: OutputDirectory,
+    valid: Annotated[int, typer.Option("--valid", min=0, help="Pairs to hold out for validation.")],
+    test: Annotated[int, typer.Option("--test", min=0, help="Pairs to hold out for a test.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other pairs.")] = 1,
+    compressed: Compressed = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Hold out training pairs whose sides occur nowhere else in the training text."""
+    from transformer_mt.config_file import load_config
+
+    data = load_config(config, overrides).data
+    from transformer_mt.curation.split import split_corpus
+
+    print(split_corpus(data, output, valid, test, seed, ".gz" if compressed else "").summary())
+
+
+@data_app.command("check")
+def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
+    """Look for leaks from training into held-out text, damaged encoding and shifted lines; one finding a line."""
+    from transformer_mt.config_file import load_config
+
+    data = load_config(config, overrides).data
+    from transformer_mt.curation.check import check
+
+    num_findings = 0
+    for finding in check(data):
+        print(finding, flush=True)
+        num_findings += 1
+    if num_findings:
+        raise RunError(f"{num_findings} {'finding' if num_findings == 1 else 'findings'} in {config}, listed above")

@@ -1,0 +1,86 @@
+"""Held-out text that is in the training text as well: whole pairs, or one side of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from transformer_mt.cleaning import SentencePair, duplicate_key, text_key
+from transformer_mt.curation.passes import NamedSource, Places, chunks, share
+from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
+from transformer_mt.duplicates import Keys
+
+MAX_EXAMPLES = 5
+_MAX_TEXT = 60  # characters of an example
+_NOWHERE = np.iinfo(np.int64).max
+# Blank sides and pairs are no leaks.
+_BLANK = np.array([text_key("", "exact"), duplicate_key(SentencePair("", ""), "exact")], dtype=np.uint64)
+
+Ints = npt.NDArray[np.int64]
+
+
+class HeldOut:
+    """Keys of the held-out text, and where each was first seen in the training text."""
+
+    def __init__(self, keys: Sequence[Mapping[Repeats, Sequence[Keys]]]) -> None:
+        """``keys``: of the chunks of each source."""
+        self._keys = [{one: _joined(of_source[one]) for one in REPEATS} for of_source in keys]
+        self._unique = {
+            one: np.setdiff1d(_joined([of_source[one] for of_source in self._keys]), _BLANK) for one in REPEATS
+        }
+        self._first = {one: np.full(len(unique), _NOWHERE) for one, unique in self._unique.items()}
+
+    def look_up(self, keys: Keys, one: Repeats) -> tuple[Ints, Ints]:
+        """Which of some keys are held out, and their numbers among the held-out ones."""
+        unique = self._unique[one]
+        numbers = np.searchsorted(unique, keys)
+        held_out = np.flatnonzero(numbers < len(unique))
+        held_out = held_out[unique[numbers[held_out]] == keys[held_out]]
+        return held_out, numbers[held_out]
+
+    def see(self, one: Repeats, numbers: Ints, places: Ints) -> None:
+        np.minimum.at(self._first[one], numbers, places)
+
+    def leaks(self, source: int, one: Repeats) -> tuple[Ints, Ints]:
+        """The lines (from 0) of a held-out source that are in the training text, and their first places there."""
+        lines, numbers = self.look_up(self._keys[source][one], one)
+        places = self._first[one][numbers]
+        return lines[places < _NOWHERE], places[places < _NOWHERE]
+
+    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int], train: Places) -> Iterator[str]:
+        """A line for each held-out source and each of pairs, source sides and target sides that leak."""
+        for number, named in enumerate(sources):
+            for unit in UNITS:
+                exact, near = (self.leaks(number, Repeats(unit, kind)) for kind in KINDS)
+                lines, places = near  # exact ones are near, too
+                if len(lines):
+                    texts = _texts(named, unit, lines[:MAX_EXAMPLES].tolist())
+                    examples = "; ".join(
+                        f"line {line + 1:,} = {train.describe(place)} ({text})"
+                        for line, place, text in zip(lines.tolist(), places.tolist(), texts, strict=False)
+                    )
+                    yield (
+                        f"{named.label}: {share(len(lines), counts[number])} of {counts[number]:,} {unit} are in the "
+                        f"training text, {len(exact[0]):,} of them exactly: {examples}"
+                    )
+
+
+def _joined(keys: Sequence[Keys]) -> Keys:
+    return np.concatenate([np.empty(0, dtype=np.uint64), *keys])
+
+
+def _texts(named: NamedSource, unit: str, lines: list[int]) -> list[str]:
+    """What stands in some lines (from 0, in order), shortened."""
+    found: list[str] = []
+    for chunk in chunks([named], "reading", [], []):
+        for line in lines[len(found) :]:
+            if line >= chunk.end:
+                break
+            pair = SentencePair(chunk.src[line - chunk.first], chunk.tgt[line - chunk.first])
+            text = pair.tgt if unit == UNITS[2] else pair.src
+            found.append(text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…")
+        if len(found) == len(lines):
+            break
+    return found

@@ -1,0 +1,127 @@
+"""Splitting a corpus for training, validation and test, without leaks.
+
+Only pairs neither of whose sides, near ones included, occurs in any other pair, on either side, are held out. So
+nothing of them is in the training text, and nothing has to be dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from transformer_mt.cleaning import SentencePair, text_key
+from transformer_mt.config import DataConfig
+from transformer_mt.curation.files import (
+    DATA_FILE,
+    PairFiles,
+    check_inputs,
+    check_names,
+    data_section,
+    side_files,
+    source_entry,
+)
+from transformer_mt.curation.passes import PARTS, Chunk, NamedSource, chunks, named_sources, workspace
+from transformer_mt.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
+from transformer_mt.errors import InputError
+from transformer_mt.export.directory import exported_directory
+from transformer_mt.workers import on_all_cores
+
+_BLOCK = 1 << 20  # pairs counted at once
+
+
+class SplitReport(NamedTuple):
+    """How many pairs went where."""
+
+    counts: dict[str, int]  # by part
+    num_unique: int  # those that could have been held out
+
+    def summary(self) -> str:
+        """ "29,000 pairs: 28,000 train, 500 valid, 500 test; 28,610 could have been held out"."""
+        sizes = ", ".join(f"{count:,} {part}" for part, count in self.counts.items())
+        return f"{sum(self.counts.values()):,} pairs: {sizes}; {self.num_unique:,} could have been held out"
+
+
+def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, seed: int, suffix: str) -> SplitReport:
+    """Write each pair of ``data.train`` into the files of one part, in order; the held-out ones are drawn uniformly.
+
+    ``output`` gets two files for each part (and source, where there are several) that has pairs, and a section to paste
+    into the configuration; whole, or not at all.
+
+    Raises:
+        InputError: a source that cannot be read, too few pairs that could be held out, or a directory that holds other
+            files.
+        RunError: the place cannot be written.
+    """
+    sources = named_sources(data, "train")
+    stems = [""] if len(sources) == 1 else [named.label.removeprefix("train") for named in sources]
+    names = {
+        (number, part): side_files(part + stem, named.languages, suffix)
+        for number, (named, stem) in enumerate(zip(sources, stems, strict=True))
+        for part in PARTS
+    }
+    check_names(names.values())
+    check_inputs(sources, output)
+    counts = dict.fromkeys(names, 0)
+    with exported_directory(output, {"made_by": "tmt data split"}) as made, workspace(data) as directory:
+        occurrences = _find_unique(sources, directory)
+        num_unique = sum(
+            int(np.count_nonzero(_is_unique(occurrences, start, start + _BLOCK)))
+            for start in range(0, len(occurrences) // 2, _BLOCK)
+        )
+        if num_valid + num_test > num_unique:
+            raise InputError(
+                f"--valid {num_valid} and --test {num_test}: only {num_unique:,} pairs have sides that occur in no "
+                "other pair; ask for fewer"
+            )
+        drawn = random.Random(seed).sample(range(num_unique), num_valid + num_test)
+        part_of = dict.fromkeys(drawn[:num_valid], "valid") | dict.fromkeys(drawn[num_valid:], "test")
+        rank = 0  # among the unique pairs
+        with PairFiles(made) as files:
+            for chunk in chunks(sources, "splitting", []):
+                for pair, is_unique in zip(chunk.pairs(), _is_unique(occurrences, chunk.first, chunk.end), strict=True):
+                    key = chunk.source, part_of.get(rank, "train") if is_unique else "train"
+                    rank += bool(is_unique)
+                    files.write(names[key], f"{pair.src}\n", f"{pair.tgt}\n")
+                    counts[key] += 1
+        sections = {
+            part: [
+                source_entry(named, output, names[number, part])
+                for number, named in enumerate(sources)
+                if counts[number, part]
+            ]
+            for part in PARTS
+        }
+        made_of = {part: section for part, section in sections.items() if section}
+        section = data_section(data, f"What tmt data split has made, with --seed {seed}.", **made_of)
+        (made / DATA_FILE).write_bytes(section)
+    by_part = {part: sum(counts[number, part] for number in range(len(sources))) for part in PARTS}
+    return SplitReport(by_part, num_unique)
+
+
+def _find_unique(sources: Sequence[NamedSource], directory: Path) -> Occurrences:
+    """How often the source and the target side of each pair occur, by turns."""
+    finder = DuplicateFinder(directory)
+    for keys in on_all_cores(_side_keys, chunks(sources, "comparing", [])):
+        finder.add(keys)
+    return finder.find()
+
+
+def _side_keys(chunk: Chunk) -> Keys:
+    return np.array([key for pair in chunk.pairs() for key in _keys_of(pair)], dtype=np.uint64)
+
+
+def _keys_of(pair: SentencePair) -> list[int]:
+    """The keys of both sides. A pair with a blank side has one key twice, so that it is not held out."""
+    keys = [text_key(side, "near") for side in pair if side.strip()] or [0]
+    return [keys[0], keys[-1]]
+
+
+def _is_unique(occurrences: Occurrences, begin: int, end: int) -> npt.NDArray[np.bool_]:
+    src, tgt = occurrences[2 * begin : 2 * end : 2], occurrences[2 * begin + 1 : 2 * end : 2]
+    unique: npt.NDArray[np.bool_] = (src == ONLY) & (tgt == ONLY)
+    return unique
