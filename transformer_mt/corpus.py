@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from transformer_mt.batching import Lengths
-from transformer_mt.cleaning import CleanReport, SentencePair, clean, duplicate_key
+from transformer_mt.cleaning import CleanReport, SentencePair, check_rules, clean, duplicate_key
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.duplicates import LATER, DuplicateFinder, Occurrences
 from transformer_mt.errors import InputError
@@ -171,6 +171,8 @@ class _Encoder:
     def __init__(self, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
         self._rules, self._batch, self._tokenizers = data.clean, batch, tokenizers
         self._languages = [data.languages(source) for source in data.train]
+        for languages in self._languages:
+            check_rules(data.clean, *languages)
         self._tags = [tokenizers.tag_ids(data.languages(source)[1], source.tag) for source in data.train]
         vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
         self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)

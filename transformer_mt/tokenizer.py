@@ -139,15 +139,20 @@ class Tokenizers:
         src = self.src.with_tags(tags)
         return type(self)(src, src if self.is_shared else self.tgt)
 
+    @property
+    def has_languages(self) -> bool:
+        """Whether sources say which of several languages is wanted."""
+        return any(is_language_tag(one) for one in self.src.tags)
+
     def tag_ids(self, tgt_lang: str, tag: str | None) -> list[int]:
         """What a source starts with: the language wanted, where the vocabulary has several, and the domain, if any.
 
         Raises:
             InputError: there is no such language or domain.
         """
-        names = [] if tag is None else [domain_tag(tag)]
-        if any(is_language_tag(one) for one in self.src.tags):
-            names.insert(0, language_tag(tgt_lang))
+        names = [language_tag(tgt_lang)] if self.has_languages else []
+        if tag is not None:
+            names.append(domain_tag(tag))
         for name in names:
             if name not in self.src.tags:
                 known = [one for one in self.src.tags if is_language_tag(one) == is_language_tag(name)]

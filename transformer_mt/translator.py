@@ -132,13 +132,17 @@ class Translator:
                     "trained with the same tokenizer (tokenizer.model in their configurations)"
                 )
         search_config = override_search(first.config.search, overrides)
+        own = first.config.data.tgt_lang
+        wanted = search_config.tgt_lang or own
+        if wanted != own and not first.tokenizers.has_languages:
+            raise InputError(f"search.tgt_lang {wanted}: {first.path} translates into {own} only; choose another model")
         return cls(
             [one.model.to(local_device()) for one in loaded],
             first.tokenizers,
             search_config,
             min(one.longest_src_tokens for one in loaded),
             warn,
-            first.tokenizers.tag_ids(search_config.tgt_lang or first.config.data.tgt_lang, search_config.tag),
+            first.tokenizers.tag_ids(wanted, search_config.tag),
         )
 
     def translate(

@@ -22,10 +22,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors textio config config_file layout lexicon grammar sentences outputs",
-    "dropout attention linear tokenizer subwords cleaning distributed device workers",
-    "sources duplicates loss model corpus metrics evaluate",
-    "batching epochs optim checkpoint search",
+    "errors textio locks config config_file layout lexicon grammar sentences outputs",
+    "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
+    "sources duplicates store loss model corpus metrics evaluate",
+    "epochs optim checkpoint search",
     "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
     "validation trial trainer plots",
     "cli",
@@ -47,7 +47,7 @@ COMMANDS = {
     "tmt tokenizer decode": "--model",
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
-        "MODEL --input --output --beam-size --length-penalty --n-best --prefix --ensemble --json --stats --set"
+        "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats --set"
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
