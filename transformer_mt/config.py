@@ -115,6 +115,8 @@ class SourceConfig(Section):
                 column = getattr(self, key)
                 if column is not None and (not isinstance(column, int) or column < 1):
                     yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
+            if (self.src_column is None) != (self.tgt_column is None):
+                yield "src_column and tgt_column of a TSV go together: give both, or none for columns 1 and 2"
         if self.tag is not None and not re.fullmatch(r"[^\W\d][\w.-]*", self.tag):
             yield f"tag should be a letter, then letters, digits, - and . only, found {self.tag!r}"
         own = SOURCE_KINDS[kind]

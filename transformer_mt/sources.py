@@ -75,10 +75,14 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[tuple[
 
             assert source.split is not None and source.num_pairs is not None
             yield from grammar.generate(source.split, source.num_pairs, source.seed)  # type: ignore[arg-type]
+        case kind:
+            raise AssertionError(f"{source}: of {kind}, the other side is made before pairs are read")
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+    if "\n" in text or "\r" in text:
+        return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+    return text
 
 
 def _moses_file(prefix: str, lang: str) -> str:
@@ -153,8 +157,8 @@ def _read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]
 
 
 def _read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
     number = 0
     try:

@@ -39,20 +39,44 @@ def read_lines(path: str | Path) -> Iterator[str]:
     number = 0
     try:
         with open_binary(path) as file:
-            for raw in file:
-                number += 1
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                # Bytes split at LF only; str.splitlines and text mode would also split at U+2028, NEL, VT, FF and CR.
-                yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise InputError(
-            f"{_name(path)}, line {number}: not UTF-8 (byte 0x{byte:02x} at offset {error.start} of the line); "
-            f"convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"
-        ) from None
+            for block in _whole_lines(file):
+                if number == 0:
+                    block = block.removeprefix(b"\xef\xbb\xbf")
+                try:
+                    text = block.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    start = block.rfind(b"\n", 0, error.start) + 1  # of the line that is not UTF-8
+                    before = _split(block[:start].decode("utf-8"))[:-1]
+                    yield from before
+                    raise InputError(
+                        f"{_name(path)}, line {number + len(before) + 1}: not UTF-8 (byte "
+                        f"0x{block[error.start]:02x} at offset {error.start - start} of the line); convert the file, "
+                        "for example: iconv -f ISO-8859-1 -t UTF-8"
+                    ) from None
+                lines = _split(text)
+                yield from lines
+                number += len(lines)
     except READ_ERRORS as error:
         raise read_error(path, error, number) from None
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """What is read, in blocks that end where a line does, without its LF: thousands of lines are decoded at once."""
+    parts: list[bytes] = []  # of a line whose end is still to come
+    while block := file.read1(_READ_BYTES):  # type: ignore[attr-defined]  # what there is, so that nobody waits
+        end = block.rfind(b"\n")
+        if end >= 0:
+            yield b"".join([*parts, block[:end]])
+            parts.clear()
+        parts.append(block[end + 1 :])
+    if any(parts):  # no LF at the end of the file
+        yield b"".join(parts)
+
+
+def _split(text: str) -> list[str]:
+    # At LF only; str.splitlines and text mode would also split at U+2028, NEL, VT, FF and CR.
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
 def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str, str]]:
@@ -64,14 +88,11 @@ def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str
     if str(first) == str(second) == "-":
         raise InputError("stdin: cannot be both of two files; name a file for one")
     first_lines, second_lines = read_lines(first), read_lines(second)
-    for number in itertools.count(1):
-        line, other = next(first_lines, None), next(second_lines, None)
-        if line is None and other is None:
-            return
+    pairs = itertools.zip_longest(first_lines, second_lines)
+    for number, (line, other) in enumerate(pairs, 1):
         if line is None or other is None:
-            longer, rest = (first, first_lines) if other is None else (second, second_lines)
-            shorter = second if other is None else first
-            total = number + sum(1 for _ in rest)
+            longer, shorter = (first, second) if other is None else (second, first)
+            total = number + sum(1 for _ in pairs)
             raise InputError(
                 f"{shorter} has {number - 1:,} lines, {longer} {total:,}; line {number:,} of {longer} is the first "
                 "without a partner: line i of one file must belong to line i of the other"
@@ -94,7 +115,7 @@ def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
             case ".gz":
                 yield gzip.GzipFile(fileobj=file)  # type: ignore[misc]
             case ".zst":
-                import pyarrow as pa  # type: ignore[import-untyped]
+                import pyarrow as pa
 
                 yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _READ_BYTES)
             case ".xz":

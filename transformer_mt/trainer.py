@@ -37,6 +37,7 @@ from transformer_mt.metrics import RunLog, check_trackers, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
 from transformer_mt.store import IdStore
+from transformer_mt.synthetic import synthesize
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, domain_tag, language_tag, load_tokenizer, train_tokenizer
 from transformer_mt.validation import Validation, fingerprint, read_validation
@@ -83,6 +84,11 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             latest = _checkpoint_to_continue(config, run, resume, say)
             check_trackers(config.train)
         latest = ranks.first_says(latest)
+        given = config  # what the run's files say; a source that a model makes is two files from here on
+        for is_mine in (ranks.is_first, not ranks.is_first):
+            if is_mine:
+                config = config.model_copy(update={"data": synthesize(config.data, say)})
+            ranks.first_says(None, patiently=True)
         valid_pairs = read_validation(config.data)  # now, not after hours of preparation
         tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
         files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
@@ -116,11 +122,11 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
             before = load_config(latest / "config.yaml")
-            _refuse_other_corpus(latest, before, config, state)
+            _refuse_other_corpus(latest, before, given, state)
             state = _restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
                 checkpoint.repoint(run, latest, state.best_step)
-            _tell_changes(before, config, state, fingerprint(valid_pairs), say)
+            _tell_changes(before, given, state, fingerprint(valid_pairs), say)
         gradients = FlatGradients(model)
         validation = Validation(valid_pairs, config, tokenizers, model, precision)
         say(f"corpus: {store.report.summary()}")
@@ -140,14 +146,14 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             say(f"plan: {sum(map(len, epochs.plan(epoch, 0))):,} updates an epoch; {tried}")
             return
         if ranks.is_first:
-            _write_run_files(run, config, tokenizers)
+            _write_run_files(run, given, tokenizers)
         trackers = open_trackers(config.train, run, state.step) if ranks.is_first else {}
         log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps, trackers)
         cleanup.callback(log.close)
         meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
         saver = None
         if ranks.is_first:
-            saver = checkpoint.Saver(run, config, tokenizers, store.longest_src)
+            saver = checkpoint.Saver(run, given, tokenizers, store.longest_src)
             cleanup.callback(saver.close)
 
         def save(by_signal: bool = False) -> None:

@@ -522,7 +522,7 @@ def test_fewer_lines_than_processes(trained: Trained) -> None:
 def test_killed_process(translating: tuple[Running, list[int]], tmp_path: Path) -> None:
     running, started = translating
     os.kill(started[0], signal.SIGKILL)
-    assert_refused(running.end(), 1, "a process that translates has ended", "search.batch_tokens", "search.workers")
+    assert_refused(running.end(), 1, "one of our processes has ended", "search.batch_tokens", "search.workers")
     assert living(started) == []
     assert [path.name for path in tmp_path.iterdir()] == ["endless"]
 
