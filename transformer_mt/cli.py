@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from transformer_mt import __version__
+from transformer_mt.cli_data import data_app
 from transformer_mt.errors import InputError, TmtError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ tokenizer_app = typer.Typer(
 app.add_typer(tokenizer_app, name="tokenizer")
 plot_app = typer.Typer(no_args_is_help=True, help="Draw pictures: png, svg or pdf.")
 app.add_typer(plot_app, name="plot")
+app.add_typer(data_app, name="data")
 
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]

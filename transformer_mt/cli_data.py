@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transformer_mt.errors import RunError
+from transformer_mt.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from transformer_mt.config import DataConfig
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
 
@@ -16,6 +21,18 @@ ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="A configuration; its section data names the text.")
 ]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
+OutputDirectory = Annotated[
+    Path, typer.Option("--output", help="Directory for the files; an earlier result there is replaced.")
+]
+Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
+
+
+def _load(config: Path, overrides: list[str]) -> DataConfig:
+    """The section ``data``, with the files of sources that a model makes."""
+    from transformer_mt.config_file import load_config
+    from transformer_mt.synthetic import synthesize
+
+    return synthesize(load_config(config, overrides).data, lambda line: print(line, file=sys.stderr))
 
 
 @data_app.command("stats")
@@ -28,12 +45,11 @@ def stats(
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Count words, lengths, repeats, scripts, and what the rules of cleaning would reject."""
-    from transformer_mt.config_file import load_config
     from transformer_mt.textio import check_writable, write_lines
 
-    data = load_config(config, overrides).data
     if output is not None:
         check_writable(output)
+    data = _load(config, overrides)
     from transformer_mt.curation.page import render_page
     from transformer_mt.curation.stats import collect
     from transformer_mt.curation.summary import as_dict, format_summary
@@ -44,12 +60,6 @@ def stats(
     print(json.dumps(as_dict(parts), ensure_ascii=False) if json_output else format_summary(parts))
 
 
-OutputDirectory = Annotated[
-    Path, typer.Option("--output", help="Directory for the files; an earlier result is replaced.")
-]
-Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
-
-
 @data_app.command("clean")
 def clean(
     config: ConfigArgument,
@@ -58,9 +68,7 @@ def clean(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Write the training text without what data.clean rejects, with a report. (Token limits are up to training.)"""
-    from transformer_mt.config_file import load_config
-
-    data = load_config(config, overrides).data
+    data = _load(config, overrides)
     from transformer_mt.curation.clean import clean_corpus
 
     print(clean_corpus(data, output, ".gz" if compressed else "").summary())
@@ -77,9 +85,7 @@ def split(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Hold out training pairs whose sides occur nowhere else in the training text."""
-    from transformer_mt.config_file import load_config
-
-    data = load_config(config, overrides).data
+    data = _load(config, overrides)
     from transformer_mt.curation.split import split_corpus
 
     print(split_corpus(data, output, valid, test, seed, ".gz" if compressed else "").summary())
@@ -88,9 +94,7 @@ def split(
 @data_app.command("check")
 def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
     """Look for leaks from training into held-out text, damaged encoding and shifted lines; one finding a line."""
-    from transformer_mt.config_file import load_config
-
-    data = load_config(config, overrides).data
+    data = _load(config, overrides)
     from transformer_mt.curation.check import check
 
     num_findings = 0
@@ -99,3 +103,19 @@ def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B
         num_findings += 1
     if num_findings:
         raise RunError(f"{num_findings} {'finding' if num_findings == 1 else 'findings'} in {config}, listed above")
+
+
+@data_app.command("synthesize")
+def synthesize_command(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
+    """Make what models translate for data.train, valid and test ahead of training; print both files of each source."""
+    from transformer_mt.config_file import load_config
+
+    data = load_config(config, overrides).data
+    asked = [source.model is not None for source in (*data.train, *data.valid, *data.test)]
+    if not any(asked):
+        raise InputError(f"{config}: no source has back_translate or distill; add one to data.train")
+    from transformer_mt.synthetic import synthesize
+
+    made = synthesize(data, lambda line: print(line, file=sys.stderr, flush=True))
+    for source in itertools.compress((*made.train, *made.valid, *made.test), asked):
+        print(f"{source.src}\t{source.tgt}")

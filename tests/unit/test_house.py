@@ -27,8 +27,11 @@ LEVELS = (
     "sources duplicates store loss model corpus metrics evaluate",
     "epochs optim checkpoint search",
     "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
+    "curation.__init__ curation.passes curation.files curation.clean curation.split",
+    "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
+    "curation.summary curation.charts curation.page",
     "validation trial trainer plots",
-    "cli",
+    "cli_data cli",
 )
 ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]
 
@@ -45,6 +48,12 @@ COMMANDS = {
     "tmt tokenizer train": "--input --output --vocab-size --type --set",
     "tmt tokenizer encode": "--model",
     "tmt tokenizer decode": "--model",
+    "tmt data": "",
+    "tmt data stats": "CONFIG.yaml --output --json --set",
+    "tmt data clean": "CONFIG.yaml --output --gz --set",
+    "tmt data split": "CONFIG.yaml --output --valid --test --seed --gz --set",
+    "tmt data check": "CONFIG.yaml --set",
+    "tmt data synthesize": "CONFIG.yaml --set",
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
         "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats --set"
@@ -161,4 +170,4 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "typer" in imported  # the list is what we think it is
     assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
     ours = {name for name in imported if name.startswith("transformer_mt.")}
-    assert ours == {"transformer_mt.errors"}
+    assert ours == {"transformer_mt.cli_data", "transformer_mt.errors"}

@@ -1,11 +1,12 @@
-"""Whether line i of one side still belongs to line i of the other, told by lengths and numbers.
+"""Whether line i of one side still belongs to line i of the other, told by lengths and by words that both have.
 
-In a block of lines that belong together, long sources have long targets, and numbers are the same on both sides. Where
-a line was lost on one side, both are true of lines that stand some lines apart instead.
+Of lines that belong together the long ones have long translations, and numbers, names and loan words stand on both
+sides. Where a line was lost on one side, both are true of lines that stand some lines apart instead.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,28 +18,30 @@ from transformer_mt.curation.passes import Chunk, NamedSource
 
 BLOCK_LINES = 1000
 _MAX_SHIFT = 3
-# A correlation over n lines and a share of n lines have a standard error of 1/√n at most: no gain below this many of
-# them is taken for one. (Of two such numbers' difference these are more than four, and most blocks are far from it.)
-_ERRORS = 6.0
+# A gain of d_i by line i is one where Σd / √Σd² is above this. Where each gain is as likely as the same loss, that has
+# a probability of exp(-18) at most (Hoeffding, 1963), and it cannot be in blocks of less than 36 lines: Σd / √Σd² ≤ √n.
+_SURE = 6.0
+_WORD = re.compile(r"\d+|[^\W\d]+")
 
 Floats = npt.NDArray[np.float64]
 
 
 class Agreement(NamedTuple):
-    """How well the lines of a block go together."""
+    """How well the lines of a block go together, line by line."""
 
-    lengths: float  # correlation of the logarithms
-    numbers: float  # share of the lines with a number on any side that have the same ones on the other
-    num_lines: int
-    num_numbers: int  # lines with a number
+    distance: Floats  # of the lengths: |log(target / source) - its median in the block|
+    words: Floats  # how many are on both sides
+
+    def mean(self) -> tuple[float, float]:
+        return float(self.distance.mean()), float(self.words.mean())
 
 
 class Shift(NamedTuple):
     """A block whose lines go better together when the target is read some lines later (or, below 0, earlier)."""
 
     lines: int
-    before: Agreement
-    after: Agreement
+    before: tuple[float, float]  # `Agreement.mean`
+    after: tuple[float, float]
 
 
 class Block(NamedTuple):
@@ -82,53 +85,45 @@ class Shifts:
     def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[str]:
         for (source, lines), (begin, end, num_blocks) in self._runs.items():
             start = sum(counts[:source])  # where the source begins
-            before, after = begin.shift.before, begin.shift.after
-            distance = "1 line" if abs(lines) == 1 else f"{abs(lines)} lines"
+            distance_before, words_before = begin.shift.before
+            distance_after, words_after = begin.shift.after
+            how_far = "1 line" if abs(lines) == 1 else f"{abs(lines)} lines"
             direction, side = ("later", "source") if lines > 0 else ("earlier", "target")
             yield (
                 f"{sources[source].label}: {num_blocks:,} of {-(-counts[source] // BLOCK_LINES):,} blocks of "
-                f"{BLOCK_LINES:,} lines, between line {begin.first - start + 1:,} and line {end - start:,}, agree better "
-                f"when their targets are read {distance} {direction}: in the first one the lengths correlate by "
-                f"{after.lengths:.2f} instead of {before.lengths:.2f}, and the numbers agree in "
-                f"{100 * after.numbers:.0f} % instead of {100 * before.numbers:.0f} % of {before.num_numbers:,} lines; "
-                f"look for lines that the {side} lost before there"
+                f"{BLOCK_LINES:,} lines, between line {begin.first - start + 1:,} and line {end - start:,}, agree "
+                f"better when their targets are read {how_far} {direction} (in the first one {words_after:.2f} words a "
+                f"line are on both sides instead of {words_before:.2f}, and length ratios are off by a factor of "
+                f"{math.exp(distance_after):.2f} instead of {math.exp(distance_before):.2f}); look above for lines "
+                f"that the {side} lacks"
             )
 
 
 def find_shift(src: Sequence[str], tgt: Sequence[str]) -> Shift | None:
-    """The shift by which a block agrees far better, if there is one."""
+    """The shift by which the lines of a block agree clearly better, if there is one."""
     src_lengths, tgt_lengths = (np.log1p([len(line) for line in side]) for side in (src, tgt))
-    src_numbers, tgt_numbers = (np.array([_numbers(line) for line in side], dtype=np.int64) for side in (src, tgt))
+    src_words, tgt_words = ([frozenset(_WORD.findall(line)) for line in side] for side in (src, tgt))
 
-    def agreement(shift: int) -> Agreement:
-        first, last = slice(max(0, -shift), len(src) - max(0, shift)), slice(max(0, shift), len(tgt) + min(0, shift))
-        one, other = src_numbers[first], tgt_numbers[last]
-        with_numbers = (one != 0) | (other != 0)
-        num_numbers = int(with_numbers.sum())
-        equal = int(((one == other) & with_numbers).sum())
-        correlation = _correlation(src_lengths[first], tgt_lengths[last])
-        return Agreement(correlation, equal / max(1, num_numbers), len(one), num_numbers)
+    def agreement(lines: range, shift: int) -> Agreement:
+        """Of some source lines with the targets so much later."""
+        targets = slice(lines.start + shift, lines.stop + shift)
+        ratios = tgt_lengths[targets] - src_lengths[lines.start : lines.stop]
+        common = [len(src_words[line] & tgt_words[line + shift]) for line in lines]
+        return Agreement(np.abs(ratios - np.median(ratios)), np.array(common, dtype=np.float64))
 
-    before = agreement(0)
-    shifts = [shift for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1) if shift and abs(shift) < len(src)]
-    found = [Shift(shift, before, after) for shift in shifts if _is_better(after := agreement(shift), before)]
-    return max(found, key=lambda one: one.after.lengths + one.after.numbers, default=None)
-
-
-def _is_better(after: Agreement, before: Agreement) -> bool:
-    """In one respect clearly, and in the other not clearly worse."""
-    lengths = (after.lengths - before.lengths) * after.num_lines**0.5 / _ERRORS
-    numbers = (after.numbers - before.numbers) * after.num_numbers**0.5 / _ERRORS
-    return bool(max(lengths, numbers) > 1 and min(lengths, numbers) > -1)
+    best, most = None, 0.0
+    for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
+        lines = range(max(0, -shift), len(src) - max(0, shift))
+        if shift == 0 or len(lines) < _SURE**2:
+            continue
+        before, after = agreement(lines, 0), agreement(lines, shift)
+        by_length, by_words = _gain(before.distance - after.distance), _gain(after.words - before.words)
+        # In one respect clearly, and in the other not clearly worse.
+        if max(by_length, by_words) > _SURE and min(by_length, by_words) > -_SURE and by_length + by_words > most:
+            best, most = Shift(shift, before.mean(), after.mean()), by_length + by_words
+    return best
 
 
-def _correlation(one: Floats, other: Floats) -> float:
-    """Pearson's; 0 where all lines of a side are of one length."""
-    one, other = one - one.mean(), other - other.mean()
-    norm = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / norm if norm > 0 else 0.0
-
-
-def _numbers(line: str) -> int:
-    """A number for the numbers of a line, in whatever order; 0 where there are none."""
-    return hash(tuple(sorted(map(int, re.findall(r"\d+", line))))) if re.search(r"\d", line) else 0
+def _gain(gains: Floats) -> float:
+    squares = float(gains @ gains)
+    return float(gains.sum()) / squares**0.5 if squares > 0 else 0.0
