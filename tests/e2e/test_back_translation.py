@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Running, Trained, text, translated, write, write_config
+from harness import Running, Trained, text, tmt_here, translated, write, write_config
 
 from transformer_mt import synthetic
 from transformer_mt.config_file import load_config
@@ -142,3 +142,19 @@ def test_two_processes_at_once_translate_once(lines: list[str], maker: Maker, co
     assert sorted(int(one.lines[0]) for one in done) == [0, len(lines)]
     maker.make(config)
     assert maker.num_translated == 0
+
+
+def test_made_ahead_by_a_command(maker: Maker, configure: Callable[..., Path], trained: Trained) -> None:
+    config = configure("cache", "distill")
+    done = tmt_here("data", "synthesize", config).ok()
+    [report] = done.stderr.splitlines()
+    assert "(distill by " in report
+    [line] = done.lines
+    assert tuple(Path(path).read_bytes() for path in line.split("\t")) == maker.make(config)
+    assert maker.num_translated == 0
+    none = tmt_here("data", "synthesize", trained.config)
+    assert none.status == 2
+    assert none.refusal == f"tmt: {trained.config}: no source has back_translate or distill; add one to data.train"
+    wrong = tmt_here("data", "synthesize", config, "--set", "data.src_lang=xx")
+    assert wrong.status == 2
+    assert f"(distill by {trained.run}): its model translates src to tgt, it needs one for xx to tgt;" in wrong.refusal
