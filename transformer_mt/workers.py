@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -33,9 +34,16 @@ Result = TypeVar("Result")
 _MOST_SENT = 3  # jobs that a process has before it, so that none waits while this process does something else
 
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of work in each so many, or "max"
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, _QUOTA.read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def can_fork(device: torch.device) -> bool:

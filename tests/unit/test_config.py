@@ -442,6 +442,43 @@ def reference_blocks() -> dict[str, list[str]]:
     return blocks
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("temperature: 5, train: [{src: a, tgt: b, weight: 2}]", "data: temperature takes the place of weights"),
+        ("temperature: 5, stages: [{weights: {}}], train: [{src: a, tgt: b}]", "data: temperature takes the place"),
+        ("train: [{src: a, tgt: b, weight: 0}]", "data: train: every weight is 0"),
+        ("train: [{src: a, tgt: b, name: x}, {tsv: c, name: x}]", "data: train: two sources have the name x"),
+        ("train: [{tsv: c, name: x}], stages: [{weights: {y: 1}}]", "data: stages.0: no source has the name y"),
+        (
+            "train: [{tsv: c}], stages: [{steps: 5, weights: {}}]",
+            "data: stages.0: give steps to each stage but the last",
+        ),
+        ("train: [{tsv: c}], stages: [{weights: {}}, {weights: {}}]", "data: stages.0: give steps to each stage"),
+        ("train: [{tsv: c, name: x}], stages: [{weights: {x: 0}}]", "data: stages.0: every weight is 0"),
+        ("train: [{tsv: c}], stages: [{steps: 0, weights: {}}]", "data.stages.0.steps: input should be greater than 0"),
+        ("train: [{tsv: c}], stages: [{step: 5}]", "data.stages.0.step: unknown key; did you mean steps?"),
+        ("train: [{tsv: c, tag: 2de}]", "data.train.0: tag should be a letter"),
+        ("train: [{tsv: c, tag: 'a b'}]", "data.train.0: tag should be a letter"),
+        ("train: [{tsv: c, src_column: en, tgt_column: 2}]", "data.train.0: src_column of a TSV is a column's number"),
+        ("train: [{tsv: c, src_column: 2}]", "data.train.0: src_column and tgt_column of a TSV go together"),
+        ("train: [{back_translate: c}]", "data.train.0: back_translate needs model"),
+        ("train: [{tsv: c, model: m}]", "data.train.0: model: of no use here; this kind of source has tsv"),
+        ("train: [{tsv: c}], clean: {scripts: {ko: [Hangul]}}", "data: clean.scripts: no source is in ko"),
+    ],
+)
+def test_sources_weights_and_stages_fit_together(keys: str, expected: str, refusal: Any) -> None:
+    assert expected in refusal(f"data: {{src_lang: en, tgt_lang: de, {keys}}}")
+
+
+def test_weights_of_stages_are_the_sources_own_unless_named() -> None:
+    text = "train: [{tsv: a, name: web, weight: 0.5}, {tsv: b, name: law}, {tsv: c}]"
+    stages = "stages: [{steps: 10, weights: {law: 2}}, {weights: {web: 0}}]"
+    data = DataConfig.model_validate(YAML(typ="safe").load(f"{{src_lang: en, tgt_lang: de, {text}, {stages}}}"))
+    assert data.weights() == [0.5, 1, 1]
+    assert [data.weights(stage) for stage in (0, 1)] == [[0.5, 2, 1], [0, 1, 1]]
+
+
 def test_reference_has_every_section() -> None:
     assert list(YAML(typ="safe").load((CONFIGS / "reference.yaml").read_text())) == list(Config.model_fields)
     assert set(reference_blocks()) == set(SECTIONS)

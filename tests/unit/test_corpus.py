@@ -23,7 +23,7 @@ from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceCo
 from transformer_mt.corpus import prepare
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.sources import read_pairs
-from transformer_mt.store import IdStore
+from transformer_mt.store import IdStore, write_side
 from transformer_mt.textio import write_lines
 from transformer_mt.tokenizer import Tokenizers
 
@@ -439,7 +439,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
     whole = prepared(*sources, clean=clean)
     assert whole.shard_sizes[0] == 16 and len(whole.shard_sizes) == 5
     expected = {path.name: path.read_bytes() for path in whole.directory.iterdir()}
-    write = corpus.write_side
+    write = write_side
     for last in range(5):
         shutil.rmtree(cache)
 

@@ -161,10 +161,21 @@ def test_without_sampling_it_is_the_corpus(made: Made, tmp_path: Path) -> None:
     one = made(tokenizer={"bpe_dropout": 0.0})
     assert one.open(0, quiet).store is one._store
     assert one.open(5, quiet) is one.open(0, quiet)
-    lengths = [one._store.lengths(side) for side in ("src", "tgt")]
-    budget = {"max_tokens": 300, "max_source_tokens": 300}
     plans = [
-        list(itertools.chain(*plan_windows(*lengths, one._store.parts(), [1.0], seed=SEED, epoch=epoch, **budget)))
+        list(
+            itertools.chain.from_iterable(
+                plan_windows(
+                    one._store.lengths("src"),
+                    one._store.lengths("tgt"),
+                    one._store.parts(),
+                    [1.0],
+                    seed=SEED,
+                    epoch=epoch,
+                    max_tokens=300,
+                    max_source_tokens=300,
+                )
+            )
+        )
         for epoch in range(3)
     ]
     expected = [(Cursor(epoch, number), pairs) for epoch in range(3) for number, pairs in enumerate(plans[epoch], 1)]
@@ -296,7 +307,7 @@ def test_a_stage_may_end_with_an_epoch(made: Made) -> None:
 def test_temperature_evens_sizes_out_and_keeps_their_sum(made: Made) -> None:
     [weights] = staged(made, "a", temperature=2).weights
     sizes = np.array([100, 50])
-    shares = weights * sizes / 150
+    shares = np.array(weights) * sizes / 150
     assert shares == pytest.approx(np.sqrt(sizes) / np.sqrt(sizes).sum())
     assert staged(made, "b", temperature=1).weights == [pytest.approx([1.0, 1.0])]
 

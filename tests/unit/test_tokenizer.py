@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import sentencepiece as spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transformer_mt import tokenizer as tokenizer_module
 from transformer_mt.config import TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
@@ -77,6 +79,80 @@ def test_sample_is_reported_and_the_same_each_time(grammar_lines: list[str]) -> 
     assert report == "tokenizer: bpe, 400 pieces from 300 lines (sampled from 1,200)"
     assert one.fingerprint == again.fingerprint
     assert one.table != first.table  # from everywhere, not from the beginning
+
+
+def test_the_sample_is_uniform() -> None:
+    """Each of 40 lines is in a quarter of 2,000 samples: 500 times with a standard deviation of 19."""
+    lines = [f"line {number}" for number in range(40)]
+    times = Counter(line for seed in range(2000) for line in tokenizer_module._sample(lines, 10, seed)[0])
+    assert sum(times.values()) == 20_000
+    assert min(times.values()) > 500 - 5 * 19 and max(times.values()) < 500 + 5 * 19
+
+
+def test_long_lines_are_cut_and_none_is_lost(grammar_lines: list[str]) -> None:
+    """SentencePiece would leave out what has more bytes than it takes."""
+    document = " ".join(grammar_lines)
+    assert len(document.encode()) > 3 * tokenizer_module._MAX_LINE_BYTES
+    sample, count = tokenizer_module._sample([document, "한" * 10_000], 100, 1)
+    assert count == len(sample) > 3
+    assert "".join(sample) == document + "한" * 10_000
+    assert max(len(line.encode()) for line in sample) <= tokenizer_module._MAX_LINE_BYTES
+    tokenizer, report = trained([document])
+    assert tokenizer.encode([grammar_lines[0]])[0]
+    assert f"from {-(-len(document) // 4096)} lines" in report
+
+
+def test_the_sample_is_bounded_in_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of it is a sample as before: neither the first nor the last."""
+    monkeypatch.setattr(tokenizer_module, "_MAX_SAMPLE_CHARACTERS", 1000)
+    lines = [f"{number:050d}" for number in range(500)]
+    sample, count = tokenizer_module._sample(lines, 10**9, 3)
+    assert count == 500
+    assert 10 <= len(sample) <= 20
+    numbers = list(map(int, sample))
+    assert min(numbers) < 250 <= max(numbers)
+
+
+def test_tags_stand_behind_the_pieces_and_are_no_text(grammar_lines: list[str]) -> None:
+    plain, _ = trained(grammar_lines)
+    tagged = plain.with_tags(["<2de>", "<law>"])
+    assert plain.tags == [] and tagged.tags == ["<2de>", "<law>"]
+    assert [tagged.table[tag] for tag in tagged.tags] == [plain.vocab_size, plain.vocab_size + 1]
+    assert tagged.vocab_size == plain.vocab_size + 2
+    assert tagged.fingerprint != plain.fingerprint
+    assert tagged.encode(["<2de> The dog"]) == plain.encode(["<2de> The dog"])
+    assert tagged.decode([tagged.table["<2de>"], *tagged.encode(["The dog"])[0]]) == "The dog"
+    assert tagged.with_tags(["<law>"]) is tagged
+    files = Tokenizers(tagged, tagged).files()
+    assert Tokenizers.from_files(files).src.tags == ["<2de>", "<law>"]
+
+
+def test_what_a_source_starts_with(grammar_lines: list[str]) -> None:
+    plain, _ = trained(grammar_lines)
+    size = plain.vocab_size
+    one, several = Tokenizers(plain, plain), Tokenizers(plain, plain).with_tags(["<2de>", "<2fr>", "<law>"])
+    assert one.tag_ids("de", None) == []
+    assert several.tag_ids("fr", None) == [size + 1]
+    assert several.tag_ids("fr", "law") == [size + 1, size + 2]
+    for tokenizers, tgt_lang, tag, message in (
+        (one, "de", "law", "no tag <law>; it has none"),
+        (several, "ko", None, "no tag <2ko>; it has <2de>, <2fr>"),
+        (several, "de", "web", "no tag <web>; it has <law>"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tokenizers.tag_ids(tgt_lang, tag)
+
+
+def test_only_the_source_side_has_tags(grammar_lines: list[str]) -> None:
+    src, tgt = trained(grammar_lines)[0], trained(grammar_lines[:600])[0]
+    tagged = Tokenizers(src, tgt).with_tags(["<law>"])
+    assert tagged.src.tags == ["<law>"] and tagged.tgt is tgt
+
+
+def test_a_tag_that_is_a_piece_is_refused(grammar_lines: list[str]) -> None:
+    tokenizer, _ = trained(grammar_lines, user_symbols=["<2de>"])
+    with pytest.raises(InputError, match=r"the tag <2de> is a piece of the tokenizer already"):
+        tokenizer.with_tags(["<2de>"])
 
 
 def test_blank_lines_do_not_count(grammar_lines: list[str]) -> None:
