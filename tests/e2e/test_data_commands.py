@@ -1,0 +1,206 @@
+"""``tmt data`` as users call it: results on stdout, refusals in one line, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from harness import CLI, Done, environment, tmt, tmt_here, write, write_config
+
+from transformer_mt import grammar
+from transformer_mt.textio import read_lines
+
+KOREAN = [("Press OK.", "확인을 누르세요."), ("Open the file.", "파일을 엽니다."), ("", ""), ("Undo", "실행 취소")]
+
+
+@pytest.fixture(autouse=True)
+def _one_process() -> Iterator[None]:
+    with patch("transformer_mt.workers.num_cores", return_value=1):
+        yield
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """Sentences of the grammar for each part, and no leaks."""
+    data: dict[str, Any] = {"src_lang": "en", "tgt_lang": "de", "cache_dir": str(tmp_path / "cache")}
+    for part, count in (("train", 200), ("valid", 20), ("test", 20)):
+        pairs = list(grammar.generate(part, count))  # type: ignore[arg-type]
+        files = [write(tmp_path / f"{part}.{side}", list(lines)) for side, lines in enumerate(zip(*pairs, strict=True))]
+        data[part] = [{"src": str(files[0]), "tgt": str(files[1])}]
+    return {"data": data}
+
+
+def run(command: str, config: dict[str, Any], directory: Path, *options: object) -> Done:
+    return tmt_here("data", command, write_config(directory / "config.yaml", config), *options)
+
+
+def train_on(config: dict[str, Any], directory: Path, pairs: list[tuple[str, str]]) -> None:
+    src = write(directory / "train.en", [src for src, _ in pairs])
+    tgt = write(directory / "train.ko", [tgt for _, tgt in pairs])
+    config["data"] |= {"train": [{"src": str(src), "tgt": str(tgt)}], "tgt_lang": "ko", "valid": [], "test": []}
+
+
+def test_all_four_go_together(config: dict[str, Any], tmp_path: Path) -> None:
+    """Cleaned text is split, and what comes out is checked: nothing is found, and nothing was lost."""
+    config["data"]["train"][0]["name"] = "grammar"
+    config["data"]["clean"] = {"duplicates": "near"}
+    done = run("clean", config, tmp_path, "--output", tmp_path / "clean").ok()
+    assert done.stderr == ""
+    assert done.lines[0].startswith("200 pairs: ")
+    kept = json.loads((tmp_path / "clean/report.json").read_text())["kept"]
+    split = ["data", "split", tmp_path / "clean/data.yaml", "--output", tmp_path / "split", "--valid", 7, "--test", 5]
+    assert tmt_here(*split).ok().lines[0].startswith(f"{kept} pairs: {kept - 12} train, 7 valid, 5 test; ")
+    checked = tmt_here("data", "check", tmp_path / "split/data.yaml").ok()
+    assert (checked.stdout, checked.stderr) == (b"", "")
+    counts = json.loads(tmt_here("data", "stats", tmp_path / "split/data.yaml", "--json").ok().stdout)
+    assert {part: found["total"]["pairs"] for part, found in counts.items()} == {
+        "train": kept - 12,
+        "valid": 7,
+        "test": 5,
+    }
+    assert counts["train"]["sources"].keys() == {"train.grammar"}
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_stats_of_korean(config: dict[str, Any], tmp_path: Path) -> None:
+    train_on(config, tmp_path, KOREAN)
+    page = tmp_path / "page.html"
+    done = run("stats", config, tmp_path, "--output", page).ok()
+    assert done.stderr == ""
+    size, row = done.lines[2:4]
+    assert size.split()[:3] == ["pairs", "source", "words"]
+    assert row.split() == ["train", "4", "6", "6", "27", "22", "0"]
+    assert any("Hangul" in line for line in done.lines)
+    assert "Hangul" in page.read_text(encoding="utf-8")
+    counts = json.loads(run("stats", config, tmp_path, "--json", "--set", "data.clean.max_chars=5").ok().stdout)
+    assert counts["train"]["total"]["suspicious"]["too_long_characters"]["pairs"] == 2
+    assert counts["train"]["total"]["suspicious"]["empty"]["examples"] == [
+        {"place": "train.0, line 3", "source": "", "target": ""}
+    ]
+
+
+@pytest.mark.parametrize("pairs", [[], [("A dog.", "개")], [("", "")]])
+def test_tiny_corpora(config: dict[str, Any], tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    train_on(config, tmp_path, pairs)
+    assert run("stats", config, tmp_path).ok().lines
+    assert run("check", config, tmp_path).ok().lines == []
+    cleaned = run("clean", config, tmp_path, "--output", tmp_path / "clean")
+    split = run("split", config, tmp_path, "--output", tmp_path / "split", "--valid", 1, "--test", 0)
+    if pairs == [("A dog.", "개")]:
+        assert cleaned.ok().lines == ["1 pairs: 1 kept"]
+        assert split.ok().lines == ["1 pairs: 0 train, 1 valid, 0 test; 1 could have been held out"]
+    else:
+        assert (cleaned.status, split.status) == (2, 2)
+        assert "no sentence pair is left" in cleaned.refusal
+        assert "only 0 pairs have sides" in split.refusal
+        assert not (tmp_path / "clean").exists() and not (tmp_path / "split").exists()
+
+
+def test_findings_end_with_their_number(config: dict[str, Any], tmp_path: Path) -> None:
+    lines = list(read_lines(tmp_path / "train.0"))
+    shutil.copy(tmp_path / "train.0", tmp_path / "before")
+    write(tmp_path / "valid.0", [*list(read_lines(tmp_path / "valid.0"))[:-1], lines[3]])
+    write(tmp_path / "test.0", ["Ã¤", *list(read_lines(tmp_path / "test.0"))[1:]])
+    done = run("check", config, tmp_path)
+    assert done.status == 1
+    assert len(done.lines) == 2
+    assert f"{tmp_path / 'test.0'}: 1 (5.0 %) of 20 lines hold UTF-8 that was read as Windows-1252" in done.lines[0]
+    assert done.lines[1].startswith("valid.0: 1 (5.0 %) of 20 source sides are in the training text, 1 of them exactly")
+    assert done.refusal == f"tmt: 2 findings in {tmp_path / 'config.yaml'}, listed above"
+    assert (tmp_path / "before").read_bytes() == (tmp_path / "train.0").read_bytes()
+
+
+def test_a_file_that_cannot_be_read(config: dict[str, Any], tmp_path: Path) -> None:
+    """A finding to `check`, a refusal to the others."""
+    (tmp_path / "train.1").unlink()
+    for command, options in (
+        ("stats", []),
+        ("clean", ["--output", tmp_path / "out"]),
+        ("split", ["--output", tmp_path / "out", "--valid", 1, "--test", 1]),
+    ):
+        done = run(command, config, tmp_path, *options)
+        assert (done.status, done.stdout) == (2, b"")
+        assert f"{tmp_path / 'train.1'}: cannot be read" in done.refusal
+        assert not (tmp_path / "out").exists()
+        assert not list((tmp_path / "cache").glob("*"))
+    done = run("check", config, tmp_path)
+    assert (done.status, len(done.lines)) == (1, 1)
+    assert f"{tmp_path / 'train.1'}: cannot be read" in done.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("stats", ["--output", "{}/nowhere/page.html"], "no directory "),
+        ("stats", ["--set", "data.clean.max_char=3"], "did you mean max_chars?"),
+        ("clean", [], "--output"),
+        ("clean", ["--output", "{}/nowhere/out"], "no directory "),
+        ("clean", ["--output", "{}"], "is read from there"),
+        ("clean", ["--output", "{}/used"], "holds something else"),
+        ("clean", ["--output", "{}/out", "--set", "data.clean.scripts={{de: [Lation]}}"], "'Latin'"),
+        ("clean", ["--output", "{}/out", "--set", "data.tgt_lang=a/b"], "cannot be a file's name"),
+        ("split", ["--output", "{}/out", "--valid", 1], "--test"),
+        ("split", ["--output", "{}/out", "--valid", -1, "--test", 1], "--valid"),
+        ("split", ["--output", "{}/out", "--valid", 500, "--test", 1], "ask for fewer"),
+        ("check", ["--set", "data.train=[]"], "train needs at least one source"),
+    ],
+)
+def test_refusals_are_one_line(
+    config: dict[str, Any], tmp_path: Path, command: str, options: list[object], words: str
+) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used/mine").write_text("mine")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = run(command, config, tmp_path, *(str(option).format(tmp_path) for option in options))
+    assert (done.status, done.stdout) == (2, b"")
+    assert words in done.refusal
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == sorted([*before, "config.yaml"])
+    assert (tmp_path / "used/mine").read_text() == "mine"
+
+
+def test_a_cache_that_cannot_be_written(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    done = run("stats", config, tmp_path)
+    assert done.status == 1
+    assert f"{tmp_path / 'cache'}: cannot be written" in done.refusal
+
+
+def test_a_reader_that_goes_away(config: dict[str, Any], tmp_path: Path) -> None:
+    """``tmt data check … | head -1``: silence, and status 1."""
+    path = write_config(tmp_path / "config.yaml", config)
+    write(tmp_path / "valid.0", ["Ã¤"] * 20)
+    write(tmp_path / "test.0", ["Ã¤"] * 20)
+    script = "import os, subprocess, sys\nread, write = os.pipe()\nos.close(read)\n"
+    script += "done = subprocess.run(sys.argv[1:], stdout=write, stderr=subprocess.PIPE)\n"
+    script += "sys.stderr.buffer.write(done.stderr)\nsys.exit(done.returncode)"
+    launcher = (CLI[0], "-c", script, *CLI)
+    for command in (["check", path], ["stats", path, "--json"]):
+        done = tmt("data", *command, launcher=launcher)
+        assert (done.status, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif("TMT_DATA" not in os.environ, reason="TMT_DATA names no folder of real text")
+@pytest.mark.parametrize("side", [None, 0, 1])
+def test_a_lost_line_of_real_text_is_found_and_good_text_is_not_accused(tmp_path: Path, side: int | None) -> None:
+    """By several processes: the first 20,000 pairs of Tatoeba's, which are sorted, so that lengths tell nothing."""
+    folder = Path(environment()["TMT_DATA"]) / "tatoeba_en_de"
+    if not folder.is_dir():
+        pytest.skip("TMT_DATA has no tatoeba_en_de")
+    texts = [list(read_lines(folder / f"train.{lang}.gz"))[:20_000] for lang in ("en", "de")]
+    if side is not None:
+        texts[side] = [*texts[side][:10_000], *texts[side][10_001:], "the end"]
+    files = [write(tmp_path / f"{number}", lines) for number, lines in enumerate(texts)]
+    data = {"src_lang": "en", "tgt_lang": "de", "train": [{"src": str(files[0]), "tgt": str(files[1])}]}
+    done = tmt("data", "check", write_config(tmp_path / "config.yaml", {"data": data}))
+    if side is None:
+        assert done.ok().lines == []
+    else:
+        [finding] = done.lines
+        assert "between line 10,001 and line 20,000, agree better" in finding or "between line 11,001" in finding
+        assert f"look above for lines that the {('source', 'target')[side]} lacks" in finding

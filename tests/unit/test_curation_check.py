@@ -1,0 +1,230 @@
+"""Findings: none about good text, and each kind of damage is found where it is."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from harness import write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transformer_mt import grammar
+from transformer_mt.config import DataConfig, SourceConfig
+from transformer_mt.curation.alignment import find_shift
+from transformer_mt.curation.check import check
+from transformer_mt.curation.encoding import NOT_UTF8, faults_of
+
+Pairs = Sequence[tuple[str, str]]
+LETTERS = "abcdefghijklmnop"
+
+
+@pytest.fixture(autouse=True)
+def _one_process() -> object:
+    with patch("transformer_mt.workers.num_cores", return_value=1):
+        yield
+
+
+def source(directory: Path, name: str, pairs: Pairs) -> SourceConfig:
+    src = write(directory / f"{name}.en", [src for src, _ in pairs])
+    tgt = write(directory / f"{name}.de", [tgt for _, tgt in pairs])
+    return SourceConfig(src=str(src), tgt=str(tgt))
+
+
+def data_of(directory: Path, train: Pairs, valid: Pairs = (), test: Pairs = ()) -> DataConfig:
+    return DataConfig(
+        src_lang="en",
+        tgt_lang="de",
+        train=(source(directory, "train", train),),
+        valid=(source(directory, "valid", valid),) if valid else (),
+        test=(source(directory, "test", test),) if test else (),
+    )
+
+
+def findings(data: DataConfig) -> list[str]:
+    return list(check(data))
+
+
+def good_pairs(count: int, split: str = "train") -> list[tuple[str, str]]:
+    return list(grammar.generate(split, count))  # type: ignore[arg-type]
+
+
+def test_good_text_has_no_findings(tmp_path: Path) -> None:
+    assert findings(data_of(tmp_path, good_pairs(2500), good_pairs(50, "valid"), good_pairs(50, "test"))) == []
+
+
+@pytest.mark.parametrize("pairs", [[], [("A dog.", "Ein Hund.")], [("", "")]])
+def test_tiny_corpora_have_none(tmp_path: Path, pairs: Pairs) -> None:
+    """A blank line of both sides is no leak."""
+    assert findings(data_of(tmp_path, pairs, [("", ""), ("One.", "Eins.")])) == []
+
+
+texts = st.lists(st.sampled_from(["a", "A", "b", "가", ".", " "]), max_size=3).map("".join)
+pair_lists = st.lists(st.tuples(texts, texts), max_size=12)
+
+
+def near(text: str) -> str:
+    return "".join(character.lower() for character in text if character.isalpha()) or text.strip()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pair_lists, pair_lists)
+def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> None:
+    expected = []
+    for unit, sides in (("pairs", (0, 1)), ("source sides", (0,)), ("target sides", (1,))):
+
+        def key(pair: tuple[str, str], is_near: bool, sides: tuple[int, ...] = sides) -> tuple[str, ...]:
+            return tuple(near(pair[side]) if is_near else pair[side].strip() for side in sides)
+
+        exact, close = (
+            [
+                line
+                for line, pair in enumerate(valid, 1)
+                if any(key(pair, is_near)) and key(pair, is_near) in {key(other, is_near) for other in train}
+            ]
+            for is_near in (False, True)
+        )
+        if close:
+            expected.append((unit, len(exact), len(close), close[0]))
+    found = findings(data_of(tmp_path, train, valid))
+    assert len(found) == len(expected)
+    for line, (unit, exact_count, near_count, first) in zip(found, expected, strict=True):
+        assert line.startswith(f"valid.0: {near_count} (")
+        assert (
+            f" of {len(valid)} {unit} are in the training text, {exact_count} of them exactly: line {first} = " in line
+        )
+
+
+def test_leaks_have_examples_of_both_places(tmp_path: Path) -> None:
+    train = [("A dog.", "Ein Hund."), ("A cat.", "Eine Katze."), ("a DOG", "Hunde")]
+    test = [("New.", "Neu."), *[("A dog!", "Ein Tier.")] * 7]
+    assert findings(data_of(tmp_path, train, test=test)) == [
+        "test.0: 7 (87.5 %) of 8 source sides are in the training text, 0 of them exactly: "
+        + "; ".join(f"line {line} = train.0, line 1 (A dog!)" for line in range(2, 7))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"plain\r\n", []),
+        ("Käse – “ok” … ½ 10 €\n".encode(), []),
+        ("« L’été\u00a0» à l’« ÉCOLE\u00a0»\u00a0: É\u00a0! CAFÉ» É»\n".encode(), []),
+        ("MANHÃ, NÃO, SÃO; Å, Ø, ÄÖÜ, Ÿ, ð, þ\n".encode(), []),
+        ("안녕하세요 Привет 你好 नमस्ते\n".encode(), []),
+        (b"tab\tinside\n", []),
+        (b"\xe9t\xe9\n", [NOT_UTF8]),
+        (b"\xed\xa0\x80\n", [NOT_UTF8]),
+        (b"a\0b\n", ["NUL"]),
+        (b"a\x07b\n", ["control"]),
+        (b"a\rb\n", ["control"]),
+        ("a\u0085b\n".encode(), ["control"]),
+        ("a\ufffdb\n".encode(), ["U+FFFD"]),
+        ("\ufeffa\n".encode(), ["byte order mark"]),
+        ("Ka\u0308se\n".encode(), ["NFC"]),
+        ("KÃ¤se\n".encode(), ["Windows-1252"]),
+        ("itâ€™s\n".encode(), ["Windows-1252"]),
+        ("10Â\u00a0km\n".encode(), ["Windows-1252"]),
+        ("a\0\ufffd\n".encode(), ["NUL", "U+FFFD"]),
+    ],
+)
+def test_faults_of_a_line(line: bytes, expected: list[str]) -> None:
+    found = faults_of(line)
+    assert len(found) == len(expected)
+    for fault, words in zip(found, expected, strict=True):
+        assert words in fault
+
+
+@pytest.mark.parametrize("text", ["Größe", "‘so’ – “yes” €", "안녕하세요", "Привет", "日本語", "😀", "é", "naïve"])
+def test_utf8_read_as_windows_1252_is_found(text: str) -> None:
+    # As browsers do it: the five bytes that Windows-1252 lacks become control characters.
+    damaged = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in text.encode())
+    assert any("Windows-1252" in fault for fault in faults_of(damaged.encode()))
+    assert not any("Windows-1252" in fault for fault in faults_of(text.encode()))
+
+
+def test_damage_is_told_by_file_and_line(tmp_path: Path) -> None:
+    data = data_of(tmp_path, good_pairs(20))
+    path = tmp_path / "train.de"
+    lines = path.read_bytes().split(b"\n")
+    lines[0] = b"\xef\xbb\xbf" + lines[0]  # at the start of a file it is none
+    for number in range(3, 10):
+        lines[number] += "\ufffd".encode()
+    path.write_bytes(b"\n".join(lines))
+    assert findings(data) == [
+        f"{path}: 7 (35.0 %) of 20 lines hold U+FFFD, which stands for a character that was lost: "
+        "lines 4, 5, 6, 7, 8, …"
+    ]
+
+
+def test_what_cannot_be_read_is_a_finding_and_the_rest_is_checked(tmp_path: Path) -> None:
+    pairs = good_pairs(30)
+    data = data_of(tmp_path, pairs, valid=pairs[5:6])
+    damaged = tmp_path / "cut.en.gz"
+    damaged.write_bytes(gzip.compress(b"line\n" * 9999)[:-20])
+    broken = SourceConfig(src=str(damaged), tgt=str(damaged))
+    missing = SourceConfig(moses=str(tmp_path / "nothing"))
+    (tmp_path / "train.en").open("a").write("one more\n")
+    found = findings(data.model_copy(update={"train": (missing, *data.train, broken), "test": (missing,)}))
+    assert len(found) == 7
+    for part in ("nothing", f"{tmp_path / 'train.de'} has 30 lines", "damaged gzip file"):
+        assert any(part in finding for finding in found), part
+    assert sum("1 of them exactly: line 1 = train.1, line 6 " in finding for finding in found) == 3
+
+
+def test_bytes_that_are_not_utf8_are_counted_and_told_once_more_by_who_reads(tmp_path: Path) -> None:
+    data = data_of(tmp_path, good_pairs(10))
+    path = tmp_path / "train.en"
+    path.write_bytes(path.read_bytes() + b"\xe9t\xe9\n" * 2)
+    counted, refused = findings(data)
+    assert counted == f"{path}: 2 (16.7 %) of 12 lines are not UTF-8: lines 11, 12"
+    assert refused.startswith(f"{path}, line 11: not UTF-8") or "has 10 lines" in refused
+
+
+@pytest.mark.parametrize("shift", [1, -1, 2, -3])
+@pytest.mark.parametrize("kind", ["lengths", "words"])
+def test_a_shift_is_found_by_lengths_or_by_words_alone(shift: int, kind: str) -> None:
+    draw = random.Random(1)
+    if kind == "lengths":
+        lengths = [draw.randint(5, 80) for _ in range(300)]
+        src, tgt = ["a" * length for length in lengths], ["b" * (length + draw.randint(-2, 2)) for length in lengths]
+    else:
+        numbers = [draw.randint(10**5, 10**6 - 1) for _ in range(300)]
+        src, tgt = [f"number {number}" for number in numbers], [f"{number} Nummer" for number in numbers]
+    assert find_shift(src, tgt) is None
+    # The source lost lines at its start: its line i is the partner of a later target.
+    found = find_shift(src[shift:], tgt[:-shift]) if shift > 0 else find_shift(src[:shift], tgt[-shift:])
+    assert found is not None and found.lines == shift
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 300))
+def test_unrelated_lines_are_not_accused(seed: int, count: int) -> None:
+    draw = random.Random(seed)
+    src, tgt = (["".join(draw.choices("ab 1", k=draw.randint(0, 30))) for _ in range(count)] for _ in range(2))
+    assert find_shift(src, tgt) is None
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(["", "1", "22", "a b", "long line of text"]), max_size=37))
+def test_few_lines_are_not_accused(lines: list[str]) -> None:
+    assert find_shift(lines[1:], lines[:-1]) is None
+
+
+def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
+    pairs = good_pairs(4000)
+    src, tgt = [src for src, _ in pairs], [tgt for _, tgt in pairs]
+    for side, lines in (("source", src), ("target", tgt)):
+        damaged = [*lines[:1500], *lines[1501:], "the end"]
+        pairs = list(zip(damaged, tgt, strict=True)) if side == "source" else list(zip(src, damaged, strict=True))
+        [finding] = findings(data_of(tmp_path, pairs))
+        direction = "later" if side == "source" else "earlier"
+        assert finding.startswith(
+            "train.0: 2 of 4 blocks of 1,000 lines, between line 2,001 and line 4,000, agree better"
+        )
+        assert f"targets are read 1 line {direction} " in finding
+        assert finding.endswith(f"that the {side} lacks")
