@@ -26,8 +26,8 @@ from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 # Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
 _MAX_LINE_CHARACTERS = 4096
 _MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
-# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 20 bytes each.
-_MAX_SAMPLE_CHARACTERS = 1 << 28
+# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
+_MAX_SAMPLE_CHARACTERS = 1 << 27
 # SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
 _NUM_THREADS = 16
 
@@ -202,7 +202,7 @@ class Tokenizers:
             raise InputError(
                 f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it"
             ) from None
-        except (InputError, ValueError) as error:
+        except (InputError, ValueError, RecursionError) as error:
             raise InputError(f"{directory}: its tokenizer is damaged ({error}); copy the model again") from None
 
 
