@@ -25,14 +25,14 @@ _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2430; --soft: #5b6675; --rule: #dfe3e8; --card: #f7f8fa;
   --src: #0072b2; --tgt: #d55e00; --both: #009e73; --limit: #c1121f; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6e9ee; --soft: #9aa5b4; --rule: #2c3440;
-  --card: #1b212a; --src: #56b4e9; --tgt: #f0a04b; --limit: #ff6b6b; } }
+  --card: #1b212a; --src: #56b4e9; --tgt: #f0a04b; --both: #3cc79a; --limit: #ff6b6b; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .8rem; padding-top: .8rem; border-top: 3px solid var(--rule); }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
-p { margin: .3rem 0 .8rem; } .lead, figcaption, .note { color: var(--soft); }
+p { margin: .3rem 0 .8rem; } .lead, figcaption, .note { color: var(--soft); } .note { font-size: .88rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .7rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; padding: .6rem .8rem; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
@@ -53,9 +53,8 @@ svg text.limit { fill: var(--limit); font-weight: 600; }
 .c2 { fill: #009e73; background: #009e73; } .c3 { fill: #cc79a7; background: #cc79a7; }
 .c4 { fill: #56b4e9; background: #56b4e9; } .c5 { fill: #d55e00; background: #d55e00; }
 .c6 { fill: #8c8c8c; background: #8c8c8c; }
-.legend { font-size: .85rem; color: var(--soft); }
+.legend { font-size: .85rem; color: var(--soft); } .item { white-space: nowrap; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; font-size: .88rem; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule);
   font-variant-numeric: tabular-nums; }
 th { font-weight: 600; vertical-align: bottom; } .name { text-align: left; } .none { color: var(--soft); }
@@ -64,7 +63,8 @@ summary { cursor: pointer; } details blockquote { margin: .6rem 0; padding-left:
   border-left: 3px solid var(--rule); overflow-wrap: anywhere; font-size: .9rem; }
 blockquote small { color: var(--soft); } blockquote div { white-space: pre-wrap; }
 @media print { :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --rule: #ccc; --card: #fff;
-  --src: #0072b2; --tgt: #d55e00; --limit: #c1121f; } body { max-width: none; padding: 0; font-size: 11pt; }
+  --src: #0072b2; --tgt: #d55e00; --both: #009e73; --limit: #c1121f; }
+  body { max-width: none; padding: 0; font-size: 11pt; }
   .wide { overflow: visible; } th, td { white-space: normal; padding: .2rem .3rem; } h2 { break-after: avoid; }
   svg rect, .key { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
@@ -251,7 +251,7 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], n
 
     lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     return (
-        f'<div class="wide"><table><caption>{_text(caption)}</caption><thead><tr>{cells(header, "th")}</tr></thead>'
+        f'<p class="note">{_text(caption)}</p><div class="wide"><table><thead><tr>{cells(header, "th")}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 
@@ -320,7 +320,7 @@ def _class_bar(classes: Counter[str]) -> str:
     if classes.total() and (rest := 100 - sum(shares.values())) >= 0.05:
         shares["the rest"] = rest
     legend = "".join(
-        f'<span class="key c{number}"></span>{_text(name)} {percent:.1f} %'
+        f'<span class="item"><span class="key c{number}"></span>{_text(name)} {percent:.1f} %</span> '
         for number, (name, percent) in enumerate(shares.items())
     )
     return stacked_bar(shares) + legend

@@ -255,8 +255,18 @@ def _part_stats(data: DataConfig, part: str) -> PartStats:
             for stats, repeated in zip(found, file.count_later(directory, counts), strict=True):
                 stats.repeats[one] = repeated
     labels = [source.label for source in sources]
-    rules = {reason: rule for judge in judges for reason, rule in judge.rules.items()}
-    return PartStats(part, dict(zip(labels, found, strict=True)), rules, Places(sources, counts))
+    return PartStats(part, dict(zip(labels, found, strict=True)), _all_rules(judges), Places(sources, counts))
+
+
+def _all_rules(judges: Iterable[_Judge]) -> dict[str, Rule]:
+    """The same for each source, but for the scripts of its languages."""
+    rules: dict[str, Rule] = {}
+    for judge in judges:
+        for reason, rule in judge.rules.items():
+            if reason in rules and isinstance(rule.value, dict):
+                rule = rule._replace(value=rules[reason].value | rule.value)
+            rules[reason] = rule
+    return rules
 
 
 def keys_of(pairs: Iterable[SentencePair], repeats: Repeats) -> Keys:
