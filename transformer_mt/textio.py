@@ -108,6 +108,8 @@ def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
         READ_ERRORS: at once, or later from the file; `read_error` has the words for them.
     """
     if str(path) == "-":
+        if sys.stdin is None:  # it was closed (`<&-`)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield sys.stdin.buffer
         return
     with open(path, "rb") as file:
@@ -192,7 +194,7 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed.
 
     The same content gives the same bytes. A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is:
-    it must not be replaced by a file.
+    it must not be replaced by a file. Nor is a link: the file that it leads to is (``/dev/stdout`` may be one).
 
     Raises:
         RunError: the place cannot be written or the disk is full; what stood there before stays.
@@ -205,14 +207,15 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
         except OSError as error:
             raise write_error(path, error) from error
         return
-    temporary = _temporary(path)
+    target = Path(os.path.realpath(path))
+    temporary = _temporary(target)
     try:
-        with _removed_by_sigterm(path), open(temporary, "wb") as raw:
+        with _removed_by_sigterm(target), open(temporary, "wb") as raw:
             with _compressed(raw, path.suffix) as file:
                 yield file
             raw.flush()
             os.fsync(raw.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
@@ -277,7 +280,7 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"{path}: is a directory; name a file in it")
     if path.exists() and not path.is_file():
         return  # a device or a pipe
-    parent = path.parent
+    parent = Path(os.path.realpath(path)).parent
     if not parent.is_dir():
         raise InputError(f"{path}: cannot be written (no directory {parent}); make it first: mkdir -p {parent}")
     if not os.access(parent, os.W_OK):
