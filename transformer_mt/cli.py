@@ -50,6 +50,10 @@ _INTERRUPTED = 130  # the status of an interrupt, which some versions of Typer r
 
 def main() -> None:
     """Entry point of ``tmt``: exit status 0 done, 1 failed while running, 2 wrong usage, configuration or input."""
+    if sys.stderr is None:  # it was closed (`2>&-`): print would write to stdout what is meant for it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+    if sys.stdout is None:
+        _leave(2, "stdout: is closed; send it to a file, or to /dev/null")
     try:
         status = app(standalone_mode=False)
         if status == _INTERRUPTED:
@@ -297,6 +301,8 @@ def evaluate(
 
     if not ref or (hyp is None) == (model is None) or (model is None) != (src is None):
         raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    if [hyp, src, *ref].count("-") > 1:
+        raise InputError("stdin: cannot be two of the files; name a file for one")
     names = [hyp or f"{model} on {src}", *ref]
     references = [list(read_lines(path)) for path in ref]
     if hyp is not None:
