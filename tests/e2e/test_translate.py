@@ -9,69 +9,10 @@ import gzip
 import json
 import math
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-from harness import CLI, Done, Trained, environment, n_best, symbol_lines, text, tmt, translated, write
-
-# The line contract.
-
-
-def test_lines_end_at_lf_only(trained: Trained) -> None:
-    plain = ["a b c", "", "d e f g", "h"]
-    expected = translated(trained, plain)
-    assert len(set(expected)) == 4
-    assert expected[1] == ""
-
-    def output(data: bytes) -> list[str]:
-        return tmt("translate", trained.run, stdin=data).ok().lines
-
-    joined = "\n".join(plain).encode()
-    assert output(joined) == expected, "no line end at the end of the file"
-    assert output(b"\xef\xbb\xbf" + joined + b"\n") == expected, "a byte order mark is dropped"
-    assert output(joined.replace(b"\n", b"\r\n") + b"\r\n") == expected, "CR LF"
-
-
-def test_other_separators_stay_inside_a_line(trained: Trained) -> None:
-    separators = ["\u2028", "\u2029", "\u0085", "\u000b", "\u000c", "\r", "\u001c", "\u001e"]
-    odd = [line for separator in separators for line in (f"a b{separator}c d", "e f g")]
-    found = translated(trained, odd)
-    assert set(found[1::2]) == set(translated(trained, ["e f g"]))
-    assert not any(separator in line for separator in ("\r", "\n") for line in found)
-
-
-def test_blank_lines_stay_blank_and_change_nothing(trained: Trained, sources: list[str]) -> None:
-    blanks = ["", " ", "\t", " \u00a0\u3000 ", "\u2028", "\u200b"]
-    mixed = [line for pair in zip(blanks, sources, strict=False) for line in pair]
-    found = translated(trained, mixed)
-    assert found[0::2] == [""] * len(blanks)
-    assert found[1::2] == translated(trained, sources[: len(blanks)])
-
-
-@pytest.mark.parametrize(("data", "expected"), [(b"", b""), (b"\n", b"\n"), (b"\n\n", b"\n\n"), (b" ", b"\n")])
-def test_nothing_to_translate(trained: Trained, data: bytes, expected: bytes) -> None:
-    done = tmt("translate", trained.run, stdin=data).ok()
-    assert (done.stdout, done.stderr) == (expected, "")
-
-
-def test_any_text_gives_one_line_each(trained: Trained) -> None:
-    odd = [
-        "😀 👩‍👩‍👧",
-        "한국어 문장",
-        "a\x00b",
-        "\x01\x02\x1f\x7f",
-        "\x00",
-        "<s> </s> <pad> <unk> <0x0A>",
-        "▁ ▁▁",
-        "\\n",
-        "a ||| b",
-        "\u202eabc",
-    ]
-    found = tmt("translate", trained.run, stdin=text([*odd, "a b c"])).ok().stdout.decode("utf-8")
-    assert found.count("\n") == len(odd) + 1
-    assert found.split("\n")[-2] == translated(trained, ["a b c"])[0]
+from harness import Trained, n_best, symbol_lines, text, tmt, translated, write
 
 
 def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(trained: Trained) -> None:
@@ -90,12 +31,6 @@ def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(train
         .split(" ")
     )
     assert f"{len(tokens) + 1} source tokens" in warnings[0]
-
-
-def test_input_that_is_not_utf8_is_refused_with_its_line(trained: Trained) -> None:
-    refused = tmt("translate", trained.run, stdin=b"a b\n\xff\n")
-    assert (refused.status, refused.stdout) == (2, b"")
-    assert "stdin, line 2: not UTF-8" in refused.refusal
 
 
 # Translations depend on their own line only.
@@ -159,58 +94,6 @@ def test_length_penalty_is_used(trained: Trained, sources: list[str]) -> None:
         return sum(len(line.split()) for line in translated(trained, sources, "--length-penalty", alpha))
 
     assert words(-2.0) < words(3.0)
-
-
-# Files and pipes.
-
-
-def test_gz_in_and_out(trained: Trained, sources: list[str], tmp_path: Path) -> None:
-    packed_in, packed_out = tmp_path / "in.gz", tmp_path / "out.gz"
-    packed_in.write_bytes(gzip.compress(text(sources).encode()))
-    done = tmt("translate", trained.run, "--input", packed_in, "--output", packed_out).ok()
-    assert done.stdout == b""
-    assert gzip.decompress(packed_out.read_bytes()).decode() == text(translated(trained, sources))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.gz", "out.gz"]
-
-
-def test_dash_is_stdin_and_stdout(trained: Trained, tmp_path: Path) -> None:
-    expected = tmt("translate", trained.run, stdin="a b c\n").ok().stdout
-    assert tmt("translate", trained.run, "--input", "-", "--output", "-", stdin="a b c\n").ok().stdout == expected
-    assert tmt("translate", trained.run, "--input", write(tmp_path / "in", ["a b c"])).ok().stdout == expected
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "yes 'a b c' | head -9000 | {tmt} translate {run} --beam-size 1 | head -1",
-        "{tmt} tokenizer encode --model {run}/tokenizer.model < {src} | head -1",
-        "{tmt} eval --sentence --metrics chrf --hyp {src} --ref {src} | head -1",
-    ],
-)
-def test_reader_that_leaves_early_causes_no_traceback(trained: Trained, command: str) -> None:
-    line = command.format(tmt=" ".join(CLI), run=trained.run, src=trained.train_src)
-    found = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=240, check=False)
-    assert found.stdout.count(b"\n") == 1
-    assert found.stderr == b""
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "echo 'a b c' | {tmt} translate {run}",
-        "echo 'a b c' | {tmt} tokenizer encode --model {run}/tokenizer.model",
-        "{tmt} eval --metrics chrf --hyp {src} --ref {src}",
-    ],
-)
-def test_full_stdout_is_one_line(trained: Trained, command: str) -> None:
-    line = command.format(tmt=" ".join(CLI), run=trained.run, src=trained.train_src)
-    found = subprocess.run(
-        ["bash", "-c", f"{line} > /dev/full"], capture_output=True, env=environment(), timeout=240, check=False
-    )
-    done = Done(found.returncode, found.stdout, found.stderr.decode())
-    assert done.status == 1
-    assert "stdout" in done.refusal
-    assert "No space left" in done.refusal
 
 
 # Scores.
