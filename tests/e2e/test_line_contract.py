@@ -632,21 +632,23 @@ def test_stdin_is_one_file_only(trained: Trained, tmp_path: Path) -> None:
 
 def test_stdin_in_small_pieces_and_stdout_that_is_read_slowly(verbatim: Path) -> None:
     """Pieces that end amid a character, and between CR and LF; more output than a pipe holds."""
-    lines = ["é한😀", "", "a\u2028b", "\ufeffc", *symbol_lines(9000, seed=3)]
+    lines = ["a", "é한😀", "", "a\u2028b", "\ufeffc", *symbol_lines(9000, seed=3)]
     running = Running("tokenizer", "encode", "--model", verbatim, stdin=subprocess.PIPE)
     stdin, stdout = running._process.stdin, running._process.stdout
     assert stdin is not None and stdout is not None
-    content = WINDOWS.encode(lines)
+    start, _, rest_of_input = WINDOWS.encode(lines).partition(b"\n")
+    stdin.write(start + b"\n")
+    stdin.flush()
+    first = stdout.readline()  # from here on it reads whatever comes
 
     def feed() -> None:
-        for piece in (*(content[i : i + 1] for i in range(60)), content[60:]):
+        for piece in (*(rest_of_input[i : i + 1] for i in range(60)), rest_of_input[60:]):
             stdin.write(piece)
             stdin.flush()
             time.sleep(0.002)
         stdin.close()
 
     with aside(feed):
-        first = stdout.readline()
         time.sleep(0.3)  # it waits meanwhile
         rest = stdout.read()
     assert running._process.wait(timeout=20) == 0
