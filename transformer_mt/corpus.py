@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
 from transformer_mt.batching import Lengths
-from transformer_mt.cleaning import CleanReport, SentencePair, check_rules, clean, duplicate_key
+from transformer_mt.cleaning import CleanReport, SentencePair, check_rules
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
-from transformer_mt.duplicates import LATER, DuplicateFinder, Occurrences
+from transformer_mt.duplicates import Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.layout import EOS_ID
 from transformer_mt.locks import locked
+from transformer_mt.passes import Chunk, NamedSource, find_duplicates, judge, read_chunks
 from transformer_mt.sources import read_pairs, source_files
 from transformer_mt.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_side
 from transformer_mt.textio import replaced_file, write_error
@@ -35,8 +34,6 @@ from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.workers import on_all_cores
 
 SHARD_PAIRS = 1 << 18  # of input
-# Pairs that a process works on at once: fewer where they are long.
-_CHUNK_PAIRS, _CHUNK_CHARACTERS = 8192, 1 << 22
 
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
@@ -75,20 +72,6 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     return IdStore(target)
 
 
-class _Chunk(NamedTuple):
-    """Pairs of one source that follow each other."""
-
-    source: int
-    first: int  # the place of the first one in the corpus
-    src: list[str]
-    tgt: list[str]
-    is_repeated: npt.NDArray[np.bool_] | None  # None: nobody wants to know
-
-    @property
-    def end(self) -> int:
-        return self.first + len(self.src)
-
-
 class _Encoded(NamedTuple):
     """What became of a chunk."""
 
@@ -101,97 +84,58 @@ class _Encoded(NamedTuple):
 
 
 def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
-    encoder = _Encoder(data, batch, tokenizers)
+    sources = [NamedSource(str(source), source, data.languages(source)) for source in data.train]
+    for named in sources:
+        check_rules(data.clean, *named.languages)
+    occurrences = _occurrences(directory, data, sources)
+    encoder = _Encoder(sources, data.clean, batch, tokenizers, occurrences)
     writer = _ShardWriter(directory, encoder.dtype)
-    occurrences = None if data.clean.duplicates == "keep" else _find_duplicates(directory, data)
     counts: list[int] = []
-    for encoded in on_all_cores(encoder.encode, _chunks(data, counts, "preparing", writer.end, occurrences)):
+    done = writer.end
+    chunks = read_chunks(sources, "preparing", counts, border=SHARD_PAIRS)
+    for encoded in on_all_cores(encoder.encode, (chunk for chunk in chunks if chunk.end > done)):
         writer.add(encoded)
-    for source, count in zip(data.train, counts, strict=True):
+    for named, count in zip(sources, counts, strict=True):
         if count == 0:
-            raise InputError(f"{source}: empty, no sentence pairs; check data.train")
-    writer.finish([(str(source), count) for source, count in zip(data.train, counts, strict=True)])
+            raise InputError(f"{named.label}: empty, no sentence pairs; check data.train")
+    writer.finish([(named.label, count) for named, count in zip(sources, counts, strict=True)])
 
 
-def _chunks(
-    data: DataConfig, counts: list[int], doing: str, skip: int = 0, occurrences: Occurrences | None = None
-) -> Iterator[_Chunk]:
-    """Read all training sources. ``counts``: gets the number of pairs of each; ``skip``: so many pairs are done."""
-    first = 0
-    for number, source in enumerate(data.train):
-        pairs = read_pairs(source, *data.languages(source))
-        begin = first
-        with tqdm(desc=f"{doing} {source}", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
-            while chunk := _take(pairs, min(_CHUNK_PAIRS, SHARD_PAIRS - first % SHARD_PAIRS)):
-                end = first + len(chunk)
-                if end > skip:
-                    repeated = None if occurrences is None else occurrences[first:end] == LATER
-                    yield _Chunk(number, first, [src for src, _ in chunk], [tgt for _, tgt in chunk], repeated)
-                bar.update(len(chunk))
-                first = end
-        counts.append(first - begin)
-
-
-def _take(pairs: Iterator[SentencePair], most: int) -> list[SentencePair]:
-    chunk: list[SentencePair] = []
-    num_characters = 0
-    for pair in pairs:
-        chunk.append(pair)
-        num_characters += len(pair.src) + len(pair.tgt)
-        if len(chunk) == most or num_characters >= _CHUNK_CHARACTERS:
-            break
-    return chunk
-
-
-def _find_duplicates(directory: Path, data: DataConfig) -> Occurrences:
-    """Which pairs repeat an earlier one, in a first pass over the corpus."""
+def _occurrences(directory: Path, data: DataConfig, sources: list[NamedSource]) -> Occurrences | None:
+    """Which pairs repeat an earlier one; of an interrupted build, what it has found."""
     answer = directory / "occurrences"
     if not answer.exists():
         keys = directory / "keys"
         shutil.rmtree(keys, ignore_errors=True)
         keys.mkdir()
-        finder, kind = DuplicateFinder(keys), data.clean.duplicates
-        assert kind != "keep"
-
-        def keys_of(chunk: _Chunk) -> npt.NDArray[np.uint64]:
-            pairs = zip(chunk.src, chunk.tgt, strict=True)
-            return np.array([duplicate_key(SentencePair(*pair), kind) for pair in pairs], dtype=np.uint64)
-
-        for found in on_all_cores(keys_of, _chunks(data, [], "comparing")):
-            finder.add(found)
-        finder.find()
-        (keys / "occurrences").rename(answer)
+        found = find_duplicates(sources, data.clean.duplicates, keys)
+        if found is not None and len(found):
+            (keys / "occurrences").rename(answer)
         shutil.rmtree(keys)
+        return found
     return np.memmap(answer, dtype=np.uint8, mode="r")
 
 
 class _Encoder:
     """Cleans and tokenises."""
 
-    def __init__(self, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
-        self._rules, self._batch, self._tokenizers = data.clean, batch, tokenizers
-        self._languages = [data.languages(source) for source in data.train]
-        for languages in self._languages:
-            check_rules(data.clean, *languages)
-        self._tags = [tokenizers.tag_ids(data.languages(source)[1], source.tag) for source in data.train]
+    def __init__(
+        self,
+        sources: list[NamedSource],
+        rules: CleanConfig,
+        batch: BatchConfig,
+        tokenizers: Tokenizers,
+        occurrences: Occurrences | None,
+    ) -> None:
+        self._sources, self._rules, self._batch, self._tokenizers = sources, rules, batch, tokenizers
+        self._occurrences = occurrences
+        self._tags = [tokenizers.tag_ids(named.languages[1], named.source.tag) for named in sources]
         vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
         self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
-    def encode(self, chunk: _Chunk) -> _Encoded:
-        report = CleanReport()
-        languages, tags = self._languages[chunk.source], self._tags[chunk.source]
-        repeated = "near_duplicate" if self._rules.duplicates == "near" else "duplicate"
-        pairs: list[SentencePair] = []
-        places: list[int] = []
-        for i, sides in enumerate(zip(chunk.src, chunk.tgt, strict=True)):
-            pair, why = clean(SentencePair(*sides), self._rules, *languages)
-            if why is None and chunk.is_repeated is not None and chunk.is_repeated[i]:
-                why = repeated
-            if why is None:
-                pairs.append(pair)
-                places.append(chunk.first + i)
-            else:
-                report.count(why, pair, chunk.first + i)
+    def encode(self, chunk: Chunk) -> _Encoded:
+        report, tags = CleanReport(), self._tags[chunk.source]
+        places, pairs = judge(chunk, self._sources[chunk.source], self._rules, self._occurrences, report)
         rows = {
             "src": self._tokenizers.src.encode([pair.src for pair in pairs]),
             "tgt": self._tokenizers.tgt.encode([pair.tgt for pair in pairs]),
