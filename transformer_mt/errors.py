@@ -1,10 +1,18 @@
 """The two kinds of expected failure. Anything else that escapes is a bug and keeps its traceback."""
 
+# Of a message. What is longer quotes something long: its middle is left out, and what to do stands at the end.
+_MAX_CHARACTERS, _MAX_BEGINNING, _MAX_END = 2000, 1500, 450
+
 
 class TmtError(Exception):
     """An expected failure: its message is one line that says what, where, found what, and what to do."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """One line of bounded length, whatever names and values of others the message quotes."""
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_BEGINNING]} … {line[-_MAX_END:]}"
 
 
 class InputError(TmtError):
