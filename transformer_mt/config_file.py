@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transformer_mt.config import (
@@ -33,6 +33,8 @@ from transformer_mt.errors import InputError
 from transformer_mt.textio import read_lines
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+_MAX_VALUES = 100_000
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -155,13 +157,29 @@ def to_yaml(config: Config) -> str:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        tree = YAML(typ="safe", pure=True).load(text)
+        _check_size(tree)
+        return tree
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise InputError(f"{where}{line}: not valid YAML ({error.problem}); check indentation and quotes") from None
-    except (YAMLError, ValueError) as error:
-        raise InputError(f"{where}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # whatever its constructors raise: `!!bool 7` a KeyError, deep nesting a RecursionError
+        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())}); write plain values") from None
+
+
+def _check_size(tree: Any) -> None:
+    """Refuse lists and sections that aliases repeat without end, or multiply beyond all bounds."""
+    waiting, count = [tree], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > _MAX_VALUES:
+            raise ValueError(f"its aliases make more than {_MAX_VALUES:,} values of it")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

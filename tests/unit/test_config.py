@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tempfile
 from pathlib import Path
@@ -254,6 +255,12 @@ def test_yaml_is_version_1_2(load: Any) -> None:
     assert (config.optim.eps, config.optim.lr, config.train.seed) == (1e-9, 0.0005, 10)
 
 
+# Ten aliases of ten aliases of …: a thousand characters for a hundred million values.
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefghi")
+)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -264,6 +271,10 @@ def test_yaml_is_version_1_2(load: Any) -> None:
         ("hello", "c.yaml: not a configuration (found 'hello', expected sections"),
         ("- a", "c.yaml: not a configuration (found a list, expected sections"),
         ("a: !!python/object:os.system ls", "c.yaml, line 1: not valid YAML"),
+        ("a: !!bool 7", "c.yaml: not valid YAML ("),
+        ("[" * 3000, "c.yaml: not valid YAML ("),
+        ("a: &a [*a]", "c.yaml: not valid YAML (its aliases make more than 100,000 values of it)"),
+        (LAUGHS, "c.yaml: not valid YAML (its aliases make more than 100,000 values of it)"),
     ],
 )
 def test_bad_yaml_is_refused(text: str, expected: str, refusal: Any) -> None:
