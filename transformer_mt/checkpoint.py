@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transformer_mt.batching import Cursor
-from transformer_mt.config import Config
+from transformer_mt.config import Config, Count, PositiveInt
 from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.errors import InputError
 from transformer_mt.model import Transformer
@@ -67,12 +68,16 @@ class TrainState:
     by_signal: bool = False  # such a checkpoint counts neither for averaging nor for retention
     environment: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     @classmethod
     def from_json(cls, text: str) -> Self:
-        tree = json.loads(text)
-        tree["cursor"] = Cursor(**tree["cursor"])
-        tree["since_report"] = Sums(**tree["since_report"])
-        return cls(**tree)
+        """Raises: ValueError."""
+        try:
+            return TypeAdapter(cls).validate_json(text, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -96,6 +101,18 @@ class LoadedModel:
     config: Config
     tokenizers: Tokenizers
     longest_src_tokens: int  # the longest source that training saw, with </s>
+
+
+class _File(BaseModel, strict=True):
+    bytes: Count
+    sha256: str
+
+
+class _Manifest(BaseModel, strict=True):
+    """What ``manifest.json`` holds besides the format and its own hash."""
+
+    longest_src_tokens: PositiveInt
+    files: dict[str, _File]
 
 
 class Saver:
@@ -292,6 +309,7 @@ def verify(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: no manifest, or a file that is missing, cut short or changed.
     """
+    damaged = InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint")
     try:
         content = (directory / _MANIFEST).read_bytes()
         manifest: dict[str, Any] = json.loads(content)
@@ -301,28 +319,32 @@ def verify(directory: Path) -> dict[str, Any]:
         raise InputError(
             f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise damaged from None
     if version != FORMAT:
         raise InputError(
             f"{directory / _MANIFEST}: format {version}, this version reads {FORMAT}; use the version that wrote it"
         )
     if content != _sealed(manifest):
-        raise InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint")
-    for name, facts in manifest["files"].items():
-        path, num_bytes = directory / name, facts["bytes"]
+        raise damaged
+    try:
+        files = _Manifest.model_validate(manifest).files
+    except ValidationError:
+        raise damaged from None
+    for name, facts in files.items():
+        path, num_bytes = directory / name, facts.bytes
         try:
             size = path.stat().st_size
             sha256 = _sha256(path) if size == num_bytes else ""
         except FileNotFoundError:
             raise InputError(f"{path}: missing, the model is not complete; use another checkpoint") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from None
+        except (OSError, ValueError) as error:  # the latter: what is no path at all
+            raise InputError(f"{path}: cannot be read ({error}); use another checkpoint") from None
         if size != num_bytes:
             raise InputError(
                 f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
             )
-        if sha256 != facts["sha256"]:
+        if sha256 != facts.sha256:
             raise InputError(
                 f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
             )
@@ -337,7 +359,13 @@ def resolve_model(path: Path) -> Path:
         return path
     for pointer in ("best", "last"):
         if (path / pointer).exists():
-            return path / "checkpoints" / (path / pointer).read_text(encoding="utf-8").strip()
+            try:
+                name = (path / pointer).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError):
+                name = ""
+            if not name.removeprefix("step_").isdecimal():
+                raise InputError(f"{path / pointer}: damaged; write the name of one of {path}/checkpoints into it")
+            return path / "checkpoints" / name
     raise InputError(f"{path}: the run has no checkpoint yet; train it first (tmt train … --output {path})")
 
 
@@ -357,7 +385,7 @@ def load_model(path: str | Path) -> LoadedModel:
         config = load_config(directory / "config.yaml")
         tokenizers = Tokenizers.load(directory)
         model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-        copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
+        copy_weights(model, _load_tensors(directory / _MODEL), directory / _MODEL)
     return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
 
 
@@ -380,6 +408,8 @@ def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path)
             f"{where}: {side} tensor {problem[0]} ({len(problem)} in all); its config.yaml describes another model"
         )
     for name, parameter in parameters.items():
+        if tensors[name].dtype != torch.float32:
+            raise InputError(f"{where}: {name} is {tensors[name].dtype}, not float32; use another checkpoint")
         if parameter.shape != tensors[name].shape:
             raise InputError(
                 f"{where}: {name} is {list(tensors[name].shape)}, the configuration and the vocabulary ask for "
@@ -414,17 +444,31 @@ def load_training(
         average: to be filled as well, where the run averages its weights; ``model.safetensors`` holds the average then.
     """
     state = read_state(directory)
-    copy_weights(model, load_file(directory / _MODEL), directory / _MODEL)
-    with safe_open(directory / _OPTIMIZER, framework="pt") as tensors, torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if average is not None:
-                average[name].copy_(parameter)
-                parameter.copy_(tensors.get_tensor(f"weight.{name}"))
-            optimizer.state[parameter] = {
-                key: tensors.get_tensor(f"{key}.{name}").to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+    copy_weights(model, _load_tensors(directory / _MODEL), directory / _MODEL)
+    try:
+        with safe_open(directory / _OPTIMIZER, framework="pt") as tensors, torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if average is not None:
+                    average[name].copy_(parameter)
+                    parameter.copy_(tensors.get_tensor(f"weight.{name}"))
+                moments = {key: tensors.get_tensor(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                if any(moments[key].shape != parameter.shape for key in ("exp_avg", "exp_avg_sq")):
+                    raise SafetensorError(f"the moments of {name} have another shape than it")
+                optimizer.state[parameter] = {key: moment.to(parameter.device) for key, moment in moments.items()}
+    except (OSError, SafetensorError) as error:
+        raise _damaged_tensors(directory / _OPTIMIZER, error) from None
     return state
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged_tensors(path, error) from None
+
+
+def _damaged_tensors(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: damaged, or no safetensors file ({error}); use another checkpoint")
 
 
 def read_state(directory: Path) -> TrainState:
@@ -432,7 +476,7 @@ def read_state(directory: Path) -> TrainState:
         return TrainState.from_json((directory / _STATE).read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{directory}: not a checkpoint (no {_STATE}); averaged models cannot be resumed") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise InputError(f"{directory / _STATE}: damaged ({error}); use another checkpoint") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -757,6 +758,85 @@ def test_other_models_are_refused(
     with pytest.raises(InputError, match=f"differ in {key}"):
         checkpoint.average([run / "checkpoints" / "step_00000001", other][::turn], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"..", b"step_1\0", b"step_1" * 2, b"x" * 5000])
+def test_a_pointer_that_names_no_checkpoint_is_refused(content: bytes, run: Path) -> None:
+    (run / "best").write_bytes(content)
+    with pytest.raises(InputError, match=r"best: damaged; write the name of one of .*checkpoints into it"):
+        load_model(run)
+
+
+def seal(directory: Path, **facts: Any) -> None:
+    """Let the manifest say what the files are now, so that damage gets to those who read them."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    del manifest["sha256"]
+    for name in manifest["files"]:
+        content = (directory / name).read_bytes()
+        manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (directory / "manifest.json").write_bytes(checkpoint._sealed(manifest | facts))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"garbage, and no header"])
+def test_what_is_no_safetensors_file_is_refused(content: bytes, run: Path, tokenizers: Tokenizers) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    training = Training(tokenizers)
+    for name in ("optimizer.safetensors", "model.safetensors"):
+        (path / name).write_bytes(content)
+        seal(path)
+        with pytest.raises(InputError, match=f"{name}: damaged, or no safetensors file"):
+            load_training(path, training.model, training.optimizer)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged, or no safetensors file"):
+        load_model(path)
+
+
+def test_tensors_of_another_kind_are_refused(run: Path, tokenizers: Tokenizers) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    training = Training(tokenizers)
+    moments = load_file(path / "optimizer.safetensors")
+    name = next(name for name in moments if name.startswith("exp_avg."))
+    save_file(moments | {name: moments[name][None].clone()}, path / "optimizer.safetensors")
+    with pytest.raises(InputError, match=r"optimizer\.safetensors: .*another shape"):
+        load_training(path, training.model, training.optimizer)
+    weights = load_file(path / "model.safetensors")
+    save_file({name: weight.to(torch.int64) for name, weight in weights.items()}, path / "model.safetensors")
+    seal(path)
+    with pytest.raises(InputError, match=r"is torch\.int64, not float32"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"files": []}, {"files": {"x": 1}}, {"files": {"a\0": {"bytes": 1, "sha256": ""}}}, {"longest_src_tokens": "9"}],
+)
+def test_a_manifest_of_another_form_is_refused(facts: dict[str, Any], run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    seal(path, **facts)
+    with pytest.raises(InputError, match="use another checkpoint"):
+        verify(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "vocab.json", "state.json"])
+def test_json_nested_too_deeply_is_refused(name: str, run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    (path / name).write_text("[" * 100_000)
+    if name != "manifest.json":
+        seal(path)
+    with pytest.raises(InputError, match="damaged"):
+        checkpoint.read_state(path) if name == "state.json" else load_model(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "2"}, {"cursor": []}, {"cursor": {"epoch": None}}, {"unknown": 1}], ids=str
+)
+def test_a_state_of_another_form_is_refused(change: dict[str, Any], run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(state | change))
+    with pytest.raises(
+        InputError, match=rf"state\.json: damaged \({next(iter(change))}.*: .*\); use another checkpoint"
+    ):
+        checkpoint.read_state(path)
 
 
 def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None:
