@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
 
 from transformer_mt.batching import Lengths, Pairs, Part
 from transformer_mt.cleaning import CleanReport
+from transformer_mt.config import Count
 from transformer_mt.errors import InputError
 from transformer_mt.textio import replaced_file
 
@@ -33,31 +35,53 @@ class _Shard(NamedTuple):
     offsets: dict[str, Offsets]
 
 
+class _Sides(BaseModel, strict=True):
+    src: Count
+    tgt: Count
+
+
+class _Meta(BaseModel, strict=True):
+    """What ``meta.json`` holds besides the format."""
+
+    dtype: Literal["uint16", "uint32"]
+    shards: list[Count]
+    sources: list[tuple[str, Count, Count]]  # name, pairs, pairs kept
+    longest: _Sides
+    tokens: _Sides
+    report: CleanReport
+    fingerprint: str
+
+
 class IdStore:
     """Tokenised pairs on disk, each side ending in </s>. Opening it reads no ids, and no shard before it is needed.
 
     Raises:
-        InputError: files are missing or have another size than they should.
+        InputError: files are missing or do not fit together; of a shard, when it is needed.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            self.meta: dict[str, Any] = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+            content = (directory / "meta.json").read_text(encoding="utf-8")
+            meta = _Meta.model_validate_json(content)
+            self.meta: dict[str, Any] = json.loads(content)
             self._lengths = {side: np.memmap(directory / f"{side}.lengths", dtype=np.int32, mode="r") for side in SIDES}
+        except ValidationError as error:
+            raise self._damaged(f"meta.json: {error.errors()[0]['msg']}") from None
         except (OSError, ValueError) as error:
             raise self._damaged(error) from None
-        self.fingerprint: str = self.meta["fingerprint"]
-        self.report = CleanReport(**self.meta["report"])
-        self.shard_sizes: list[int] = self.meta["shards"]
-        self.source_sizes: list[int] = [kept for _, _, kept in self.meta["sources"]]
-        self.longest_src: int = self.meta["longest"]["src"]  # ids, tags and </s> included
-        self.num_tgt_tokens: int = self.meta["tokens"]["tgt"]  # of all pairs, </s> included
-        self.dtype = np.dtype(self.meta["dtype"])
-        self._starts = np.cumsum([0, *self.shard_sizes])
+        self.fingerprint = meta.fingerprint
+        self.report = meta.report
+        self.shard_sizes = meta.shards
+        self.source_sizes = [kept for _, _, kept in meta.sources]
+        self.longest_src = meta.longest.src  # ids, tags and </s> included
+        self.num_tgt_tokens = meta.tokens.tgt  # of all pairs, </s> included
+        self.dtype = np.dtype(meta.dtype)
+        self._starts = np.array([0, *itertools.accumulate(self.shard_sizes)])
         self._open: dict[int, _Shard] = {}
-        if any(len(lengths) != len(self) for lengths in self._lengths.values()):
-            raise self._damaged("its lengths are not those of its shards")
+        sizes = {sum(self.shard_sizes), sum(self.source_sizes), *map(len, self._lengths.values())}
+        if len(sizes) > 1:
+            raise self._damaged("its shards, its sources and its lengths have different numbers of pairs")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -90,8 +114,12 @@ class IdStore:
     def describe(self, pair: int) -> str:
         """Where a pair came from: its source and its line there."""
         shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
-        places = np.load(self.directory / f"{shard:05d}.places.npy", mmap_mode="r")
-        return describe_place(int(places[pair - int(self._starts[shard])]), self.meta["sources"])
+        places = self._array(f"{shard:05d}.places.npy")
+        is_whole = places.dtype == np.int64 and places.shape == (self.shard_sizes[shard],)
+        place = int(places[pair - int(self._starts[shard])]) if is_whole else -1
+        if not 0 <= place < sum(count for _, count, _ in self.meta["sources"]):
+            raise self._damaged(f"shard {shard} has wrong places")
+        return describe_place(place, self.meta["sources"])
 
     def _shard(self, number: int) -> _Shard:
         """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
@@ -101,19 +129,33 @@ class IdStore:
             try:
                 found = _Shard(
                     {side: np.memmap(f"{path}.{side}.ids", dtype=self.dtype, mode="r") for side in SIDES},
-                    {side: np.load(f"{path}.{side}.offsets.npy", mmap_mode="r") for side in SIDES},
+                    {side: self._array(f"{number:05d}.{side}.offsets.npy") for side in SIDES},
                 )
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 raise self._damaged(error) from None
-            if any(found.offsets[side][-1] != len(found.ids[side]) for side in SIDES):
-                raise self._damaged(f"shard {number} is cut off")
+            pairs = slice(*self._starts[number : number + 2])
+            if not all(_fit(found.ids[side], found.offsets[side], self._lengths[side][pairs]) for side in SIDES):
+                raise self._damaged(f"shard {number} is cut off or changed")
             if len(self._open) == _MAX_OPEN_SHARDS:
                 del self._open[next(iter(self._open))]
         self._open[number] = found  # now the last in order
         return found
 
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.load(self.directory / name, mmap_mode="r")  # type: ignore[no-any-return]
+        except Exception as error:  # whatever NumPy meets in a header: it is parsed as Python
+            raise self._damaged(f"{name}: {error}") from None
+
     def _damaged(self, reason: object) -> InputError:
         return InputError(f"{self.directory}: the prepared corpus is damaged ({reason}); delete it and run again")
+
+
+def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
+    """Whether offsets lead through all ids, in steps of these lengths."""
+    if offsets.dtype != np.int64 or offsets.shape != (len(lengths) + 1,) or lengths.min() < 1:
+        return False
+    return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.array_equal(np.diff(offsets), lengths))
 
 
 def describe_place(place: int, sources: list[tuple[str, int, int]]) -> str:

@@ -1,0 +1,134 @@
+"""The id store: what was written is read; files that do not fit together are refused, never read beyond."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transformer_mt.cleaning import CleanReport, SentencePair
+from transformer_mt.errors import InputError
+from transformer_mt.store import SIDES, IdStore, finish_store, write_side
+
+ROWS = {"src": [[5, 3], [6, 7, 8, 3], [3], [9, 3]], "tgt": [[5, 5, 3], [3], [6, 3], [7, 7, 7, 3]]}
+SHARDS = [3, 0, 1]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Three shards, the second without pairs."""
+    begin = 0
+    for shard, size in enumerate(SHARDS):
+        for side in SIDES:
+            rows = ROWS[side][begin : begin + size]
+            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+            if size:
+                write_side(tmp_path, shard, side, np.concatenate(rows).astype(np.uint16), offsets)
+        np.save(tmp_path / f"{shard:05d}.places.npy", np.arange(begin, begin + size, dtype=np.int64) * 2)
+        begin += size
+    report = CleanReport(kept=4)
+    report.count("identical", SentencePair("a", "a"), 1)
+    meta = {
+        **{"format": 2, "dtype": "uint16", "shards": SHARDS, "sources": [("a.txt", 4, 2), ("b.txt", 3, 2)]},
+        **{"longest": {"src": 4, "tgt": 4}, "tokens": {"src": 9, "tgt": 10}, "fingerprint": "f"},
+        "report": dataclasses.asdict(report),
+    }
+    finish_store(tmp_path, meta)
+    return tmp_path
+
+
+def test_what_was_written_is_read(directory: Path) -> None:
+    store = IdStore(directory)
+    for side, rows in ROWS.items():
+        assert [ids.tolist() for ids in store.get(side, np.array([3, 0, 1, 2]))] == [rows[i] for i in (3, 0, 1, 2)]
+        assert store.lengths(side).tolist() == list(map(len, rows))
+    assert store.report.rejected == {"identical": 1} and store.report.examples["identical"][0].src == "a"
+    assert (store.fingerprint, store.longest_src, store.num_tgt_tokens) == ("f", 4, 10)
+
+
+OFFSETS: dict[str, Callable[[Any], Any]] = {
+    "descending": lambda offsets: offsets[::-1],
+    "shifted": lambda offsets: offsets + 1,
+    "huge": lambda offsets: np.where(np.arange(len(offsets)) == 1, 1 << 40, offsets),
+    "negative": lambda offsets: np.where(np.arange(len(offsets)) == 1, -1, offsets),
+    "swapped": lambda offsets: offsets[[0, 2, 1, 3]],
+    "floats": lambda offsets: offsets.astype(np.float64),
+    "a table": lambda offsets: offsets[None],
+    "a number": lambda offsets: offsets[0],
+    "none": lambda offsets: offsets[:0],
+    "too many": lambda offsets: np.append(offsets, offsets[-1]),
+}
+
+
+@pytest.mark.parametrize("change", OFFSETS.values(), ids=OFFSETS)
+def test_offsets_that_are_not_those_of_the_pairs_are_refused(change: Callable[[Any], Any], directory: Path) -> None:
+    path = directory / "00000.src.offsets.npy"
+    np.save(path, change(np.load(path)))
+    store = IdStore(directory)
+    assert [ids.tolist() for ids in store.get("src", np.array([3]))] == [[9, 3]]  # another shard is whole
+    with pytest.raises(InputError, match=r"damaged \(shard 0 is cut off or changed\); delete it and run again"):
+        store.get("src", np.array([0]))
+
+
+PLACES: dict[str, Callable[[Any], Any]] = {
+    "huge": lambda places: places + (1 << 40),
+    "negative": lambda places: places - 1000,
+    "too few": lambda places: places[:-1],
+    "floats": lambda places: places.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("change", PLACES.values(), ids=PLACES)
+def test_wrong_places_are_refused(change: Callable[[Any], Any], directory: Path) -> None:
+    path = directory / "00000.places.npy"
+    np.save(path, change(np.load(path)))
+    with pytest.raises(InputError, match=r"damaged \(shard 0 has wrong places\); delete it and run again"):
+        IdStore(directory).describe(0)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((\n"])
+def test_what_is_no_array_is_refused(content: bytes | None, directory: Path) -> None:
+    for name in ("00000.places.npy", "00000.src.offsets.npy"):
+        (directory / name).unlink()
+        if content is not None:
+            (directory / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"the prepared corpus is damaged \({name}: "):
+            IdStore(directory).describe(0) if "places" in name else IdStore(directory).get("src", np.array([0]))
+
+
+def test_lengths_that_are_not_those_of_the_shards_are_refused(directory: Path) -> None:
+    lengths = np.fromfile(directory / "src.lengths", np.int32)
+    (lengths + 1).tofile(directory / "src.lengths")
+    with pytest.raises(InputError, match="shard 0 is cut off or changed"):
+        IdStore(directory).get("src", np.array([0]))
+    np.append(lengths, lengths[-1]).tofile(directory / "src.lengths")
+    with pytest.raises(InputError, match="different numbers of pairs"):
+        IdStore(directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": [-1]},
+        {"shards": 4},
+        {"shards": [4, 1 << 70]},
+        {"sources": [["a", 4]]},
+        {"sources": []},
+        {"longest": {"src": 3}},
+        {"tokens": None},
+        {"dtype": "float64"},
+        {"report": {"kept": "4"}},
+        {"fingerprint": 1},
+    ],
+    ids=str,
+)
+def test_facts_of_another_form_are_refused(change: dict[str, Any], directory: Path) -> None:
+    path = directory / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"the prepared corpus is damaged \(.*\); delete it and run again"):
+        IdStore(directory)
