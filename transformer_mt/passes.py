@@ -21,8 +21,8 @@ from transformer_mt.errors import InputError
 from transformer_mt.sources import read_pairs
 from transformer_mt.workers import on_all_cores
 
-# Pairs that a process works on at once: fewer where they are long.
-CHUNK_PAIRS, _CHUNK_CHARACTERS = 8192, 1 << 22
+# Pairs that a process works on at once: whole thousands, and fewer where they are long.
+CHUNK_PAIRS, _CHUNK_CHARACTERS = 8000, 1 << 22
 
 
 class NamedSource(NamedTuple):

@@ -17,9 +17,10 @@ from transformer_mt.cleaning import SentencePair, clean, duplicate_key, text_key
 from transformer_mt.config import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.config_file import load_config
 from transformer_mt.curation.clean import clean_corpus
-from transformer_mt.curation.passes import chunks, named_sources
+from transformer_mt.curation.common import named_sources
 from transformer_mt.curation.split import split_corpus
 from transformer_mt.errors import InputError
+from transformer_mt.passes import read_chunks
 from transformer_mt.sources import read_pairs
 from transformer_mt.textio import read_lines
 
@@ -36,7 +37,7 @@ def _small_chunks() -> Iterator[None]:
     """Several to a source, in this process."""
     with (
         patch("transformer_mt.workers.num_cores", return_value=1),
-        patch("transformer_mt.curation.passes._CHUNK_PAIRS", 3),
+        patch("transformer_mt.passes.CHUNK_PAIRS", 3),
     ):
         yield
 
@@ -266,8 +267,8 @@ def test_chunks_are_bounded_and_lose_nothing(tmp_path_factory: pytest.TempPathFa
     directory = tmp_path_factory.mktemp("chunks")
     data = corpus(directory, [(line, line) for line in lines], [("z", "z")])
     counts: list[int] = []
-    with patch("transformer_mt.curation.passes._CHUNK_CHARACTERS", 40):
-        found = list(chunks(named_sources(data, "train"), "reading", counts))
+    with patch("transformer_mt.passes._CHUNK_CHARACTERS", 40):
+        found = list(read_chunks(named_sources(data, "train"), "reading", counts))
     assert counts == [len(lines), 1]
     assert [line for chunk in found for line in chunk.src] == [*lines, "z"]
     assert [chunk.first for chunk in found] == [sum(len(one.src) for one in found[:i]) for i in range(len(found))]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from transformer_mt.cleaning import SentencePair, clean
 from transformer_mt.config import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.charts import nice_ceiling
+from transformer_mt.curation.common import format_table, share
 from transformer_mt.curation.page import render_page
-from transformer_mt.curation.passes import format_table, share
 from transformer_mt.curation.stats import (
     REPEATS,
     RULES,

@@ -24,10 +24,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     "errors textio locks config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
-    "sources duplicates store loss model corpus metrics evaluate",
+    "sources duplicates passes store loss model corpus metrics evaluate",
     "epochs optim checkpoint search",
     "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
-    "curation.__init__ curation.passes curation.files curation.clean curation.split",
+    "curation.__init__ curation.common curation.files curation.clean curation.split",
     "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
     "curation.summary curation.charts curation.page",
     "validation trial trainer plots",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.curation.passes import Chunk, NamedSource
+from transformer_mt.passes import Chunk, NamedSource
 
 BLOCK_LINES = 1000
 _MAX_SHIFT = 3

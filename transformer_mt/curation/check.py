@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from transformer_mt.config import DataConfig
 from transformer_mt.curation.alignment import Block, Shifts, shifted_blocks
+from transformer_mt.curation.common import PARTS, named_sources
 from transformer_mt.curation.encoding import encoding_findings
 from transformer_mt.curation.leaks import HeldOut, Ints
-from transformer_mt.curation.passes import PARTS, Chunk, Places, chunks, named_sources
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
 from transformer_mt.duplicates import Keys
 from transformer_mt.errors import InputError
+from transformer_mt.passes import Chunk, Places, read_chunks
 from transformer_mt.workers import on_all_cores
 
 
@@ -34,7 +35,7 @@ def check(data: DataConfig) -> Iterator[str]:
         pairs = list(chunk.pairs())
         return chunk.source, {one: keys_of(pairs, one) for one in REPEATS}, shifted_blocks(chunk)
 
-    for number, of_chunk, blocks in on_all_cores(read, chunks(sources, "reading", counts, refusals)):
+    for number, of_chunk, blocks in on_all_cores(read, read_chunks(sources, "reading", counts, refusals=refusals)):
         for one in REPEATS:
             keys[number][one].append(of_chunk[one])
         shifts.add(number, blocks)
@@ -56,10 +57,12 @@ def check(data: DataConfig) -> Iterator[str]:
             seen[one] = numbers, lines + chunk.first
         return chunk.source, seen, shifted_blocks(chunk)
 
-    for number, seen, blocks in on_all_cores(compare, chunks(train, "comparing", train_counts, train_refusals)):
+    for number, seen, blocks in on_all_cores(
+        compare, read_chunks(train, "comparing", train_counts, refusals=train_refusals)
+    ):
         for one, (numbers, places) in seen.items():
             held_out.see(one, numbers, places)
         train_shifts.add(number, blocks)
     yield from map(str, train_refusals)
     yield from train_shifts.findings(train, train_counts)
-    yield from held_out.findings(sources, counts, Places(train, train_counts))
+    yield from held_out.findings(sources, counts, Places([named.label for named in train], train_counts))

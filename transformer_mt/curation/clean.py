@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from transformer_mt.cleaning import CleanReport, check_rules, clean, duplicate_key
+from transformer_mt.cleaning import CleanReport, check_rules
 from transformer_mt.config import DataConfig
+from transformer_mt.curation.common import format_table, named_sources, share, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,
     PairFiles,
@@ -21,25 +19,10 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.curation.passes import (
-    Chunk,
-    NamedSource,
-    Places,
-    chunks,
-    format_table,
-    named_sources,
-    share,
-    workspace,
-)
-from transformer_mt.duplicates import LATER, DuplicateFinder, Keys, Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.export.directory import exported_directory
+from transformer_mt.passes import Chunk, Places, find_duplicates, judge, read_chunks
 from transformer_mt.workers import on_all_cores
-
-
-class _Job(NamedTuple):
-    chunk: Chunk
-    is_repeated: npt.NDArray[np.bool_] | None  # None: repeats are kept
 
 
 class _Cleaned(NamedTuple):
@@ -67,27 +50,20 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
     check_inputs(sources, output)
     for named in sources:
         check_rules(data.clean, *named.languages)
-    repeated = "near_duplicate" if data.clean.duplicates == "near" else "duplicate"
-
-    def judge(job: _Job) -> _Cleaned:
-        report, kept = CleanReport(), []
-        chunk, is_repeated = job
-        for i, raw in enumerate(chunk.pairs()):
-            pair, reason = clean(raw, data.clean, *sources[chunk.source].languages)
-            if reason is None and is_repeated is not None and is_repeated[i]:
-                reason = repeated
-            report.count(reason, pair, chunk.first + i)
-            if reason is None:
-                kept.append(pair)
-        src, tgt = ("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1))
-        return _Cleaned(chunk.source, src, tgt, report)
-
     reports = [CleanReport() for _ in sources]
     counts: list[int] = []
     with exported_directory(output, {"made_by": "tmt data clean"}) as made, workspace(data) as directory:
-        occurrences = None if data.clean.duplicates == "keep" else _find_repeats(data, sources, directory)
+        occurrences = find_duplicates(sources, data.clean.duplicates, directory)
+
+        def cleaned(chunk: Chunk) -> _Cleaned:
+            report = CleanReport()
+            _, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, report)
+            report.kept += len(kept)
+            src, tgt = ("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1))
+            return _Cleaned(chunk.source, src, tgt, report)
+
         with PairFiles(made) as files:
-            for found in on_all_cores(judge, _jobs(sources, counts, occurrences)):
+            for found in on_all_cores(cleaned, read_chunks(sources, "cleaning", counts)):
                 files.write(names[found.source], found.src, found.tgt)
                 reports[found.source].merge(found.report)
         total = CleanReport()
@@ -96,7 +72,7 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
         if total.kept == 0:
             raise InputError(f"no sentence pair is left after cleaning ({total.summary()}); loosen data.clean")
         by_label = {named.label: report for named, report in zip(sources, reports, strict=True)}
-        places = Places(sources, counts)
+        places = Places([named.label for named in sources], counts)
         (made / "report.json").write_text(_as_json(data, total, by_label, places), encoding="utf-8")
         (made / "report.md").write_text(_as_markdown(total, by_label, places), encoding="utf-8")
         (made / DATA_FILE).write_bytes(
@@ -112,25 +88,6 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
             )
         )
     return total
-
-
-def _jobs(sources: list[NamedSource], counts: list[int], occurrences: Occurrences | None) -> Iterator[_Job]:
-    for chunk in chunks(sources, "cleaning", counts):
-        yield _Job(chunk, None if occurrences is None else occurrences[chunk.first : chunk.end] == LATER)
-
-
-def _find_repeats(data: DataConfig, sources: list[NamedSource], directory: Path) -> Occurrences:
-    """Which pairs repeat an earlier one, as training has it: whatever becomes of the earlier one."""
-    kind = data.clean.duplicates
-    assert kind != "keep"
-
-    def keys_of(chunk: Chunk) -> Keys:
-        return np.array([duplicate_key(pair, kind) for pair in chunk.pairs()], dtype=np.uint64)
-
-    finder = DuplicateFinder(directory)
-    for keys in on_all_cores(keys_of, chunks(sources, "comparing", [])):
-        finder.add(keys)
-    return finder.find()
 
 
 def _as_json(data: DataConfig, total: CleanReport, by_label: dict[str, CleanReport], places: Places) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from transformer_mt.curation.passes import NamedSource, share
+from transformer_mt.curation.common import share
 from transformer_mt.errors import InputError
+from transformer_mt.passes import NamedSource
 from transformer_mt.sources import source_files
 from transformer_mt.textio import READ_ERRORS, open_binary
 from transformer_mt.workers import on_all_cores

@@ -11,8 +11,8 @@ from typing import IO, Any, Self
 from ruamel.yaml import YAML
 
 from transformer_mt.config import DataConfig
-from transformer_mt.curation.passes import NamedSource
 from transformer_mt.errors import InputError
+from transformer_mt.passes import NamedSource
 from transformer_mt.sources import source_files
 from transformer_mt.textio import replaced_file
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer_mt.cleaning import SentencePair, duplicate_key, text_key
-from transformer_mt.curation.passes import NamedSource, Places, chunks, share
+from transformer_mt.curation.common import share
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
 from transformer_mt.duplicates import Keys
+from transformer_mt.passes import NamedSource, Places, read_chunks
 
 MAX_EXAMPLES = 5
 _MAX_TEXT = 60  # characters of an example
@@ -74,7 +75,7 @@ def _joined(keys: Sequence[Keys]) -> Keys:
 def _texts(named: NamedSource, unit: str, lines: list[int]) -> list[str]:
     """What stands in some lines (from 0, in order), shortened."""
     found: list[str] = []
-    for chunk in chunks([named], "reading", [], []):
+    for chunk in read_chunks([named], "reading", [], refusals=[]):
         for line in lines[len(found) :]:
             if line >= chunk.end:
                 break

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from transformer_mt.config import CleanConfig
 from transformer_mt.curation.charts import Mark, Series, histogram, stacked_bar
-from transformer_mt.curation.passes import share
+from transformer_mt.curation.common import share
 from transformer_mt.curation.stats import (
     PERCENTILES,
     RATIO_BINS,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from transformer_mt.cleaning import SentencePair, text_key
 from transformer_mt.config import DataConfig
+from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,
     PairFiles,
@@ -25,10 +26,10 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.curation.passes import PARTS, Chunk, NamedSource, chunks, named_sources, workspace
 from transformer_mt.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.export.directory import exported_directory
+from transformer_mt.passes import Chunk, NamedSource, read_chunks
 from transformer_mt.workers import on_all_cores
 
 _BLOCK = 1 << 20  # pairs counted at once
@@ -82,7 +83,7 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
         part_of = dict.fromkeys(drawn[:num_valid], "valid") | dict.fromkeys(drawn[num_valid:], "test")
         rank = 0  # among the unique pairs
         with PairFiles(made) as files:
-            for chunk in chunks(sources, "splitting", []):
+            for chunk in read_chunks(sources, "splitting", []):
                 for pair, is_unique in zip(chunk.pairs(), _is_unique(occurrences, chunk.first, chunk.end), strict=True):
                     key = chunk.source, part_of.get(rank, "train") if is_unique else "train"
                     rank += bool(is_unique)
@@ -106,7 +107,7 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
 def _find_unique(sources: Sequence[NamedSource], directory: Path) -> Occurrences:
     """How often the source and the target side of each pair occur, by turns."""
     finder = DuplicateFinder(directory)
-    for keys in on_all_cores(_side_keys, chunks(sources, "comparing", [])):
+    for keys in on_all_cores(_side_keys, read_chunks(sources, "comparing", [])):
         finder.add(keys)
     return finder.find()
 

@@ -25,8 +25,9 @@ from transformer_mt.cleaning import (
     text_key,
 )
 from transformer_mt.config import CleanConfig, DataConfig
-from transformer_mt.curation.passes import PARTS, Chunk, NamedSource, Places, chunks, named_sources, workspace
+from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.duplicates import LATER, DuplicateFinder, Keys
+from transformer_mt.passes import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.textio import write_error
 from transformer_mt.workers import on_all_cores
 
@@ -247,7 +248,7 @@ def _part_stats(data: DataConfig, part: str) -> PartStats:
     counts: list[int] = []
     with workspace(data) as directory:
         files = {one: _KeyFile(directory / f"{number}.keys") for number, one in enumerate(REPEATS)}
-        for number, stats, keys in on_all_cores(count, chunks(sources, "counting", counts)):
+        for number, stats, keys in on_all_cores(count, read_chunks(sources, "counting", counts)):
             found[number].merge(stats)
             for one, file in files.items():
                 file.add(keys[one])
@@ -255,7 +256,12 @@ def _part_stats(data: DataConfig, part: str) -> PartStats:
             for stats, repeated in zip(found, file.count_later(directory, counts), strict=True):
                 stats.repeats[one] = repeated
     labels = [source.label for source in sources]
-    return PartStats(part, dict(zip(labels, found, strict=True)), _all_rules(judges), Places(sources, counts))
+    return PartStats(
+        part,
+        dict(zip(labels, found, strict=True)),
+        _all_rules(judges),
+        Places(labels, counts),
+    )
 
 
 def _all_rules(judges: Iterable[_Judge]) -> dict[str, Rule]:
@@ -335,7 +341,7 @@ class _Judge:
     def _scripts(source: NamedSource) -> dict[str, tuple[str, ...]]:
         """What the beginning of a source is written in."""
         src_lang, tgt_lang = source.languages
-        first = next(chunks([source], "reading", []), None)
+        first = next(read_chunks([source], "reading", []), None)
         if first is None:
             return {}
         start = PairStats()

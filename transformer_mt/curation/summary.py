@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from transformer_mt.curation.passes import format_table, share
+from transformer_mt.curation.common import format_table, share
 from transformer_mt.curation.stats import PERCENTILES, RATIO_BINS, REPEATS, Lengths, PairStats, PartStats, Rule
 
 

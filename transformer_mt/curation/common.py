@@ -1,0 +1,61 @@
+"""What the data commands share: names of sources, a place for large files, and tables of text."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transformer_mt.config import DataConfig, SourceConfig
+from transformer_mt.passes import NamedSource
+from transformer_mt.textio import write_error
+
+PARTS = ("train", "valid", "test")
+
+
+def named_sources(data: DataConfig, part: str) -> list[NamedSource]:
+    """The sources of "train", "valid" or "test": "train.news" by its name, or "train.0" by its number there."""
+    sources: tuple[SourceConfig, ...] = getattr(data, part)
+    return [
+        NamedSource(f"{part}.{number if source.name is None else source.name}", source, data.languages(source))
+        for number, source in enumerate(sources)
+    ]
+
+
+@contextlib.contextmanager
+def workspace(data: DataConfig) -> Iterator[Path]:
+    """A directory for files that grow with a corpus, in the cache; it is gone when the block ends, however it does.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    cache = Path(data.cache_dir).expanduser()
+    with contextlib.ExitStack() as cleanup:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            place = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".data.", dir=cache))
+        except OSError as error:
+            raise write_error(cache, error) from error
+        yield Path(place)
+
+
+def share(count: int, total: int) -> str:
+    """ "12 (0.4 %)"; a count that is not 0 does not look like 0."""
+    if count == 0 or total == 0:
+        return f"{count:,}"
+    percent = 100 * count / total
+    return f"{count:,} ({'< 0.01' if percent < 0.005 else f'{percent:.2f}' if percent < 1 else f'{percent:.1f}'} %)"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
+    """Aligned columns: the first ones, which hold names, to the left, numbers to the right."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < num_names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
