@@ -19,6 +19,7 @@ from transformer_mt.batching import Lengths, Pairs, Part
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import Count
 from transformer_mt.errors import InputError
+from transformer_mt.passes import Places
 from transformer_mt.textio import replaced_file
 
 FORMAT = 2
@@ -119,7 +120,8 @@ class IdStore:
         place = int(places[pair - int(self._starts[shard])]) if is_whole else -1
         if not 0 <= place < sum(count for _, count, _ in self.meta["sources"]):
             raise self._damaged(f"shard {shard} has wrong places")
-        return describe_place(place, self.meta["sources"])
+        labels, counts, _ = zip(*self.meta["sources"], strict=True)
+        return Places(labels, counts).describe(place)
 
     def _shard(self, number: int) -> _Shard:
         """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
@@ -156,15 +158,6 @@ def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
     if offsets.dtype != np.int64 or offsets.shape != (len(lengths) + 1,) or lengths.min() < 1:
         return False
     return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.array_equal(np.diff(offsets), lengths))
-
-
-def describe_place(place: int, sources: list[tuple[str, int, int]]) -> str:
-    """The source and the line of the pair with some place in a corpus; ``sources``: name, pairs, pairs kept."""
-    for name, count, _ in sources:
-        if place < count:
-            return f"{name} line {place + 1}"
-        place -= count
-    raise AssertionError("a pair without a source")
 
 
 def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: Offsets) -> None:

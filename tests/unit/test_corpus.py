@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, grammar
+from transformer_mt import corpus, grammar, passes
 from transformer_mt.batching import plan_windows
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
@@ -163,11 +163,11 @@ def test_sources_follow_each_other_and_pairs_know_where_they_are_from(
     store = prepared(one, two, {"builtin": "grammar", "split": "train", "num_pairs": 2, "seed": 9})
     assert ids_of(store) == expected_ids(tokenizers, [*PAIRS[:3], *grammar.generate("train", 2, 9)])
     assert [store.describe(pair) for pair in range(5)] == [
-        f"{one['src']} + {one['tgt']} line 1",
-        f"{one['src']} + {one['tgt']} line 3",
-        f"{two['src']} + {two['tgt']} line 2",
-        "builtin grammar[train], 2 pairs line 1",
-        "builtin grammar[train], 2 pairs line 2",
+        f"{one['src']} + {one['tgt']}, line 1",
+        f"{one['src']} + {one['tgt']}, line 3",
+        f"{two['src']} + {two['tgt']}, line 2",
+        "builtin grammar[train], 2 pairs, line 1",
+        "builtin grammar[train], 2 pairs, line 2",
     ]
     assert counts(store) == CleanReport(kept=5, rejected={"empty": 2})
 
@@ -262,7 +262,7 @@ def test_shards_are_seamless(
     ids_of_whole, lengths_of_whole = ids_of(whole), whole.lengths("tgt").tolist()
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
-    monkeypatch.setattr(corpus, "_CHUNK_PAIRS", 7)  # no divisor of a shard
+    monkeypatch.setattr(passes, "CHUNK_PAIRS", 7)  # no divisor of a shard
     pairs = [*PAIRS[:20], ("", ""), *PAIRS[20:]]
     source = text_files(tmp_path, pairs)
     store = prepared(source)
@@ -273,7 +273,9 @@ def test_shards_are_seamless(
     across = np.array([15, 16, 46, 47, 59])
     assert [ids.tolist() for ids in store.get("src", across)] == [ids_of_whole[i][0] for i in across]
     name = f"{source['src']} + {source['tgt']}"
-    assert [store.describe(pair) for pair in (15, 16, 19, 20, 59)] == [f"{name} line {n}" for n in (16, 17, 20, 22, 61)]
+    assert [store.describe(pair) for pair in (15, 16, 19, 20, 59)] == [
+        f"{name}, line {n}" for n in (16, 17, 20, 22, 61)
+    ]
 
 
 def test_whole_number_of_shards_leaves_no_empty_one(
@@ -355,7 +357,7 @@ def test_second_time_comes_from_the_cache(
     source = text_files(tmp_path, PAIRS)
     first = prepared(source)
     before = snapshot(cache)
-    monkeypatch.setattr(corpus, "read_pairs", forbidden)
+    monkeypatch.setattr(passes, "read_pairs", forbidden)
     again = prepared(source)
     assert (again.directory, again.fingerprint) == (first.directory, first.fingerprint)
     assert snapshot(cache) == before
@@ -366,7 +368,7 @@ def test_same_content_at_another_time_or_place_is_the_same_store(
 ) -> None:
     source = text_files(tmp_path / "here", PAIRS)
     first = prepared(source)
-    monkeypatch.setattr(corpus, "read_pairs", forbidden)
+    monkeypatch.setattr(passes, "read_pairs", forbidden)
     os.utime(source["src"], ns=(0, 0))
     assert prepared(source).directory == first.directory
     assert prepared(text_files(tmp_path / "there", PAIRS)).directory == first.directory
@@ -572,7 +574,7 @@ def test_data_set_gives_the_same_store_as_the_files(
     assert counts(data_set) == counts(files) == CleanReport(kept=60, rejected={"empty": 1})
     assert plan_of(data_set) == plan_of(files)
     assert len(plan_of(files)) > 3  # a plan worth the comparison
-    assert data_set.describe(30) == f"{tmp_path}/set[train] line 32"
+    assert data_set.describe(30) == f"{tmp_path}/set[train], line 32"
 
 
 def test_data_set_is_found_in_the_cache_by_content(prepared: Prepare, tmp_path: Path) -> None:
