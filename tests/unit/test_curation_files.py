@@ -152,10 +152,12 @@ def test_one_language_on_both_sides_is_refused(tmp_path: Path) -> None:
         clean_corpus(data, tmp_path / "out", "")
 
 
-def test_other_files_and_the_input_are_never_touched(tmp_path: Path) -> None:
+def test_other_files_and_the_input_are_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, output = corpus(tmp_path, [("a", "가")]), tmp_path / "out"
-    with pytest.raises(InputError, match="is read from there; choose another --output"):
-        clean_corpus(data, tmp_path, "")
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path, Path()):
+        with pytest.raises(InputError, match="is read from there; choose another --output"):
+            clean_corpus(data, place, "")
     output.mkdir()
     (output / "mine").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
