@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from transformer_mt import __version__
-from transformer_mt.cli_data import data_app
+from transformer_mt.cli_data import ConfigArgument, SetOption, data_app
 from transformer_mt.errors import InputError, TmtError
 
 app = typer.Typer(
@@ -36,7 +36,6 @@ plot_app = typer.Typer(no_args_is_help=True, help="Draw pictures: png, svg or pd
 app.add_typer(plot_app, name="plot")
 app.add_typer(data_app, name="data")
 
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]
 
 
@@ -158,9 +157,7 @@ def tokenizer_decode(
 
 @app.command()
 def train(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
-    ],
+    config: ConfigArgument,
     output: Annotated[
         Path | None, typer.Option("--output", help="Run directory.  [default: runs/NAME_OF_CONFIG]", show_default=False)
     ] = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG.yaml", help="A configuration; its section data names the text.")
+    Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
 ]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 OutputDirectory = Annotated[
