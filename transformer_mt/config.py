@@ -187,7 +187,8 @@ class DataConfig(Section):
             yield "train needs at least one source, for example train: [{src: train.en, tgt: train.de}]"
         languages = {language for source in self.train for language in self.languages(source)}
         if unused := sorted(self.clean.scripts.keys() - languages):
-            yield f"clean.scripts: no source is in {', '.join(unused)}; the languages are {', '.join(sorted(languages))}"
+            known = ", ".join(sorted(languages))
+            yield f"clean.scripts: no source is in {', '.join(unused)}; the languages are {known}"
         names = [source.name for source in self.train if source.name is not None]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             yield f"train: two sources have the name {', '.join(repeated)}; give each its own"

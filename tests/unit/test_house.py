@@ -56,7 +56,8 @@ COMMANDS = {
     "tmt data synthesize": "CONFIG.yaml --set",
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
-        "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats --set"
+        "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats "
+        "--set"
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
