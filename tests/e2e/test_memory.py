@@ -35,7 +35,7 @@ FORWARD_FAILS = """
 import torch
 from transformer_mt.model import Transformer
 forward, calls = Transformer.forward, 0
-def fails(self, *args):
+def fails(self, *args, **kwargs):
     global calls
     calls += self.training
     if calls == {number}:
@@ -47,7 +47,7 @@ Transformer.forward = fails
 DECODING_FAILS = """
 import torch
 from transformer_mt.translator import Translator
-def fails(self, *args):
+def fails(self, *args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 Translator.translate = fails
 """

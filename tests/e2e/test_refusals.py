@@ -474,7 +474,7 @@ def assert_stopped_at(done: Done, place: Place, step: int) -> None:
     record = metrics(place.path / "run")[-1]
     assert (record["kind"], record["step"]) == ("not_finite", step)
     src, tgt = place.training_file("src"), place.training_file("tgt")
-    named = re.search(rf"(\d+) \({re.escape(f'{src} + {tgt}')} line (\d+)\)", done.refusal)
+    named = re.search(rf"(\d+) \({re.escape(f'{src} + {tgt}')}, line ([\d,]+)\)", done.refusal)
     assert named is not None
     assert int(named[1]) in record["pairs"]
     assert int(named[2]) == int(named[1]) + 1, "nothing was filtered, so pair i is line i + 1"
