@@ -110,7 +110,9 @@ def _options(
 
 @tokenizer_app.command("train")
 def tokenizer_train(
-    inputs: Annotated[list[str], typer.Option("--input", help="Text file; give it again for more (.gz is read too).")],
+    inputs: Annotated[
+        list[str], typer.Option("--input", help="Text file; give it again for more (.gz, .zst and .xz are read too).")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")
@@ -165,7 +167,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and try its largest batch only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Prepare the text, print the plan and try its largest batch only.")
+    ] = False,
 ) -> None:
     """Train a model: tokenizer, corpus, training, validation, checkpoints."""
     from transformer_mt.config_file import load_config

@@ -118,7 +118,7 @@ class SourceConfig(Section):
             if (self.src_column is None) != (self.tgt_column is None):
                 yield "src_column and tgt_column of a TSV go together: give both, or none for columns 1 and 2"
         if self.tag is not None and not re.fullmatch(r"[^\W\d][\w.-]*", self.tag):
-            yield f"tag should be a letter, then letters, digits, - and . only, found {self.tag!r}"
+            yield f"tag should be a letter or _, then letters, digits, _, - and ., found {self.tag!r}"
         own = SOURCE_KINDS[kind]
         idle = [
             key
@@ -189,6 +189,8 @@ class DataConfig(Section):
         if unused := sorted(self.clean.scripts.keys() - languages):
             known = ", ".join(sorted(languages))
             yield f"clean.scripts: no source is in {', '.join(unused)}; the languages are {known}"
+        if self.train and self.tgt_lang not in self.tgt_langs():
+            yield f"tgt_lang {self.tgt_lang}: no source is in it; they are in {', '.join(self.tgt_langs())}"
         names = [source.name for source in self.train if source.name is not None]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             yield f"train: two sources have the name {', '.join(repeated)}; give each its own"
@@ -411,6 +413,14 @@ class Config(Section):
         longest = max(self.data.clean.max_src_tokens, self.data.clean.max_tgt_tokens) + 1
         if self.model.positions == "learned" and self.model.max_positions < longest:
             yield f"model.max_positions {self.model.max_positions} is less than data.clean allows, {longest} with </s>"
+        if self.train.init_from is None:  # else the vocabulary is another model's
+            tags, languages = {None, *self.data.tags()}, {None, *self.data.tgt_langs()}
+            asked = [("data.valid", source.tag, self.data.languages(source)[1]) for source in self.data.valid]
+            for where, tag, language in [*asked, ("search", self.search.tag, self.search.tgt_lang)]:
+                if tag not in tags:
+                    yield f"{where}: no training source has the tag {tag}; set it there, or remove it here"
+                if language not in languages:
+                    yield f"{where}: no training source has the tgt_lang {language}; set it there, or remove it here"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
             yield "tokenizer.tgt_model needs tokenizer.shared: false"
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:

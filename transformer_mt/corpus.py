@@ -14,6 +14,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +54,8 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "batch": [batch.max_tokens, batch.max_source_tokens],
         "sources": [_source_key(source, data, cache) for source in data.train],
     }
+    if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
+        inputs["langid"] = version("py3langid")
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
     target, building, lock = cache / key, cache / f".{key}.tmp", cache / f".{key}.lock"
     if not (target / "meta.json").exists():
@@ -60,13 +64,15 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
             with locked(lock, lambda line: print(line, file=sys.stderr), wait=True):
                 if not (target / "meta.json").exists():  # another process may have made it meanwhile
                     building.mkdir(exist_ok=True)
-                    _write_store(building, data, batch, tokenizers)
+                    try:
+                        _write_store(building, data, batch, tokenizers)
+                    except InputError:
+                        if not any(building.glob("*.json")):  # shards are kept: the network may be there again later
+                            shutil.rmtree(building)
+                            lock.unlink(missing_ok=True)
+                        raise
                     building.rename(target)
                 lock.unlink(missing_ok=True)
-        except InputError:
-            shutil.rmtree(building, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-            raise
         except OSError as error:
             raise write_error(target, error) from error
     return IdStore(target)
@@ -231,6 +237,8 @@ class _ShardWriter:
         for note in self._notes:
             report.merge(CleanReport(**note["report"]))
         if report.kept == 0:
+            for shard in range(len(self._notes)):
+                self._note(shard).unlink()  # nothing to go on with
             raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
         kept = [sum(note["kept"].get(str(number), 0) for note in self._notes) for number in range(len(sources))]
         digests = "".join([str(FORMAT), *(note["digest"] for note in self._notes)])
@@ -270,21 +278,15 @@ def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
         for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
         settings["kind"] = source.kind
-    return [settings, [content_hash(path, cache) for path in paths]]
+    # In a data set's directory the names tell which split a file is of.
+    names = [os.path.relpath(path, source.hub) for path in paths] if source.hub is not None else []
+    return [settings, names, [content_hash(path, cache) for path in paths]]
 
 
 def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
     """The raw pairs of all training sources."""
     for source in data.train:
         yield from read_pairs(source, *data.languages(source))
-
-
-def fingerprint(data: DataConfig, store: IdStore) -> str:
-    """Of what a run is trained on: the ids, and the weights of the sources where they have some."""
-    weights = data.weights()
-    if all(weight == 1 for weight in weights):
-        return store.fingerprint
-    return hashlib.sha256(json.dumps([store.fingerprint, store.source_sizes, weights]).encode()).hexdigest()[:16]
 
 
 def training_files(data: DataConfig) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Which of any number of 64-bit keys occur more than once, in order and in bounded memory.
 
-An external sort: keys go to one of 256 files by their first byte, each with its place in the order, and one file after
-the other is sorted. So a billion keys take 16 GB on disk, 1 GB for the answer, and some hundred MB of memory. Two
+An external sort: keys go to one of 64 files by their first bits, each with its place in the order, and one file after
+the other is sorted. So a billion keys take 16 GB on disk, 1 GB for the answer, and less than 1 GB of memory. Two
 different texts share a 64-bit key with a probability of 3 % among a billion, and of 0.0003 % among ten million.
 
     finder = DuplicateFinder(directory)
@@ -23,7 +23,7 @@ from transformer_mt.textio import write_error
 # What `DuplicateFinder.find` says of a key's place.
 ONLY, FIRST, LATER = 0, 1, 2  # its only occurrence; the first of several; one after the first
 
-_NUM_FILES = 256
+_NUM_FILES = 64  # all are open at once, and some systems allow 256
 _ZEROS = 1 << 20  # bytes written at once
 _ENTRY = np.dtype([("key", np.uint64), ("place", np.int64)])
 
@@ -50,7 +50,7 @@ class DuplicateFinder:
         entries = np.empty(len(keys), dtype=_ENTRY)
         entries["key"], entries["place"] = keys, np.arange(self._count, self._count + len(keys))
         self._count += len(keys)
-        file = (keys >> np.uint64(56)).astype(np.intp)
+        file = (keys >> np.uint64(58)).astype(np.intp)
         entries = entries[np.argsort(file, kind="stable")]
         ends = np.cumsum(np.bincount(file, minlength=_NUM_FILES))
         try:

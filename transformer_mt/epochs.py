@@ -73,11 +73,18 @@ def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
         return [(shares / shares.sum() * sizes.sum() / np.maximum(sizes, 1)).tolist()]
     stages = [data.weights(stage) for stage in range(len(data.stages))] or [data.weights()]
     for number, weights in enumerate(stages):
-        if not sizes @ np.array(weights) > 0:
+        if sizes @ np.array(weights) < 1:
+            what = f"data.stages.{number}" if data.stages else "data.train"
             raise InputError(
-                f"data.stages.{number}: cleaning has left no pair of the sources with a weight; see the log"
+                f"{what}: of the sources with a weight, cleaning has left less than a pair an epoch; raise the weights"
             )
     return stages
+
+
+def fingerprint(data: DataConfig, store: IdStore) -> str:
+    """Of what a run is trained on and how often: the ids, which source they are of, and the weights of the sources."""
+    facts = [store.fingerprint, store.source_sizes, source_weights(data, store)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def stage_ends(data: DataConfig) -> list[int]:

@@ -150,6 +150,15 @@ def sentence_scores(
     ]
 
 
+def check_tokenizer(name: str) -> None:
+    """Refuse a tokeniser for BLEU that sacreBLEU does not know, or whose own package is missing.
+
+    Raises:
+        InputError: such a name.
+    """
+    _build_metrics(["bleu"], tokenize=name, lowercase=False)
+
+
 def _build_metrics(
     names: Sequence[str], *, tokenize: str | None, lowercase: bool, effective_order: bool = False
 ) -> dict[str, Metric]:

@@ -24,8 +24,8 @@ from transformer_mt.textio import replaced_file
 
 FORMAT = 2
 SIDES = ("src", "tgt")
-# A memory map keeps its file open: five a shard, of the 1,024 files that a process may usually have.
-_MAX_OPEN_SHARDS = 64
+# A memory map keeps its file open: four a shard, and on some systems a process may have 256 files.
+_MAX_OPEN_SHARDS = 32
 
 Ids = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]

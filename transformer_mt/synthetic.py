@@ -92,7 +92,7 @@ class _Work:
                     f"for {languages[given]} to {languages[made]}; name another, or set src_lang and tgt_lang"
                 )
             settings = source.search
-            if languages[made] != config.data.tgt_lang:  # one of several that it translates into
+            if languages[made] != (config.search.tgt_lang or config.data.tgt_lang):  # one of several
                 settings = {"tgt_lang": languages[made], **settings}
             overrides = [f"search.{key}={json.dumps(value)}" for key, value in settings.items()]
             search = override_search(config.search, overrides)

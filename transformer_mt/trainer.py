@@ -30,6 +30,7 @@ from transformer_mt.config import Config
 from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
+from transformer_mt.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import ROWS_MULTIPLE, collate
 from transformer_mt.locks import locked
@@ -89,7 +90,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             if is_mine:
                 config = config.model_copy(update={"data": synthesize(config.data, say)})
             ranks.first_says(None, patiently=True)
-        valid_pairs = read_validation(config.data)  # now, not after hours of preparation
+        valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
         tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
         files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
         tokenizers = tokenizers or Tokenizers.from_files(files)
@@ -117,7 +118,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             say("train.compile: of use on a GPU only; these layers run as they are")
         optimizer = adam(model, config.optim)
         average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
-        state = TrainState(corpus=corpus.fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
+        state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
         state.training_files, state.validation = corpus.training_files(config.data), fingerprint(valid_pairs)
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
@@ -405,7 +406,8 @@ def _scoring(config: Config) -> tuple[object, ...]:
     """What scores of the same sentences and weights depend on."""
     search = config.search
     how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
-    return (config.train.best_metric, config.eval.beam_size, *how)
+    limits = search.min_tokens, search.no_repeat_ngram
+    return (config.train.best_metric, config.eval.beam_size, config.eval.tokenize, *how, *limits)
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
@@ -433,6 +435,11 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
             raise InputError(
                 f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that train.init_from "
                 f"{config.train.init_from} was trained with ({initial.tokenizers.fingerprint}); remove tokenizer.model"
+            )
+        if lacking := sorted({*tags} - {*initial.tokenizers.src.tags}):
+            raise InputError(
+                f"train.init_from {config.train.init_from}: its vocabulary has no {', '.join(lacking)}, which the "
+                "tags or target languages in data.train ask for; remove these, or start from another model"
             )
         return initial.tokenizers
     if given is not None:

@@ -100,6 +100,8 @@ class Translator:
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
+        tgt = tokenizers.tgt
+        self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
         self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
         self._device = models[0].src_embed.weight.device
         engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
@@ -271,7 +273,7 @@ class Translator:
             self._config,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
-            forbidden_ids=(PAD_ID, UNK_ID, BOS_ID),
+            forbidden_ids=self._forbidden_ids,
             max_length=self._max_positions,
             prefixes=batch.prefixes,
         )

@@ -16,11 +16,11 @@ import torch
 
 from transformer_mt.batching import cut_update
 from transformer_mt.checkpoint import TrainState
-from transformer_mt.config import Config, DataConfig
+from transformer_mt.config import Config, DataConfig, EvalConfig
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import InputError
-from transformer_mt.evaluate import evaluate
+from transformer_mt.evaluate import check_tokenizer, evaluate
 from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.metrics import RunLog
 from transformer_mt.model import Transformer
@@ -37,12 +37,14 @@ class ValidationPair(NamedTuple):
     tag: str | None
 
 
-def read_validation(data: DataConfig) -> list[ValidationPair]:
+def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPair]:
     """The validation pairs of a run, as they are.
 
     Raises:
-        InputError: text that cannot be read, or none at all where some is named.
+        InputError: text that cannot be read, or none at all where some is named; a tokenisation that is not there.
     """
+    for tokenize in scoring.tokenize.values():
+        check_tokenizer(tokenize)
     pairs = []
     for source in data.valid:
         languages = data.languages(source)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, grammar, passes
+from transformer_mt import corpus, epochs, grammar, passes
 from transformer_mt.batching import plan_windows
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
@@ -710,7 +710,7 @@ def test_sources_start_with_their_tags(prepared: Prepare, tokenizers: Tokenizers
     assert src == [[size, *ids] for ids, _ in plain] + [[size + 1, size + 2, *ids] for ids, _ in plain]
     assert [ids for _, ids in ids_of(store)] == [ids for _, ids in [*plain, *plain]]
     with pytest.raises(InputError, match=r"no tag <2ko>; it has <2de>, <2fr>"):
-        prepared({**files, "tgt_lang": "ko"}, tokenizers=tagged)
+        prepared(files, {**files, "tgt_lang": "ko"}, tokenizers=tagged)
 
 
 def test_tags_count_as_tokens(prepared: Prepare, tmp_path: Path) -> None:
@@ -725,9 +725,23 @@ def test_weights_make_another_run_but_not_another_store(prepared: Prepare, tmp_p
     store = prepared(files)
     assert prepared({**files, "weight": 2.0, "name": "all"}).directory == store.directory
 
-    def fingerprint(**source: Any) -> str:
-        data = DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(**files, **source),))
-        return corpus.fingerprint(data, store)
+    def fingerprint(*weights: float, **data: Any) -> str:
+        sources = tuple(SourceConfig(**files, weight=weight, name=f"s{i}") for i, weight in enumerate(weights))
+        return epochs.fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=sources, **data), store)
 
-    assert fingerprint() == fingerprint(weight=1.0) == fingerprint(name="x") == store.fingerprint
-    assert len({fingerprint(), fingerprint(weight=2.0), fingerprint(weight=3.0)}) == 3
+    assert fingerprint(1.0) == fingerprint(1.0)
+    stages = ({"weights": {"s0": 4.0}},)
+    assert len({fingerprint(1.0), fingerprint(2.0), fingerprint(3.0), fingerprint(1.0, stages=stages)}) == 4
+
+
+def test_the_same_pairs_in_other_sources_are_another_run(prepared: Prepare, tmp_path: Path) -> None:
+    """Their ids are the same, but an epoch goes through each source in an order of its own."""
+    files = [text_files(tmp_path / str(n), PAIRS[n : n + 20]) for n in (0, 20, 40)]
+    one, three = prepared(text_files(tmp_path, PAIRS)), prepared(*files)
+    assert one.fingerprint == three.fingerprint
+
+    def fingerprint(store: IdStore, *sources: dict[str, Any]) -> str:
+        train = tuple(SourceConfig(**source) for source in sources)
+        return epochs.fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=train), store)
+
+    assert fingerprint(one, text_files(tmp_path, PAIRS)) != fingerprint(three, *files)

@@ -49,6 +49,6 @@ def test_many_keys(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_run_error() -> None:
     finder = DuplicateFinder.__new__(DuplicateFinder)
     finder._directory, finder._count = Path("keys"), 0
-    finder._files = [open("/dev/full", "wb", buffering=0)] * 256  # noqa: SIM115 (lives as long as the test)
+    finder._files = [open("/dev/full", "wb", buffering=0)] * 64  # noqa: SIM115 (lives as long as the test)
     with pytest.raises(RunError, match=r"^keys: cannot be written \(No space left on device\); free some space"):
         finder.add(np.array([1], dtype=np.uint64))

@@ -317,7 +317,9 @@ def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> No
     longest = max(len(src.split()) for src, _ in [next(grammar.generate("train", 1, 2))])
     clean = {"max_chars": 3 * longest}
     stages = [{"steps": 5, "weights": {"web": 0}}, {"weights": {}}]
-    with pytest.raises(InputError, match=r"data\.stages\.0: cleaning has left no pair"):
+    with pytest.raises(
+        InputError, match=r"data\.stages\.0: of the sources with a weight, cleaning has left less than a pair"
+    ):
         staged(made, "a", train=sources, stages=stages, clean=clean)
 
 
