@@ -189,8 +189,6 @@ class DataConfig(Section):
         if unused := sorted(self.clean.scripts.keys() - languages):
             known = ", ".join(sorted(languages))
             yield f"clean.scripts: no source is in {', '.join(unused)}; the languages are {known}"
-        if self.train and self.tgt_lang not in self.tgt_langs():
-            yield f"tgt_lang {self.tgt_lang}: no source is in it; they are in {', '.join(self.tgt_langs())}"
         names = [source.name for source in self.train if source.name is not None]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             yield f"train: two sources have the name {', '.join(repeated)}; give each its own"

@@ -470,7 +470,6 @@ def reference_blocks() -> dict[str, list[str]]:
         ("train: [{tsv: c}], stages: [{steps: 0, weights: {}}]", "data.stages.0.steps: input should be greater than 0"),
         ("train: [{tsv: c}], stages: [{step: 5}]", "data.stages.0.step: unknown key; did you mean steps?"),
         ("train: [{tsv: c, tag: 2de}]", "data.train.0: tag should be a letter"),
-        ("train: [{tsv: c, tgt_lang: fr}]", "data: tgt_lang de: no source is in it"),
         ("train: [{tsv: c}], valid: [{tsv: d, tag: x}]", "data.valid: no training source has the tag x"),
         ("train: [{tsv: c}], valid: [{tsv: d, tgt_lang: fr}]", "data.valid: no training source has the tgt_lang fr"),
         ("train: [{tsv: c, tag: 'a b'}]", "data.train.0: tag should be a letter"),
