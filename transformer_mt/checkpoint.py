@@ -59,6 +59,7 @@ class TrainState:
     cursor: Cursor = dataclasses.field(default_factory=Cursor)
     best_score: float | None = None
     best_step: int = 0
+    best_loss: float | None = None  # on the validation text, of the best step: of equal scores it decides
     evals_without_improvement: int = 0
     since_report: Sums = dataclasses.field(default_factory=Sums)
     corpus: str = ""  # fingerprints of what the run was trained on
@@ -66,6 +67,7 @@ class TrainState:
     validation: str = ""  # fingerprint of its pairs
     training_files: dict[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 by path
     by_signal: bool = False  # such a checkpoint counts neither for averaging nor for retention
+    awaits_validation: bool = False  # that of this step has failed, which ended the run
     environment: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -25,15 +25,23 @@ Tracker = Callable[[Record], object]  # called for every record, after it is in 
 class RunLog:
     """The voice of a run; ranks other than the first have none (``directory`` None)."""
 
-    def __init__(self, directory: Path | None, step: int, max_steps: int, trackers: Mapping[str, Tracker]) -> None:
-        """Open a run's log, first cutting it back to the checkpoint of ``step``."""
+    def __init__(
+        self,
+        directory: Path | None,
+        step: int,
+        max_steps: int,
+        trackers: Mapping[str, Tracker],
+        *,
+        awaits_validation: bool = False,
+    ) -> None:
+        """Open a run's log, first cutting it back to the checkpoint of ``step`` (which ``awaits_validation``)."""
         self._trackers = dict(trackers)
         self._file: TextIO | None = None
         self._bar: tqdm[Any] | None = None
         if directory is None:
             return
         path = directory / FILE_NAME
-        _cut_back(path, step)
+        _cut_back(path, step, awaits_validation)
         try:
             self._file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by close)
         except OSError as error:
@@ -181,14 +189,16 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def _cut_back(path: Path, step: int) -> None:
-    """Drop what was logged after a checkpoint's step: training will log it again."""
+def _cut_back(path: Path, step: int, awaits_validation: bool) -> None:
+    """Drop what was logged after a checkpoint's step, its own validation too if that failed: it will come again."""
     if not path.exists():
         return
     kept = []
     for line in read_lines(path):
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            is_later = record["step"] > step
+            if not is_later and not (awaits_validation and (record["kind"], record["step"]) == ("valid", step)):
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # the line that a crash cut short

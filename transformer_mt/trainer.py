@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import numpy as np
@@ -31,12 +30,13 @@ from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
 from transformer_mt.epochs import fingerprint as corpus_fingerprint
-from transformer_mt.errors import InputError, RunError
+from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.layout import ROWS_MULTIPLE, collate
 from transformer_mt.locks import locked
 from transformer_mt.metrics import RunLog, check_trackers, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.signals import StopSignal
 from transformer_mt.store import IdStore
 from transformer_mt.synthetic import synthesize
 from transformer_mt.textio import replaced_file
@@ -129,7 +129,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 checkpoint.repoint(run, latest, state.best_step)
             _tell_changes(before, given, state, fingerprint(valid_pairs), say)
         gradients = FlatGradients(model)
-        validation = Validation(valid_pairs, config, tokenizers, model, precision)
+        validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
         say(f"corpus: {store.report.summary()}")
         say(_summary(config, model, store, where, ranks.num_ranks))
         epoch = epochs.open(state.cursor.epoch, say)
@@ -149,9 +149,13 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         if ranks.is_first:
             _write_run_files(run, given, tokenizers)
         trackers = open_trackers(config.train, run, state.step) if ranks.is_first else {}
-        log = RunLog(run if ranks.is_first else None, state.step, config.train.max_steps, trackers)
+        own = run if ranks.is_first else None
+        awaits = state.awaits_validation = state.awaits_validation and bool(validation)
+        log = RunLog(own, state.step, config.train.max_steps, trackers, awaits_validation=awaits)
         cleanup.callback(log.close)
         meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
+        # Until here a signal just ends the process; from here it saves first.
+        stop_signal = cleanup.enter_context(StopSignal())
         saver = None
         if ranks.is_first:
             saver = checkpoint.Saver(run, given, tokenizers, store.longest_src)
@@ -164,10 +168,64 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 training = checkpoint.training_tensors(optimizer, model, is_averaged=average is not None)
                 saver.save(weights, training, state, is_best=not validation or state.best_step == state.step)
 
-        # 4. One update after the other. Until here a signal just ends the process; from here it saves first.
-        stop_signal = _StopSignal()
+        def validate() -> bool:
+            """Score the step, and tell whether it is the best. If that fails, the step is saved and the run ends."""
+            meter.pause()
+            averaged = contextlib.nullcontext() if average is None else average.in_the_model()
+            try:
+                with averaged:
+                    scores = validation.run(state.step, ranks, log)
+            except BaseException as error:
+                state.awaits_validation = True
+                save(by_signal=True)
+                if saver is not None:
+                    saver.wait()
+                if not isinstance(error, TmtError):
+                    raise
+                with contextlib.suppress(RunError):  # the other ranks may be gone
+                    ranks.first_says(None)  # that it is written
+                _stop(
+                    ranks,
+                    f"step {state.step:,} is saved, but its validation failed: {error}; then continue with --resume",
+                )
+            state.awaits_validation = False
+            is_better = validation.improves(scores, state)
+            meter.resume()
+            return is_better
+
+        def finish_step() -> None:
+            """What comes after an update: validate, save, and stop on a signal."""
+            # 4c. Validate; an improvement is saved at once.
+            is_last = state.step >= config.train.max_steps
+            is_due = is_last or state.step % config.train.checkpoint_steps == 0
+            is_saved = False
+            is_scored = is_last or state.step % config.train.eval_steps == 0 or state.awaits_validation
+            if validation and is_scored:
+                if is_saved := validate():
+                    save()
+                elif validation.out_of_patience(state):
+                    is_last = is_due = True
+
+            # 4d. Save what is due. A signal to any rank ends the run on all of them, when the checkpoint is written.
+            signal_number = ranks.largest(stop_signal.number)
+            if not is_saved and (is_due or signal_number):
+                meter.pause()
+                save(by_signal=not is_due)
+                meter.resume()
+            if saver is not None:
+                saver.check()
+            if signal_number and not is_last:
+                if saver is not None:
+                    saver.wait()
+                ranks.first_says(None)  # that it is written; a rank that ends earlier may take rank 0 along
+                name = signal.Signals(signal_number).name
+                _stop(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
+
+        # 4. One update after the other.
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
         stream = epochs.updates(state.cursor, state.step, log.line)
+        if state.awaits_validation:  # it had failed
+            finish_step()
         while state.step < config.train.max_steps and not validation.out_of_patience(state):
             state.cursor, pairs, epoch = next(stream)
             state.step += 1
@@ -207,40 +265,10 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             if average is not None:
                 average.update(state.step, is_bad)
             meter.add(state.step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
-
-            # 4c. Validate; an improvement is saved at once.
-            is_last = state.step == config.train.max_steps
-            is_due = is_last or state.step % config.train.checkpoint_steps == 0
-            is_saved = False
-            if validation and (is_last or state.step % config.train.eval_steps == 0):
-                meter.pause()
-                averaged = contextlib.nullcontext() if average is None else average.in_the_model()
-                with averaged, trial.validation_fits(config.search.batch_tokens, where):
-                    scores = validation.run(state.step, ranks, log)
-                if is_saved := validation.improves(scores, state):
-                    save()
-                elif validation.out_of_patience(state):
-                    is_last = is_due = True
-                meter.resume()
-
-            # 4d. Save what is due. A signal to any rank ends the run on all of them, when the checkpoint is written.
-            signal_number = ranks.largest(stop_signal.number)
-            if not is_saved and (is_due or signal_number):
-                meter.pause()
-                save(by_signal=not is_due)
-                meter.resume()
-            if saver is not None:
-                saver.check()
-            if is_last:
-                break
-            if signal_number:
-                if saver is not None:
-                    saver.wait()
-                ranks.first_says(None)  # that it is written; a rank that ends earlier may take rank 0 along
-                name = signal.Signals(signal_number).name
-                _stop(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
+            finish_step()
         if saver is not None:
             saver.wait()
+            checkpoint.retain(run, config.train.keep_checkpoints)  # a kill may have come between
         epochs.remove()
         log.line(f"done at step {state.step:,}: {_outcome(run, config, state)}")
 
@@ -329,20 +357,6 @@ def _stop(ranks: Ranks, reason: str) -> NoReturn:
     raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)
 
 
-class _StopSignal:
-    """Remembers SIGTERM or SIGINT until the update is over. A second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.number = 0  # none yet
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.number and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        self.number = number
-
-
 @contextlib.contextmanager
 def _only_process_in(run: Path) -> Iterator[None]:
     """Hold the lock of a run directory, which is made if need be."""
@@ -398,7 +412,7 @@ def _tell_changes(old: Config, new: Config, state: TrainState, validation: str, 
         rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
         say(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
     if validation != state.validation or _scoring(old) != _scoring(new):
-        state.best_score, state.evals_without_improvement = None, 0
+        state.best_score, state.best_loss, state.evals_without_improvement = None, None, 0
     state.validation = validation
 
 
@@ -406,7 +420,7 @@ def _scoring(config: Config) -> tuple[object, ...]:
     """What scores of the same sentences and weights depend on."""
     search = config.search
     how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
-    limits = search.min_tokens, search.no_repeat_ngram
+    limits = search.min_tokens, search.no_repeat_ngram, search.max_source_tokens
     return (config.train.best_metric, config.eval.beam_size, config.eval.tokenize, *how, *limits)
 
 

@@ -179,10 +179,10 @@ def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextl
     return _enough_memory(what, remedy, where)
 
 
-def validation_fits(batch_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The same for validation, where decoding needs most."""
-    half = max(batch_tokens // 2, 1)
-    return _enough_memory("validation", f"lower search.batch_tokens ({batch_tokens}; try {half})", where)
+def validation_fits(key: str, num_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The same for a part of validation, whose batches ``key`` limits."""
+    half = max(num_tokens // 2, MIN_UPDATE_TOKENS)
+    return _enough_memory("validation", f"lower {key} ({num_tokens}; try {half})", where)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,9 @@ import hashlib
 import itertools
 import json
 import math
-import sys
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from transformer_mt.checkpoint import TrainState
 from transformer_mt.config import Config, DataConfig, EvalConfig
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluate import check_tokenizer, evaluate
 from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.metrics import RunLog
@@ -27,6 +26,12 @@ from transformer_mt.model import Transformer
 from transformer_mt.sources import read_pairs
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.translator import Translator
+from transformer_mt.trial import validation_fits
+
+# Tokens of a side, unless training has longer ones: attention of a batch takes some 100 MB a head.
+_LONGEST_IN_LOSS = 1024
+
+_T = TypeVar("_T")
 
 
 class ValidationPair(NamedTuple):
@@ -63,20 +68,32 @@ class Validation:
     """Scores a model on the validation pairs. Falsy where there are none."""
 
     def __init__(
-        self, pairs: list[ValidationPair], config: Config, tokenizers: Tokenizers, model: Transformer, precision: str
+        self,
+        pairs: list[ValidationPair],
+        config: Config,
+        tokenizers: Tokenizers,
+        model: Transformer,
+        precision: str,
+        longest_src_tokens: int,
+        say: Callable[[str], None],
     ) -> None:
+        """Say what of the pairs cannot be scored as it is.
+
+        Args:
+            longest_src_tokens: the longest source of the training text; longer ones are translated in parts, as
+                `tmt translate` would.
+
+        Raises:
+            InputError: all of the pairs are too long for the loss.
+        """
         self._pairs = pairs
         tags = {kind: tokenizers.tag_ids(*kind) for kind in {(pair.tgt_lang, pair.tag) for pair in pairs}}
         self._tags = [tags[pair.tgt_lang, pair.tag] for pair in pairs]
         src = tokenizers.src.encode([pair.src for pair in pairs])
         self._src = [[*tags, *ids, EOS_ID] for tags, ids in zip(self._tags, src, strict=True)]
         self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
-        limit = config.model.max_positions if config.model.positions == "learned" else sys.maxsize
-        for number, sides in enumerate(zip(self._src, self._tgt, strict=True), 1):
-            if max(map(len, sides)) > limit:
-                raise InputError(
-                    f"data.valid, pair {number}: longer than model.max_positions {limit}; raise that or remove the pair"
-                )
+        self._longest_src_tokens = longest_src_tokens
+        self._for_loss = self._without_too_long(config, say)
         self._model, self._precision = model, precision
         self._best_metric, self._eval = config.train.best_metric, config.eval
         self._patience = config.train.patience
@@ -89,27 +106,61 @@ class Validation:
                 "sampling": False,
                 "precision": precision,
                 "workers": 1,
-                "max_source_tokens": None,
             }
         )
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
 
+    def _without_too_long(self, config: Config, say: Callable[[str], None]) -> list[int]:
+        """The numbers of the pairs that have a loss, which takes memory with the square of a side's length."""
+        clean = config.data.clean
+        limit = max(_LONGEST_IN_LOSS, clean.max_src_tokens + 1, clean.max_tgt_tokens + 1)
+        longest_src = config.search.max_source_tokens or self._longest_src_tokens
+        if config.model.positions == "learned":
+            limit, longest_src = (min(number, config.model.max_positions) for number in (limit, longest_src))
+        lengths = [(len(src), len(tgt)) for src, tgt in zip(self._src, self._tgt, strict=True)]
+        if in_parts := [i for i, (src, _) in enumerate(lengths, 1) if src > longest_src]:
+            say(
+                f"data.valid: {len(in_parts):,} of {len(lengths):,} pairs have more than {longest_src:,} source tokens "
+                "(search.max_source_tokens, or the longest trained on) and are translated in parts; the first is "
+                f"pair {in_parts[0]:,}"
+            )
+        kept = [i for i, sides in enumerate(lengths) if max(sides) <= limit]
+        too_long = [
+            f"pair {i:,} ({src:,} and {tgt:,})" for i, (src, tgt) in enumerate(lengths, 1) if max(src, tgt) > limit
+        ]
+        if too_long:
+            problem = f"{', '.join(too_long[:3])}{', …' if len(too_long) > 3 else ''}"
+            if not kept:
+                raise InputError(
+                    f"data.valid: all pairs have more than {limit:,} tokens on a side: {problem}; one sentence a line "
+                    "is expected, look at the line ends of its files"
+                )
+            say(
+                f"warning: data.valid: {len(too_long):,} of {len(lengths):,} pairs have more than {limit:,} tokens on "
+                f"a side and are left out of the loss: {problem}"
+            )
+        return kept
+
     def run(self, step: int, ranks: Ranks, log: RunLog) -> dict[str, float]:
-        """Score the model as it is; log and return the numbers, the same on every rank."""
+        """Score the model as it is; log and return the numbers, the same on every rank.
+
+        Raises:
+            RunError: out of memory, or another rank has failed, whose reason it has. What fails on one rank ends this
+                on all of them.
+        """
         started = time.monotonic()
         self._model.eval()
-        nll, num_labels = self._loss(ranks)
-        scores = {"loss": nll / num_labels, "perplexity": math.exp(min(nll / num_labels, 700.0))}
         # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
-        parts = ranks.gather(self._translate(range(ranks.rank, len(self._pairs), ranks.num_ranks)))
-        signatures: dict[str, str] = {}
-        if ranks.is_first:
-            hypotheses = [parts[i % ranks.num_ranks][i // ranks.num_ranks] for i in range(len(self._pairs))]
-            found, signatures = self._score(hypotheses)
-            scores |= found
-        scores = dict(ranks.first_says(scores))
+        own = range(ranks.rank, len(self._pairs), ranks.num_ranks)
+        parts = _all_or_none(ranks, lambda: (self._loss(ranks), self._translate(own)))
+        num_labels = sum(len(self._tgt[i]) for i in self._for_loss)
+        loss = sum(nll for nll, _ in parts) / num_labels
+        scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
+        found, signatures = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))[0]
+        scores |= found
         self._model.train()
         seconds = round(time.monotonic() - started, 1)
         log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
@@ -117,14 +168,19 @@ class Validation:
         log.line(f"step {step:,}: validation {numbers} ({seconds:.0f} s)")
         return scores
 
+    @property
+    def _where(self) -> torch.device:
+        return self._model.src_embed.weight.device
+
     def _translate(self, numbers: Sequence[int]) -> list[str]:
         """The translations of some of the sources."""
-        # Which of them are longer than the training text is no news at every validation: none is split.
-        translator = Translator([self._model], self._tokenizers, self._search, longest_src_tokens=sys.maxsize)
+        # Without `warn`: which of them are translated in parts is no news at every validation.
+        translator = Translator([self._model], self._tokenizers, self._search, self._longest_src_tokens)
         texts: dict[int, str] = {}
         for tags, same in itertools.groupby(sorted(numbers, key=self._tags.__getitem__), self._tags.__getitem__):
             of_these = list(same)
-            found = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
+            with validation_fits("search.batch_tokens", self._search.batch_tokens, self._where):
+                found = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
             texts.update(zip(of_these, (translation.text for translation in found), strict=True))
         return [texts[i] for i in numbers]
 
@@ -149,33 +205,41 @@ class Validation:
         return {name: total / len(directions) for name, total in sums.items()} | scores, signatures
 
     @torch.no_grad()
-    def _loss(self, ranks: Ranks) -> tuple[float, int]:
-        """The summed negative log-likelihood of all labels, and their number."""
+    def _loss(self, ranks: Ranks) -> float:
+        """The summed negative log-likelihood of this rank's labels."""
         src_lengths = np.array([len(ids) for ids in self._src], dtype=np.int32)
         tgt_lengths = np.array([len(ids) for ids in self._tgt], dtype=np.int32)
-        where = self._model.src_embed.weight.device
         total = torch.zeros((), dtype=torch.float64)
         batches = cut_update(
-            np.arange(len(self._pairs)),
+            np.array(self._for_loss, dtype=np.int64),
             src_lengths,
             tgt_lengths,
             num_ranks=ranks.num_ranks,
             micro_tokens=self._micro_tokens,
         )[ranks.rank]
         for pairs in batches:
-            batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(where)
-            with autocast(where, self._precision):
+            batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(self._where)
+            with (
+                validation_fits("batch.micro_tokens", self._micro_tokens, self._where),
+                autocast(self._where, self._precision),
+            ):
                 total += self._model(batch)[1].cpu()
-        return sum(ranks.gather(float(total))), int(tgt_lengths.sum())
+        return float(total)
 
     def improves(self, scores: dict[str, float], state: TrainState) -> bool:
-        """Compare with the best so far by ``train.best_metric``, and count what did not improve."""
-        value = scores[self._best_metric]
+        """Compare with the best so far by ``train.best_metric``, and count what did not improve.
+
+        Of equal scores the lower loss is better: BLEU may stand at 0 for long while the model learns.
+        """
+        value, loss = scores[self._best_metric], scores["loss"]
         is_better = state.best_score is None or (
             value < state.best_score if self._best_metric == "loss" else value > state.best_score
         )
+        if value == state.best_score and self._best_metric != "loss":
+            is_better = state.best_loss is None or loss < state.best_loss  # None in runs of version 0.1.0
         if is_better:
-            state.best_score, state.best_step, state.evals_without_improvement = value, state.step, 0
+            state.best_score, state.best_loss, state.best_step = value, loss, state.step
+            state.evals_without_improvement = 0
         else:
             state.evals_without_improvement += 1
         return is_better
@@ -183,3 +247,24 @@ class Validation:
     def out_of_patience(self, state: TrainState) -> bool:
         """Whether ``train.patience`` validations in a row brought nothing better."""
         return 0 < self._patience <= state.evals_without_improvement
+
+
+def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
+    """Every rank's result, on every rank. Where one fails all do, and none is left waiting.
+
+    Raises:
+        RunError: another rank has failed; or what this one's work raises.
+    """
+    found, failure = None, None
+    try:
+        found = work()
+    except Exception as error:
+        failure = error
+    reason = str(failure) if isinstance(failure, TmtError) else repr(failure)
+    told = ranks.gather((found, None if failure is None else reason))
+    if failure is not None:
+        raise failure
+    for rank, (_, reason) in enumerate(told):
+        if reason is not None:
+            raise RunError(f"rank {rank}: {reason}")
+    return [result for result, _ in told]

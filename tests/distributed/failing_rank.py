@@ -1,14 +1,18 @@
-"""``tmt`` for torchrun, in which one rank fails by itself: ``failing_rank.py RANK STEP KIND train …``."""
+"""``tmt`` for torchrun, in which one rank fails by itself: ``failing_rank.py RANK STEP KIND train …``.
+
+Of the kind "validation" it fails in its first one, whatever its step.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from transformer_mt import cli, device
 from transformer_mt.errors import RunError
+from transformer_mt.validation import Validation
 
 rank, step, kind, *arguments = sys.argv[1:]
 seed_stream = device.seed_stream
@@ -21,8 +25,14 @@ def fail_at_step(*key: int) -> None:
     seed_stream(*key)
 
 
+def fail(validation: Validation, numbers: Sequence[int]) -> NoReturn:
+    raise RunError(f"rank {rank} failed on purpose")
+
+
 def main(words: Sequence[str]) -> Any:
-    if os.environ["RANK"] == rank:
+    if os.environ["RANK"] == rank and kind == "validation":
+        Validation._translate = fail  # type: ignore[assignment, method-assign]
+    elif os.environ["RANK"] == rank:
         device.seed_stream = fail_at_step
     sys.argv = ["tmt", *words]
     cli.main()

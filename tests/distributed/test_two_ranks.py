@@ -117,6 +117,18 @@ def test_sigterm_stops_both_ranks_and_saves(finished: Finished, tmp_path: Path) 
     assert_same_end(run, finished.run)
 
 
+@pytest.mark.slow
+def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    one_fails = (*TORCHRUN, "2", str(Path(__file__).parent / "failing_rank.py"), "1", "0", "validation")
+    failed = tmt("train", finished.path, "--output", run, launcher=one_fails)
+    [reason] = reasons(failed)
+    assert "step 15 is saved, but its validation failed: rank 1: rank 1 failed on purpose; " in reason
+    assert last_checkpoint(run).name == "step_00000015"
+    tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
+    assert_same_end(run, finished.run)
+
+
 def test_two_ranks_continued_by_one(finished: Finished, tmp_path: Path) -> None:
     """The same data in the same order, with one warning that names what has changed."""
     run = Path(shutil.copytree(finished.run, tmp_path / "run"))

@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors textio locks config config_file layout lexicon grammar sentences outputs",
+    "errors textio locks signals config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
     "sources duplicates passes store loss model corpus metrics evaluate",
     "epochs optim checkpoint search",
@@ -30,7 +30,7 @@ LEVELS = (
     "curation.__init__ curation.common curation.files curation.clean curation.split",
     "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
     "curation.summary curation.charts curation.page",
-    "validation trial trainer plots",
+    "trial validation trainer plots",
     "cli_data cli",
 )
 ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]

@@ -308,7 +308,7 @@ def test_the_advice_helps() -> None:
 
 def test_validation_that_does_not_fit_names_its_own_key() -> None:
     told = r"validation does not fit; .*lower search\.batch_tokens \(4096; try 2048\)"
-    with pytest.raises(RunError, match=told), trial.validation_fits(4096, CPU):
+    with pytest.raises(RunError, match=told), trial.validation_fits("search.batch_tokens", 4096, CPU):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -1,0 +1,139 @@
+"""Validation that is hard, or fails: nothing that was trained is lost, and the run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import checkpoints, copy_corpus, last_checkpoint, metrics, moments, tmt_here, weights, write_config
+
+from transformer_mt import checkpoint
+from transformer_mt.errors import RunError
+from transformer_mt.validation import Validation
+
+pytestmark = pytest.mark.slow
+
+
+def tiny(directory: Path, **train: Any) -> Path:
+    config = copy_corpus(directory, num_train=60, num_valid=4)
+    settings = {"max_steps": 8, "eval_steps": 3, "checkpoint_steps": 4, "best_metric": "loss", **train}
+    config["train"] |= settings
+    return write_config(directory / "config.yaml", config)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("validation"))
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path) -> Path:
+    tmt_here("train", config, "--output", config.parent / "run").ok()
+    assert [m["step"] for m in metrics(config.parent / "run") if m["kind"] == "valid"] == [3, 6, 8]
+    return config.parent / "run"
+
+
+@contextmanager
+def failing(at_step: int, error: BaseException, method: str) -> Iterator[None]:
+    """The validation of one step fails, before or after it was logged."""
+    run = Validation.run
+
+    def fails(self: Validation, step: int, *others: Any) -> dict[str, float]:
+        if step != at_step:
+            return run(self, step, *others)
+        if method == "late":
+            run(self, step, *others)
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Validation, "run", fails)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "method"),
+    [
+        (3, RunError("out of memory"), "early"),  # not due to be saved
+        (8, KeyboardInterrupt(), "early"),  # the last step
+        (6, RunError("metrics.jsonl: cannot be written"), "late"),
+    ],
+)
+def test_a_failing_validation_saves_the_step_and_is_made_up_for(
+    config: Path, finished: Path, tmp_path: Path, step: int, error: BaseException, method: str
+) -> None:
+    run = tmp_path / "run"
+    with failing(step, error, method):
+        failed = tmt_here("train", config, "--output", run)
+    assert failed.status == 1
+    if isinstance(error, RunError):
+        assert f"step {step} is saved, but its validation failed: {error}; " in failed.refusal
+        assert "--resume" in failed.refusal
+    saved = last_checkpoint(run)
+    assert saved.name == f"step_{step:08d}"
+    assert checkpoint.read_state(saved).by_signal
+
+    with failing(step, RunError("once more"), "early"):  # nothing has changed
+        assert "once more" in tmt_here("train", config, "--output", run, "--resume").refusal
+    tmt_here("train", config, "--output", run, "--resume").ok()
+    assert metrics(run) == metrics(finished)
+    assert weights(run) == weights(finished)
+    assert moments(run) == moments(finished)
+    assert (run / "best").read_text() == (finished / "best").read_text()
+    assert (last_checkpoint(run) / "state.json").read_bytes() == (last_checkpoint(finished) / "state.json").read_bytes()
+
+
+def test_one_long_line_is_named_before_the_first_update_and_translated_in_parts(tmp_path: Path) -> None:
+    config = json.loads(tiny(tmp_path, max_steps=1).read_text())
+    [valid] = config["data"]["valid"]
+    for side in ("src", "tgt"):
+        with open(valid[side], "a") as lines:
+            lines.write("a b c d " * 2000 + "\n")
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    done = tmt_here("train", path, "--output", run, "--dry-run").ok()
+    assert "data.valid: 1 of 5 pairs have more than 1,024 tokens on a side and are left out of the loss: pair 5 (" in (
+        done.stderr
+    )
+    assert "are translated in parts; the first is pair 5" in done.stderr
+    tmt_here("train", path, "--output", run).ok()
+    loss, bleu = (metrics(run)[-1][key] for key in ("loss", "bleu"))
+    for side in ("src", "tgt"):
+        file = Path(valid[side])
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:4]))
+    tmt_here("train", path, "--output", tmp_path / "without").ok()
+    assert metrics(tmp_path / "without")[-1]["loss"] == loss
+    assert bleu >= 0
+
+    for side in ("src", "tgt"):
+        Path(valid[side]).write_text("a b c d " * 2000 + "\n")
+    refused = tmt_here("train", path, "--output", tmp_path / "none")
+    assert refused.status == 2
+    assert "data.valid: all pairs have more than 1,024 tokens on a side: pair 1 (" in refused.refusal
+
+
+def test_of_equal_scores_the_lower_loss_is_the_best(tmp_path: Path) -> None:
+    """BLEU stands at 0 while the model learns: that is no reason to lose patience."""
+    path = tiny(tmp_path, max_steps=6, eval_steps=1, best_metric="bleu", patience=2)
+    tmt_here("train", path, "--output", tmp_path / "run").ok()
+    valid = [m for m in metrics(tmp_path / "run") if m["kind"] == "valid"]
+    assert {m["bleu"] for m in valid} == {0.0}
+    assert len(valid) == 6
+    best = min(valid, key=lambda m: m["loss"])
+    assert (tmp_path / "run" / "best").read_text() == f"step_{best['step']:08d}\n"
+    assert best["step"] > 1
+
+
+def test_a_resume_that_ends_at_once_keeps_as_many_checkpoints(tmp_path: Path) -> None:
+    """As where the run was killed between naming its last checkpoint and deleting the one too many."""
+    path = tiny(tmp_path, max_steps=4, eval_steps=4, checkpoint_steps=1, keep_checkpoints=2)
+    run = tmp_path / "run"
+    tmt_here("train", path, "--output", run).ok()
+    kept = checkpoints(run)
+    assert kept == ["step_00000003", "step_00000004"]
+    shutil.copytree(run / "checkpoints" / kept[0], run / "checkpoints" / "step_00000002")
+    tmt_here("train", path, "--output", run, "--resume").ok()
+    assert checkpoints(run) == kept
