@@ -6,6 +6,7 @@ shard. It is found again by the content of its inputs, and identified by the con
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -25,12 +26,26 @@ from transformer_mt.batching import Lengths
 from transformer_mt.cleaning import CleanReport, SentencePair, check_rules
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.duplicates import Occurrences
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import EOS_ID
 from transformer_mt.locks import locked
 from transformer_mt.passes import Chunk, NamedSource, find_duplicates, judge, read_chunks
 from transformer_mt.sources import read_pairs, source_files
-from transformer_mt.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_side
+from transformer_mt.store import (
+    FORMAT,
+    SIDES,
+    Checksums,
+    Ids,
+    IdStore,
+    changed_file,
+    damage,
+    finish_store,
+    read_note,
+    remove_store,
+    write_note,
+    write_places,
+    write_side,
+)
 from transformer_mt.textio import replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.workers import on_all_cores
@@ -40,6 +55,8 @@ SHARD_PAIRS = 1 << 18  # of input
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
     """The id store of a training corpus: found in the cache by content, or written there.
+
+    One that is not byte for byte what was written is built anew, and that is told on stderr.
 
     Raises:
         InputError: unreadable text, no pairs at all, or none left after cleaning.
@@ -51,18 +68,25 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "tokenizer": tokenizers.fingerprint,
         "langs": [data.src_lang, data.tgt_lang],
         "clean": data.clean.model_dump(),
-        "batch": [batch.max_tokens, batch.max_source_tokens],
+        # No larger update makes more pairs fit: what goes over these limits is rejected for its length.
+        "batch": [
+            min(batch.max_tokens, data.clean.max_tgt_tokens + 1),
+            min(batch.max_source_tokens or batch.max_tokens, data.clean.max_src_tokens + 1),
+        ],
         "sources": [_source_key(source, data, cache) for source in data.train],
     }
     if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
         inputs["langid"] = version("py3langid")
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
     target, building, lock = cache / key, cache / f".{key}.tmp", cache / f".{key}.lock"
-    if not (target / "meta.json").exists():
+    if damage(target) is not None:
         try:
             building.mkdir(parents=True, exist_ok=True)
             with locked(lock, lambda line: print(line, file=sys.stderr), wait=True):
-                if not (target / "meta.json").exists():  # another process may have made it meanwhile
+                if (reason := damage(target)) is not None:  # else another process has made it meanwhile
+                    if target.exists():
+                        print(f"{target}: the prepared corpus is damaged ({reason}); making it anew", file=sys.stderr)
+                        remove_store(target)
                     building.mkdir(exist_ok=True)
                     try:
                         _write_store(building, data, batch, tokenizers)
@@ -71,6 +95,9 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
                             shutil.rmtree(building)
                             lock.unlink(missing_ok=True)
                         raise
+                    if (reason := damage(building)) is not None:
+                        shutil.rmtree(building)
+                        raise RunError(f"{target}: damaged while it was made ({reason}); check the disk and run again")
                     building.rename(target)
                 lock.unlink(missing_ok=True)
         except OSError as error:
@@ -109,10 +136,9 @@ def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenize
 
 def _occurrences(directory: Path, data: DataConfig, sources: list[NamedSource]) -> Occurrences | None:
     """Which pairs repeat an earlier one; of an interrupted build, what it has found."""
-    answer = directory / "occurrences"
+    answer, keys = directory / "occurrences", directory / "keys"
+    shutil.rmtree(keys, ignore_errors=True)
     if not answer.exists():
-        keys = directory / "keys"
-        shutil.rmtree(keys, ignore_errors=True)
         keys.mkdir()
         found = find_duplicates(sources, data.clean.duplicates, keys)
         if found is not None and len(found):
@@ -184,8 +210,18 @@ class _ShardWriter:
     def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
         self._directory, self._dtype = directory, dtype
         self._notes: list[dict[str, Any]] = []
-        while (note := self._note(len(self._notes))).exists():
-            self._notes.append(json.loads(note.read_text(encoding="utf-8")))
+        for temporary in directory.glob(".*.tmp"):  # of files that a killed process had begun
+            temporary.unlink()
+        with contextlib.suppress(OSError, ValueError):  # no further note, or a damaged one
+            while True:
+                note = read_note(self._note(len(self._notes)))
+                if changed_file(directory, note["files"]) is not None:
+                    break
+                self._notes.append(note)
+        shards = f"{len(self._notes) - 1:05d}.json"
+        for path in directory.glob("*.json"):
+            if path.name > shards:  # they would be taken for whole when their turn comes
+                path.unlink()
         self.end = self._notes[-1]["end"] if self._notes else 0  # the place behind the last pair that is written
         self._waiting: list[_Encoded] = []
 
@@ -201,27 +237,27 @@ class _ShardWriter:
 
     def _flush(self) -> None:
         shard, digest = len(self._notes), hashlib.sha256()
+        files: Checksums = {}
         note: dict[str, Any] = {"end": self.end, "longest": {}, "tokens": {}}
         for side in SIDES:
             lengths = np.concatenate([one.lengths[side] for one in self._waiting])
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
             ids = np.concatenate([one.ids[side] for one in self._waiting])
             if len(lengths):
-                write_side(self._directory, shard, side, ids, offsets)
+                files |= write_side(self._directory, shard, side, ids, offsets)
             digest.update(ids.tobytes())
             digest.update(offsets.tobytes())
             note["longest"][side], note["tokens"][side] = int(lengths.max(initial=0)), int(offsets[-1])
         places = np.array([place for one in self._waiting for place in one.places], dtype=np.int64)
-        with replaced_file(self._directory / f"{shard:05d}.places.npy") as file:
-            np.save(file, places)
+        files |= write_places(self._directory, shard, places)
         kept: dict[str, int] = {}
         report = CleanReport()
         for one in self._waiting:
             kept[str(one.source)] = kept.get(str(one.source), 0) + len(one.places)
             report.merge(one.report)
         note |= {"size": len(places), "kept": kept, "report": dataclasses.asdict(report), "digest": digest.hexdigest()}
-        with replaced_file(self._note(shard)) as file:
-            file.write(json.dumps(note).encode())
+        note["files"] = files
+        write_note(self._note(shard), note)
         self._notes.append(note)
         self._waiting.clear()
 
@@ -252,7 +288,8 @@ class _ShardWriter:
             "report": dataclasses.asdict(report),
             "fingerprint": hashlib.sha256(digests.encode()).hexdigest()[:16],
         }
-        finish_store(self._directory, meta)
+        files = {name: sums for note in self._notes for name, sums in note["files"].items()}
+        finish_store(self._directory, meta, files)
         for shard in range(len(self._notes)):
             self._note(shard).unlink()
         (self._directory / "occurrences").unlink(missing_ok=True)

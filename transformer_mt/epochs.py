@@ -16,7 +16,6 @@ import json
 import multiprocessing.connection
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -34,11 +33,22 @@ from transformer_mt.batching import Cursor, Lengths, Pairs
 from transformer_mt.config import BatchConfig, CleanConfig, Config, DataConfig
 from transformer_mt.corpus import too_long
 from transformer_mt.distributed import Ranks
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import EOS_ID
-from transformer_mt.store import SIDES, IdStore, finish_store, write_side
+from transformer_mt.store import (
+    SIDES,
+    Checksums,
+    IdStore,
+    damage,
+    finish_store,
+    read_note,
+    remove_store,
+    write_note,
+    write_places,
+    write_side,
+)
 from transformer_mt.subwords import SubwordSampler
-from transformer_mt.textio import replaced_file, write_error
+from transformer_mt.textio import write_error
 from transformer_mt.workers import end_with_parent
 
 _FORMAT = 2  # of the draws too: another one, and a run that goes on would see other pieces
@@ -136,11 +146,16 @@ class Epochs:
         target = self._place / self._name(job, epoch)
         if self._ranks.is_first:
             try:
+                if target.exists() and (reason := damage(target)) is not None:
+                    tell(f"epoch {epoch + 1}: {target} is damaged ({reason}); drawing its pieces anew")
+                    remove_store(target)
                 if not target.exists():
                     self._finish(job, epoch, tell)
+                    if (reason := damage(target)) is not None:
+                        raise RunError(f"{target}: damaged while it was made ({reason}); check the disk and resume")
                 for path in self._place.iterdir():
                     if path != target:
-                        _remove(path)
+                        remove_store(path)
             except OSError as error:
                 raise write_error(target, error) from error
         # The others have done with the epoch before when they come here.
@@ -193,13 +208,13 @@ class Epochs:
         """Delete all sampled epochs: the run is over."""
         self.close()
         if self._ranks.is_first:
-            _remove(self._place)
+            remove_store(self._place)
 
     def _start(self, job: _Job, epoch: int) -> None:
         """Let the processes write an epoch."""
         temporary = self._temporary(job, epoch)
         try:
-            _remove(temporary)
+            remove_store(temporary)
             temporary.mkdir(parents=True)
         except OSError as error:
             raise write_error(temporary, error) from error
@@ -232,7 +247,7 @@ class Epochs:
         _write_shards(job, self._store, epoch, temporary)
         shards = range(len(self._store.shard_sizes))
         busy = [connection for connection, asked in self._asked.items() if epoch in asked]
-        while busy and not all(_is_written(temporary, shard) for shard in shards):
+        while busy and not all(_note(temporary, shard).exists() for shard in shards):
             for connection in multiprocessing.connection.wait(busy):
                 assert isinstance(connection, Connection)
                 try:
@@ -243,10 +258,11 @@ class Epochs:
                 if answer == epoch:
                     busy.remove(connection)
         for shard in shards:
-            if not _is_written(temporary, shard):  # where a process failed; here its reason is told, if it lasts
+            if not _note(temporary, shard).exists():  # where a process failed; here its reason is told, if it lasts
                 _write_shard(job, self._store, epoch, temporary, shard)
         name = self._name(job, epoch)
-        finish_store(temporary, {**self._store.meta, "fingerprint": name})
+        files = {file: sums for shard in shards for file, sums in read_note(_note(temporary, shard))["files"].items()}
+        finish_store(temporary, {**self._store.meta, "fingerprint": name}, files)
         temporary.rename(self._place / name)
         self._building = None
         seconds = time.monotonic() - started
@@ -325,22 +341,14 @@ def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: 
                 ids[side].extend(pieces)
                 ids[side].append(EOS_ID)
                 offsets[side].append(len(ids[side]))
+    files: Checksums = {}
     for side in SIDES:
         flat = np.frombuffer(ids[side], dtype=np.uintc).astype(store.dtype)
-        write_side(directory, shard, side, flat, np.frombuffer(offsets[side], dtype=np.int64))
-    places = f"{shard:05d}.places.npy"
-    with replaced_file(directory / places) as file:
-        file.write((store.directory / places).read_bytes())
+        files |= write_side(directory, shard, side, flat, np.frombuffer(offsets[side], dtype=np.int64))
+    files |= write_places(directory, shard, store.places(shard))
+    write_note(_note(directory, shard), {"files": files})
 
 
-def _is_written(directory: Path, shard: int) -> bool:
-    return (directory / f"{shard:05d}.places.npy").exists()  # the last of its files
-
-
-def _remove(path: Path) -> None:
-    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
-    if path.exists():
-        hidden = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(hidden, ignore_errors=True)
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+def _note(directory: Path, shard: int) -> Path:
+    """The last of a shard's files."""
+    return directory / f"{shard:05d}.json"

@@ -1,13 +1,20 @@
 """The id store: tokenised pairs on disk, memory-mapped, for random access to corpora of any size.
 
 A directory with, for each shard and side, one file of ids (uint16 or uint32) and one of offsets (int64), for each shard
-the pairs' places in the corpus, for each side the lengths of all pairs (int32), and ``meta.json``.
+the pairs' places in the corpus, for each side the lengths of all pairs (int32), and ``meta.json``. That holds the size
+and the CRC-32 of each of these files, taken from memory when they were written, and one of its own.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +33,9 @@ FORMAT = 2
 SIDES = ("src", "tgt")
 # A memory map keeps its file open: four a shard, and on some systems a process may have 256 files.
 _MAX_OPEN_SHARDS = 32
+_READ_BYTES = 1 << 20
+
+Checksums = dict[str, tuple[int, int]]  # file name -> bytes, CRC-32
 
 Ids = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
@@ -115,13 +125,18 @@ class IdStore:
     def describe(self, pair: int) -> str:
         """Where a pair came from: its source and its line there."""
         shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
-        places = self._array(f"{shard:05d}.places.npy")
-        is_whole = places.dtype == np.int64 and places.shape == (self.shard_sizes[shard],)
-        place = int(places[pair - int(self._starts[shard])]) if is_whole else -1
+        place = int(self.places(shard)[pair - int(self._starts[shard])])
         if not 0 <= place < sum(count for _, count, _ in self.meta["sources"]):
             raise self._damaged(f"shard {shard} has wrong places")
         labels, counts, _ = zip(*self.meta["sources"], strict=True)
         return Places(labels, counts).describe(place)
+
+    def places(self, shard: int) -> npt.NDArray[np.int64]:
+        """The places of a shard's pairs in the corpus, rejected pairs counted: a memory map."""
+        places = self._array(f"{shard:05d}.places.npy")
+        if places.dtype != np.int64 or places.shape != (self.shard_sizes[shard],):
+            raise self._damaged(f"shard {shard} has wrong places")
+        return places
 
     def _shard(self, number: int) -> _Shard:
         """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
@@ -160,22 +175,111 @@ def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
     return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.array_equal(np.diff(offsets), lengths))
 
 
-def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: Offsets) -> None:
+def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: Offsets) -> Checksums:
     """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end."""
-    path = directory / f"{shard:05d}.{side}"
-    with replaced_file(f"{path}.ids") as file:
-        file.write(ids.data)
-    with replaced_file(f"{path}.offsets.npy") as file:
-        np.save(file, offsets)
+    name = f"{shard:05d}.{side}"
+    return _write(directory, f"{name}.ids", ids.tobytes()) | _write(directory, f"{name}.offsets.npy", _npy(offsets))
 
 
-def finish_store(directory: Path, meta: dict[str, Any]) -> None:
-    """Make a store of its shards: the lengths of all pairs, then the file without which it is none."""
+def write_places(directory: Path, shard: int, places: npt.NDArray[np.int64]) -> Checksums:
+    """Write where the pairs of a shard come from."""
+    return _write(directory, f"{shard:05d}.places.npy", _npy(places))
+
+
+def _write(directory: Path, name: str, content: bytes) -> Checksums:
+    with replaced_file(directory / name) as file:
+        file.write(content)
+    return {name: (len(content), zlib.crc32(content))}
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def finish_store(directory: Path, meta: Mapping[str, Any], files: Checksums) -> None:
+    """Make a store of its shards: the lengths of all pairs, then the file without which it is none.
+
+    ``files``: what the shards were written with.
+    """
+    files = dict(files)
     for side in SIDES:
+        size = crc = 0
         with replaced_file(directory / f"{side}.lengths") as file:
-            for shard, size in enumerate(meta["shards"]):
-                if size:
+            for shard, num_pairs in enumerate(meta["shards"]):
+                if num_pairs:
                     offsets = np.load(directory / f"{shard:05d}.{side}.offsets.npy", mmap_mode="r")
-                    file.write(np.diff(offsets).astype(np.int32).data)
-    with replaced_file(directory / "meta.json") as file:
-        file.write(json.dumps(meta, indent=1).encode())
+                    content = np.diff(offsets).astype(np.int32).tobytes()
+                    file.write(content)
+                    size, crc = size + len(content), zlib.crc32(content, crc)
+        files[f"{side}.lengths"] = size, crc
+    write_note(directory / "meta.json", {**meta, "files": files})
+
+
+def write_note(path: Path, note: Mapping[str, Any]) -> None:
+    """Write facts as JSON that tells whether it is whole."""
+    with replaced_file(path) as file:
+        file.write(_note_bytes(note))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Such facts.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is not, byte for byte, what was written.
+    """
+    content = path.read_bytes()
+    note = json.loads(content)
+    if not isinstance(note, dict) or _note_bytes(note) != content:
+        raise ValueError("its checksum is missing or another")
+    return note
+
+
+def _note_bytes(note: Mapping[str, Any]) -> bytes:
+    facts = {key: value for key, value in note.items() if key != "crc32"}
+    return json.dumps({**facts, "crc32": zlib.crc32(json.dumps(facts).encode())}, indent=1).encode()
+
+
+def damage(directory: Path) -> str | None:
+    """What keeps a store from being used, if anything does: a file that is missing or not what was written."""
+    try:
+        files = read_note(directory / "meta.json")["files"]
+    except (OSError, ValueError) as error:
+        return f"meta.json: {error.strerror if isinstance(error, OSError) else error}"
+    return changed_file(directory, files)
+
+
+def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | None:
+    """The first file that is missing or not what was written, if there is one.
+
+    All cores read, and not through memory maps: there, an error of the disk would end the process.
+    """
+
+    def wrong(name: str) -> str | None:
+        try:
+            return None if _checksum(directory / name) == tuple(files[name]) else f"{name} is not what was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return next(filter(None, pool.map(wrong, files)), None)
+
+
+def remove_store(path: Path) -> None:
+    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
+    if path.exists():
+        hidden = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(hidden, ignore_errors=True)
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _checksum(path: Path) -> tuple[int, int]:
+    size = crc = 0
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            size, crc = size + count, zlib.crc32(buffer[:count], crc)
+    return size, crc

@@ -95,10 +95,10 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
         tokenizers = tokenizers or Tokenizers.from_files(files)
         samplers = subwords.samplers(tokenizers, config.tokenizer)
-        if ranks.is_first:
-            corpus.prepare(config.data, config.batch, tokenizers)
+        store = corpus.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
         ranks.first_says(None, patiently=True)
-        store = corpus.prepare(config.data, config.batch, tokenizers)
+        if store is None:
+            store = corpus.prepare(config.data, config.batch, tokenizers)
         place = run / "epochs"
         if dry_run:  # the run directory may be in use
             cache = Path(config.data.cache_dir).expanduser()

@@ -23,7 +23,7 @@ from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceCo
 from transformer_mt.corpus import prepare
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.sources import read_pairs
-from transformer_mt.store import IdStore, write_side
+from transformer_mt.store import Checksums, IdStore, write_side
 from transformer_mt.textio import write_lines
 from transformer_mt.tokenizer import Tokenizers
 
@@ -445,10 +445,11 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
     for last in range(5):
         shutil.rmtree(cache)
 
-        def interrupted(directory: Path, shard: int, side: str, *arrays: Any, last: int = last) -> None:
+        def interrupted(directory: Path, shard: int, side: str, *arrays: Any, last: int = last) -> Checksums:
             if (shard, side) == (last, "tgt"):
+                (directory / ".00000.src.ids.1234.tmp").touch()  # as if it were killed while it writes
                 raise KeyboardInterrupt
-            write(directory, shard, side, *arrays)
+            return write(directory, shard, side, *arrays)
 
         with monkeypatch.context() as patch:
             patch.setattr(corpus, "write_side", interrupted)
@@ -456,9 +457,9 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
                 prepared(*sources, clean=clean)
         written: list[int] = []
 
-        def counted(directory: Path, shard: int, *args: Any, written: list[int] = written) -> None:
+        def counted(directory: Path, shard: int, *args: Any, written: list[int] = written) -> Checksums:
             written.append(shard)
-            write(directory, shard, *args)
+            return write(directory, shard, *args)
 
         with monkeypatch.context() as patch:
             patch.setattr(corpus, "write_side", counted)
@@ -466,6 +467,59 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
         assert sorted(set(written)) == list(range(last, 5))
         assert {path.name: path.read_bytes() for path in store.directory.iterdir()} == expected
         assert stores(cache) == [store.directory]
+
+
+def test_a_damaged_shard_of_an_interrupted_build_is_made_anew(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    source = text_files(tmp_path, PAIRS)
+    expected = {path.name: path.read_bytes() for path in prepared(source).directory.iterdir()}
+    for name in ("00001.src.ids", "00001.json"):
+        shutil.rmtree(cache)
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus, "finish_store", forbidden)
+            with pytest.raises(AssertionError):
+                prepared(source)
+        flip(next(cache.glob(".*.tmp")) / name)
+        assert {path.name: path.read_bytes() for path in prepared(source).directory.iterdir()} == expected
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["00000.src.ids", "00000.tgt.offsets.npy", "00000.places.npy", "tgt.lengths", "meta.json"]
+)
+def test_a_damaged_store_is_made_anew_and_that_is_told(
+    name: str, prepared: Prepare, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = text_files(tmp_path, PAIRS)
+    first = prepared(source)
+    expected = {path.name: path.read_bytes() for path in first.directory.iterdir()}
+    for damage in (flip, lambda path: os.truncate(path, 8), Path.unlink):
+        damage(first.directory / name)
+        again = prepared(source)
+        assert f"{first.directory}: the prepared corpus is damaged ({name}" in capfd.readouterr().err
+        assert {path.name: path.read_bytes() for path in again.directory.iterdir()} == expected
+        assert stores(cache) == [first.directory]
+
+
+def test_larger_updates_leave_the_store_as_it_is(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no pair that the rules keep is too long for either."""
+    source = text_files(tmp_path, PAIRS)
+    first = prepared(source, batch=BatchConfig(max_tokens=257))
+    monkeypatch.setattr(passes, "read_pairs", forbidden)
+    assert prepared(source, batch=BatchConfig(max_tokens=9000)).directory == first.directory
+    assert prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=300)).directory == first.directory
+    with pytest.raises(AssertionError):
+        prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=256))
 
 
 def test_two_processes_make_one_store(cache: Path, tmp_path: Path, tokenizers: Tokenizers) -> None:

@@ -334,6 +334,20 @@ def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> 
     assert not workers_of(again)
 
 
+@pytest.mark.parametrize("name", ["00001.src.ids", "00000.tgt.offsets.npy", "src.lengths", "meta.json"])
+def test_a_damaged_store_is_made_anew_and_that_is_told(name: str, made: Made) -> None:
+    one = made()
+    store = one.open(0, quiet).store
+    expected = ids_of(store)
+    one.close()
+    content = bytearray((store.directory / name).read_bytes())
+    content[-3] ^= 1
+    (store.directory / name).write_bytes(content)
+    told: list[str] = []
+    assert ids_of(made().open(0, told.append).store) == expected
+    assert f"epoch 1: {store.directory} is damaged ({name}" in told[0]
+
+
 def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: Tokenizers) -> None:
     """What a killed process leaves: its unfinished store with damaged shards, and a half deleted one."""
     one = made()

@@ -13,7 +13,7 @@ import pytest
 
 from transformer_mt.cleaning import CleanReport, SentencePair
 from transformer_mt.errors import InputError
-from transformer_mt.store import SIDES, IdStore, finish_store, write_side
+from transformer_mt.store import SIDES, Checksums, IdStore, damage, finish_store, write_places, write_side
 
 ROWS = {"src": [[5, 3], [6, 7, 8, 3], [3], [9, 3]], "tgt": [[5, 5, 3], [3], [6, 3], [7, 7, 7, 3]]}
 SHARDS = [3, 0, 1]
@@ -23,13 +23,14 @@ SHARDS = [3, 0, 1]
 def directory(tmp_path: Path) -> Path:
     """Three shards, the second without pairs."""
     begin = 0
+    files: Checksums = {}
     for shard, size in enumerate(SHARDS):
         for side in SIDES:
             rows = ROWS[side][begin : begin + size]
             offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
             if size:
-                write_side(tmp_path, shard, side, np.concatenate(rows).astype(np.uint16), offsets)
-        np.save(tmp_path / f"{shard:05d}.places.npy", np.arange(begin, begin + size, dtype=np.int64) * 2)
+                files |= write_side(tmp_path, shard, side, np.concatenate(rows).astype(np.uint16), offsets)
+        files |= write_places(tmp_path, shard, np.arange(begin, begin + size, dtype=np.int64) * 2)
         begin += size
     report = CleanReport(kept=4)
     report.count("identical", SentencePair("a", "a"), 1)
@@ -38,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
         **{"longest": {"src": 4, "tgt": 4}, "tokens": {"src": 9, "tgt": 10}, "fingerprint": "f"},
         "report": dataclasses.asdict(report),
     }
-    finish_store(tmp_path, meta)
+    finish_store(tmp_path, meta, files)
     return tmp_path
 
 
@@ -49,6 +50,24 @@ def test_what_was_written_is_read(directory: Path) -> None:
         assert store.lengths(side).tolist() == list(map(len, rows))
     assert store.report.rejected == {"identical": 1} and store.report.examples["identical"][0].src == "a"
     assert (store.fingerprint, store.longest_src, store.num_tgt_tokens) == ("f", 4, 10)
+
+
+def test_any_changed_byte_of_any_file_is_found(directory: Path) -> None:
+    assert damage(directory) is None
+    paths = sorted(directory.iterdir())
+    assert len(paths) == 2 * 4 + 3 + 2 + 1
+    for path in paths:
+        content = path.read_bytes()
+        places = range(0, len(content), 97 if path.name == "meta.json" else 5)
+        wrong = [content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1 :] for i in places]
+        for damaged in [*wrong, content[:-1], content + b"\0", b""]:
+            path.write_bytes(damaged)
+            reason = damage(directory)
+            assert reason is not None and path.name in reason
+        path.unlink()
+        assert damage(directory) == f"{path.name}: No such file or directory"
+        path.write_bytes(content)
+    assert damage(directory) is None
 
 
 OFFSETS: dict[str, Callable[[Any], Any]] = {
