@@ -384,7 +384,7 @@ def load_model(path: str | Path) -> LoadedModel:
     directory = resolve_model(Path(path))
     with _held([directory]):
         manifest = verify(directory)
-        config = load_config(directory / "config.yaml")
+        config = load_config(directory / "config.yaml", of_model=True)
         tokenizers = Tokenizers.load(directory)
         model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
         copy_weights(model, _load_tensors(directory / _MODEL), directory / _MODEL)

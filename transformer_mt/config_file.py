@@ -37,8 +37,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 _MAX_VALUES = 100_000
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bool = False) -> Config:
     """Read a configuration file, apply ``key.path=value`` overrides, expand ``${NAME:-default}``, and check all of it.
+
+    Args:
+        of_model: it lies in a model's directory, which others may have made: nothing is taken from the environment.
 
     Raises:
         InputError: one line that holds every problem found, each with its key and a remedy.
@@ -49,12 +52,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
     for override in overrides:
         _apply_override(tree, override)
-    return validate(tree, str(path))
+    return validate(tree, str(path), of_model=of_model)
 
 
-def validate(tree: dict[str, Any], where: str) -> Config:
+def validate(tree: dict[str, Any], where: str, *, of_model: bool = False) -> Config:
     """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
-    return _checked(Config, _expand(tree), (), f"{where}: ")
+    return _checked(Config, _expand(tree, from_environment=not of_model), (), f"{where}: ")
 
 
 def _checked(kind: type[AnySection], values: Any, at: tuple[str, ...], origin: str) -> AnySection:
@@ -143,16 +146,22 @@ def _validate_section(
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration: every key with the value in force."""
+    return as_yaml(config.model_dump(mode="json"))
+
+
+def as_yaml(tree: dict[str, Any]) -> str:
+    """Plain values as a configuration that reads as just these."""
     out = io.StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 120
-    # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
-    tree = _map_strings(
-        lambda text: text if text.isprintable() else DoubleQuotedScalarString(text),
-        config.model_dump(mode="json"),
-    )
-    yaml.dump(tree, out)
+    yaml.dump(_map_strings(_yaml_text, tree), out)
     return out.getvalue()
+
+
+def _yaml_text(text: str) -> str:
+    text = text.replace("${", "$${")  # else it would be taken from the environment
+    # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
+    return text if text.isprintable() else DoubleQuotedScalarString(text)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
@@ -196,9 +205,15 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[keys[-1]] = _parse_yaml(text, f"--set {path}")
 
 
-def _expand(value: Any) -> Any:
-    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value in every string."""
-    return _map_strings(lambda text: re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment_value, text), value)
+def _expand(value: Any, from_environment: bool) -> Any:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value, if wanted, and ``$${`` by ``${``."""
+
+    def text_of(match: re.Match[str]) -> str:
+        if match[0] == "$${":
+            return "${"
+        return _environment_value(match) if from_environment else match[0]
+
+    return _map_strings(lambda text: re.sub(r"\$\$\{|\$\{(\w+)(?::-([^}]*))?\}", text_of, text), value)
 
 
 def _map_strings(change: Callable[[str], str], value: Any) -> Any:

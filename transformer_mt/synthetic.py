@@ -84,7 +84,7 @@ class _Work:
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:
             model = resolve_model(Path(model_path))
-            manifest, config = verify(model), load_config(model / "config.yaml")
+            manifest, config = verify(model), load_config(model / "config.yaml", of_model=True)
             directions = sorted({config.data.languages(one) for one in config.data.train})
             if (languages[given], languages[made]) not in directions:
                 raise InputError(

@@ -122,7 +122,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         state.training_files, state.validation = corpus.training_files(config.data), fingerprint(valid_pairs)
         state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
         if latest is not None:
-            before = load_config(latest / "config.yaml")
+            before = load_config(latest / "config.yaml", of_model=True)
             _refuse_other_corpus(latest, before, given, state)
             state = _restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
@@ -384,7 +384,7 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
     latest = checkpoint.newest_usable(run, say)
     if latest is None:
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
-    if differing := _differing_keys(load_config(latest / "config.yaml"), config):
+    if differing := _differing_keys(load_config(latest / "config.yaml", of_model=True), config):
         raise InputError(
             f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
             "set these back, or start another run with --output"

@@ -356,6 +356,20 @@ def test_environment_in_values(load: Any, refusal: Any, monkeypatch: pytest.Monk
     assert "${TMT_Y} is used in the configuration but not set; export TMT_Y=..." in refusal(text)
 
 
+def test_a_models_configuration_takes_nothing_from_the_environment(load: Any, tmp_path: Path) -> None:
+    """Who publishes what it translates would publish the secret."""
+    (tmp_path / "config.yaml").write_text(DATA + "train: {init_from: '${HOME}/$${HOME}/${NONE}'}\n")
+    config = load_config(tmp_path / "config.yaml", of_model=True)
+    assert config.train.init_from == "${HOME}/${HOME}/${NONE}"
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(tmp_path / "config.yaml", of_model=True) == config
+
+
+def test_two_dollars_are_one(load: Any) -> None:
+    assert load(DATA + "train: {init_from: 'a$${HOME}b$$'}").train.init_from == "a${HOME}b$$"
+
+
 # ---------------------------------------------------------------- presets and derived values
 
 
@@ -387,7 +401,7 @@ def test_source_budget_follows_the_target_budget(load: Any) -> None:
 
 # ---------------------------------------------------------------- the resolved file
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: "${" not in text)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(st.sampled_from("$${}HOME:-"))
 numbers = st.floats(0, 1e6, exclude_min=True)
 trees = st.fixed_dictionaries(
     {
@@ -410,13 +424,15 @@ trees = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(trees)
+@example({"data": {"src_lang": "$${HOME}", "tgt_lang": "$$${", "train": [{"src": "${HOME:-x}", "tgt": "${NONE}"}]}})
 @example({"data": {"src_lang": "\x85", "tgt_lang": "a\u2028b", "train": [{"src": "a\nb\t", "tgt": "\0\x7f\ufeff"}]}})
 def test_resolved_file_loads_to_the_same(tree: dict[str, Any]) -> None:
-    config = validate(tree, "tree")
+    config = validate(tree, "tree", of_model=True)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "config.yaml"
         path.write_bytes(to_yaml(config).encode())
         again = load_config(path)
+        assert load_config(path, of_model=True) == config
     assert again == config
     assert to_yaml(again) == to_yaml(config)
 

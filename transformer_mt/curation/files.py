@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ruamel.yaml import YAML
-
 from transformer_mt.config import DataConfig
+from transformer_mt.config_file import as_yaml
 from transformer_mt.errors import InputError
 from transformer_mt.passes import NamedSource
 from transformer_mt.sources import source_files
@@ -79,11 +77,7 @@ class PairFiles:
 def data_section(data: DataConfig, comment: str, **replaced: Any) -> bytes:
     """The section ``data`` of a configuration as YAML, less what it leaves to defaults, with some keys replaced."""
     section = data.model_dump(mode="json", exclude_unset=True) | replaced
-    out = io.StringIO()
-    yaml = YAML(typ="rt")
-    yaml.width = 120
-    yaml.dump({"data": section}, out)
-    return f"# {comment}\n{out.getvalue()}".encode()
+    return f"# {comment}\n{as_yaml({'data': section})}".encode()
 
 
 def source_entry(named: NamedSource, output: Path, names: tuple[str, str]) -> dict[str, Any]:
