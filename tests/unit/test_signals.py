@@ -1,0 +1,93 @@
+"""What a caller of `train` gets back, and what a run remembers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from harness import copy_corpus, last_checkpoint, write_config
+
+from transformer_mt.config_file import load_config
+from transformer_mt.errors import RunError
+from transformer_mt.signals import StopSignal
+from transformer_mt.trainer import train
+from transformer_mt.validation import Validation
+
+NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def handler(number: int, frame: FrameType | None) -> None:
+    raise AssertionError("while a run goes on, its own handler is there")
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[list[Any]]:
+    """Handlers of a caller's own."""
+    before = [signal.signal(number, handler) for number in NUMBERS]
+    yield [handler] * len(NUMBERS)
+    for number, one in zip(NUMBERS, before, strict=True):
+        signal.signal(number, one)
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in NUMBERS]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_remembered_until_it_is_asked_for(own_handlers: list[Any], number: signal.Signals) -> None:
+    with StopSignal() as stop:
+        assert stop.number == 0
+        signal.raise_signal(number)
+        assert stop.number == number
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert handlers() == own_handlers
+
+
+def test_nohup_is_left_alone(own_handlers: list[Any]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.number == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.slow
+def test_train_gives_the_handlers_back_and_works_in_a_thread(
+    own_handlers: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = copy_corpus(tmp_path, num_train=60, num_valid=4)
+    config["train"] |= {"max_steps": 2, "eval_steps": 1}
+    path = write_config(tmp_path / "config.yaml", config)
+    train(load_config(path), tmp_path / "run")
+    assert handlers() == own_handlers
+
+    failures = []
+
+    def in_a_thread() -> None:
+        try:
+            train(load_config(path, ["train.max_steps=3"]), tmp_path / "run", resume=True)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert failures == []
+    assert last_checkpoint(tmp_path / "run").name == "step_00000003"
+
+    run = Validation.run
+
+    def hangs_up(self: Validation, *others: Any) -> dict[str, float]:
+        signal.raise_signal(signal.SIGHUP)
+        return run(self, *others)
+
+    monkeypatch.setattr(Validation, "run", hangs_up)
+    with pytest.raises(RunError, match="stopped by SIGHUP after step 4, which is saved"):
+        train(load_config(path, ["train.max_steps=6"]), tmp_path / "run", resume=True)
+    assert handlers() == own_handlers
