@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that ``tmt --help`` answ
 
 from __future__ import annotations
 
+import atexit
 import errno
 import itertools
 import json
@@ -19,6 +20,8 @@ import typer
 
 from transformer_mt import __version__
 from transformer_mt.cli_data import ConfigArgument, SetOption, data_app
+from transformer_mt.console import let_go_of_stderr
+from transformer_mt.console import tell as _warn
 from transformer_mt.errors import InputError, TmtError
 
 app = typer.Typer(
@@ -51,6 +54,7 @@ def main() -> None:
     """Entry point of ``tmt``: exit status 0 done, 1 failed while running, 2 wrong usage, configuration or input."""
     if sys.stderr is None:  # it was closed (`2>&-`): print would write to stdout what is meant for it
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+    atexit.register(let_go_of_stderr)
     if sys.stdout is None:
         _leave(2, "stdout: is closed; send it to a file, or to /dev/null")
     try:
@@ -85,12 +89,8 @@ def _close_stdout() -> None:
 
 def _leave(status: int, message: str) -> NoReturn:
     if message:
-        print(f"tmt: {message}", file=sys.stderr)
+        _warn(f"tmt: {message}")
     raise SystemExit(status)
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from transformer_mt.console import tell
 from transformer_mt.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _load(config: Path, overrides: list[str]) -> DataConfig:
     from transformer_mt.config_file import load_config
     from transformer_mt.synthetic import synthesize
 
-    return synthesize(load_config(config, overrides).data, lambda line: print(line, file=sys.stderr))
+    return synthesize(load_config(config, overrides).data, tell)
 
 
 @data_app.command("stats")
@@ -116,6 +116,6 @@ def synthesize_command(config: ConfigArgument, overrides: SetOption = []) -> Non
         raise InputError(f"{config}: no source has back_translate or distill; add one to data.train")
     from transformer_mt.synthetic import synthesize
 
-    made = synthesize(data, lambda line: print(line, file=sys.stderr, flush=True))
+    made = synthesize(data, tell)
     for source in itertools.compress((*made.train, *made.valid, *made.test), asked):
         print(f"{source.src}\t{source.tgt}")

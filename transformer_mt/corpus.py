@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ import numpy as np
 from transformer_mt.batching import Lengths
 from transformer_mt.cleaning import CleanReport, SentencePair, check_rules
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.console import tell
 from transformer_mt.duplicates import Occurrences
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import EOS_ID
@@ -82,10 +82,10 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     if damage(target) is not None:
         try:
             building.mkdir(parents=True, exist_ok=True)
-            with locked(lock, lambda line: print(line, file=sys.stderr), wait=True):
+            with locked(lock, tell, wait=True):
                 if (reason := damage(target)) is not None:  # else another process has made it meanwhile
                     if target.exists():
-                        print(f"{target}: the prepared corpus is damaged ({reason}); making it anew", file=sys.stderr)
+                        tell(f"{target}: the prepared corpus is damaged ({reason}); making it anew")
                         remove_store(target)
                     building.mkdir(exist_ok=True)
                     try:

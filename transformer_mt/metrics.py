@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from transformer_mt.config import TrainConfig
+from transformer_mt.console import tell
 from transformer_mt.errors import InputError
 from transformer_mt.textio import read_lines, replaced_file, write_error
 
@@ -53,8 +54,8 @@ class RunLog:
     def line(self, text: str) -> None:
         """A line for people."""
         if self._file is not None:
-            tqdm.write(text, file=sys.stderr)
-            sys.stderr.flush()
+            with tqdm.external_write_mode(sys.stderr):  # above the bar
+                tell(text)
 
     def record(self, **values: Any) -> None:
         """A line for programs. A tracker that fails is reported once and left out from then on: training goes on."""

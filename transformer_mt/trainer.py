@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from transformer_mt import batching, checkpoint, corpus, device, distributed, su
 from transformer_mt.checkpoint import Sums, TrainState
 from transformer_mt.config import Config
 from transformer_mt.config_file import load_config, to_yaml
+from transformer_mt.console import tell
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
 from transformer_mt.epochs import fingerprint as corpus_fingerprint
@@ -74,7 +74,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
     precision = device.resolve_precision(config.train.precision, where)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     _be_deterministic(config.train.deterministic)
-    say: Say = _say if ranks.is_first else lambda line: None
+    say: Say = tell if ranks.is_first else lambda line: None
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(ranks.close)
 
@@ -363,7 +363,7 @@ def _only_process_in(run: Path) -> Iterator[None]:
     lock = contextlib.ExitStack()
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock.enter_context(locked(run / ".lock", _say, wait=False))
+        lock.enter_context(locked(run / ".lock", tell, wait=False))
     except BlockingIOError:
         raise InputError(
             f"{run}: another process is training into it; wait for it or choose another --output"
@@ -552,7 +552,3 @@ def _outcome(run: Path, config: Config, state: TrainState) -> str:
     if state.best_score is not None:
         ended += f"; best {config.train.best_metric} {state.best_score:.2f} at step {state.best_step:,}"
     return f"{ended}; translate with: tmt translate {run}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors textio locks signals config config_file layout lexicon grammar sentences outputs",
+    "errors console textio locks signals config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
     "sources duplicates passes store loss model corpus metrics evaluate",
     "epochs optim checkpoint search",
@@ -171,4 +171,4 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "typer" in imported  # the list is what we think it is
     assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
     ours = {name for name in imported if name.startswith("transformer_mt.")}
-    assert ours == {"transformer_mt.cli_data", "transformer_mt.errors"}
+    assert ours == {"transformer_mt.cli_data", "transformer_mt.console", "transformer_mt.errors"}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import CLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer_mt.config import TrainConfig
+from transformer_mt.console import tell
 from transformer_mt.errors import InputError
-from transformer_mt.metrics import Record, RunLog, TensorBoard, check_trackers, open_trackers, read_records
+from transformer_mt.metrics import FILE_NAME, Record, RunLog, TensorBoard, check_trackers, open_trackers, read_records
 
 PLAIN = {"loss": 2.5, "perplexity": 9.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 10.0}
 
@@ -168,3 +174,43 @@ def test_a_line_that_is_no_record_is_named(line: str, tmp_path: Path) -> None:
     record = {"kind": "train", "step": 1}
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: is no record"):
         read_records(write(tmp_path / "metrics.jsonl", record, line, record))
+
+
+class Full(io.StringIO):
+    """stderr on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Gone(io.StringIO):
+    """stderr into a pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@pytest.mark.parametrize("stderr", [Full(), Gone()])
+def test_lines_that_cannot_be_written_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stderr: io.StringIO
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    tell("a line")
+    log = RunLog(tmp_path, 0, 10, {})
+    log.training(1, PLAIN)
+    log.close()
+    assert [record["step"] for record in read_records(tmp_path / FILE_NAME)] == [1]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "status"), [("translate nowhere", 2), ("tokenizer train --input {} --output {}.m", 0)]
+)
+def test_a_full_stderr_leaves_the_exit_status(tmp_path: Path, command: str, status: int) -> None:
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f"{word} house {word}s\n" for word in ("a", "the", "this", "that")))
+    with open("/dev/full", "w") as full:
+        words = command.format(lines, lines).split()
+        done = subprocess.run([*CLI, *words], stdin=subprocess.DEVNULL, stderr=full, check=False)
+    assert done.returncode == status

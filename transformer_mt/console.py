@@ -1,0 +1,23 @@
+"""Lines for people, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def tell(line: str) -> None:
+    """Write a line to stderr. Where it cannot be written (a full disk, a reader or a terminal that is gone), work goes
+    on without it."""
+    with contextlib.suppress(OSError, ValueError):  # the latter: a stream that was closed
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
+
+
+def let_go_of_stderr() -> None:
+    """For the end of a program: what could not be written stays in the buffer, and would change the exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
