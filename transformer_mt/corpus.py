@@ -315,6 +315,12 @@ def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
         for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
         settings["kind"] = source.kind
+    elif source.hub is not None:
+        settings["revision"] = _hub_revision(source.hub, cache)
+    elif source.builtin is not None:
+        from transformer_mt import grammar
+
+        settings["version"] = grammar.VERSION
     # In a data set's directory the names tell which split a file is of.
     names = [os.path.relpath(path, source.hub) for path in paths] if source.hub is not None else []
     return [settings, names, [content_hash(path, cache) for path in paths]]
@@ -337,18 +343,40 @@ def content_hash(path: str, cache: Path) -> str:
     """SHA-256 of a file, remembered by path, size and modification time."""
     try:
         stat = os.stat(path)
-        note = cache / "hashes" / hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:24]
+        note = _note(cache, os.path.abspath(path))
         stamp = f"{stat.st_size} {stat.st_mtime_ns} "
-        if note.exists() and (text := note.read_text()).startswith(stamp):
+        if note.exists() and (text := note.read_text("latin-1")).startswith(stamp):  # so that damage is no error
             return text.removeprefix(stamp)
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check data.train") from None
+    _remember(note, stamp + digest)
+    return digest
+
+
+def _hub_revision(name: str, cache: Path) -> str | None:
+    """The commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
+    note = _note(cache, f"hub {name}")
+    try:
+        from huggingface_hub import HfApi  # slow to import
+
+        revision = HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # whatever the network may raise; a name that is wrong is told when it is read
+        return note.read_text("latin-1") if note.exists() else None
+    if revision is not None:
+        _remember(note, revision)
+    return revision
+
+
+def _note(cache: Path, subject: str) -> Path:
+    return cache / "hashes" / hashlib.sha256(subject.encode()).hexdigest()[:24]
+
+
+def _remember(note: Path, text: str) -> None:
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(note.parent, error) from error
     with replaced_file(note) as out:
-        out.write((stamp + digest).encode())
-    return digest
+        out.write(text.encode())

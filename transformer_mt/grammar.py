@@ -84,6 +84,7 @@ from transformer_mt.lexicon import (
     Verb,
 )
 
+VERSION = 1  # of its sentences: with other ones it is another, and what was made of them is not used any more
 Split = Literal["train", "valid", "test"]
 MAX_MISSES = 200_000  # draws in a row without a new sentence of the split, after which `generate` gives up
 

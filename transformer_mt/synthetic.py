@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -39,29 +39,32 @@ _NOT_IN_KEY = {"batch_tokens", "workers"}  # how a search is carried out, not wh
 Say = Callable[[str], None]
 
 
-def synthesize(data: DataConfig, say: Say) -> DataConfig:
+def synthesize(data: DataConfig, say: Say, parts: Sequence[str] = ("train", "valid", "test")) -> DataConfig:
     """The same section with the two files that a model has made in place of each source that asks for them.
 
-    They are made where they are not there yet, by one process at a time; ``say`` gets one line about each.
+    Those of the wanted ``parts`` are made where they are not there yet, by one process at a time; ``say`` gets one line
+    about each.
 
     Raises:
         InputError: no such text or model, a model of another direction, a search setting that cannot be.
         RunError: the cache cannot be written.
     """
-    sections: list[tuple[SourceConfig, ...]] = [data.train, data.valid, data.test]
+    sections: dict[str, tuple[SourceConfig, ...]] = {part: getattr(data, part) for part in parts}
     # All of them are checked before the first is translated.
-    works = [
-        [None if source.model is None else _Work.of(data, source, source.model) for source in section]
-        for section in sections
-    ]
-    for work in itertools.chain.from_iterable(works):
+    works = {
+        part: [None if source.model is None else _Work.of(data, source, source.model) for source in section]
+        for part, section in sections.items()
+    }
+    for work in itertools.chain.from_iterable(works.values()):
         if work is not None:
             _make(work, say)
-    train, valid, test = (
-        tuple(source if work is None else work.made_source() for source, work in zip(section, found, strict=True))
-        for section, found in zip(sections, works, strict=True)
-    )
-    return data.model_copy(update={"train": train, "valid": valid, "test": test})
+    made = {
+        part: tuple(
+            source if work is None else work.made_source() for source, work in zip(section, works[part], strict=True)
+        )
+        for part, section in sections.items()
+    }
+    return data.model_copy(update=made)
 
 
 @dataclass(frozen=True)

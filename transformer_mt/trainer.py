@@ -88,7 +88,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         given = config  # what the run's files say; a source that a model makes is two files from here on
         for is_mine in (ranks.is_first, not ranks.is_first):
             if is_mine:
-                config = config.model_copy(update={"data": synthesize(config.data, say)})
+                config = config.model_copy(update={"data": synthesize(config.data, say, ("train", "valid"))})
             ranks.first_says(None, patiently=True)
         valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
         tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None

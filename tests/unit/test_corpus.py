@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -520,6 +521,35 @@ def test_larger_updates_leave_the_store_as_it_is(
     assert prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=300)).directory == first.directory
     with pytest.raises(AssertionError):
         prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=256))
+
+
+def test_another_version_of_the_grammar_is_another_store(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"builtin": "grammar", "split": "train", "num_pairs": 9}
+    first = prepared(source)
+    monkeypatch.setattr(grammar, "VERSION", 99)
+    assert prepared(source).directory != first.directory
+
+
+def test_another_commit_on_the_hub_is_another_store(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hub does not answer, its last answer counts."""
+    import datasets
+    import huggingface_hub
+
+    answers = iter(["one", "two", None])
+
+    def dataset_info(self: Any, name: str, timeout: float) -> Any:
+        answer = next(answers)
+        if answer is None:
+            raise OSError("no network")
+        return SimpleNamespace(sha=answer)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    rows = translation_rows(PAIRS)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    found = [prepared({"hub": "some/name", "split": "train"}).directory for _ in range(3)]
+    assert found[0] != found[1] == found[2]
 
 
 def test_two_processes_make_one_store(cache: Path, tmp_path: Path, tokenizers: Tokenizers) -> None:

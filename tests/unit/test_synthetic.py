@@ -136,6 +136,14 @@ def test_the_rest_stays(tmp_path: Path, model: Path) -> None:
     assert validate({"data": found.model_dump(mode="json")}, "test").data == found, "a configuration that can be stored"
 
 
+def test_only_the_wanted_parts_are_made(tmp_path: Path, model: Path) -> None:
+    """Training does not translate the test text."""
+    source = back_translation(tmp_path, model)
+    data = data_of(tmp_path, source, test=[{**source, "back_translate": "not.there"}])
+    found = synthesize(data, lambda line: None, ("train", "valid"))
+    assert found.test == data.test and found.train[1].src is not None
+
+
 def test_without_such_sources_nothing_happens(tmp_path: Path) -> None:
     data = data_of(tmp_path)
     assert synthesize(data, pytest.fail) == data
