@@ -249,22 +249,22 @@ def _temporary(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _removed_by_sigterm(path: Path) -> Iterator[None]:
-    """Let SIGTERM take the temporary file along. Whoever handles that signal otherwise is left to it."""
+    """Let SIGTERM and SIGHUP take the temporary file along. Whoever handles one of them otherwise is left to it."""
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(n) == signal.SIG_DFL]
 
     def end(number: int, frame: FrameType | None) -> None:
         _temporary(path).unlink(missing_ok=True)  # by the number of this process: a fork has no such file
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in numbers:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def check_writable(path: str | Path) -> None:

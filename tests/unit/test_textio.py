@@ -397,13 +397,15 @@ with replaced_file(sys.argv[1]) as file:
 """
 
 
-def terminated(path: Path, before: str = "", amid: str = "") -> subprocess.CompletedProcess[str]:
-    """A process that got SIGTERM while it wrote ``path``."""
+def terminated(
+    path: Path, before: str = "", amid: str = "", number: signal.Signals = signal.SIGTERM
+) -> subprocess.CompletedProcess[str]:
+    """A process that got a signal while it wrote ``path``."""
     program = WRITER.format(before=before, amid=amid)
     with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "\n"
-        running.terminate()
+        running.send_signal(number)
         rest = running.stdout.read()
     return subprocess.CompletedProcess([], running.returncode, rest)
 
@@ -413,6 +415,15 @@ def test_sigterm_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"old")
     assert terminated(tmp_path / name).returncode == -signal.SIGTERM
     assert content_of(tmp_path) == {name: b"old"}
+
+
+def test_sighup_is_sigterm_and_nohup_is_left_alone(tmp_path: Path) -> None:
+    default, ignored = (f"signal.signal(signal.SIGHUP, signal.{way})" for way in ("SIG_DFL", "SIG_IGN"))
+    assert terminated(tmp_path / "out", default, number=signal.SIGHUP).returncode == -signal.SIGHUP
+    assert content_of(tmp_path) == {}
+    amid = "signal.raise_signal(signal.SIGHUP)"
+    assert terminated(tmp_path / "out", ignored, amid).returncode == -signal.SIGTERM
+    assert content_of(tmp_path) == {}
 
 
 def test_sigterm_of_a_fork_leaves_the_file_of_its_parent(tmp_path: Path) -> None:
