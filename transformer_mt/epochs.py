@@ -293,7 +293,8 @@ class _Job:
 
 def _work(job: _Job, connection: Connection) -> None:
     """A process of its own: write the shards of one epoch after the other, until the run ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the run ends its processes itself
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal they go to all; the run ends its processes itself
+        signal.signal(number, signal.SIG_IGN)
     os.nice(_LOWEST_PRIORITY)
     threading.Thread(target=end_with_parent, daemon=True).start()
     store = IdStore(job.corpus)
