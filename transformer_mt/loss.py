@@ -101,7 +101,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(grad_hidden_PD, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         ctx.mark_non_differentiable(nll)
-        loss = (1 - smoothing) * nll + smoothing * log_normalizers - uniform * (sum_hidden_D @ sum_weight_D)
+        # Not `@`: autocast would round both sums to bfloat16, which shows in the third digit of the loss.
+        sum_logits = torch.dot(sum_hidden_D, sum_weight_D)
+        loss = (1 - smoothing) * nll + smoothing * log_normalizers - uniform * sum_logits
         return loss, nll
 
     @staticmethod

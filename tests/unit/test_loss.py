@@ -177,3 +177,17 @@ def test_chunks_are_whole_blocks_of_rows(dtype: torch.dtype) -> None:
     for d_model, num_pieces in [(128, 10000), (512, 37000), (1024, 32)]:
         rows = loss_module._chunk_rows(torch.empty(1, d_model, dtype=dtype), num_pieces)
         assert rows % 64 == 0 and rows >= 2 * d_model
+
+
+def test_the_reported_loss_is_not_rounded_by_autocast() -> None:
+    """To 1e-5 nats a label of the definition on the same bfloat16 logits, where all hidden states lean to one side."""
+    torch.manual_seed(3)
+    hidden_ND, weight_VD = (torch.randn(512, 64) + 0.5).bfloat16(), torch.randn(4000, 64) / 8 + 0.05
+    labels_N = torch.randint(4000, (512,))
+    log_probs_NV = (hidden_ND @ weight_VD.bfloat16().T).double().log_softmax(-1)
+    expected_nll = -log_probs_NV.gather(1, labels_N[:, None]).sum()
+    expected = 0.9 * expected_nll - 0.1 / 4000 * log_probs_NV.sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, nll = label_smoothed_cross_entropy(hidden_ND, weight_VD, labels_N, 0.1)
+    assert abs(float(loss - expected)) / 512 < 1e-5
+    assert abs(float(nll - expected_nll)) / 512 < 1e-5
