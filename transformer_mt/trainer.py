@@ -53,7 +53,7 @@ _FREE_KEYS = {
     "batch": {"micro_tokens"},
     "train": {
         *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
-        *("precision", "recompute_activations", "compile", "init_from", "tensorboard", "tracker"),
+        *("precision", "threads", "recompute_activations", "compile", "init_from", "tensorboard", "tracker"),
     },
     "tokenizer": {"model", "tgt_model"},  # the run has its own copy; another vocabulary is refused
 }
@@ -68,11 +68,14 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         InputError: configuration or input that cannot be trained on; a run directory that is in use or not empty.
         RunError: a loss that is not finite, a full disk, an interruption (after saving).
     """
+    if config.train.patience and not config.data.valid:
+        raise InputError("train.patience: counts validations, and data.valid is empty; name its files, or remove patience")
+
     # 1. Who and where we are.
     ranks = distributed.join()
     where = device.local_device(ranks.local_rank)
-    precision = device.resolve_precision(config.train.precision, where)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
     _be_deterministic(config.train.deterministic)
     say: Say = tell if ranks.is_first else lambda line: None
     with contextlib.ExitStack() as cleanup:
@@ -85,6 +88,8 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             latest = _checkpoint_to_continue(config, run, resume, say)
             check_trackers(config.train)
         latest = ranks.first_says(latest)
+        precision = _precision(config, latest, where, say)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         given = config  # what the run's files say; a source that a model makes is two files from here on
         for is_mine in (ranks.is_first, not ranks.is_first):
             if is_mine:
@@ -132,6 +137,11 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
         say(f"corpus: {store.report.summary()}")
         say(_summary(config, model, store, where, ranks.num_ranks))
+        if config.train.max_steps < config.optim.warmup_steps:
+            say(
+                f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
+                f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
+            )
         epoch = epochs.open(state.cursor.epoch, say)
         largest = trial.largest_batches(
             store.lengths("src"),
@@ -390,6 +400,17 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
             "set these back, or start another run with --output"
         )
     return latest
+
+
+def _precision(config: Config, latest: Path | None, where: torch.device, say: Say) -> str:
+    """Of the run: what is asked for; what it began with; what the hardware is fast in."""
+    found = device.resolve_precision(config.train.precision, where)
+    if config.train.precision != "auto" or latest is None:
+        return found
+    own = load_config(latest / "config.yaml").train.precision
+    if own != found:
+        say(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
+    return own
 
 
 def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:

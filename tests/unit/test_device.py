@@ -3,13 +3,15 @@ without new pages."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from transformer_mt.device import local_device
+from transformer_mt.device import local_device, resolve_precision
 from transformer_mt.errors import InputError
 
 FAULTS = """
@@ -48,3 +50,39 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InputError, match="rank 2 of this machine has no GPU: there are 2; start as many"):
         local_device(2)
     assert chosen == [1]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "precision"),
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16"),
+        ("GenuineIntel", "avx512f avx512_bf16", "float32"),
+        ("AuthenticAMD", "avx512f avx512_bf16", "bfloat16"),
+        ("AuthenticAMD", "avx2 fma", "float32"),
+    ],
+)
+def test_auto_is_what_the_processor_multiplies_faster(
+    vendor: str, flags: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\nflags\t: amx_bf16\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: cpuinfo)
+    assert resolve_precision("auto", torch.device("cpu")) == precision
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, "None"),
+    ],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_has_chosen(given: dict[str, str], found: str) -> None:
+    """Set before PyTorch loads OpenMP, which reads it once."""
+    chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    clean = {key: value for key, value in os.environ.items() if key not in chosen}
+    script = "import os, transformer_mt; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**clean, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{found}\n"
