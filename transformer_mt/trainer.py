@@ -69,7 +69,9 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         RunError: a loss that is not finite, a full disk, an interruption (after saving).
     """
     if config.train.patience and not config.data.valid:
-        raise InputError("train.patience: counts validations, and data.valid is empty; name its files, or remove patience")
+        raise InputError(
+            "train.patience: counts validations, and data.valid is empty; name its files, or remove patience"
+        )
 
     # 1. Who and where we are.
     ranks = distributed.join()
@@ -88,6 +90,8 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             latest = _checkpoint_to_continue(config, run, resume, say)
             check_trackers(config.train)
         latest = ranks.first_says(latest)
+        if config.train.init_from is not None:
+            config = _like_initial(config, latest)
         precision = _precision(config, latest, where, say)
         config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         given = config  # what the run's files say; a source that a model makes is two files from here on
@@ -394,6 +398,8 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
     latest = checkpoint.newest_usable(run, say)
     if latest is None:
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
+    if config.train.init_from is not None:
+        config = _like_initial(config, latest)
     if differing := _differing_keys(load_config(latest / "config.yaml", of_model=True), config):
         raise InputError(
             f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
@@ -402,12 +408,50 @@ def _checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -
     return latest
 
 
+# What a run from another model may have otherwise than it. The tokenizer's files are compared by their content.
+_OTHER_THAN_INITIAL = {
+    "model": {"preset", "dropout", "attention_dropout", "activation_dropout"},
+    "tokenizer": {"model", "tgt_model", "bpe_dropout", "unigram_alpha"},
+}
+
+
+def _like_initial(config: Config, latest: Path | None) -> Config:
+    """The configuration of a run that starts from another model: shape and vocabulary are that model's.
+
+    Keys of the tokenizer that were not given are what the run's configuration has, or the initial model's.
+
+    Raises:
+        InputError: keys that differ from the initial model's, with both values; no such model.
+    """
+    assert config.train.init_from is not None
+    directory = latest or checkpoint.resolve_model(Path(config.train.init_from))
+    before = load_config(directory / "config.yaml", of_model=True)
+    free = _OTHER_THAN_INITIAL["tokenizer"] | config.tokenizer.model_fields_set
+    unsaid = {key: value for key, value in before.tokenizer if key not in free}
+    config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update=unsaid)})
+    differing = [
+        f"{section}.{key} is {getattr(ours, key)}, that of train.init_from {value}"
+        for section, ours, theirs in (
+            ("model", config.model, before.model),
+            ("tokenizer", config.tokenizer, before.tokenizer),
+        )
+        for key, value in theirs
+        if key not in _OTHER_THAN_INITIAL[section] and getattr(ours, key) != value
+    ]
+    if differing and latest is None:  # of a run that goes on, everything is compared
+        raise InputError(
+            f"{'; '.join(differing)}; set {'it' if len(differing) == 1 else 'them'} so, or remove train.init_from "
+            f"({config.train.init_from})"
+        )
+    return config
+
+
 def _precision(config: Config, latest: Path | None, where: torch.device, say: Say) -> str:
     """Of the run: what is asked for; what it began with; what the hardware is fast in."""
     found = device.resolve_precision(config.train.precision, where)
     if config.train.precision != "auto" or latest is None:
         return found
-    own = load_config(latest / "config.yaml").train.precision
+    own = load_config(latest / "config.yaml", of_model=True).train.precision
     if own != found:
         say(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
     return own

@@ -29,6 +29,8 @@ from harness import (
 )
 from safetensors.torch import load_file, save_file
 
+from transformer_mt.config_file import load_config
+
 # What may stand on stderr before a refusal: news, not reasons.
 NEWS = re.compile(r"(tokenizer|corpus|step [\d,]+|warning): |training |continuing ")
 
@@ -342,8 +344,38 @@ def test_init_from_a_model_with_another_tokenizer(place: Place) -> None:
 
 def test_init_from_a_model_of_another_shape(place: Place) -> None:
     place.config["train"]["init_from"] = str(place.model)
-    place.config["model"]["d_ff"] = 128
-    assert_refused(place.train(), 2, place.model, "[64", "[128")
+    place.config["model"] |= {"d_ff": 128, "dropout": 0.2}
+    place.config["tokenizer"]["normalization"] = "nfkc"
+    parts = "model.d_ff is 128, that of train.init_from 64", "tokenizer.normalization is nfkc", "nmt_nfkc", place.model
+    refused = place.train()
+    assert_refused(refused, 2, *parts)
+    assert "dropout" not in refused.stderr
+    assert not (place.path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_run_from_a_model_records_that_models_tokenizer(place: Place) -> None:
+    """What is not said is the initial model's; the run's own config.yaml continues it."""
+    place.config["train"]["init_from"] = str(place.model)
+    place.config["tokenizer"] = {}
+    place.train().ok()
+    run = place.path / "run"
+    recorded = load_config(run / "config.yaml", of_model=True)
+    assert recorded.tokenizer == load_config(place.model / "config.yaml", of_model=True).tokenizer
+    place.train("--resume", "--set", "train.max_steps=3").ok()
+    tmt("train", run / "config.yaml", "--output", run, "--resume", "--set", "train.max_steps=4").ok()
+
+
+def test_patience_without_validation_text(place: Place) -> None:
+    del place.config["data"]["valid"]
+    place.config["train"]["patience"] = 2
+    assert_refused(place.train(), 2, "train.patience", "data.valid is empty", "remove patience")
+
+
+def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
+    place.config["optim"]["warmup_steps"] = 4000
+    done = place.train("--dry-run").ok()
+    assert "warning: train.max_steps 2 is less than optim.warmup_steps 4,000" in done.stderr
 
 
 def test_init_from_nothing(place: Place) -> None:
