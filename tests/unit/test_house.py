@@ -30,7 +30,7 @@ LEVELS = (
     "curation.__init__ curation.common curation.files curation.clean curation.split",
     "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
     "curation.summary curation.charts curation.page",
-    "trial validation trainer plots",
+    "trial validation resuming trainer plots",
     "cli_data cli",
 )
 ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]
