@@ -183,6 +183,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                 if saver is not None:
                     saver.wait()
                 if not isinstance(error, TmtError):
+                    log.line(f"step {state.step:,} is saved, without its validation; continue with --resume")
                     raise
                 with contextlib.suppress(RunError):  # the other ranks may be gone
                     ranks.first_says(None)  # that it is written

@@ -73,6 +73,8 @@ def test_a_failing_validation_saves_the_step_and_is_made_up_for(
     if isinstance(error, RunError):
         assert f"step {step} is saved, but its validation failed: {error}; " in failed.refusal
         assert "--resume" in failed.refusal
+    else:
+        assert f"step {step} is saved, without its validation; continue with --resume" in failed.stderr
     saved = last_checkpoint(run)
     assert saved.name == f"step_{step:08d}"
     assert checkpoint.read_state(saved).by_signal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -166,6 +167,13 @@ def test_training_continues_bit_for_bit(tokenizers: Tokenizers, tmp_path: Path) 
             assert float(found["step"]) == training.state.step
         training.step()
         restored.step()
+
+
+def test_a_state_of_version_0_1_0_is_read() -> None:
+    """It did not keep the best step's loss, nor that a validation is to be made up for."""
+    fields = dataclasses.asdict(TrainState(step=3, best_score=1.5))
+    del fields["best_loss"], fields["awaits_validation"]
+    assert TrainState.from_json(json.dumps(fields)) == TrainState(step=3, best_score=1.5)
 
 
 def test_a_model_is_loaded_as_it_was_saved(run: Path, tokenizers: Tokenizers) -> None:
