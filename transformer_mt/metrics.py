@@ -30,8 +30,9 @@ class RunLog:
         self,
         directory: Path | None,
         step: int,
-        max_steps: int,
+        config: TrainConfig,
         trackers: Mapping[str, Tracker],
+        validates: bool,
         *,
         awaits_validation: bool = False,
     ) -> None:
@@ -48,8 +49,18 @@ class RunLog:
         except OSError as error:
             raise write_error(path, error) from error
         # disable=None: no bar where stderr is not a terminal.
-        self._bar = tqdm(total=max_steps, initial=step, unit=" steps", disable=None, dynamic_ncols=True, smoothing=0.05)
+        self._bar = tqdm(
+            total=config.max_steps,
+            initial=step,
+            disable=None,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
         self.is_interactive = not self._bar.disable
+        self._max_steps = config.max_steps
+        self._eval_steps = config.eval_steps if validates else None
+        self._proviso = " unless patience ends it sooner" if validates and config.patience else ""
 
     def line(self, text: str) -> None:
         """A line for people."""
@@ -76,11 +87,17 @@ class RunLog:
                     f"{FILE_NAME} has everything, --resume switches it on again"
                 )
 
-    def progress(self, **values: str) -> None:
-        """One more step, with its numbers behind the bar."""
-        if self._bar is not None:
-            self._bar.set_postfix(values, refresh=False)
-            self._bar.update()
+    def progress(self, step: int, numbers: str) -> None:
+        """One more step, with its numbers and the times that are left behind the bar."""
+        if self._bar is None or not self.is_interactive:
+            return
+        if rate := self._bar.format_dict["rate"]:
+            if self._eval_steps is not None:
+                to_validation = min(self._eval_steps - step % self._eval_steps, self._max_steps - step)
+                numbers += f", validation in {format_seconds(to_validation / rate)}"
+            numbers += f", end in {format_seconds((self._max_steps - step) / rate)}{self._proviso}"
+        self._bar.set_postfix_str(numbers, refresh=False)
+        self._bar.update()
 
     def training(self, step: int, values: dict[str, float]) -> None:
         """The means of the last steps."""
@@ -168,6 +185,14 @@ def _function(name: str) -> Tracker:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def format_seconds(seconds: float) -> str:
+    """As 12 s, 3 min, 5 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def read_records(path: Path) -> list[Record]:

@@ -33,7 +33,7 @@ from transformer_mt.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.layout import ROWS_MULTIPLE, collate
 from transformer_mt.locks import locked
-from transformer_mt.metrics import RunLog, check_trackers, open_trackers
+from transformer_mt.metrics import RunLog, check_trackers, format_seconds, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
 from transformer_mt.signals import StopSignal
@@ -146,14 +146,22 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         )
         tried = trial.try_batches(largest.shapes, config, model, gradients, optimizer, where, ranks)
         if dry_run:
-            say(f"plan: {sum(map(len, epochs.plan(epoch, 0))):,} updates an epoch; {tried}")
+            speed = trial.labels_per_second(largest.shapes, config, model, gradients, where) * ranks.num_ranks
+            updates = [int(epoch.tgt_lengths[pairs].sum()) for window in epochs.plan(epoch, 0) for pairs in window]
+            seconds = sum(updates) / speed
+            whole = seconds / max(1, len(updates)) * config.train.max_steps
+            say(f"plan: {len(updates):,} updates an epoch; {tried}")
+            say(
+                f"time, by that batch: about {format_seconds(seconds)} an epoch and {format_seconds(whole)} for "
+                f"train.max_steps {config.train.max_steps:,}, validation and saving apart"
+            )
             return
         if ranks.is_first:
             _write_run_files(run, given, tokenizers)
         trackers = open_trackers(config.train, run, state.step) if ranks.is_first else {}
         own = run if ranks.is_first else None
         awaits = state.awaits_validation = state.awaits_validation and bool(validation)
-        log = RunLog(own, state.step, config.train.max_steps, trackers, awaits_validation=awaits)
+        log = RunLog(own, state.step, config.train, trackers, bool(validation), awaits_validation=awaits)
         cleanup.callback(log.close)
         meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
         # Until here a signal just ends the process; from here it saves first.
@@ -335,7 +343,7 @@ class _Meter:
         sums.labels, sums.steps = sums.labels + num_labels, sums.steps + 1
         self._labels_since += num_labels
         per_second = self._labels_since / (time.monotonic() - self._since)
-        self._log.progress(loss=f"{loss / num_labels:.3f}", lr=f"{rate:.1e}", tokens=f"{per_second:,.0f}/s")
+        self._log.progress(step, f"loss {loss / num_labels:.3f}, {per_second:,.0f} tokens/s, lr {rate:.1e}")
         if step % self._log_steps == 0:
             self._report(step, rate, per_second)
 

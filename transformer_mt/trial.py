@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -133,12 +134,7 @@ def try_batches(
             num_copies = 0 if where.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
             num_buffers = (0 if optimizer.state else 2) + num_copies
             stand_in = [torch.ones_like(gradients.buffer) for _ in range(num_buffers)]
-            budgets = config.batch.max_source_tokens or config.batch.max_tokens, config.batch.max_tokens
-            for batch in (_filled(shape, budgets) for shape in shapes):
-                with batch_fits(batch, config.batch.micro_tokens, where):
-                    with device.autocast(where, config.train.precision):
-                        loss, _ = model(batch.to(where), config.train.label_smoothing)
-                    (loss / batch.num_labels).backward()
+            _run(shapes, config, model, where)
             del stand_in
     except RunError as error:
         failure = str(error)
@@ -152,6 +148,32 @@ def try_batches(
         f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
         f"peak memory of the whole process {_peak_memory(where) / 2**30:.2f} GiB"
     )
+
+
+def labels_per_second(
+    shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, where: torch.device
+) -> float:
+    """How fast one rank goes forwards and backwards through batches that `try_batches` has tried before: an estimate of
+    training's speed, to which the optimizer and the differences between batches come."""
+    started = time.monotonic()
+    num_labels = _run(shapes, config, model, where)
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    gradients.zero()
+    return num_labels / (time.monotonic() - started)
+
+
+def _run(shapes: Sequence[Shape], config: Config, model: Transformer, where: torch.device) -> int:
+    """Forwards and backwards through batches of some shapes; the number of their labels."""
+    num_labels = 0
+    budgets = config.batch.max_source_tokens or config.batch.max_tokens, config.batch.max_tokens
+    for batch in (_filled(shape, budgets) for shape in shapes):
+        with batch_fits(batch, config.batch.micro_tokens, where):
+            with device.autocast(where, config.train.precision):
+                loss, _ = model(batch.to(where), config.train.label_smoothing)
+            (loss / batch.num_labels).backward()
+        num_labels += batch.num_labels
+    return num_labels
 
 
 def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:

@@ -106,4 +106,4 @@ def test_out_of_memory_in_validation_names_its_own_key(config: dict[str, Any], t
     assert done.status == 1
     assert "validation does not fit" in done.refusal
     assert "lower search.batch_tokens (8192; try 4096)" in done.refusal
-    assert last_checkpoint(tmp_path / "run").name == "step_00000008"
+    assert last_checkpoint(tmp_path / "run").name == "step_00000012"

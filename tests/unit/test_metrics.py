@@ -14,11 +14,21 @@ from typing import Any
 import pytest
 from harness import CLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 from transformer_mt.config import TrainConfig
 from transformer_mt.console import tell
 from transformer_mt.errors import InputError
-from transformer_mt.metrics import FILE_NAME, Record, RunLog, TensorBoard, check_trackers, open_trackers, read_records
+from transformer_mt.metrics import (
+    FILE_NAME,
+    Record,
+    RunLog,
+    TensorBoard,
+    check_trackers,
+    format_seconds,
+    open_trackers,
+    read_records,
+)
 
 PLAIN = {"loss": 2.5, "perplexity": 9.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 10.0}
 
@@ -42,7 +52,7 @@ def in_tensorboard(directory: Path) -> dict[str, dict[int, float]]:
 
 def test_a_tracker_sees_every_record_of_the_file(tmp_path: Path) -> None:
     seen: list[Record] = []
-    log = RunLog(tmp_path, 0, 10, {"train.tracker": seen.append})
+    log = RunLog(tmp_path, 0, TrainConfig(max_steps=10), {"train.tracker": seen.append}, False)
     log.training(1, PLAIN)
     log.record(kind="valid", step=1, bleu=30.0, signatures={"bleu": "x"})
     log.record(kind="not_finite", step=2, loss="nan", pairs=[1, 2])
@@ -53,7 +63,9 @@ def test_a_tracker_sees_every_record_of_the_file(tmp_path: Path) -> None:
 
 
 def test_ranks_without_a_voice_have_no_tracker() -> None:
-    log = RunLog(None, 0, 10, {"train.tracker": lambda record: pytest.fail("only rank 0 tells")})
+    log = RunLog(
+        None, 0, TrainConfig(max_steps=10), {"train.tracker": lambda record: pytest.fail("only rank 0 tells")}, False
+    )
     log.training(1, PLAIN)
     log.close()
 
@@ -70,7 +82,13 @@ def test_a_tracker_that_fails_is_told_once_and_the_rest_goes_on(
             raise ConnectionError("no route\nto host")
 
     calls: list[Record] = []
-    log = RunLog(tmp_path, 0, 10, {"train.tracker": fails_at_the_second, "train.tensorboard": seen.append})
+    log = RunLog(
+        tmp_path,
+        0,
+        TrainConfig(max_steps=10),
+        {"train.tracker": fails_at_the_second, "train.tensorboard": seen.append},
+        False,
+    )
     for step in range(1, 5):
         log.record(kind="train", step=step)
     log.close()
@@ -196,7 +214,7 @@ def test_lines_that_cannot_be_written_end_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
     tell("a line")
-    log = RunLog(tmp_path, 0, 10, {})
+    log = RunLog(tmp_path, 0, TrainConfig(max_steps=10), {}, False)
     log.training(1, PLAIN)
     log.close()
     assert [record["step"] for record in read_records(tmp_path / FILE_NAME)] == [1]
@@ -214,3 +232,42 @@ def test_a_full_stderr_leaves_the_exit_status(tmp_path: Path, command: str, stat
         words = command.format(lines, lines).split()
         done = subprocess.run([*CLI, *words], stdin=subprocess.DEVNULL, stderr=full, check=False)
     assert done.returncode == status
+
+
+FORMAT: Any = tqdm.format_dict.fget  # type: ignore[attr-defined]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("patience", "validates", "expected"),
+    [
+        (3, True, "validation in 45 min, end in 1 h 0 min unless patience ends it sooner"),
+        (0, True, "validation in 45 min, end in 1 h 0 min]"),
+        (0, False, "loss 2.0, end in 1 h 0 min]"),
+    ],
+)
+def test_the_bar_tells_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, validates: bool, expected: str
+) -> None:
+    """At one step a second, after step 300: validation at 3,000, the end at 3,900."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    config = TrainConfig(max_steps=3900, eval_steps=3000, patience=patience)
+    log = RunLog(tmp_path, 299, config, {}, validates)
+    assert log._bar is not None
+    monkeypatch.setattr(type(log._bar), "format_dict", property(lambda bar: {**FORMAT(bar), "ncols": 200, "rate": 1.0}))
+    log.progress(300, "loss 2.0")
+    log._bar.refresh()
+    log.close()
+    assert expected in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (18_600, "5 h 10 min")]
+)
+def test_times_are_told_in_words(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
