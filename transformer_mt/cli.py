@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import io
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from transformer_mt import __version__
 from transformer_mt.cli_data import ConfigArgument, SetOption, data_app
 from transformer_mt.console import let_go_of_stderr
 from transformer_mt.console import tell as _warn
-from transformer_mt.errors import InputError, TmtError
+from transformer_mt.errors import InputError, TmtError, is_out_of_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +58,10 @@ def main() -> None:
     atexit.register(let_go_of_stderr)
     if sys.stdout is None:
         _leave(2, "stdout: is closed; send it to a file, or to /dev/null")
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # what we write is UTF-8, in an ASCII terminal too; a path is its bytes
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         status = app(standalone_mode=False)
         if status == _INTERRUPTED:
@@ -75,11 +80,37 @@ def main() -> None:
         _leave(1, "")
     except OSError as error:
         # Files name themselves in refusals of their own; the one output without a name is stdout (`tmt … > full/disk`).
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise
-        _close_stdout()
-        _leave(1, f"stdout: cannot be written ({error.strerror}); free some space and run again")
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _close_stdout()
+            _leave(1, f"stdout: cannot be written ({error.strerror}); free some space and run again")
+        _leave(*_refused_by_system(error))
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            wanted = str(error).strip().splitlines()[-1:] or ["no more to be had"]
+            _leave(
+                1,
+                f"out of memory ({wanted[0]}); lower search.batch_tokens or search.beam_size (in training: "
+                "batch.micro_tokens), or free some memory",
+            )
+        # Python's words for paths that no system has, wherever they stand.
+        if "null byte" in str(error) or "null character" in str(error):
+            _leave(2, "a path has a NUL byte in it; correct it on the command line or in the configuration")
+        if "home directory" in str(error):
+            _leave(2, "~: there is no home directory (HOME is not set); set it, or name data.cache_dir without ~")
+        raise
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _refused_by_system(error: OSError) -> tuple[int, str]:
+    """The status and the line for what the system refused and nobody had words of their own for."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return 1, f"too many open files ({error.strerror}); raise the limit, for example: ulimit -n 1024"
+    if error.errno in (errno.ENOMEM, errno.EAGAIN):
+        return 1, f"the system has no memory or no process left ({error.strerror}); free some, or set search.workers: 1"
+    if error.filename is None or error.strerror is None:
+        raise error
+    name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename)
+    return 2, f"{name}: cannot be used ({error.strerror}); check the path and its permissions"
 
 
 def _close_stdout() -> None:

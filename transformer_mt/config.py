@@ -17,6 +17,11 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+# Beyond these, searching takes more time, memory or digits than there are.
+Hypotheses = Annotated[int, Field(gt=0, le=1000)]
+LengthPenalty = Annotated[float, Field(ge=-20, le=20)]
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
+ExtraTokens = Annotated[int, Field(ge=0, le=10_000)]
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.
 _AsTuple = Field(strict=False)
 KEYS_ONLY = "keys only"  # validation context: leave the conflicts between keys to the caller
@@ -362,18 +367,18 @@ class TrainConfig(Section):
 class SearchConfig(Section):
     """How translations are searched for (paper, section 6.1)."""
 
-    beam_size: PositiveInt = 4
-    length_penalty: float = 0.6
+    beam_size: Hypotheses = 4
+    length_penalty: LengthPenalty = 0.6
     length_penalty_form: Literal["gnmt", "power"] = "gnmt"
     stop: Literal["bound", "beam_finished"] = "bound"
-    n_best: PositiveInt = 1
-    max_extra_tokens: Count = 50  # a translation has at most this many tokens more than its source, </s> in both
+    n_best: Annotated[int, Field(gt=0, le=10_000)] = 1
+    max_extra_tokens: ExtraTokens = 50  # a translation has at most this many tokens more than its source, </s> in both
     min_tokens: Count = 0  # pieces of a translation at least, without </s>
     no_repeat_ngram: Count = 0  # no n-gram of so many pieces twice in a translation; 0: no such rule
     max_source_tokens: PositiveInt | None = None  # longer lines are split; default: the longest source trained on
     ensemble: Literal["linear", "log_linear"] = "linear"  # mean of the models' probabilities, or of their logarithms
     sampling: bool = False
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 1
@@ -393,7 +398,7 @@ class EvalConfig(Section):
 
     metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], _AsTuple] = ("bleu", "chrf")
     tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default 13a
-    beam_size: PositiveInt = 1
+    beam_size: Hypotheses = 1
 
 
 class Config(Section):

@@ -3,6 +3,25 @@
 # Of a message. What is longer quotes something long: its middle is left out, and what to do stands at the end.
 _MAX_CHARACTERS, _MAX_BEGINNING, _MAX_END = 2000, 1500, 450
 
+# What PyTorch and processes of ours say: the allocators of the CPU, of CUDA and of cuBLAS, and sizes beyond any memory.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Storage size calculation overflowed",
+    "std::bad_alloc",
+    "MemoryError",
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
+    )
+
 
 class TmtError(Exception):
     """An expected failure: its message is one line that says what, where, found what, and what to do."""

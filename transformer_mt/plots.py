@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,8 @@ def _points(records: Sequence[Record], kind: str, key: str) -> tuple[list[int], 
 def _names(runs: Sequence[Path]) -> list[str]:
     """Directory names; whole paths where these are not different."""
     names = [run.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+    names = names if len(set(names)) == len(names) else [str(run) for run in runs]
+    return [os.fsencode(name).decode("utf-8", "replace") for name in names]  # of any bytes
 
 
 def _draw(axes: Axes, panel: tuple[str, str, str, str], records: Sequence[Sequence[Record]]) -> list[Line2D]:

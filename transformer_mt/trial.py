@@ -20,15 +20,12 @@ from transformer_mt import batching, device
 from transformer_mt.batching import Lengths, Pairs, Part
 from transformer_mt.config import MIN_UPDATE_TOKENS, Config
 from transformer_mt.distributed import Ranks
-from transformer_mt.errors import RunError
+from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.layout import EOS_ID, ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model import Transformer
 from transformer_mt.optim import FlatGradients
 
 Shape = tuple[int, int, int]  # of a micro-batch: rows, longest source, longest target
-
-# What PyTorch says besides torch.OutOfMemoryError, which is CUDA's allocator only: that of the CPU, and cuBLAS.
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -217,8 +214,7 @@ def _enough_memory(what: str, remedy: str, where: torch.device) -> Iterator[None
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not is_memory and not any(phrase in str(error) for phrase in _OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise RunError(f"out of memory: {what} does not fit; {_memory(where)}; {remedy}") from None
 

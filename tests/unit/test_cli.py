@@ -1,0 +1,110 @@
+"""What the command line makes of failures that nobody further down has words for: one line, and a status."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from harness import tmt_here
+
+from transformer_mt.cli import main
+
+
+def failing(error: Exception) -> tuple[int, str]:
+    """Status and line where reading a file raises this."""
+    with patch("transformer_mt.textio.read_lines", side_effect=error):
+        done = tmt_here("eval", "--hyp", "hyp", "--ref", "ref")
+    return done.status, done.refusal
+
+
+def torch_out_of_memory() -> Exception:
+    try:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("there is as much memory as that")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("Traceback (most recent call last):\n  File …\nMemoryError: of another process"),
+    ],
+)
+def test_out_of_memory_is_a_line(error: Exception) -> None:
+    status, line = failing(error)
+    assert status == 1 and "out of memory" in line and "search.batch_tokens" in line
+    status, line = failing(torch_out_of_memory())
+    assert status == 1 and "out of memory" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "part"),
+    [
+        (errno.EMFILE, 1, "ulimit -n"),
+        (errno.ENOMEM, 1, "search.workers"),
+        (errno.EACCES, 2, "closed/text: cannot be used (Permission denied)"),
+        (errno.ENAMETOOLONG, 2, "closed/text: cannot be used (File name too long)"),
+    ],
+)
+def test_what_the_system_refuses_is_a_line(number: int, status: int, part: str) -> None:
+    found, line = failing(OSError(number, os.strerror(number), "closed/text"))
+    assert found == status and part in line
+
+
+def test_no_home_directory_is_a_line() -> None:
+    status, line = failing(RuntimeError("Could not determine home directory."))
+    assert status == 2 and "HOME" in line
+
+
+def test_other_errors_are_bugs_and_keep_their_traceback() -> None:
+    with pytest.raises(RuntimeError, match="of another kind"):
+        failing(RuntimeError("of another kind"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "--hyp", "a\0b", "--ref", "text"),
+        ("tokenizer", "train", "--input", "a\0b", "--output", "tok.model"),
+        ("data", "check", "nul.yaml"),
+        ("train", "nul.yaml", "--output", "run"),
+    ],
+)
+def test_nul_in_a_path_is_a_line(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("a\n")
+    Path("nul.yaml").write_text('data: {src_lang: en, tgt_lang: de, train: [{src: "a\\0b", tgt: text}]}\n')
+    done = tmt_here(*arguments)
+    assert done.status == 2 and "NUL byte" in done.refusal
+
+
+def test_stdout_is_utf8_where_the_terminal_is_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("hyp", "ref"):
+        (tmp_path / name).write_text("a b c d\nb c d e\n")
+    monkeypatch.setattr(
+        "sys.argv", ["tmt", "eval", "--hyp", f"{tmp_path}/hyp", "--ref", f"{tmp_path}/ref", "--confidence"]
+    )
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with patch.object(sys, "stdout", out), pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    out.flush()
+    assert isinstance(out.buffer, io.BytesIO)
+    assert "±" in out.buffer.getvalue().decode()
+
+
+def test_paths_of_other_bytes(tmp_path: Path) -> None:
+    path = f"{tmp_path}/a\udc80b"
+    Path(path).write_text("a b c d\n")
+    done = tmt_here("eval", "--hyp", path, "--ref", path, "--json").ok()
+    assert json.loads(done.stdout)
