@@ -59,6 +59,7 @@ SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "distill": ("distill", "model", "search"),
     "builtin": ("builtin", "split", "num_pairs", "seed"),
 }
+_NO_TAGS = ("pad", "unk", "s")  # their symbols would be those that every vocabulary starts with
 _ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang")
 
 
@@ -122,6 +123,10 @@ class SourceConfig(Section):
                     yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
             if (self.src_column is None) != (self.tgt_column is None):
                 yield "src_column and tgt_column of a TSV go together: give both, or none for columns 1 and 2"
+        if self.src_column is not None and self.src_column == self.tgt_column:
+            yield f"src_column and tgt_column are both {self.src_column!r}; name the column of each language"
+        if self.tag in _NO_TAGS:
+            yield f"tag {self.tag}: <{self.tag}> is a symbol of the tokenizer's own; choose another tag"
         if self.tag is not None and not re.fullmatch(r"[^\W\d][\w.-]*", self.tag):
             yield f"tag should be a letter or _, then letters, digits, _, - and ., found {self.tag!r}"
         own = SOURCE_KINDS[kind]
@@ -194,6 +199,16 @@ class DataConfig(Section):
         if unused := sorted(self.clean.scripts.keys() - languages):
             known = ", ".join(sorted(languages))
             yield f"clean.scripts: no source is in {', '.join(unused)}; the languages are {known}"
+        for part in ("train", "valid", "test"):
+            for number, source in enumerate(getattr(self, part)):
+                src, tgt = self.languages(source)
+                is_by_language = source.src_column is None or source.tgt_column is None
+                has_names = any(getattr(source, kind) is not None for kind in ("jsonl", "parquet", "hub"))
+                if has_names and is_by_language and (source.src_column or src) == (source.tgt_column or tgt):
+                    yield (
+                        f"{part}.{number}: both sides would be the column {source.src_column or src!r} (default: "
+                        "src_lang and tgt_lang); give src_column and tgt_column"
+                    )
         names = [source.name for source in self.train if source.name is not None]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             yield f"train: two sources have the name {', '.join(repeated)}; give each its own"
@@ -425,6 +440,17 @@ class Config(Section):
                     yield f"{where}: no training source has the tag {tag}; set it there, or remove it here"
                 if language not in languages:
                     yield f"{where}: no training source has the tgt_lang {language}; set it there, or remove it here"
+            if self.tokenizer.model is None:
+                symbols = [f"<{tag}>" for tag in self.data.tags()]
+                if len(self.data.tgt_langs()) > 1:
+                    symbols += [f"<2{language}>" for language in self.data.tgt_langs()]
+                if doubled := sorted({*symbols} & {*self.tokenizer.user_symbols}):
+                    yield (
+                        f"tokenizer.user_symbols {', '.join(doubled)}: tags and target languages in data.train become "
+                        "symbols by themselves; remove it there"
+                    )
+        if self.train.patience > 0 and not self.data.valid:
+            yield "train.patience counts validations, and there is no data.valid; add it, or remove patience"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:
             yield "tokenizer.tgt_model needs tokenizer.shared: false"
         if self.train.best_metric != "loss" and self.train.best_metric not in self.eval.metrics:

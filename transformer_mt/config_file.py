@@ -57,10 +57,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
 
 def validate(tree: dict[str, Any], where: str, *, of_model: bool = False) -> Config:
     """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
-    return _checked(Config, _expand(tree, from_environment=not of_model), (), f"{where}: ")
+    return _checked(Config, _expand(tree, from_environment=not of_model), (), f"{where}: ", of_model)
 
 
-def _checked(kind: type[AnySection], values: Any, at: tuple[str, ...], origin: str) -> AnySection:
+def _checked(
+    kind: type[AnySection], values: Any, at: tuple[str, ...], origin: str, of_model: bool = False
+) -> AnySection:
     """Build a section, or refuse it with all that is wrong; ``at`` is its place in the configuration."""
     problems: list[str] = []
     wrong: list[str] = []
@@ -80,6 +82,8 @@ def _checked(kind: type[AnySection], values: Any, at: tuple[str, ...], origin: s
         with contextlib.suppress(ValidationError):
             section = kind.model_validate(rest, context=KEYS_ONLY)
     for place, conflict in _all_conflicts(section, at) if section is not None else ():
+        if of_model and (*place, conflict)[0].split(".")[0] not in ("model", "search"):
+            continue  # how it was trained is settled, whatever this version would refuse to train with
         named = [_dotted(place, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
         if not any(name == key or name.startswith(f"{key}.") for name in named for key in wrong):
             problems.append(f"{'.'.join(place)}: {conflict}" if place else conflict)
@@ -130,8 +134,18 @@ def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchCon
     return _validate_section("search", SearchConfig, search.model_dump(), overrides)
 
 
+# The tokenizer's keys that say how a run uses one.
+_OF_RUNS = {"model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha"}
+
+
 def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> TokenizerConfig:
-    """A tokenizer section from plain values and ``tokenizer.key=value`` overrides."""
+    """What to train a tokenizer with, from plain values and ``tokenizer.key=value`` overrides."""
+    for override in (overrides := list(overrides)):
+        key = override.partition("=")[0]
+        if not key.startswith("tokenizer."):
+            raise InputError(f"--set {override}: only tokenizer.* keys can be set here")
+        if key.removeprefix("tokenizer.") in _OF_RUNS:
+            raise InputError(f"--set {override}: is for `tmt train`, and has no effect on the tokenizer; remove it")
     return _validate_section("tokenizer", TokenizerConfig, values, overrides)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 # Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
 _MAX_LINE_CHARACTERS = 4096
 _MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
+# SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one, its own mark.
+_LEFT_OUT = {ord("\0"): " ", ord("▅"): " "}
 # What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
 _MAX_SAMPLE_CHARACTERS = 1 << 27
 # SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
@@ -92,7 +95,9 @@ class Tokenizer:
         table = dict(self.table)
         for tag in tags:
             if tag in table and tag not in self.tags:
-                raise InputError(f"the tag {tag} is a piece of the tokenizer already; remove it from user_symbols")
+                raise InputError(
+                    f"the tag {tag} is a piece of the tokenizer already; choose another tag, or a tokenizer without it"
+                )
             table.setdefault(tag, len(table))
         return self if len(table) == len(self.table) else Tokenizer(self.model, table)
 
@@ -115,6 +120,12 @@ class Tokenizer:
 
     def decode_pieces(self, pieces: Sequence[str]) -> str:
         return _on_one_line(self._processor.decode(list(pieces)))
+
+    def specials_of_text(self) -> list[str]:
+        """Our special symbols that a text may become, <unk> for what is unknown left aside."""
+        processor = self._processor
+        names = {processor.id_to_piece(i): i for i in range(processor.get_piece_size()) if not processor.is_control(i)}
+        return [one for one in SPECIALS if one in names and not (one == "<unk>" and processor.is_unknown(names[one]))]
 
     def pieces(self) -> tuple[str, list[Piece]]:
         """The kind of the model (unigram, bpe, word or char) and its pieces in SentencePiece's order."""
@@ -207,13 +218,23 @@ class Tokenizers:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """A tokenizer from a bare SentencePiece model file, with the table that its order gives."""
+    """A tokenizer from a bare SentencePiece model file, with the table that its order gives.
+
+    Raises:
+        InputError: it cannot be read, is no such model, or makes our special symbols of text.
+    """
     try:
-        return Tokenizer(Path(path).read_bytes())
+        tokenizer = Tokenizer(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a SentencePiece model file") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if special := tokenizer.specials_of_text():
+        raise InputError(
+            f"{path}: it makes {' and '.join(special)} of text, which would be read as the end of a sentence or the "
+            "like; train it again without these among its symbols"
+        )
+    return tokenizer
 
 
 def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1) -> tuple[Tokenizer, str]:
@@ -226,12 +247,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     Raises:
         InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
     """
-    symbols = config.user_symbols
-    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
-        raise InputError(
-            f"tokenizer.user_symbols {', '.join(map(repr, symbols))}: each may be there once, and none may be empty or "
-            f"one of {' '.join(SPECIALS)}; remove such"
-        )
+    _check_symbols(config)
     sample, count = _sample(lines, config.max_lines, seed)
     if not sample:
         raise InputError("the tokenizer's training text is empty; check data.train")
@@ -248,7 +264,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             byte_fallback=config.byte_fallback,
             character_coverage=config.character_coverage,
             max_sentence_length=_MAX_LINE_BYTES,
-            user_defined_symbols=list(symbols),
+            user_defined_symbols=list(config.user_symbols),
             num_threads=_NUM_THREADS,
             pad_id=PAD_ID,
             unk_id=UNK_ID,
@@ -257,10 +273,18 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
-        raise InputError(
-            f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
-            "raise it, or lower tokenizer.character_coverage"
-        ) from None
+        if "Vocabulary size" in reason:
+            raise InputError(
+                f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
+                "raise it, or lower tokenizer.character_coverage"
+            ) from None
+        normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
+        if not any(map(normalizer.normalize, sample)):
+            raise InputError(
+                "the tokenizer's training text has nothing but characters that tokenizer.normalization "
+                f"{config.normalization} leaves out; check data.train"
+            ) from None
+        raise InputError(f"tokenizer: cannot be trained on this text ({reason}); check data.train") from None
     tokenizer = Tokenizer(out.getvalue())
     report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
     if count > len(sample):
@@ -270,6 +294,26 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     return tokenizer, report
 
 
+def _check_symbols(config: TokenizerConfig) -> None:
+    """Refuse symbols of the user that cannot be, and those that no line of text ever becomes."""
+    symbols = config.user_symbols
+    shown = f"tokenizer.user_symbols {', '.join(map(repr, symbols))}"
+    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
+        raise InputError(
+            f"{shown}: each may be there once, and none may be empty or one of {' '.join(SPECIALS)}; remove such"
+        )
+    # Before symbols are looked for, a space becomes U+2581; lines hold no line end, and SentencePiece ends at NUL.
+    if idle := [symbol for symbol in symbols if set(symbol) & set(" \n\r\0")]:
+        raise InputError(
+            f"{shown}: {', '.join(map(repr, idle))} would never match, as it holds a space, line end or NUL; write "
+            "\u2581 for a space, or remove it"
+        )
+    if config.byte_fallback and (taken := [symbol for symbol in symbols if re.fullmatch("<0x[0-9A-F]{2}>", symbol)]):
+        raise InputError(
+            f"{shown}: {', '.join(taken)} stands for a byte; remove it, or set tokenizer.byte_fallback: false"
+        )
+
+
 def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
     """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
     draw = random.Random(seed)
@@ -277,11 +321,9 @@ def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]
     count = num_characters = 0
     for whole in lines:
         for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
-            line = whole[start : start + _MAX_LINE_CHARACTERS]
+            line = whole[start : start + _MAX_LINE_CHARACTERS].translate(_LEFT_OUT)
             if not line.strip():
                 continue
-            # SentencePiece ends a sentence at NUL and warns; such a byte is never text.
-            line = line.replace("\0", " ")
             count += 1
             if len(sample) < most:
                 sample.append(line)

@@ -336,6 +336,18 @@ def test_overrides_of_one_section() -> None:
         override_search(SearchConfig(), ["model.d_model=3"])
 
 
+@pytest.mark.parametrize("override", ["vocab_size=290", "tokeniser.type=unigram", "train.seed=3", "tokenizer=4"])
+def test_only_keys_of_the_tokenizer_can_be_set_for_it(override: str) -> None:
+    with pytest.raises(InputError, match=rf"^--set {override}: only tokenizer\.\* keys can be set here$"):
+        tokenizer_config({}, [override])
+
+
+@pytest.mark.parametrize("key", ["model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha"])
+def test_keys_of_a_run_are_refused_for_a_tokenizer(key: str) -> None:
+    with pytest.raises(InputError, match=rf"^--set tokenizer\.{key}=1: is for `tmt train`, and has no effect"):
+        tokenizer_config({}, [f"tokenizer.{key}=1"])
+
+
 def test_environment_in_values(load: Any, refusal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "data:\n  src_lang: en\n  tgt_lang: de\n  cache_dir: $CACHE/{x}\n"
@@ -491,6 +503,13 @@ def reference_blocks() -> dict[str, list[str]]:
         ("train: [{tsv: c, tag: 'a b'}]", "data.train.0: tag should be a letter"),
         ("train: [{tsv: c, src_column: en, tgt_column: 2}]", "data.train.0: src_column of a TSV is a column's number"),
         ("train: [{tsv: c, src_column: 2}]", "data.train.0: src_column and tgt_column of a TSV go together"),
+        ("train: [{tsv: c, src_column: 2, tgt_column: 2}]", "data.train.0: src_column and tgt_column are both 2"),
+        ("train: [{jsonl: c, src_column: x, tgt_column: x}]", "data.train.0: src_column and tgt_column are both 'x'"),
+        ("train: [{jsonl: c, src_column: de}]", "data: train.0: both sides would be the column 'de'"),
+        ("train: [{tsv: c}], valid: [{parquet: c, tgt_lang: en}]", "data: valid.0: both sides would be the column"),
+        ("train: [{tsv: c, tag: s}]", "data.train.0: tag s: <s> is a symbol of the tokenizer's own"),
+        ("train: [{tsv: c, tag: unk}]", "data.train.0: tag unk: <unk> is a symbol of the tokenizer's own"),
+        ("train: [{tsv: c, tag: pad}]", "data.train.0: tag pad: <pad> is a symbol of the tokenizer's own"),
         ("train: [{back_translate: c}]", "data.train.0: back_translate needs model"),
         ("train: [{tsv: c, model: m}]", "data.train.0: model: of no use here; this kind of source has tsv"),
         ("train: [{tsv: c}], clean: {scripts: {ko: [Hangul]}}", "data: clean.scripts: no source is in ko"),
@@ -498,6 +517,27 @@ def reference_blocks() -> dict[str, list[str]]:
 )
 def test_sources_weights_and_stages_fit_together(keys: str, expected: str, refusal: Any) -> None:
     assert expected in refusal(f"data: {{src_lang: en, tgt_lang: de, {keys}}}")
+
+
+def test_symbols_that_tags_are_already_are_refused(refusal: Any, load: Any) -> None:
+    data = "data: {src_lang: en, tgt_lang: de, train: [{tsv: a, tag: x}, {tsv: b, tgt_lang: LANG}]}\n"
+    symbols = "tokenizer: {user_symbols: [<2de>, <x>, <y>]}\n"
+    assert "tokenizer.user_symbols <2de>, <x>: tags and" in refusal(data.replace("LANG", "fr") + symbols)
+    assert "tokenizer.user_symbols <x>: tags and" in refusal(data.replace("LANG", "de") + symbols)
+    load(data.replace("LANG", "fr") + symbols.replace("{", "{model: m, "))  # they are of no use there, as before
+
+
+def test_patience_without_validation_is_refused(refusal: Any) -> None:
+    assert "train.patience counts validations, and there is no data.valid" in refusal(DATA, "train.patience=3")
+
+
+def test_what_a_model_was_trained_with_is_settled(tmp_path: Path) -> None:
+    """A key that this version refuses to train with makes no older model unusable; the model's own keys are checked."""
+    (tmp_path / "config.yaml").write_text(DATA + "train: {patience: 3}\n")
+    assert load_config(tmp_path / "config.yaml", of_model=True).train.patience == 3
+    (tmp_path / "config.yaml").write_text(DATA + "model: {num_heads: 7}\nsearch: {n_best: 9}\n")
+    with pytest.raises(InputError, match=r"2 problems: model: num_heads 7 .*; search: n_best 9"):
+        load_config(tmp_path / "config.yaml", of_model=True)
 
 
 def test_weights_of_stages_are_the_sources_own_unless_named() -> None:

@@ -212,6 +212,48 @@ def test_impossible_symbols_are_refused(symbols: list[str], grammar_lines: list[
         trained(grammar_lines, user_symbols=symbols)
 
 
+@pytest.mark.parametrize("symbol", [" ", "a b", "a\n", "\r", "a\0b"])
+def test_symbols_that_no_line_becomes_are_refused(symbol: str, grammar_lines: list[str]) -> None:
+    with pytest.raises(InputError, match=r"^tokenizer\.user_symbols '@', .*would never match"):
+        trained(grammar_lines, user_symbols=["@", symbol])
+
+
+@pytest.mark.parametrize("symbol", ["ﬁ", "É", "\u3000", "\u200b", "▁a", "a,b", "▅", "<0x4>"])
+def test_symbols_that_normalisation_would_change_match_all_the_same(symbol: str, grammar_lines: list[str]) -> None:
+    tokenizer, _ = trained(grammar_lines, user_symbols=[symbol], normalization="nmt_nfkc_cf")
+    assert symbol in tokenizer.encode_pieces(f"x{symbol}x")
+
+
+def test_a_symbol_that_is_a_byte_is_refused_for_that(grammar_lines: list[str]) -> None:
+    with pytest.raises(InputError, match=r"user_symbols '<0x41>': <0x41> stands for a byte; remove it, or set"):
+        trained(grammar_lines, user_symbols=["<0x41>"])
+    trained(grammar_lines, user_symbols=["<0x41>"], byte_fallback=False)
+
+
+def test_lines_with_sentencepieces_own_mark_are_used() -> None:
+    tokenizer, report = trained(["▅ word ▅"] * 50 + ["▅"])
+    assert "from 50 lines" in report and "▁word" in tokenizer.table
+
+
+def test_text_of_which_normalisation_leaves_nothing_is_refused_for_that() -> None:
+    with pytest.raises(InputError, match=r"nothing but characters that tokenizer\.normalization nmt_nfkc leaves out"):
+        trained(["\u200b\u200b"] * 50)
+
+
+@pytest.mark.parametrize("special", ["<pad>", "<unk>", "<s>", "</s>"])
+def test_a_model_that_makes_special_symbols_of_text_is_refused(
+    special: str, grammar_lines: list[str], tmp_path: Path
+) -> None:
+    """The text "A </s> b" would end in its middle."""
+    names = {"unk_piece": "<?>"} if special == "<unk>" else {}
+    names |= {"bos_piece": "<bos>"} if special == "<s>" else {"eos_piece": "<eos>"} if special == "</s>" else {}
+    model = bare_model(grammar_lines, user_defined_symbols=[special], **names)
+    (tmp_path / "m.model").write_bytes(model)
+    with pytest.raises(InputError, match=rf"m\.model: it makes {special} of text"):
+        load_tokenizer(tmp_path / "m.model")
+    assert Tokenizer(model).specials_of_text() == [special]
+
+
 # ---------------------------------------------------------------- encoding and decoding
 
 
