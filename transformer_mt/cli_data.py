@@ -30,9 +30,13 @@ Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
 def _load(config: Path, overrides: list[str]) -> DataConfig:
     """The section ``data``, with the files of sources that a model makes."""
     from transformer_mt.config_file import load_config
-    from transformer_mt.synthetic import synthesize
 
-    return synthesize(load_config(config, overrides).data, tell)
+    data = load_config(config, overrides).data
+    if all(source.model is None for source in (*data.train, *data.valid, *data.test)):
+        return data
+    from transformer_mt.synthetic import synthesize  # with a model comes torch
+
+    return synthesize(data, tell)
 
 
 @data_app.command("stats")
@@ -57,6 +61,8 @@ def stats(
     parts = collect(data)
     if output is not None:
         write_lines(output, [render_page(parts, f"{config.stem}: {data.src_lang} to {data.tgt_lang}", data.clean)])
+        if str(output) != "-":
+            tell(f"wrote {output}")
     print(json.dumps(as_dict(parts), ensure_ascii=False) if json_output else format_summary(parts))
 
 

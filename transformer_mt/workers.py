@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Generic, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from transformer_mt.errors import RunError, TmtError
+
+if TYPE_CHECKING:
+    import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -46,9 +47,11 @@ def num_cores() -> int:
     return cores
 
 
-def can_fork(device: torch.device) -> bool:
-    """Whether this process may have such processes; itself one of `multiprocessing`'s, it may not."""
-    return sys.platform == "linux" and device.type == "cpu" and not multiprocessing.current_process().daemon
+def can_fork(device: torch.device | None = None) -> bool:
+    """Whether this process may have such processes, for work on a device if it is torch's; itself one of
+    `multiprocessing`'s, it may not."""
+    is_cpu = device is None or device.type == "cpu"
+    return sys.platform == "linux" and is_cpu and not multiprocessing.current_process().daemon
 
 
 def on_all_cores(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
@@ -58,7 +61,7 @@ def on_all_cores(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iter
     """
     jobs = iter(jobs)
     first = list(itertools.islice(jobs, 2))
-    num_processes = num_cores() if len(first) == 2 and can_fork(torch.device("cpu")) else 1
+    num_processes = num_cores() if len(first) == 2 and can_fork() else 1
     most_ahead = _MOST_SENT * num_processes if num_processes > 1 else 0
     workers = Workers(function, num_processes)
     under_way: deque[int] = deque()
@@ -207,7 +210,8 @@ def _work(function: Callable[[Job], Result], connection: Connection) -> None:
     """A process of its own: one job after the other, until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the parent ends its processes itself
     threading.Thread(target=end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:  # looking at text does without
+        sys.modules["torch"].set_num_threads(1)
     # Jobs are read at once, so that the parent, which sends one, never waits for this process, which sends a result.
     jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, jobs), daemon=True).start()

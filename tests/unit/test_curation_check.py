@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -57,7 +59,32 @@ def test_good_text_has_no_findings(tmp_path: Path) -> None:
     assert findings(data_of(tmp_path, good_pairs(2500), good_pairs(50, "valid"), good_pairs(50, "test"))) == []
 
 
-@pytest.mark.parametrize("pairs", [[], [("A dog.", "Ein Hund.")], [("", "")]])
+def test_sources_without_text_are_findings(tmp_path: Path) -> None:
+    """Training refuses the first, and has nothing to score in the others."""
+    good = good_pairs(30)
+    one_sided = [("", "x"), (" ", "y"), ("z", "\u3000")]
+    data = data_of(tmp_path, good, [("", ""), (" ", "")], one_sided)
+    found = findings(data.model_copy(update={"train": (source(tmp_path, "none", []), *data.train)}))
+    assert [finding.partition(" (")[0] for finding in found] == [
+        "valid.0: none of its 2 pairs has text on both sides",
+        "test.0: none of its 3 pairs has text on both sides",
+        "train.0: empty, no sentence pairs",
+    ]
+
+
+def test_looking_at_text_does_not_load_torch(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "data: {src_lang: en, tgt_lang: de, train: [{builtin: grammar, split: train, num_pairs: 20}]}\n"
+    )
+    program = (
+        "import sys; from transformer_mt.cli_data import check, stats; from pathlib import Path; "
+        "check(Path('c.yaml')); stats(Path('c.yaml'), Path('p.html')); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True, text=True)
+    assert done.stderr == "wrote p.html\n"
+
+
+@pytest.mark.parametrize("pairs", [[("A dog.", "Ein Hund.")], [("", ""), ("A dog.", "Ein Hund.")]])
 def test_tiny_corpora_have_none(tmp_path: Path, pairs: Pairs) -> None:
     """A blank line of both sides is no leak."""
     assert findings(data_of(tmp_path, pairs, [("", ""), ("One.", "Eins.")])) == []
@@ -90,7 +117,8 @@ def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> 
         )
         if close:
             expected.append((unit, len(exact), len(close), close[0]))
-    found = findings(data_of(tmp_path, train, valid))
+    empty = ("empty, no sentence pairs", "has text on both sides")
+    found = [one for one in findings(data_of(tmp_path, train, valid)) if not any(part in one for part in empty)]
     assert len(found) == len(expected)
     for line, (unit, exact_count, near_count, first) in zip(found, expected, strict=True):
         assert line.startswith(f"valid.0: {near_count} (")

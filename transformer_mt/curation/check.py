@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 
+from transformer_mt.cleaning import SentencePair
 from transformer_mt.config import DataConfig
 from transformer_mt.curation.alignment import Block, Shifts, shifted_blocks
 from transformer_mt.curation.common import PARTS, named_sources
@@ -12,12 +14,13 @@ from transformer_mt.curation.leaks import HeldOut, Ints
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
 from transformer_mt.duplicates import Keys
 from transformer_mt.errors import InputError
-from transformer_mt.passes import Chunk, Places, read_chunks
+from transformer_mt.passes import Chunk, NamedSource, Places, read_chunks
+from transformer_mt.sources import read_pairs
 from transformer_mt.workers import on_all_cores
 
 
 def check(data: DataConfig) -> Iterator[str]:
-    """One line for each finding. That a source cannot be read is one, too, and the others are checked.
+    """One line for each finding. That a source cannot be read, or is empty, is one, too, and the others are checked.
 
     Of the held-out text six keys a pair are in memory: some 50 MB for a million pairs.
     """
@@ -31,15 +34,21 @@ def check(data: DataConfig) -> Iterator[str]:
     refusals: list[InputError] = []
     shifts = Shifts()
 
-    def read(chunk: Chunk) -> tuple[int, dict[Repeats, Keys], list[Block]]:
-        pairs = list(chunk.pairs())
-        return chunk.source, {one: keys_of(pairs, one) for one in REPEATS}, shifted_blocks(chunk)
+    num_usable = [0 for _ in sources]
 
-    for number, of_chunk, blocks in on_all_cores(read, read_chunks(sources, "reading", counts, refusals=refusals)):
+    def read(chunk: Chunk) -> tuple[int, dict[Repeats, Keys], list[Block], int]:
+        pairs = list(chunk.pairs())
+        return chunk.source, {one: keys_of(pairs, one) for one in REPEATS}, shifted_blocks(chunk), _usable(pairs)
+
+    for number, of_chunk, blocks, usable in on_all_cores(
+        read, read_chunks(sources, "reading", counts, refusals=refusals)
+    ):
         for one in REPEATS:
             keys[number][one].append(of_chunk[one])
         shifts.add(number, blocks)
+        num_usable[number] += usable
     yield from map(str, refusals)
+    yield from _empty_sources(sources, counts, num_usable)
     yield from shifts.findings(sources, counts)
     held_out = HeldOut(keys)
     del keys
@@ -48,21 +57,40 @@ def check(data: DataConfig) -> Iterator[str]:
     train_counts: list[int] = []
     train_refusals: list[InputError] = []
     train_shifts = Shifts()
+    train_usable = [0 for _ in train]
 
-    def compare(chunk: Chunk) -> tuple[int, dict[Repeats, tuple[Ints, Ints]], list[Block]]:
+    def compare(chunk: Chunk) -> tuple[int, dict[Repeats, tuple[Ints, Ints]], list[Block], int]:
         pairs = list(chunk.pairs())
         seen = {}
         for one in REPEATS:
             lines, numbers = held_out.look_up(keys_of(pairs, one), one)
             seen[one] = numbers, lines + chunk.first
-        return chunk.source, seen, shifted_blocks(chunk)
+        return chunk.source, seen, shifted_blocks(chunk), _usable(pairs)
 
-    for number, seen, blocks in on_all_cores(
+    for number, seen, blocks, usable in on_all_cores(
         compare, read_chunks(train, "comparing", train_counts, refusals=train_refusals)
     ):
         for one, (numbers, places) in seen.items():
             held_out.see(one, numbers, places)
         train_shifts.add(number, blocks)
+        train_usable[number] += usable
     yield from map(str, train_refusals)
+    yield from _empty_sources(train, train_counts, train_usable)
     yield from train_shifts.findings(train, train_counts)
     yield from held_out.findings(sources, counts, Places([named.label for named in train], train_counts))
+
+
+def _usable(pairs: Sequence[SentencePair]) -> int:
+    """How many pairs have text on both sides."""
+    return sum(1 for src, tgt in pairs if src.strip() and tgt.strip())
+
+
+def _empty_sources(sources: Sequence[NamedSource], counts: Sequence[int], num_usable: Sequence[int]) -> Iterator[str]:
+    """A line for each source without a pair that can be used."""
+    for named, count, usable in zip(sources, counts, num_usable, strict=True):
+        if count > 0 and usable == 0:
+            yield f"{named.label}: none of its {count:,} pairs has text on both sides ({named.source})"
+        elif count == 0:
+            with contextlib.suppress(InputError):  # it cannot be read, which is told
+                next(read_pairs(named.source, *named.languages), None)
+                yield f"{named.label}: empty, no sentence pairs ({named.source})"
