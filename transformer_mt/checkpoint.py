@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformer_mt.batching import Cursor
 from transformer_mt.config import Config, Count, PositiveInt
 from transformer_mt.config_file import load_config, to_yaml
+from transformer_mt.directories import exchange, listed_files, replaced_directory, sync
 from transformer_mt.errors import InputError
 from transformer_mt.model import Transformer
 from transformer_mt.textio import replaced_file, write_error
@@ -125,6 +126,7 @@ class Saver:
     """
 
     def __init__(self, run: Path, config: Config, tokenizers: Tokenizers, longest_src_tokens: int) -> None:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
         self._files = _small_files(config, tokenizers)
         self._copies: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}}
@@ -183,7 +185,15 @@ class Saver:
             metrics = self._run / "metrics.jsonl"
             if metrics.exists():
                 sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
-            _write_directory(path, files, tensors, self._longest_src_tokens)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                temporary.mkdir()  # its parent is there: a run whose directory was removed must not make it again
+                _fill_directory(temporary, files, tensors, self._longest_src_tokens)
+                sync(temporary)
+                exchange(temporary, path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
             point(self._run, "last", path)
             if is_best:
                 point(self._run, "best", path)
@@ -207,35 +217,33 @@ def save_model(
     """Write a model directory, whole or not at all.
 
     Raises:
+        InputError: something stands there that is not a model without training state.
         RunError: the place cannot be written or is full; whatever stood there or elsewhere is untouched.
     """
-    _write_directory(target, _small_files(config, tokenizers), {_MODEL: weights}, longest_src_tokens)
+    with replaced_directory(target, model_files, "an averaged model") as directory:
+        _fill_directory(directory, _small_files(config, tokenizers), {_MODEL: weights}, longest_src_tokens)
+
+
+def model_files(directory: Path) -> set[str] | None:
+    """The files of a model directory that is ours and no checkpoint, by its manifest; else None."""
+    keys = {"format", "longest_src_tokens", "files", "sha256"}
+    return listed_files(directory, _MANIFEST, lambda facts: facts.keys() == keys and _STATE not in facts["files"])
 
 
 def _small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
     return {"config.yaml": to_yaml(config).encode(), **tokenizers.files()}
 
 
-def _write_directory(
-    target: Path,
+def _fill_directory(
+    directory: Path,
     files: Mapping[str, bytes],
     tensors: Mapping[str, Mapping[str, Tensor]],
     longest_src_tokens: int,
 ) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        facts = {name: _write_file(temporary / name, [content]) for name, content in files.items()}
-        facts |= {name: _write_file(temporary / name, _safetensors(content)) for name, content in tensors.items()}
-        manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
-        _write_file(temporary / _MANIFEST, [_sealed(manifest)])
-        sync(temporary)
-        replace_directory(temporary, target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    facts = {name: _write_file(directory / name, [content]) for name, content in files.items()}
+    facts |= {name: _write_file(directory / name, _safetensors(content)) for name, content in tensors.items()}
+    manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
+    _write_file(directory / _MANIFEST, [_sealed(manifest)])
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -279,23 +287,6 @@ def _sealed(manifest: Mapping[str, Any]) -> bytes:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Get a file, or the names in a directory, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_directory(temporary: Path, target: Path) -> None:
-    """Let a directory whose files are synced take the place of ``target``, if there is one."""
-    if target.exists():
-        _remove_directory(target)
-    os.rename(temporary, target)
-    sync(target.parent)
 
 
 def _remove_directory(path: Path) -> None:

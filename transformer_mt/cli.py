@@ -371,11 +371,9 @@ def average(
 ) -> None:
     """Average the weights of checkpoints into one model."""
     from transformer_mt import checkpoint
+    from transformer_mt.directories import check_replaceable
 
-    if output.exists() and ((output / "state.json").exists() or not (output / "manifest.json").exists()):
-        raise InputError(f"{output}: exists and is not an averaged model; choose another --output")
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: cannot be written (no directory {output.parent}); make it first")
+    check_replaceable(output, checkpoint.model_files, "an averaged model")
     chosen = [
         found
         for path in paths

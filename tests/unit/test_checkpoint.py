@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_mt import checkpoint
+from transformer_mt import checkpoint, directories
 from transformer_mt.batching import Cursor
 from transformer_mt.checkpoint import (
     Saver,
@@ -500,14 +500,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        replace = checkpoint.replace_directory
+        replace = directories.exchange
 
         def wait_and_replace(temporary: Path, target: Path) -> None:
             self.reached.set()
             assert self.opened.wait(60)
             replace(temporary, target)
 
-        monkeypatch.setattr(checkpoint, "replace_directory", wait_and_replace)
+        monkeypatch.setattr(checkpoint, "exchange", wait_and_replace)
 
 
 @pytest.fixture

@@ -1,0 +1,181 @@
+"""Directories that appear whole or not at all, in the place of an earlier one that this program wrote and nothing else.
+
+A directory is made under a hidden name beside its place, and changes places with what stands there in one step, where
+the system can. Elsewhere what stood there is put aside for a moment; after a crash in it, the next start puts it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from transformer_mt.errors import InputError
+from transformer_mt.textio import write_error
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+
+
+def listed_files(directory: Path, manifest: str, is_ours: Callable[[dict[str, Any]], bool]) -> set[str] | None:
+    """The names in the list ``files`` of a directory's manifest, and the manifest's own; None if it is not ours."""
+    try:
+        if not stat.S_ISREG(os.lstat(directory / manifest).st_mode):
+            return None
+        content = json.loads((directory / manifest).read_text(encoding="utf-8"))
+        return {*content["files"], manifest} if is_ours(content) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None], what: str) -> Path:
+    """Where a directory will stand: ``target``, or what the link leads to that it is.
+
+    Args:
+        files_of: the files that a directory lists as ours, or None.
+        what: what may be replaced, as "an earlier export".
+
+    Raises:
+        InputError: something stands there that is neither an empty directory nor ours, or holds more or less than what
+            it lists; there is no directory for it, or it cannot have this name.
+    """
+    place = Path(os.path.realpath(target))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(_hidden(place, "deleted"))  # the longest name that will be needed
+        _put_back(place)
+        if not os.path.lexists(place):
+            if not place.parent.is_dir():
+                raise InputError(f"{target}: cannot be written (no directory {place.parent}); make it first")
+            return place
+        if not place.is_dir():
+            raise InputError(f"{target}: exists and is not a directory; choose another --output")
+        found = {entry.name for entry in os.scandir(place)}
+        are_files = all(entry.is_file(follow_symlinks=False) for entry in os.scandir(place))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another --output") from None
+    if found and not (are_files and found == files_of(place)):
+        raise InputError(
+            f"{target}: exists and holds something else than {what}; remove it, or choose another --output"
+        )
+    return place
+
+
+@contextlib.contextmanager
+def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None], what: str) -> Iterator[Path]:
+    """Yield an empty directory to fill with files; when the block ends well it takes the place of ``target``.
+
+    Raises:
+        InputError: as `check_replaceable`, before the block and again after it.
+        RunError: the place cannot be written or is full; what stood there before stays.
+    """
+    place = check_replaceable(target, files_of, what)
+    try:
+        with _made_aside(place) as temporary:
+            yield temporary
+            for path in [*temporary.iterdir(), temporary]:
+                sync(path)
+            check_replaceable(target, files_of, what)
+            exchange(temporary, place)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+@contextlib.contextmanager
+def _made_aside(place: Path) -> Iterator[Path]:
+    """An empty directory beside ``place``, which is locked while it is written: so leftovers of a crash are known."""
+    remove_leftovers(place)
+    temporary = _hidden(place, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield temporary
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exchange(temporary: Path, place: Path) -> None:
+    """Let a directory whose files are synced take the place of another, which is deleted, if there is one."""
+    if not place.exists():
+        os.rename(temporary, place)
+    elif _swap(temporary, place):
+        old = _hidden(place, "deleted")
+        os.rename(temporary, old)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old = _hidden(place, "old")
+        os.rename(place, old)
+        try:
+            os.rename(temporary, place)
+        except OSError:
+            os.rename(old, place)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    sync(place.parent)
+
+
+def _swap(first: Path, second: Path) -> bool:
+    """Exchange two directories in one step; False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def _hidden(place: Path, ending: str) -> Path:
+    return place.parent / f".{place.name}.{os.getpid()}.{ending}"
+
+
+def _leftovers(place: Path, ending: str) -> list[Path]:
+    start, end = f".{place.name}.", f".{ending}"
+    with contextlib.suppress(OSError), os.scandir(place.parent) as entries:
+        return [
+            place.parent / entry.name
+            for entry in entries
+            if entry.name.startswith(start)
+            and entry.name.endswith(end)
+            and entry.name[len(start) : -len(end)].isdecimal()
+            and entry.is_dir(follow_symlinks=False)
+        ]
+    return []
+
+
+def _put_back(place: Path) -> None:
+    """What a crash has left put aside gets its name again."""
+    if not os.path.lexists(place):
+        for old in _leftovers(place, "old")[:1]:
+            os.rename(old, place)
+
+
+def remove_leftovers(place: Path) -> None:
+    """Delete what a crash has left of writing ``place``; what another process is writing is locked, and stays."""
+    for ending in ("tmp", "deleted", "old"):
+        for path in _leftovers(place, ending):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Get a file, or the names in a directory, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
