@@ -475,8 +475,20 @@ def test_a_disk_that_is_really_full(
 
 def test_a_place_that_cannot_be_written(tokenizers: Tokenizers, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
         Training(tokenizers).save_weights(tmp_path / "file" / "model")
+
+
+def test_a_model_replaces_only_a_model_without_training_state(tokenizers: Tokenizers, run: Path) -> None:
+    training, own = Training(tokenizers), run.parent / "model"
+    for _ in range(2):
+        training.save_weights(own)
+    (own / "notes").touch()
+    for target in (own, run, run / "checkpoints" / "step_00000002"):
+        before = names_in(target)
+        with pytest.raises(InputError, match="holds something else than an averaged model"):
+            training.save_weights(target)
+        assert names_in(target) == before
 
 
 def test_what_a_crash_left_behind_is_passed_over_and_removed(run: Path) -> None:
