@@ -27,6 +27,7 @@ from transformer_mt.config import CleanConfig
 from transformer_mt.errors import InputError
 from transformer_mt.outputs import has_loop
 from transformer_mt.sentences import UNSPACED
+from transformer_mt.textio import TOO_LONG
 
 MAX_EXAMPLES = 5  # of each reason
 MAX_EXAMPLE_CHARS = 300  # of each side
@@ -95,6 +96,8 @@ def _broken_rule(pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang
     src, tgt = pair
     if not (src and tgt):
         return "empty"
+    if src == TOO_LONG or tgt == TOO_LONG:
+        return "too_long_line"
     if rules.drop_identical and src == tgt:
         return "identical"
     if rules.max_chars is not None and (len(src) > rules.max_chars or len(tgt) > rules.max_chars):

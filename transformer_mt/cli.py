@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -24,6 +24,9 @@ from transformer_mt.cli_data import ConfigArgument, SetOption, data_app
 from transformer_mt.console import let_go_of_stderr
 from transformer_mt.console import tell as _warn
 from transformer_mt.errors import InputError, TmtError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from transformer_mt.translator import Translation, Translator
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,6 +131,28 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"transformer_mt {__version__}")
         raise typer.Exit
+
+
+class _LongLines:
+    """What a `Translator` warns with: of any number of long lines one warning, with their count, told at the end."""
+
+    def __init__(self, at_once: bool = False) -> None:
+        """``at_once``: each is told, for those who wait for each line."""
+        self._at_once = at_once
+        self._first = ""
+        self._num_more = 0
+
+    def __call__(self, line: str) -> None:
+        if self._at_once:
+            _warn(line)
+        elif self._first:
+            self._num_more += 1
+        else:
+            self._first = line
+
+    def tell(self) -> None:
+        if self._first:
+            _warn(self._first + (f"; so were {self._num_more:,} more lines" if self._num_more else ""))
 
 
 @app.callback()
@@ -238,47 +263,86 @@ def translate(
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell speed and shares of suspicious translations on stderr, at the end.")
     ] = False,
+    line_buffered: Annotated[
+        bool, typer.Option("--line-buffered", help="Answer each line before the next is read, as a terminal has it.")
+    ] = False,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Translate text, line by line: beam search, greedy or sampling."""
     from transformer_mt.outputs import OutputStats
-    from transformer_mt.textio import check_writable, read_line_pairs, read_lines, write_lines
+    from transformer_mt.textio import (
+        check_writable,
+        count_lines,
+        write_texts,
+    )
 
     check_writable(output)
+    if line_buffered and output != "-":
+        raise InputError(f"--line-buffered: {output} appears as a whole at the end; leave out --output, or that option")
     from tqdm import tqdm
 
-    from transformer_mt.translator import Translator
+    from transformer_mt.translator import CHUNK_LINES, Translator
 
     options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
     from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
     if tgt_lang is not None:
         from_options.append(f"search.tgt_lang={json.dumps(tgt_lang)}")  # as text: no is Norwegian
-    translator = Translator.load(model, [*from_options, *overrides], _warn, ensemble)
+    is_typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
+    chunk_lines = 1 if line_buffered or (is_typed and output == "-") else CHUNK_LINES
+    has_bar = sys.stderr.isatty() and (output != "-" or (not is_typed and Path("/dev/stdout").is_file()))
+
+    long_lines = _LongLines(at_once=chunk_lines == 1)
+    translator = Translator.load(model, [*from_options, *overrides], long_lines, ensemble)
     counts, started = OutputStats(), time.monotonic()
 
-    def lines() -> Iterator[str]:
-        if prefix is None:
-            translations = translator.stream(read_lines(source))
-        else:
-            ours, theirs = itertools.tee(read_line_pairs(source, prefix))
-            translations = translator.stream((line for line, _ in ours), (start for _, start in theirs))
-        with tqdm(unit=" lines", disable=None if output != "-" else True, dynamic_ncols=True) as bar:
-            for number, found in enumerate(translations):
+    is_text = not json_output and n_best is None
+
+    def texts() -> Iterator[str]:
+        if is_typed:
+            _warn("Type text to translate, a line and Enter at a time; Ctrl-D on an empty line ends.")
+        with tqdm(
+            total=count_lines(source) if has_bar else None, unit=" lines", disable=not has_bar, dynamic_ncols=True
+        ) as bar:
+            for number, (found, lead, end) in enumerate(_translated(translator, source, prefix, is_text, chunk_lines)):
                 bar.update()
                 if stats:
                     counts.count(found.source, found.text, found.num_source_tokens, len(found.tokens), found.is_cut)
-                if json_output:
-                    alternatives = [alternative._asdict() for alternative in found.alternatives]
-                    best = {"text": found.text, "score": found.score, "tokens": found.tokens}
-                    yield json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False)
-                elif n_best is None:
-                    yield found.text
-                else:
-                    yield from (f"{number} ||| {text} ||| {score:.4f}" for text, score, _ in found.alternatives)
+                yield f"{lead}{found.text}{end}" if is_text else _formatted(found, number, json_output)
 
-    write_lines(output, lines())
+    try:
+        write_texts(output, texts())
+    finally:
+        long_lines.tell()
     if stats:
         _warn(counts.format(time.monotonic() - started))
+
+
+def _translated(
+    translator: Translator, source: str, prefix: str | None, is_text: bool, chunk_lines: int
+) -> Iterator[tuple[Translation, str, str]]:
+    """The translations, with what stands before and behind each. Only text alone can have a line in several parts."""
+    from transformer_mt.textio import read_line_pairs, read_lines, read_parts
+
+    if prefix is not None:
+        ours, theirs = itertools.tee(read_line_pairs(source, prefix))
+        found = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines)
+    elif is_text:
+        texts, parts = itertools.tee(read_parts(source))
+        found = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
+        yield from ((one, part.lead, part.end) for one, part in zip(found, parts, strict=True))
+        return
+    else:
+        found = translator.stream(read_lines(source), chunk_lines=chunk_lines)
+    yield from ((one, "", "\n") for one in found)
+
+
+def _formatted(found: Translation, number: int, json_output: bool) -> str:
+    """The lines of a translation as JSON, or as the list of its alternatives."""
+    if json_output:
+        alternatives = [alternative._asdict() for alternative in found.alternatives]
+        best = {"text": found.text, "score": found.score, "tokens": found.tokens}
+        return json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False) + "\n"
+    return "".join(f"{number} ||| {text} ||| {score:.4f}\n" for text, score, _ in found.alternatives)
 
 
 @app.command()
@@ -345,7 +409,10 @@ def evaluate(
         assert model is not None and src is not None
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
-        hypotheses = [translation.text for translation in Translator.load(model, overrides, _warn).stream(sources)]
+        long_lines = _LongLines()
+        translator = Translator.load(model, overrides, long_lines)
+        hypotheses = [translation.text for translation in translator.stream(sources)]
+        long_lines.tell()
     chosen = metrics.split(",")
     if sentence:
         for scores in scoring.sentence_scores(

@@ -15,7 +15,16 @@ from xml.etree import ElementTree
 from transformer_mt.cleaning import SentencePair
 from transformer_mt.config import SourceConfig
 from transformer_mt.errors import InputError
-from transformer_mt.textio import COMPRESSED, READ_ERRORS, open_binary, read_error, read_line_pairs, read_lines
+from transformer_mt.textio import (
+    COMPRESSED,
+    LONGEST_LINE,
+    READ_ERRORS,
+    TOO_LONG,
+    open_binary,
+    read_error,
+    read_line_pairs,
+    read_lines,
+)
 
 _NESTED = "translation"  # the column that holds one for each language, in data sets of the Hugging Face hub
 _BATCH_ROWS = 1024
@@ -57,9 +66,10 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[tuple[
     path = str(getattr(source, source.kind))
     match source.kind:
         case "src":
-            yield from read_line_pairs(path, str(source.tgt))
+            yield from read_line_pairs(path, str(source.tgt), TOO_LONG)
         case "moses":
-            yield from read_line_pairs(*source_files(source, src_lang, tgt_lang))
+            src, tgt = source_files(source, src_lang, tgt_lang)
+            yield from read_line_pairs(src, tgt, TOO_LONG)
         case "tsv":
             yield from _read_tsv(path, int(source.src_column or 1), int(source.tgt_column or 2))
         case "jsonl":
@@ -80,6 +90,8 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[tuple[
 
 
 def _one_line(text: str) -> str:
+    if len(text) > LONGEST_LINE:  # of formats without lines
+        return TOO_LONG
     if "\n" in text or "\r" in text:
         return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
     return text
@@ -96,7 +108,10 @@ def _moses_file(prefix: str, lang: str) -> str:
 
 
 def _read_tsv(path: str, src_column: int, tgt_column: int) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, TOO_LONG), 1):
+        if line == TOO_LONG:
+            yield TOO_LONG, TOO_LONG
+            continue
         fields = line.split("\t")
         if max(src_column, tgt_column) > len(fields):
             raise InputError(
@@ -136,9 +151,9 @@ def _sides(row: object, columns: tuple[str, str], place: str) -> tuple[str, str]
 
 def _read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
     """One JSON object a line. A blank line is a pair of two empty sides, so that a pair's number stays its line's."""
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            yield "", ""
+    for number, line in enumerate(read_lines(path, TOO_LONG), 1):
+        if line == TOO_LONG or not line.strip():
+            yield (line, line) if line == TOO_LONG else ("", "")
             continue
         place = f"{path}, line {number}"
         try:

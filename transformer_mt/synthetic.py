@@ -27,7 +27,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.locks import locked
 from transformer_mt.outputs import OutputStats
 from transformer_mt.store import SIDES
-from transformer_mt.textio import read_lines, replaced_file, write_error, write_lines
+from transformer_mt.textio import TOO_LONG, read_lines, replaced_file, write_error, write_lines
 from transformer_mt.translator import Translator
 
 # Parts begin at the same lines whatever has happened before, so that the lines translated together are the same too:
@@ -155,7 +155,7 @@ def _make(work: _Work, say: Say) -> None:
 
 def _translate(work: _Work, building: Path) -> None:
     """Write the pairs of each part of the text that are not there yet: a line and its translation by turns."""
-    lines = read_lines(work.text)
+    lines = read_lines(work.text, TOO_LONG)  # cleaning rejects the pair
     with (
         contextlib.closing(Translator.load(work.model, work.overrides)) as translator,
         tqdm(desc=f"translating {work.text}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar,

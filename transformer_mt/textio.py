@@ -21,56 +21,134 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, NamedTuple
 
 from transformer_mt.errors import InputError, RunError
 
 COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
 _READ_BYTES = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+
+LONGEST_LINE = 4 << 20  # bytes that are read as one line: what a line takes in memory is bounded as well
+TOO_LONG = "\ufdd0 a line that is too long \ufdd0"  # stands for one in a sentence pair; cleaning knows it
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
-    """Yield the lines of a text file, without their line ends, one at a time.
+def read_lines(path: str | Path, instead: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text file, without their line ends, one at a time, in bounded memory.
+
+    Args:
+        instead: what a line of more than `LONGEST_LINE` bytes becomes; without it, such a line is refused.
 
     Raises:
-        InputError: no such file, not readable, not UTF-8 (names the line), or damaged compressed text.
+        InputError: no such file, not readable, not UTF-8 (names the line), damaged compressed text, or a line that is
+            too long.
     """
+    number, is_rest = 0, False
+    for lines, is_whole in _pieces(path):
+        if is_rest:  # of a line that was too long
+            del lines[0]
+        if not is_whole and lines:
+            if instead is None:
+                raise InputError(
+                    f"{_name(path)}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+                )
+            lines = [instead]
+        yield from lines
+        number += len(lines)
+        is_rest = not is_whole
+
+
+class TextPart(NamedTuple):
+    """A line, or a part of a line of more than `LONGEST_LINE` bytes, with what stands before and after it."""
+
+    lead: str  # white space
+    text: str
+    end: str  # the line's end; white space where the line goes on
+
+
+def read_parts(path: str | Path) -> Iterator[TextPart]:
+    """Yield the lines of a text file, those that are too long in parts, cut at white space where there is some.
+
+    Raises:
+        InputError: as `read_lines` does but for the length.
+    """
+    is_rest = False
+    for lines, is_whole in _pieces(path):
+        for i, line in enumerate(lines):
+            goes_on = not is_whole and i + 1 == len(lines)
+            text = line.lstrip() if is_rest else line
+            lead, rest = line[: len(line) - len(text)], text
+            text = text.rstrip() if goes_on else text
+            yield TextPart(lead, text, rest[len(text) :] if goes_on else "\n")
+            is_rest = goes_on
+
+
+def _pieces(path: str | Path) -> Iterator[tuple[list[str], bool]]:
+    """The lines of each block, and whether its last one is whole: of a line that is too long, each part is a block."""
     number = 0
     try:
         with open_binary(path) as file:
-            for block in _whole_lines(file):
-                if number == 0:
-                    block = block.removeprefix(b"\xef\xbb\xbf")
+            for i, (block, is_whole) in enumerate(_whole_lines(file)):
+                if i == 0:
+                    block = block.removeprefix(_BOM)
                 try:
                     text = block.decode("utf-8")
                 except UnicodeDecodeError as error:
                     start = block.rfind(b"\n", 0, error.start) + 1  # of the line that is not UTF-8
                     before = _split(block[:start].decode("utf-8"))[:-1]
-                    yield from before
+                    if before:
+                        yield before.copy(), True
                     raise InputError(
                         f"{_name(path)}, line {number + len(before) + 1}: not UTF-8 (byte "
                         f"0x{block[error.start]:02x} at offset {error.start - start} of the line); convert the file, "
                         "for example: iconv -f ISO-8859-1 -t UTF-8"
                     ) from None
-                lines = _split(text)
-                yield from lines
-                number += len(lines)
+                lines = _split(text) if is_whole else [text]
+                number += len(lines) if is_whole else 0
+                yield lines, is_whole
     except READ_ERRORS as error:
         raise read_error(path, error, number) from None
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """What is read, in blocks that end where a line does, without its LF: thousands of lines are decoded at once."""
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """What is read, in blocks that end where a line does, without its LF: thousands of lines are decoded at once.
+
+    A line of more than `LONGEST_LINE` bytes comes in parts of that size, each with False but the last.
+    """
     parts: list[bytes] = []  # of a line whose end is still to come
+    size = 0
+    is_first = True
     while block := file.read1(_READ_BYTES):  # type: ignore[attr-defined]  # what there is, so that nobody waits
         end = block.rfind(b"\n")
-        if end >= 0:
-            yield b"".join([*parts, block[:end]])
+        if size + len(block) > LONGEST_LINE:
+            block = b"".join([*parts, block])
             parts.clear()
+            while len(block) > LONGEST_LINE and b"\n" not in block[: LONGEST_LINE + 1]:
+                cut = _cut(block)
+                yield block[:cut], False
+                block, is_first = block[cut:], False
+            end, size = block.rfind(b"\n"), 0
+        if end >= 0:
+            yield b"".join([*parts, block[:end]]), True
+            parts.clear()
+            size, is_first = 0, False
         parts.append(block[end + 1 :])
-    if any(parts):  # no LF at the end of the file
-        yield b"".join(parts)
+        size += len(parts[-1])
+    last = b"".join(parts)
+    if last and not (is_first and last == _BOM):  # no LF at the end of the file
+        yield last, True
+
+
+def _cut(line: bytes) -> int:
+    """Where to end the first part of a line that is too long: behind white space near its end, or a character."""
+    space = max(line.rfind(white, LONGEST_LINE - _READ_BYTES, LONGEST_LINE) for white in (b" ", b"\t"))
+    if space >= 0:
+        return space + 1
+    end = LONGEST_LINE
+    while end > LONGEST_LINE - 4 and line[end] & 0xC0 == 0x80:  # inside a character
+        end -= 1
+    return end
 
 
 def _split(text: str) -> list[str]:
@@ -79,15 +157,31 @@ def _split(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
-def read_line_pairs(first: str | Path, second: str | Path) -> Iterator[tuple[str, str]]:
-    """The lines of two files side by side.
+def count_lines(path: str | Path) -> int | None:
+    """The lines of a file, as `read_lines` has them, for a progress bar; None of what can be read only once, or is
+    damaged."""
+    if not Path(path).is_file():
+        return None
+    count, last = 0, b"\n"
+    try:
+        with open_binary(path) as file:
+            while block := file.read(1 << 20):
+                count += block.count(b"\n")
+                last = block[-1:]
+    except READ_ERRORS:
+        return None
+    return count + (last != b"\n")
+
+
+def read_line_pairs(first: str | Path, second: str | Path, instead: str | None = None) -> Iterator[tuple[str, str]]:
+    """The lines of two files side by side; ``instead`` of those that are too long, as in `read_lines`.
 
     Raises:
         InputError: as `read_lines` does, or one file has more lines than the other.
     """
     if str(first) == str(second) == "-":
         raise InputError("stdin: cannot be both of two files; name a file for one")
-    first_lines, second_lines = read_lines(first), read_lines(second)
+    first_lines, second_lines = read_lines(first, instead), read_lines(second, instead)
     pairs = itertools.zip_longest(first_lines, second_lines)
     for number, (line, other) in enumerate(pairs, 1):
         if line is None or other is None:
@@ -178,15 +272,24 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     Raises:
         RunError: the place cannot be written or the disk is full; what stood there before stays.
     """
+    write_texts(path, (f"{line}\n" for line in lines))
+
+
+def write_texts(path: str | Path, texts: Iterable[str]) -> None:
+    """Write texts, one behind the other, as `write_lines` writes lines.
+
+    Raises:
+        RunError: as `write_lines`.
+    """
     if str(path) == "-":
         out = sys.stdout.buffer
-        for line in lines:
-            out.write(line.encode("utf-8") + b"\n")
+        for text in texts:
+            out.write(text.encode("utf-8"))
             out.flush()
         return
     with replaced_file(path) as file:
-        for line in lines:
-            file.write(line.encode("utf-8") + b"\n")
+        for text in texts:
+            file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager

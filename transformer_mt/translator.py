@@ -159,12 +159,16 @@ class Translator:
         tags = self._tags if tags is None else tags
         return list(self._stream(lines, prefixes, tags, self._num_processes(self._config.workers or 1)))
 
-    def stream(self, lines: Iterable[str], prefixes: Iterable[str] | None = None) -> Iterator[Translation]:
+    def stream(
+        self, lines: Iterable[str], prefixes: Iterable[str] | None = None, chunk_lines: int = CHUNK_LINES
+    ) -> Iterator[Translation]:
         """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
 
-        The first translation comes when one chunk of lines is read, or two where several processes translate.
+        The first translation comes when one chunk of lines is read, or two where several processes translate. With
+        ``chunk_lines`` of 1, each line is answered before the next one is read.
         """
-        return self._stream(lines, prefixes, self._tags, self._num_processes(self._config.workers or num_cores()))
+        num_processes = self._num_processes(self._config.workers or num_cores())
+        return self._stream(lines, prefixes, self._tags, num_processes, chunk_lines)
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
@@ -215,11 +219,16 @@ class Translator:
         return scores
 
     def _stream(
-        self, lines: Iterable[str], prefixes: Iterable[str] | None, tags: Sequence[int], num_processes: int
+        self,
+        lines: Iterable[str],
+        prefixes: Iterable[str] | None,
+        tags: Sequence[int],
+        num_processes: int,
+        chunk_lines: int = CHUNK_LINES,
     ) -> Iterator[Translation]:
         pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
         first_line = 1
-        chunk = take_chunk(pairs)
+        chunk = take_chunk(pairs, chunk_lines)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
         most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
         under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
@@ -236,7 +245,7 @@ class Translator:
                     under_way.popleft()
                     for line in split:
                         yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
-                chunk = take_chunk(pairs)
+                chunk = take_chunk(pairs, chunk_lines)
         finally:  # also when the caller wants no more
             workers.drop(job for _, _, asked in under_way for _, job in asked)
 
@@ -352,14 +361,14 @@ class Translator:
         return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
 
 
-def take_chunk(pairs: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
+def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:
     """The next lines to be worked on together, each with what goes with it; none at the end."""
     chunk: list[tuple[str, str]] = []
     num_characters = 0
     for line, other in pairs:
         chunk.append((line, other))
         num_characters += len(line) + len(other)
-        if len(chunk) == CHUNK_LINES or num_characters >= CHUNK_CHARACTERS:
+        if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
 

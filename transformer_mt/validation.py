@@ -24,6 +24,7 @@ from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.metrics import RunLog
 from transformer_mt.model import Transformer
 from transformer_mt.sources import read_pairs
+from transformer_mt.textio import LONGEST_LINE, TOO_LONG
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.translator import Translator
 from transformer_mt.trial import validation_fits
@@ -53,7 +54,13 @@ def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPai
     pairs = []
     for source in data.valid:
         languages = data.languages(source)
-        pairs += [ValidationPair(*pair, *languages, source.tag) for pair in read_pairs(source, *languages)]
+        for number, pair in enumerate(read_pairs(source, *languages), 1):
+            if TOO_LONG in pair:
+                raise InputError(
+                    f"data.valid: pair {number:,} of {getattr(source, source.kind)}: a side is longer than "
+                    f"{LONGEST_LINE >> 20} MiB and cannot be scored; break it into lines, or remove it"
+                )
+            pairs.append(ValidationPair(*pair, *languages, source.tag))
     if data.valid and not pairs:
         raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
     return pairs

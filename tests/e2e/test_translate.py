@@ -5,14 +5,20 @@ The model knows little: these tests compare its translations with each other, no
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import Trained, n_best, symbol_lines, text, tmt, translated, write
+import pytest
+from harness import Trained, n_best, symbol_lines, text, tmt, tmt_here, translated, write
+
+from transformer_mt.translator import Translator
 
 
 def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(trained: Trained) -> None:
@@ -196,3 +202,62 @@ def test_help_and_version() -> None:
     assert tmt("--version").ok().stdout.decode().startswith("transformer_mt ")
     for command in commands:
         assert f" {command} " in tmt(command, "--help").ok().stdout.decode()
+
+
+# Line by line.
+
+
+def test_each_line_is_answered_before_the_next_is_read(trained: Trained) -> None:
+    events: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in ("a b c", "", "b c d"):
+            events.append("read")
+            yield line
+
+    with contextlib.closing(Translator.load(trained.run)) as translator:
+        for _ in translator.stream(lines(), chunk_lines=1):
+            events.append("answered")
+    assert events == ["read", "answered"] * 3
+
+
+def test_line_buffered_changes_no_translation_and_needs_stdout(trained: Trained, tmp_path: Path) -> None:
+    typed = text(["a b c", "", "b c d"])
+    expected = tmt_here("translate", trained.run, stdin=typed).ok()
+    assert tmt_here("translate", trained.run, "--line-buffered", stdin=typed).ok().lines == expected.lines
+    done = tmt_here("translate", trained.run, "--line-buffered", "--output", tmp_path / "out")
+    assert done.status == 2 and "--line-buffered" in done.refusal
+
+
+def test_a_terminal_is_told_how_to_end(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("harness.io.TextIOWrapper", Terminal)
+    done = tmt_here("translate", trained.run, stdin="a b c\n").ok()
+    assert len(done.lines) == 1 and "Ctrl-D" in done.stderr.splitlines()[0]
+
+
+def test_long_lines_are_one_warning_with_their_count(trained: Trained) -> None:
+    lines = [" ".join(random.Random(i).choices("abcdefgh", k=60)) for i in range(5)]
+    options = ("--beam-size", 1, "--set", "search.max_source_tokens=40")
+    done = tmt_here("translate", trained.run, *options, stdin=text(lines)).ok()
+    [warning] = done.stderr.splitlines()
+    assert warning.startswith("warning: line 1: ") and warning.endswith("4 more lines")
+    done = tmt_here("translate", trained.run, *options, "--line-buffered", stdin=text(lines)).ok()
+    assert len(done.stderr.splitlines()) == 5
+
+
+def test_a_line_that_is_too_long_is_translated_in_parts_and_stays_one(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformer_mt.textio.LONGEST_LINE", 256)
+    monkeypatch.setattr("transformer_mt.textio._READ_BYTES", 64)
+    first, second = ("a b c d " * 32).strip(), ("b c d a " * 20).strip()
+    done = tmt_here("translate", trained.run, "--beam-size", 1, stdin=f"a b c\n{first}  {second}\n\nb\n").ok()
+    parts = tmt_here("translate", trained.run, "--beam-size", 1, stdin=f"{first}\n{second}\na b c\nb\n").ok().lines
+    assert done.lines == [parts[2], f"{parts[0]}  {parts[1]}", "", parts[3]]
+    for option in ("--json", "--n-best=1"):
+        refused = tmt_here("translate", trained.run, option, stdin=f"a\n{first}  {second}\n")
+        assert refused.status == 2 and "stdin, line 2: longer than" in refused.refusal

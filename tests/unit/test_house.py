@@ -57,7 +57,7 @@ COMMANDS = {
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
         "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats "
-        "--set"
+        "--line-buffered --set"
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",

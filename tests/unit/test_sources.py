@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from transformer_mt.config import SourceConfig
+from transformer_mt.cleaning import clean
+from transformer_mt.config import CleanConfig, SourceConfig
 from transformer_mt.errors import InputError
 from transformer_mt.sources import read_pairs, source_files
 from transformer_mt.textio import replaced_file, write_lines
@@ -504,3 +505,33 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     num_small, before, num_large, after = map(int, done.stdout.split())
     assert (num_small, num_large) == (3000, 100_000)
     assert after - before < 25_000
+
+
+def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformer_mt.textio.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    long = "x" * 101
+    (tmp_path / "a.en").write_text(f"a\n{long}\nb\n")
+    (tmp_path / "a.de").write_text("a\nb\nc\n")
+    (tmp_path / "a.tsv").write_text(f"a\ta\n{long}\tb\nb\tc\n")
+    (tmp_path / "a.jsonl").write_text(
+        f'{{"en": "a", "de": "a"}}\n{{"en": "{long}", "de": "b"}}\n{{"en": "b", "de": "c"}}'
+    )
+    tmx = "".join(
+        f'<tu><tuv xml:lang="en"><seg>{src}</seg></tuv><tuv xml:lang="de"><seg>{tgt}</seg></tuv></tu>'
+        for src, tgt in [("a", "a"), (long, "b"), ("b", "c")]
+    )
+    (tmp_path / "a.tmx").write_text(f"<tmx><body>{tmx}</body></tmx>")
+    sources: tuple[dict[str, Any], ...] = (
+        {"src": f"{tmp_path}/a.en", "tgt": f"{tmp_path}/a.de"},
+        {"moses": f"{tmp_path}/a"},
+        {"tsv": f"{tmp_path}/a.tsv"},
+        {"jsonl": f"{tmp_path}/a.jsonl"},
+        {"tmx": f"{tmp_path}/a.tmx"},
+    )
+    for source in sources:
+        pairs = list(read_pairs(SourceConfig(**source), "en", "de"))
+        reasons = [clean(pair, CleanConfig()).reason for pair in pairs]
+        assert reasons == [None, "too_long_line", None], source

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from transformer_mt import textio
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.textio import check_writable, read_lines, replaced_file, write_lines
+from transformer_mt.textio import (
+    TOO_LONG,
+    check_writable,
+    count_lines,
+    read_line_pairs,
+    read_lines,
+    read_parts,
+    replaced_file,
+    write_lines,
+)
 
 NAMES = ["text", "text.gz", "text.zst", "text.xz"]
 PACKED = NAMES[1:]
@@ -73,7 +84,8 @@ def content_of(directory: Path) -> dict[str, bytes]:
         (b"\r\n", [""]),
         (b"a\r\r\nb\rc\n", ["a\r", "b\rc"]),  # one CR, and only where it stands before an LF
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),  # a byte order mark is one at the start of a file only
-        (b"\xef\xbb\xbf", [""]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [""]),
         ("a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\n".encode(), ["a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"]),
         (b"a\0b\n\0\n", ["a\0b", "\0"]),
         ("한국어 🙂\n".encode(), ["한국어 🙂"]),
@@ -453,3 +465,65 @@ def test_signals_are_as_before_afterwards_and_threads_can_write(tmp_path: Path) 
     thread.join()
     assert content_of(tmp_path) == {"main": b"a\n", "thread": b"b\n"}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("content", [b"", b"\n", b"a", b"a\n\nb", b"a\r\nb\n"])
+def test_lines_are_counted_as_they_are_read(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(packed(name, content))
+    assert count_lines(path) == len(list(read_lines(path)))
+
+
+def test_what_can_be_read_only_once_is_not_counted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert count_lines(tmp_path / "fifo") is count_lines("-") is None
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of eight bytes at most, read three bytes at a time."""
+    monkeypatch.setattr(textio, "LONGEST_LINE", 8)
+    monkeypatch.setattr(textio, "_READ_BYTES", 3)
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_line_that_is_too_long_is_refused_by_its_number_or_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("12345678\n\n123456789\nab\n" + "x" * 50)
+    with pytest.raises(InputError, match=r"text, line 3: longer than .* break it"):
+        list(read_lines(path))
+    assert list(read_lines(path, TOO_LONG)) == ["12345678", "", TOO_LONG, "ab", TOO_LONG]
+    assert [a == b for a, b in read_line_pairs(path, path, TOO_LONG)] == [True] * 5
+
+
+@pytest.mark.usefixtures("short_limit")
+@given(st.text(st.sampled_from("ab \t\nä한🙂\r"), max_size=60))
+def test_parts_are_the_text_again(text: str) -> None:
+    """But for the marks at line ends, which no line has."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "text")
+        path.write_bytes(text.encode())
+        parts = list(read_parts(path))
+        lines = list(read_lines(path, TOO_LONG))
+    joined = "".join(part.lead + part.text + part.end for part in parts)
+    assert joined.split("\n")[:-1] == [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n") if text]
+    assert all(len(f"{part.lead}{part.text}".encode()) <= 8 for part in parts)
+    assert len(lines) == joined.count("\n")
+    for line, whole in zip(lines, joined.split("\n"), strict=False):
+        assert line == whole if line != TOO_LONG else len(whole.encode()) >= 8
+
+
+def test_a_long_line_takes_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(30):
+            file.write(bytes(1 << 20))
+        file.write(b"\nlast\n")
+    tracemalloc.start()
+    try:
+        assert list(read_lines(path, TOO_LONG)) == [TOO_LONG, "last"]
+        assert sum(len(part.text) for part in read_parts(path)) == (30 << 20) + len("last")
+        assert tracemalloc.get_traced_memory()[1] < 6 * textio.LONGEST_LINE
+    finally:
+        tracemalloc.stop()
