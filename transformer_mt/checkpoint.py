@@ -1,4 +1,4 @@
-"""Model directories and checkpoints: written aside, synced, checked by hash, renamed; retention and averaging.
+"""Model directories and checkpoints: written aside, synced, checked by hash, renamed; retention.
 
 A model directory holds ``model.safetensors``, ``config.yaml``, the tokenizer's files and ``manifest.json`` (size and
 SHA-256 of each, and its own). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A run directory names its
@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,22 +24,34 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transformer_mt.batching import Cursor
-from transformer_mt.config import Config, Count, PositiveInt
+from transformer_mt.config import Config
 from transformer_mt.config_file import load_config, to_yaml
 from transformer_mt.directories import exchange, listed_files, replaced_directory, sync
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, is_out_of_memory
+from transformer_mt.manifest import (
+    CONFIG,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    MOST_BYTES,
+    OPTIMIZER,
+    STATE,
+    sealed,
+    unreadable,
+    verify,
+)
 from transformer_mt.model import Transformer
-from transformer_mt.textio import replaced_file, write_error
+from transformer_mt.textio import open_plain, read_plain, replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 
-FORMAT = 2
-_MODEL, _OPTIMIZER, _STATE, _MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+_MOST_TENSORS = 10_000  # far above what any model has
 
 
 @dataclass
@@ -106,18 +119,6 @@ class LoadedModel:
     longest_src_tokens: int  # the longest source that training saw, with </s>
 
 
-class _File(BaseModel, strict=True):
-    bytes: Count
-    sha256: str
-
-
-class _Manifest(BaseModel, strict=True):
-    """What ``manifest.json`` holds besides the format and its own hash."""
-
-    longest_src_tokens: PositiveInt
-    files: dict[str, _File]
-
-
 class Saver:
     """Saves the checkpoints of a run: copies everything at once, and writes it in a thread while training goes on.
 
@@ -129,7 +130,7 @@ class Saver:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
         self._files = _small_files(config, tokenizers)
-        self._copies: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}}
+        self._copies: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}}
         self._pool = ThreadPoolExecutor(max_workers=1, initializer=_step_back)
         self._pending: Future[None] | None = None
 
@@ -144,10 +145,10 @@ class Saver:
             is_best: whether ``best`` shall name it, as ``last`` will.
         """
         self.wait()
-        tensors = {_MODEL: self._copy(_MODEL, weights), _OPTIMIZER: self._copy(_OPTIMIZER, training)}
+        tensors = {MODEL: self._copy(MODEL, weights), OPTIMIZER: self._copy(OPTIMIZER, training)}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        files = self._files | {_STATE: state.to_json().encode()}
+        files = self._files | {STATE: state.to_json().encode()}
         self._pending = self._pool.submit(self._write, checkpoint_path(self._run, state.step), files, tensors, is_best)
 
     def check(self) -> None:
@@ -221,13 +222,13 @@ def save_model(
         RunError: the place cannot be written or is full; whatever stood there or elsewhere is untouched.
     """
     with replaced_directory(target, model_files, "an averaged model") as directory:
-        _fill_directory(directory, _small_files(config, tokenizers), {_MODEL: weights}, longest_src_tokens)
+        _fill_directory(directory, _small_files(config, tokenizers), {MODEL: weights}, longest_src_tokens)
 
 
 def model_files(directory: Path) -> set[str] | None:
     """The files of a model directory that is ours and no checkpoint, by its manifest; else None."""
     keys = {"format", "longest_src_tokens", "files", "sha256"}
-    return listed_files(directory, _MANIFEST, lambda facts: facts.keys() == keys and _STATE not in facts["files"])
+    return listed_files(directory, MANIFEST, lambda facts: facts.keys() == keys and STATE not in facts["files"])
 
 
 def _small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
@@ -243,7 +244,7 @@ def _fill_directory(
     facts = {name: _write_file(directory / name, [content]) for name, content in files.items()}
     facts |= {name: _write_file(directory / name, _safetensors(content)) for name, content in tensors.items()}
     manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
-    _write_file(directory / _MANIFEST, [_sealed(manifest)])
+    _write_file(directory / MANIFEST, [sealed(manifest)])
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -278,17 +279,6 @@ def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, i
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
-    """The bytes of a manifest, which end in the hash of the rest."""
-    seal = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": seal}, indent=1).encode()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _remove_directory(path: Path) -> None:
     """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.deleted")
@@ -296,74 +286,34 @@ def _remove_directory(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def verify(directory: Path) -> dict[str, Any]:
-    """Check every file of a model directory against its manifest, which is returned.
-
-    Raises:
-        InputError: no manifest, or a file that is missing, cut short or changed.
-    """
-    damaged = InputError(f"{directory / _MANIFEST}: damaged; use another checkpoint")
-    try:
-        content = (directory / _MANIFEST).read_bytes()
-        manifest: dict[str, Any] = json.loads(content)
-        version, _ = manifest["format"], manifest.pop("sha256", None)
-    except OSError:
-        lacking = _MANIFEST if (directory / _MODEL).exists() else _MODEL
-        raise InputError(
-            f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise damaged from None
-    if version != FORMAT:
-        raise InputError(
-            f"{directory / _MANIFEST}: format {version}, this version reads {FORMAT}; use the version that wrote it"
-        )
-    if content != _sealed(manifest):
-        raise damaged
-    try:
-        files = _Manifest.model_validate(manifest).files
-    except ValidationError:
-        raise damaged from None
-    for name, facts in files.items():
-        path, num_bytes = directory / name, facts.bytes
-        try:
-            size = path.stat().st_size
-            sha256 = _sha256(path) if size == num_bytes else ""
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing, the model is not complete; use another checkpoint") from None
-        except (OSError, ValueError) as error:  # the latter: what is no path at all
-            raise InputError(f"{path}: cannot be read ({error}); use another checkpoint") from None
-        if size != num_bytes:
-            raise InputError(
-                f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
-            )
-        if sha256 != facts.sha256:
-            raise InputError(
-                f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
-            )
-    return manifest
-
-
 def resolve_model(path: Path) -> Path:
     """The model directory that MODEL names: a run's best checkpoint, or the directory itself."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path}: no such model directory; name a run, a checkpoint or an averaged model")
     if not is_run(path):
         return path
     for pointer in ("best", "last"):
-        if (path / pointer).exists():
+        if os.path.lexists(path / pointer):
             try:
-                name = (path / pointer).read_text(encoding="utf-8").strip()
+                name = _pointed(path / pointer)
             except (OSError, ValueError):
                 name = ""
-            if not name.removeprefix("step_").isdecimal():
+            if not _CHECKPOINT_NAME.fullmatch(name):
                 raise InputError(f"{path / pointer}: damaged; write the name of one of {path}/checkpoints into it")
             return path / "checkpoints" / name
     raise InputError(f"{path}: the run has no checkpoint yet; train it first (tmt train … --output {path})")
 
 
+_CHECKPOINT_NAME = re.compile("step_[0-9]{1,18}")
+
+
+def _pointed(pointer: Path) -> str:
+    """The name in ``last`` or ``best``."""
+    return read_plain(pointer, 1 << 10).decode("utf-8").strip()
+
+
 def is_run(path: Path) -> bool:
-    return (path / "checkpoints").is_dir()
+    return os.path.isdir(path / "checkpoints")
 
 
 def load_model(path: str | Path) -> LoadedModel:
@@ -373,44 +323,92 @@ def load_model(path: str | Path) -> LoadedModel:
         InputError: not a model, damaged, or its weights do not fit its configuration or its tokenizer.
     """
     directory = resolve_model(Path(path))
-    with _held([directory]):
+    with held([directory]):
         manifest = verify(directory)
-        config = load_config(directory / "config.yaml", of_model=True)
+        config = load_config(directory / CONFIG, of_model=True)
         tokenizers = Tokenizers.load(directory)
-        model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-        copy_weights(model, _load_tensors(directory / _MODEL), directory / _MODEL)
+        try:
+            model = _build_model(directory / MODEL, config, tokenizers)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"{directory}: the model does not fit into memory; end other programs, or use a machine with more"
+            ) from None
     return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
 
 
+def _build_model(path: Path, config: Config, tokenizers: Tokenizers) -> Transformer:
+    """The model whose weights a file has. Sizes are compared before there is memory for them."""
+    sizes = config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
+    shapes = _shapes(path)
+    num_layers = config.model.num_encoder_layers + config.model.num_decoder_layers
+    if not num_layers < len(shapes) <= _MOST_TENSORS:
+        raise InputError(
+            f"{path}: has {len(shapes)} tensors, its config.yaml has {num_layers} layers; it describes another model"
+        )
+    try:
+        with torch.device("meta"), _Unfilled():
+            outline = Transformer(*sizes)
+    except (RuntimeError, OverflowError, TypeError):
+        raise InputError(
+            f"{path.with_name(CONFIG)}: no tensor can have the sizes in model; use another model"
+        ) from None
+    _check_shapes({name: list(p.shape) for name, p in outline.named_parameters()}, shapes, path)
+    model = Transformer(*sizes)
+    copy_weights(model, _load_tensors(path), path)
+    return model
+
+
+class _Unfilled(TorchFunctionMode):
+    """Inside, what would fill a tensor in place does nothing: without memory to fill, PyTorch imports its compiler for
+    that, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
-def _held(directories: Sequence[Path]) -> Iterator[None]:
+def held(directories: Sequence[Path]) -> Iterator[None]:
     """Keep a training run from deleting checkpoints while they are read."""
     with contextlib.ExitStack() as files:
         for directory in directories:
             with contextlib.suppress(OSError):  # no manifest, which `verify` tells; or a file system without locks
-                fcntl.flock(files.enter_context(open(directory / _MANIFEST, "rb")), fcntl.LOCK_SH)
+                fcntl.flock(files.enter_context(open_plain(directory / MANIFEST)), fcntl.LOCK_SH)
         yield
 
 
 def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path) -> None:
     """Fill a model's parameters; names and shapes must be exactly its own."""
     parameters = dict(model.named_parameters())
-    if problem := sorted(parameters.keys() ^ tensors.keys()):
-        side = "lacks" if problem[0] in parameters else "has an unexpected"
-        raise InputError(
-            f"{where}: {side} tensor {problem[0]} ({len(problem)} in all); its config.yaml describes another model"
-        )
-    for name, parameter in parameters.items():
+    _check_shapes(
+        {name: list(parameter.shape) for name, parameter in parameters.items()},
+        {name: list(tensor.shape) for name, tensor in tensors.items()},
+        where,
+    )
+    for name in parameters:
         if tensors[name].dtype != torch.float32:
             raise InputError(f"{where}: {name} is {tensors[name].dtype}, not float32; use another checkpoint")
-        if parameter.shape != tensors[name].shape:
-            raise InputError(
-                f"{where}: {name} is {list(tensors[name].shape)}, the configuration and the vocabulary ask for "
-                f"{list(parameter.shape)}; model, config.yaml and tokenizer must come from the same run"
-            )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def _check_shapes(wanted: Mapping[str, list[int]], found: Mapping[str, list[int]], where: Path) -> None:
+    if problem := sorted(wanted.keys() ^ found.keys()):
+        side = "lacks" if problem[0] in wanted else "has an unexpected"
+        name = repr(problem[0])[1:-1]  # a stranger's may hold anything
+        raise InputError(
+            f"{where}: {side} tensor {name:.100} ({len(problem)} in all); its config.yaml describes another model"
+        )
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise InputError(
+                f"{where}: {name} is {found[name]}, the configuration and the vocabulary ask for "
+                f"{shape}; model, config.yaml and tokenizer must come from the same run"
+            )
 
 
 def training_tensors(
@@ -437,9 +435,9 @@ def load_training(
         average: to be filled as well, where the run averages its weights; ``model.safetensors`` holds the average then.
     """
     state = read_state(directory)
-    copy_weights(model, _load_tensors(directory / _MODEL), directory / _MODEL)
+    copy_weights(model, _load_tensors(directory / MODEL), directory / MODEL)
     try:
-        with safe_open(directory / _OPTIMIZER, framework="pt") as tensors, torch.no_grad():
+        with safe_open(directory / OPTIMIZER, framework="pt") as tensors, torch.no_grad():
             for name, parameter in model.named_parameters():
                 if average is not None:
                     average[name].copy_(parameter)
@@ -449,8 +447,17 @@ def load_training(
                     raise SafetensorError(f"the moments of {name} have another shape than it")
                 optimizer.state[parameter] = {key: moment.to(parameter.device) for key, moment in moments.items()}
     except (OSError, SafetensorError) as error:
-        raise _damaged_tensors(directory / _OPTIMIZER, error) from None
+        raise _damaged_tensors(directory / OPTIMIZER, error) from None
     return state
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Of the tensors in a file, by its header."""
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise _damaged_tensors(path, error) from None
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
@@ -461,16 +468,19 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _damaged_tensors(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: damaged, or no safetensors file ({error}); use another checkpoint")
+    reason = " ".join(str(error).split())
+    return InputError(f"{path}: damaged, or no safetensors file ({reason:.200}); use another checkpoint")
 
 
 def read_state(directory: Path) -> TrainState:
     try:
-        return TrainState.from_json((directory / _STATE).read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{directory}: not a checkpoint (no {_STATE}); averaged models cannot be resumed") from None
+        return TrainState.from_json(read_plain(directory / STATE, MOST_BYTES).decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{directory}: not a checkpoint (no {STATE}); averaged models cannot be resumed") from None
+    except OSError as error:
+        raise unreadable(directory / STATE, error) from None
     except ValueError as error:
-        raise InputError(f"{directory / _STATE}: damaged ({error}); use another checkpoint") from None
+        raise InputError(f"{directory / STATE}: damaged ({error}); use another checkpoint") from None
 
 
 def remove_leftovers(run: Path) -> None:
@@ -522,7 +532,7 @@ def retain(run: Path, keep: int) -> None:
     """Delete all checkpoints but the newest ``keep``, the one to resume from, the best, and those being read."""
     checkpoints = list_checkpoints(run)
     kept = {info.path.name for info in [info for info in checkpoints if not info.by_signal][-keep:]}
-    kept.update((run / p).read_text(encoding="utf-8").strip() for p in ("last", "best") if (run / p).exists())
+    kept.update(_pointed(run / p) for p in ("last", "best") if (run / p).exists())
     for info in checkpoints:
         if info.path.name not in kept:
             _remove_unless_held(info.path)
@@ -532,7 +542,7 @@ def _remove_unless_held(path: Path) -> None:
     with contextlib.ExitStack() as files:
         try:
             # Network file systems ask for a writable file before they lock it exclusively.
-            fcntl.flock(files.enter_context(open(path / _MANIFEST, "r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(files.enter_context(open(path / MANIFEST, "r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # the next time
         except OSError:
@@ -550,40 +560,3 @@ def newest_usable(run: Path, warn: Any) -> Path | None:
             continue
         return info.path
     return None
-
-
-def average(paths: Sequence[Path], output: Path) -> None:
-    """Write the model whose weights are the mean of several checkpoints' (paper, section 6.1), summed in float64.
-
-    Raises:
-        InputError: checkpoints of different shape or tokenizer, or damaged ones.
-    """
-    with _held([resolve_model(path) for path in paths]):
-        models = [load_model(path) for path in paths]
-    first = models[0]
-    for loaded in models[1:]:
-        if loaded.tokenizers.fingerprint != first.tokenizers.fingerprint:
-            raise InputError(
-                f"{loaded.path} and {first.path} have different tokenizers; average checkpoints of one run"
-            )
-        if loaded.config.model != first.config.model:
-            keys = [key for key, value in first.config.model if getattr(loaded.config.model, key) != value]
-            raise InputError(
-                f"{loaded.path} and {first.path} differ in model.{', model.'.join(keys)}; average those of one run"
-            )
-    weights = [dict(loaded.model.named_parameters()) for loaded in models]
-    mean = {name: torch.stack([w[name].detach().double() for w in weights]).mean(0).float() for name in weights[0]}
-    save_model(output, mean, first.config, first.tokenizers, max(m.longest_src_tokens for m in models))
-
-
-def last_checkpoints(run: Path, count: int | None = None) -> list[Path]:
-    """The newest ``count`` checkpoints of a run that count for averaging; up to five where no number is given.
-
-    Raises:
-        InputError: the run has fewer than ``count``, or none.
-    """
-    found = [info.path for info in list_checkpoints(run) if not info.by_signal]
-    count = max(1, min(5, len(found))) if count is None else count
-    if len(found) < count:
-        raise InputError(f"{run}: has {len(found)} checkpoints to average, --last asks for {count}; lower it")
-    return found[-count:]

@@ -435,19 +435,18 @@ def average(
     last: Annotated[
         int | None, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.  [default: up to 5]")
     ] = None,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Score it and the run's best checkpoint on the run's validation text.")
+    ] = False,
 ) -> None:
     """Average the weights of checkpoints into one model."""
     from transformer_mt import checkpoint
+    from transformer_mt.averaging import average as run_averaging
     from transformer_mt.directories import check_replaceable
 
     check_replaceable(output, checkpoint.model_files, "an averaged model")
-    chosen = [
-        found
-        for path in paths
-        for found in (checkpoint.last_checkpoints(path, last) if checkpoint.is_run(path) else [path])
-    ]
-    checkpoint.average(chosen, output)
-    _warn(f"averaged {', '.join(path.name for path in chosen)} into {output}")
+    run_averaging(paths, output, _warn, last=last, validate=validate)
+    _warn(f"written to {output}")
 
 
 @app.command()

@@ -30,11 +30,12 @@ from transformer_mt.config import (
     TokenizerConfig,
 )
 from transformer_mt.errors import InputError
-from transformer_mt.textio import read_lines
+from transformer_mt.textio import read_lines, read_plain
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_VALUES = 100_000
+MAX_MODEL_BYTES = 1 << 20  # of a configuration that came with a model: YAML takes a minute and more for a megabyte
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bool = False) -> Config:
@@ -46,6 +47,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
     Raises:
         InputError: one line that holds every problem found, each with its key and a remedy.
     """
+    if of_model:
+        _check_plain(Path(path))
     text = "\n".join(read_lines(path))
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
@@ -53,6 +56,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
     for override in overrides:
         _apply_override(tree, override)
     return validate(tree, str(path), of_model=of_model)
+
+
+def _check_plain(path: Path) -> None:
+    try:
+        read_plain(path, MAX_MODEL_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); use another model") from None
 
 
 def validate(tree: dict[str, Any], where: str, *, of_model: bool = False) -> Config:

@@ -8,6 +8,7 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "CUDA out of memory",
+    "Cannot allocate memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "Storage size calculation overflowed",

@@ -44,7 +44,7 @@ def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) ->
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
     if config.train.init_from is not None:
         config = like_initial(config, latest)
-    if differing := _differing_keys(load_config(latest / "config.yaml", of_model=True), config):
+    if differing := differing_keys(load_config(latest / "config.yaml", of_model=True), config):
         raise InputError(
             f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
             "set these back, or start another run with --output"
@@ -101,7 +101,7 @@ def precision_of(config: Config, latest: Path | None, where: torch.device, say: 
     return own
 
 
-def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
+def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
     """The keys that would make this another run, with both values; or those that may change (``is_free``)."""
     before, now = old.model_dump(exclude_none=True), new.model_dump(exclude_none=True)
     return [
@@ -115,7 +115,7 @@ def _differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str
 
 def tell_changes(old: Config, new: Config, state: TrainState, validation: str, say: Say) -> None:
     """Say which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
-    if changed := _differing_keys(old, new, is_free=True):
+    if changed := differing_keys(old, new, is_free=True):
         say(f"continuing with changed settings: {'; '.join(changed)}")
     if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
         rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
@@ -144,7 +144,7 @@ def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainStat
         for path in sorted(before.keys() | now.keys())
         if before.get(path) != now.get(path)
     ]
-    changes = changes or [key for key in _differing_keys(old, new, is_free=True) if key.startswith("data.train ")]
+    changes = changes or [key for key in differing_keys(old, new, is_free=True) if key.startswith("data.train ")]
     raise InputError(
         f"{latest}: was trained on another corpus ({'; '.join(changes) or 'its data sets have changed'}); restore it, "
         "or start another run with --output"

@@ -19,12 +19,13 @@ from typing import Self
 
 from tqdm import tqdm
 
-from transformer_mt.checkpoint import resolve_model, verify
+from transformer_mt.checkpoint import resolve_model
 from transformer_mt.config import DataConfig, SourceConfig
 from transformer_mt.config_file import load_config, override_search
 from transformer_mt.corpus import content_hash
 from transformer_mt.errors import InputError
 from transformer_mt.locks import locked
+from transformer_mt.manifest import verify
 from transformer_mt.outputs import OutputStats
 from transformer_mt.store import SIDES
 from transformer_mt.textio import TOO_LONG, read_lines, replaced_file, write_error, write_lines

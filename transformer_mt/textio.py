@@ -15,6 +15,7 @@ import itertools
 import lzma
 import os
 import signal
+import stat
 import sys
 import threading
 import zlib
@@ -368,6 +369,31 @@ def _removed_by_sigterm(path: Path) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a plain file. What else a stranger's directory may have under its name could block, never end, or lead
+    elsewhere: a pipe, a device, a link.
+
+    Raises:
+        OSError: there is no such file, or it is no plain one.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, not a plain file", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a plain file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """The content of a plain file (see `open_plain`); a larger one is an OSError as well."""
+    with open_plain(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"has more than {most_bytes:,} bytes", str(path))
+    return content
 
 
 def check_writable(path: str | Path) -> None:

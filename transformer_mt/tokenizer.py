@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import struct
@@ -23,7 +24,10 @@ import sentencepiece as spm
 from transformer_mt.config import TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
+from transformer_mt.textio import read_plain
 
+# Of a file in a model directory: more than a million pieces take.
+_MAX_FILE_BYTES = 1 << 26
 # Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
 _MAX_LINE_CHARACTERS = 4096
 _MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
@@ -205,10 +209,10 @@ class Tokenizers:
             InputError: a file is missing or not what its name says.
         """
         names: tuple[str, ...] = ("tokenizer.model", "vocab.json")
-        if not (directory / "tokenizer.model").exists():
+        if not os.path.lexists(directory / "tokenizer.model"):
             names = ("source.model", "target.model", "vocab.json", "target_vocab.json")
         try:
-            return cls.from_files({name: (directory / name).read_bytes() for name in names})
+            return cls.from_files({name: read_plain(directory / name, _MAX_FILE_BYTES) for name in names})
         except OSError as error:
             raise InputError(
                 f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it"

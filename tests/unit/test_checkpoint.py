@@ -22,7 +22,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_mt import checkpoint, directories
+from transformer_mt import averaging, checkpoint, directories
+from transformer_mt.averaging import average
 from transformer_mt.batching import Cursor
 from transformer_mt.checkpoint import (
     Saver,
@@ -32,11 +33,11 @@ from transformer_mt.checkpoint import (
     load_training,
     save_model,
     training_tensors,
-    verify,
 )
 from transformer_mt.config import Config, TokenizerConfig
 from transformer_mt.config_file import validate
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.manifest import sealed, verify
 from transformer_mt.model import Transformer
 from transformer_mt.optim import adam
 from transformer_mt.tokenizer import Tokenizers, train_tokenizer
@@ -221,7 +222,7 @@ def test_nothing_is_unpickled(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert path is not None
     restored = load_model(run)
     load_training(path, restored.model, adam(restored.model, restored.config.optim))
-    checkpoint.average(checkpoint.last_checkpoints(run, 2), tmp_path / "mean")
+    average([run], tmp_path / "mean")
     load_model(tmp_path / "mean")
 
 
@@ -266,7 +267,7 @@ def test_damage_is_named_and_passed_over_on_resuming_only(name: str, damage: Dam
     # It still counts as a checkpoint: the run is not taken for a new one, averaging refuses it instead of skipping it.
     assert [info.path for info in checkpoint.list_checkpoints(run)] == [previous, newest]
     with pytest.raises(InputError, match=name):
-        checkpoint.average(checkpoint.last_checkpoints(run, 2), run / "mean")
+        average([run], run / "mean")
     assert not (run / "mean").exists()
 
 
@@ -626,7 +627,7 @@ def long_run(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return tmp_path / "run"
 
 
-def test_checkpoints_of_a_signal_do_not_count(long_run: Path) -> None:
+def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) -> None:
     assert [info.by_signal for info in checkpoint.list_checkpoints(long_run)] == [
         False,
         False,
@@ -635,10 +636,15 @@ def test_checkpoints_of_a_signal_do_not_count(long_run: Path) -> None:
         True,
         False,
     ]
-    assert [path.name[-1] for path in checkpoint.last_checkpoints(long_run, 4)] == ["1", "2", "4", "6"]
-    assert [path.name[-1] for path in checkpoint.last_checkpoints(long_run, 2)] == ["4", "6"]
+    told: list[str] = []
+    average([long_run], tmp_path / "mean", told.append, last=2)
+    path = {step: str(checkpoint.checkpoint_path(long_run, step)) for step in range(1, 7)}
+    assert told == [
+        f"left out: {path[1]} (older), {path[2]} (older), {path[3]} (made by a signal), {path[5]} (made by a signal)",
+        f"averaging {path[4]}, {path[6]}",
+    ]
     with pytest.raises(InputError, match="has 4 checkpoints to average, --last asks for 5"):
-        checkpoint.last_checkpoints(long_run, 5)
+        average([long_run], tmp_path / "mean", last=5)
 
 
 @pytest.mark.parametrize(
@@ -667,7 +673,7 @@ def test_a_checkpoint_that_is_being_read_is_not_deleted(long_run: Path) -> None:
     """By another process, which says when it holds it and lets it go when its input ends."""
     program = (
         "import sys; from pathlib import Path; from transformer_mt import checkpoint\n"
-        "with checkpoint._held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
+        "with checkpoint.held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
     )
     held = [str(checkpoint.checkpoint_path(long_run, step)) for step in (1, 2)]
     command = [sys.executable, "-c", program, *held]
@@ -687,8 +693,8 @@ def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
         checkpoint.retain(long_run, 1)
         return load_model(path)
 
-    monkeypatch.setattr(checkpoint, "load_model", load_after_retention)
-    checkpoint.average(checkpoint.last_checkpoints(long_run, 3), tmp_path / "mean")
+    monkeypatch.setattr(averaging, "load_model", load_after_retention)
+    average([long_run], tmp_path / "mean", last=3)
     assert steps_of(long_run) == [2, 4, 6]
     verify(tmp_path / "mean")
 
@@ -707,7 +713,7 @@ def test_the_model_of_a_run_is_its_best_and_without_one_its_last(run: Path, tmp_
     assert names_in(run) == ["best", "checkpoints", "last"]
     assert checkpoint.is_run(run) and not checkpoint.is_run(second)
     assert checkpoint.resolve_model(second) == second
-    checkpoint.average([first, second], tmp_path / "mean")
+    average([first, second], tmp_path / "mean")
     assert checkpoint.resolve_model(tmp_path / "mean") == tmp_path / "mean"
 
 
@@ -732,7 +738,7 @@ def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path)
     """(2^25 + 1 - 2^25) / 3 = 1/3: a sum in float32 would lose the 1."""
     values = [2.0**25, 1.0, -(2.0**25)]
     paths = [save_filled(tokenizers, tmp_path / str(i), v, longest=9 - i) for i, v in enumerate(values)]
-    checkpoint.average(paths, tmp_path / "mean")
+    average(paths, tmp_path / "mean")
     assert names_in(tmp_path / "mean") == MODEL_FILES
     mean = load_model(tmp_path / "mean")
     assert mean.longest_src_tokens == 9
@@ -743,8 +749,8 @@ def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path)
 
 
 def test_the_average_of_a_run_element_by_element(run: Path, tmp_path: Path) -> None:
-    paths = checkpoint.last_checkpoints(run, 2)
-    checkpoint.average(paths, tmp_path / "mean")
+    paths = [checkpoint.checkpoint_path(run, step) for step in (1, 2)]
+    average([run], tmp_path / "mean")
     first, second = (load_file(path / "model.safetensors") for path in paths)
     assert not all_equal(first, second)
     found = load_file(tmp_path / "mean" / "model.safetensors")
@@ -757,7 +763,7 @@ def test_other_tokenizers_are_refused(run: Path, tokenizers: Tokenizers, tmp_pat
     assert same_size.src.vocab_size == tokenizers.src.vocab_size
     other = Training(same_size).save_weights(tmp_path / "other")
     with pytest.raises(InputError, match="have different tokenizers"):
-        checkpoint.average([run / "checkpoints" / "step_00000001", other], tmp_path / "mean")
+        average([run / "checkpoints" / "step_00000001", other], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
@@ -776,7 +782,7 @@ def test_other_models_are_refused(
 ) -> None:
     other = Training(tokenizers, build_config(**model)).save_weights(tmp_path / "other")
     with pytest.raises(InputError, match=f"differ in {key}"):
-        checkpoint.average([run / "checkpoints" / "step_00000001", other][::turn], tmp_path / "mean")
+        average([run / "checkpoints" / "step_00000001", other][::turn], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
@@ -794,7 +800,7 @@ def seal(directory: Path, **facts: Any) -> None:
     for name in manifest["files"]:
         content = (directory / name).read_bytes()
         manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (directory / "manifest.json").write_bytes(checkpoint._sealed(manifest | facts))
+    (directory / "manifest.json").write_bytes(sealed(manifest | facts))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"garbage, and no header"])
@@ -834,6 +840,141 @@ def test_a_manifest_of_another_form_is_refused(facts: dict[str, Any], run: Path)
     seal(path, **facts)
     with pytest.raises(InputError, match="use another checkpoint"):
         verify(path)
+
+
+# What a stranger may have put into a directory: a test that fails here may hang, or end for want of memory.
+
+
+def be_a_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def be_endless(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def lead_elsewhere(path: Path) -> None:
+    path.rename(path.parent.parent / f"real.{path.name}")
+    path.symlink_to(path.parent.parent / f"real.{path.name}")
+
+
+def be_a_directory(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [be_a_pipe, be_endless, lead_elsewhere, be_a_directory])
+@pytest.mark.parametrize("name", CHECKPOINT_FILES)
+def test_what_is_no_plain_file_is_refused(change: Damage, name: str, run: Path, tokenizers: Tokenizers) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    change(path / name)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+        load_model(path)
+    with pytest.raises(InputError, match=r"step_00000002"):
+        average([run], run / "mean")
+    checkpoint.point(run, "last", path)
+    checkpoint.retain(run, 2)
+    assert checkpoint.newest_usable(run, lambda line: None) == run / "checkpoints" / "step_00000001"
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "state.json"])
+def test_a_pipe_that_the_manifest_does_not_list_is_not_waited_for(name: str, run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    be_a_pipe(path / name)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"], manifest["files"][name]
+    (path / "manifest.json").write_bytes(sealed(manifest))
+    with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+        checkpoint.read_state(path) if name == "state.json" else load_model(path)
+
+
+@pytest.mark.parametrize("change", [be_a_pipe, be_endless, be_a_directory])
+def test_a_pointer_that_is_no_plain_file_is_refused(change: Damage, run: Path) -> None:
+    change(run / "best")
+    with pytest.raises(InputError, match="best: damaged"):
+        load_model(run)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../last", "a/b", "..", "", "9" * 5000, "a\nb", "\x1b[2J", "é"])
+def test_a_manifest_names_plain_names(name: str, run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    manifest = json.loads((path / "manifest.json").read_text())
+    seal(path)
+    (path / "manifest.json").write_bytes(
+        sealed({k: v for k, v in manifest.items() if k != "sha256"} | {"files": {**manifest["files"], name: {}}})
+    )
+    with pytest.raises(InputError, match=r"manifest\.json: damaged") as refused:
+        load_model(path)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "num_bytes"),
+    [
+        ("model.safetensors", 1 << 43),
+        ("optimizer.safetensors", 1 << 40),
+        ("vocab.json", 1 << 33),
+        ("config.yaml", 1 << 23),
+    ],
+)
+def test_files_of_absurd_size_are_refused_unread(name: str, num_bytes: int, run: Path) -> None:
+    """They have holes: the disk has no such space."""
+    path = run / "checkpoints" / "step_00000002"
+    os.truncate(path / name, num_bytes)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"][name]["bytes"] = num_bytes
+    (path / "manifest.json").write_bytes(sealed(manifest))
+    with pytest.raises(InputError, match=rf"{name}: {num_bytes:,} bytes, more than"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"longest_src_tokens": 10**4000}, {"longest_src_tokens": 1 << 31}, {"format": "9" * 5000}, {"format": [2]}],
+)
+def test_a_manifest_of_absurd_numbers_is_refused_in_a_short_line(facts: dict[str, Any], run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    seal(path, **facts)
+    with pytest.raises(InputError, match=r"manifest\.json") as refused:
+        verify(path)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"d_model": 10**9},
+        {"d_model": 10**30},
+        {"d_ff": 10**13},
+        {"num_heads": 10**6, "d_k": 10**12},
+        {"num_encoder_layers": 10**9},
+        {"num_decoder_layers": 10**30},
+        {"positions": "learned", "max_positions": 10**12},
+    ],
+    ids=str,
+)
+def test_sizes_are_compared_before_there_is_memory_for_them(sizes: dict[str, Any], run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002"
+    lines = (path / "config.yaml").read_text().splitlines()
+    for key, value in sizes.items():
+        lines = [f"  {key}: {value}" if line.startswith(f"  {key}:") else line for line in lines]
+    (path / "config.yaml").write_text("\n".join(lines) + "\n")
+    seal(path)
+    with pytest.raises(InputError, match=r"model\.safetensors|config\.yaml|model\.") as refused:
+        load_model(path)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+def test_a_model_that_memory_is_too_small_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_file(path: Path) -> NoReturn:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(checkpoint, "load_file", load_file)
+    with pytest.raises(InputError, match=r"step_00000002: the model does not fit into memory"):
+        load_model(run)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "vocab.json", "state.json"])

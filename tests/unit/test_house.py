@@ -25,12 +25,12 @@ LEVELS = (
     "errors console textio directories locks signals config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
     "sources duplicates passes store loss model corpus metrics evaluate",
-    "epochs optim checkpoint search",
+    "epochs optim manifest checkpoint search",
     "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
     "curation.__init__ curation.common curation.files curation.clean curation.split",
     "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
     "curation.summary curation.charts curation.page",
-    "trial validation resuming trainer plots",
+    "trial validation resuming trainer averaging plots",
     "cli_data cli",
 )
 ORDER = ["__init__", *" ".join(LEVELS).split(), "__main__"]
@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
-    "tmt average": "RUN_DIR|CHECKPOINT… --output --last",
+    "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
