@@ -56,11 +56,6 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         InputError: configuration or input that cannot be trained on; a run directory that is in use or not empty.
         RunError: a loss that is not finite, a full disk, an interruption (after saving).
     """
-    if config.train.patience and not config.data.valid:
-        raise InputError(
-            "train.patience: counts validations, and data.valid is empty; name its files, or remove patience"
-        )
-
     # 1. Who and where we are.
     ranks = distributed.join()
     where = device.local_device(ranks.local_rank)

@@ -366,12 +366,6 @@ def test_a_run_from_a_model_records_that_models_tokenizer(place: Place) -> None:
     tmt("train", run / "config.yaml", "--output", run, "--resume", "--set", "train.max_steps=4").ok()
 
 
-def test_patience_without_validation_text(place: Place) -> None:
-    del place.config["data"]["valid"]
-    place.config["train"]["patience"] = 2
-    assert_refused(place.train(), 2, "train.patience", "data.valid is empty", "remove patience")
-
-
 def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
     place.config["optim"]["warmup_steps"] = 4000
     done = place.train("--dry-run").ok()
