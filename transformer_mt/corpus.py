@@ -93,13 +93,11 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
                     except InputError:
                         if not any(building.glob("*.json")):  # shards are kept: the network may be there again later
                             shutil.rmtree(building)
-                            lock.unlink(missing_ok=True)
                         raise
                     if (reason := damage(building)) is not None:
                         shutil.rmtree(building)
                         raise RunError(f"{target}: damaged while it was made ({reason}); check the disk and run again")
                     building.rename(target)
-                lock.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(target, error) from error
     return IdStore(target)

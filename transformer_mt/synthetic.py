@@ -145,10 +145,8 @@ def _make(work: _Work, say: Say) -> None:
                     if path not in files:
                         path.unlink()
                 building.rename(target)
-            lock.unlink(missing_ok=True)
     except InputError:  # other text or another model will have another place
         shutil.rmtree(building, ignore_errors=True)
-        lock.unlink(missing_ok=True)
         raise
     except OSError as error:
         raise write_error(target, error) from error

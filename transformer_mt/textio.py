@@ -315,6 +315,8 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
     temporary = _temporary(target)
     try:
         with _removed_by_sigterm(target), open(temporary, "wb") as raw:
+            if target.exists():
+                _be_like(target, raw.fileno())
             with _compressed(raw, path.suffix) as file:
                 yield file
             raw.flush()
@@ -326,6 +328,15 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _be_like(target: Path, descriptor: int) -> None:
+    """Give a file the owner and the mode of the one that it will replace, as far as the system lets us."""
+    old = os.stat(target)
+    with contextlib.suppress(PermissionError):  # only root may give files away
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
 def _compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager[IO[bytes]]:

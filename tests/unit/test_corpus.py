@@ -97,7 +97,11 @@ def counts(store: IdStore) -> CleanReport:
 
 
 def stores(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.iterdir() if path.name != "hashes") if cache.exists() else []
+    return (
+        sorted(path for path in cache.iterdir() if path.name != "hashes" and path.suffix != ".lock")
+        if cache.exists()
+        else []
+    )
 
 
 # ---------------------------------------------------------------- reading

@@ -527,3 +527,16 @@ def test_a_long_line_takes_bounded_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 6 * textio.LONGEST_LINE
     finally:
         tracemalloc.stop()
+
+
+def test_mode_and_owner_of_a_replaced_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1235)
+    before = path.stat()
+    write_lines(path, ["new"])
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert path.read_text() == "new\n"
