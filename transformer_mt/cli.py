@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -375,8 +375,14 @@ def evaluate(
     ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")] = [],  # noqa: B006
     src: Annotated[str | None, typer.Option("--src", help="Source text, with MODEL.")] = None,
     metrics: Annotated[
-        str, typer.Option("--metrics", help="Of bleu, chrf, ter, multi_bleu; separated by commas.")
-    ] = "bleu,chrf,ter",
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Of bleu, chrf, ter, multi_bleu; separated by commas.  [default: bleu,chrf and, unless it takes "
+            "minutes, ter]",
+            show_default=False,
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")
@@ -386,7 +392,15 @@ def evaluate(
     ] = False,
     tokenize: Annotated[
         str | None,
-        typer.Option("--tokenize", help="sacreBLEU's tokenisation for BLEU.  [default: 13a]", show_default=False),
+        typer.Option(
+            "--tokenize",
+            help="sacreBLEU's tokenisation for BLEU.  [default: MODEL's own, or that of the target language: zh, "
+            "ja-mecab, ko-mecab, char or 13a]",
+            show_default=False,
+        ),
+    ] = None,
+    tgt_lang: Annotated[
+        str | None, typer.Option("--tgt-lang", help="Of the translations: zh, ja, …; with MODEL, the one wanted.")
     ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
     overrides: SetOption = [],  # noqa: B006
@@ -395,10 +409,22 @@ def evaluate(
     from transformer_mt import evaluate as scoring
     from transformer_mt.textio import read_lines
 
-    if not ref or (hyp is None) == (model is None) or (model is None) != (src is None):
+    if hyp is not None and model is not None:
+        raise InputError(
+            f"eval: beside --hyp, {model} is taken for a MODEL; give one of the two, and a --ref for each reference"
+        )
+    if not ref or (hyp is None) == (model is None) or (model is not None) != (src is not None):
         raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    if hyp is not None and overrides:
+        raise InputError("eval: --set changes how MODEL translates, --hyp is translated already; remove --set")
+    if sentence and (json_output or confidence):
+        option = "--json" if json_output else "--confidence"
+        raise InputError(
+            f"eval: {option} has no effect beside --sentence, which prints JSON without intervals; remove it"
+        )
     if [hyp, src, *ref].count("-") > 1:
         raise InputError("stdin: cannot be two of the files; name a file for one")
+    chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
     names = [hyp or f"{model} on {src}", *ref]
     references = [list(read_lines(path)) for path in ref]
     if hyp is not None:
@@ -409,20 +435,26 @@ def evaluate(
         assert model is not None and src is not None
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
+        wanted = [] if tgt_lang is None else [f"search.tgt_lang={json.dumps(tgt_lang)}"]
         long_lines = _LongLines()
-        translator = Translator.load(model, overrides, long_lines)
+        translator = Translator.load(model, [*wanted, *overrides], long_lines)
+        tgt_lang, tokenize = translator.tgt_lang, tokenize or translator.tokenize
+        if tokenize is not None:
+            scoring.check_tokenizer(tokenize)
         hypotheses = [translation.text for translation in translator.stream(sources)]
         long_lines.tell()
-    chosen = metrics.split(",")
+    how: dict[str, Any] = {"tokenize": tokenize, "tgt_lang": tgt_lang, "lowercase": lowercase, "names": names}
+
+    def warn(note: str) -> None:
+        _warn(f"warning: {note}")
+
     if sentence:
-        for scores in scoring.sentence_scores(
-            hypotheses, references, chosen, tokenize=tokenize, lowercase=lowercase, names=names
-        ):
+        for scores in scoring.sentence_scores(hypotheses, references, chosen, **how, warn=warn):
             print(json.dumps(scores))
         return
-    report = scoring.evaluate(
-        hypotheses, references, chosen, tokenize=tokenize, lowercase=lowercase, confidence=confidence, names=names
-    )
+    report = scoring.evaluate(hypotheses, references, chosen, **how, confidence=confidence)
+    for note in report.notes:
+        warn(note)
     print(json.dumps(report.as_dict(), ensure_ascii=False) if json_output else report.format())
 
 

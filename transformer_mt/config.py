@@ -412,7 +412,7 @@ class EvalConfig(Section):
     """Scores during training: validation text is decoded greedily unless beam_size says otherwise."""
 
     metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], _AsTuple] = ("bleu", "chrf")
-    tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default 13a
+    tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default: by language
     beam_size: Hypotheses = 1
 
 

@@ -3,6 +3,9 @@
 ``bleu``, ``chrf`` and ``ter`` are the numbers of the ``sacrebleu`` command, on detokenised text. ``multi_bleu`` is
 what many papers print: the formula of Moses' ``multi-bleu.perl -lc`` on the white-space tokens as given, which
 should be tokenised on both sides. It depends on the tokeniser, so it is comparable only with itself.
+
+BLEU counts words, and 13a finds them between spaces. Chinese, Japanese, Thai and their like have none: what they are
+cut into follows the target language (`default_tokenize`).
 """
 
 from __future__ import annotations
@@ -10,17 +13,37 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
+from transformer_mt.sentences import UNSPACED
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
 METRICS = ("bleu", "chrf", "ter", "multi_bleu")
+DEFAULT_METRICS = ("bleu", "chrf", "ter")
+DEFAULT_TOKENIZE = "13a"
 MULTI_BLEU_LABEL = "multi-bleu (white-space tokens as given, lower-cased; not comparable with sacreBLEU)"
+
+_CHINESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "lzh"}
+_JAPANESE = {"ja", "jpn"}
+_KOREAN = {"ko", "kor"}
+# Written without spaces between words, and without a tokeniser in sacreBLEU: Thai, Lao, Khmer, Burmese, Tibetan,
+# Dzongkha, Shan.
+_BY_CHARACTER = {
+    *("th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo", "shn"),
+}
+_DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
+
+# TER's time grows with the third power of a line's words: 7 s for 400, minutes for 1,400. Shorter lines than these
+# take what they take; of longer ones, so many cubes of words are about a minute.
+_LONG_FOR_TER, _MOST_FOR_TER = 200, 500_000_000
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class Interval(NamedTuple):
@@ -66,6 +89,7 @@ class EvalReport:
 
     num_sentences: int
     scores: tuple[MetricScore, ...]
+    notes: tuple[str, ...] = ()  # on the text: what was left out of it, or cannot be scored well
 
     def score(self, name: str) -> float:
         """The number of one metric of this report."""
@@ -76,16 +100,18 @@ class EvalReport:
         return "\n".join(score.format() for score in self.scores)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"num_sentences": N, "metrics": {"bleu": {"score": …, "signature": …, …}, …}}``."""
-        return {"num_sentences": self.num_sentences, "metrics": {score.name: score.as_dict() for score in self.scores}}
+        """For JSON: ``{"num_sentences": N, "metrics": {"bleu": {"score": …, "signature": …, …}, …}, "notes": […]}``."""
+        metrics = {score.name: score.as_dict() for score in self.scores}
+        return {"num_sentences": self.num_sentences, "metrics": metrics, "notes": list(self.notes)}
 
 
 def evaluate(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
-    metrics: Sequence[str] = ("bleu", "chrf", "ter"),
+    metrics: Sequence[str] | None = None,
     *,
     tokenize: str | None = None,
+    tgt_lang: str | None = None,
     lowercase: bool = False,
     confidence: bool = False,
     num_bootstrap: int = 1000,
@@ -95,22 +121,27 @@ def evaluate(
     """Score a corpus.
 
     Args:
-        references: one or more streams, each as long as ``hypotheses``.
-        tokenize: sacreBLEU's tokeniser for ``bleu`` (default 13a).
+        references: one or more streams, each as long as ``hypotheses``. A blank one is left out where the same sentence
+            has another.
+        metrics: of `METRICS`; default ``bleu``, ``chrf`` and ``ter``, the last not where it would take minutes.
+        tokenize: sacreBLEU's tokeniser for ``bleu`` (default `default_tokenize` of the language). That of Chinese or
+            Japanese gives ``ter`` sacreBLEU's ``normalized`` and ``asian_support``, as the language does.
+        tgt_lang: language of the text.
         lowercase: for ``bleu`` and ``chrf``; ``ter`` ignores case by sacreBLEU's default, ``multi_bleu`` by definition.
         confidence: add 95% intervals from ``num_bootstrap`` resamples, the same for every metric and every run.
         names: of the hypotheses and of each reference stream, for messages.
 
     Raises:
-        InputError: unequal line counts, nothing to score, or an unknown metric or tokeniser.
+        InputError: unequal line counts, nothing to score, an unknown metric or tokeniser, or a string for a list.
     """
-    check_streams(hypotheses, references, names)
     if confidence and num_bootstrap < 2:
         raise InputError(f"num_bootstrap is {num_bootstrap}; an interval needs at least 2 resamples, usually 1000")
+    built, filled, notes = _prepare(hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names)
     scores = []
-    for name, metric in _build_metrics(metrics, tokenize=tokenize, lowercase=lowercase).items():
+    for name, metric in built.items():
         with _bootstrap_seed(seed):
-            score = metric.corpus_score(hypotheses, references, n_bootstrap=num_bootstrap if confidence else 1)
+            # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
+            score = metric.corpus_score(hypotheses, filled, n_bootstrap=num_bootstrap if confidence else 1)  # type: ignore[arg-type]
         scores.append(
             MetricScore(
                 name=name,
@@ -122,19 +153,21 @@ def evaluate(
                 note=_note(name, hypotheses),
             )
         )
-    return EvalReport(len(hypotheses), tuple(scores))
+    return EvalReport(len(hypotheses), tuple(scores), tuple(notes))
 
 
 def sentence_scores(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
-    metrics: Sequence[str] = ("bleu", "chrf", "ter"),
+    metrics: Sequence[str] | None = None,
     *,
     tokenize: str | None = None,
+    tgt_lang: str | None = None,
     lowercase: bool = False,
     names: Sequence[str] | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
-    """Score each sentence by itself: one ``{metric: score}`` a sentence.
+    """Score each sentence by itself: one ``{metric: score}`` a sentence; ``warn`` gets the notes on the text.
 
     BLEU leaves out the n-gram orders for which the sentence is too short (sacreBLEU's effective order). Sentence
     scores are for finding and sorting; their mean is not the corpus score.
@@ -142,12 +175,41 @@ def sentence_scores(
     Raises:
         InputError: as ``evaluate``.
     """
-    check_streams(hypotheses, references, names)
-    built = _build_metrics(metrics, tokenize=tokenize, lowercase=lowercase, effective_order=True)
+    built, filled, notes = _prepare(
+        hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names, effective_order=True
+    )
+    for note in notes:
+        warn(note)
     return [
-        {name: float(metric.sentence_score(hypothesis, refs).score) for name, metric in built.items()}
-        for hypothesis, *refs in zip(hypotheses, *references, strict=True)
+        {
+            name: float(metric.sentence_score(hypothesis, [ref for ref in refs if ref is not None]).score)
+            for name, metric in built.items()
+        }
+        for hypothesis, *refs in zip(hypotheses, *filled, strict=True)
     ]
+
+
+def default_tokenize(language: str | None) -> str:
+    """sacreBLEU's tokeniser for BLEU of a language, by its code (``zh``, ``zh-TW``, ``zho_Hant``); 13a where none is
+    known to be better.
+
+    Of Japanese and Korean it is MeCab's where their packages are installed, else ``char``. None of these downloads.
+    """
+    code = _main_code(language)
+    if code in _CHINESE:
+        return "zh"
+    for family, mecab in ((_JAPANESE, "ja-mecab"), (_KOREAN, "ko-mecab")):
+        if code in family:
+            try:
+                check_tokenizer(mecab)
+            except InputError:
+                return "char"
+            return mecab
+    return "char" if code in _BY_CHARACTER else DEFAULT_TOKENIZE
+
+
+def _main_code(language: str | None) -> str:
+    return re.split("[-_]", language or "")[0].lower()
 
 
 def check_tokenizer(name: str) -> None:
@@ -156,11 +218,99 @@ def check_tokenizer(name: str) -> None:
     Raises:
         InputError: such a name.
     """
-    _build_metrics(["bleu"], tokenize=name, lowercase=False)
+    _build_metrics(["bleu"], tokenize=name, is_asian=False, lowercase=False)
+
+
+def _prepare(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metrics: Sequence[str] | None,
+    tokenize: str | None,
+    tgt_lang: str | None,
+    lowercase: bool,
+    names: Sequence[str] | None,
+    effective_order: bool = False,
+) -> tuple[dict[str, Metric], list[list[str | None]], list[str]]:
+    """The metrics, the references with None for what is left out, and notes on the text."""
+    check_streams(hypotheses, references, names)
+    tokenize = tokenize or default_tokenize(tgt_lang)
+    is_asian = _main_code(tgt_lang) in _CHINESE | _JAPANESE or tokenize in ("zh", "ja-mecab")
+    chosen: Sequence[str] = DEFAULT_METRICS if metrics is None else metrics
+    if isinstance(chosen, str):
+        raise InputError(f"metrics: '{chosen}' is one string, a list of names is needed; write ['{chosen}']")
+    filled, notes = _without_blank(hypotheses, references)
+    if metrics is None and (longest := _too_long_for_ter(hypotheses, references, is_asian)):
+        chosen = [name for name in chosen if name != "ter"]
+        notes.append(
+            f"ter: left out, lines of up to {longest:,} words would take it minutes; ask for it in the metrics"
+        )
+    if _has_no_spaces(references):
+        if "bleu" in chosen and tokenize in (DEFAULT_TOKENIZE, "intl"):
+            notes.append(
+                f"bleu: the references have no spaces between words, which the tokenisation {tokenize} needs; the "
+                "score means little, give the target language (--tgt-lang) or a tokenisation (--tokenize char)"
+            )
+        if "ter" in chosen and not is_asian:
+            notes.append("ter: the references have no spaces between words, which it counts; the score means little")
+    built = _build_metrics(
+        chosen, tokenize=tokenize, is_asian=is_asian, lowercase=lowercase, effective_order=effective_order
+    )
+    return built, filled, notes
+
+
+def _without_blank(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[list[str | None]], list[str]]:
+    """The references, None for each blank one where the same sentence has another; notes with the counts."""
+    filled: list[list[str | None]] = [list(stream) for stream in references]
+    num_left_out = num_blank = 0
+    for i, (hypothesis, *refs) in enumerate(zip(hypotheses, *references, strict=True)):
+        blank = [number for number, ref in enumerate(refs) if not ref.strip()]
+        if len(blank) == len(refs):
+            num_blank += bool(hypothesis.strip())
+            continue
+        num_left_out += len(blank)
+        for number in blank:
+            filled[number][i] = None
+    notes = []
+    if num_left_out:
+        total = len(hypotheses) * len(references)
+        notes.append(f"references: {num_left_out:,} of {total:,} are blank where another is not, and left out")
+    if num_blank:
+        notes.append(
+            f"references: {num_blank:,} of {len(hypotheses):,} lines have a translation but only blank references; "
+            "they are scored as they are"
+        )
+    return filled, notes
+
+
+def _too_long_for_ter(hypotheses: Sequence[str], references: Sequence[Sequence[str]], is_asian: bool) -> int:
+    """The words of the longest line where TER takes minutes, else 0."""
+
+    def num_words(line: str) -> int:
+        return len(line.split()) + (len(_UNSPACED.findall(line)) if is_asian else 0)
+
+    lengths = [num_words(line) for line in hypotheses]
+    long = []
+    for stream in references:
+        both = (max(length, num_words(line)) for length, line in zip(lengths, stream, strict=True))
+        long += [length for length in both if length > _LONG_FOR_TER]
+    return max(long) if sum(length**3 for length in long) > _MOST_FOR_TER else 0
+
+
+def _has_no_spaces(references: Sequence[Sequence[str]]) -> bool:
+    """Whether text is plainly of a script without spaces, and not cut into words either."""
+    num_unspaced = num_others = num_spaces = 0
+    for line in (line for stream in references for line in stream):
+        unspaced, words = len(_UNSPACED.findall(line)), line.split()
+        num_unspaced += unspaced
+        num_others += sum(map(len, words)) - unspaced
+        num_spaces += max(0, len(words) - 1)
+    return num_unspaced > max(num_others, 3 * num_spaces)
 
 
 def _build_metrics(
-    names: Sequence[str], *, tokenize: str | None, lowercase: bool, effective_order: bool = False
+    names: Sequence[str], *, tokenize: str, is_asian: bool, lowercase: bool, effective_order: bool = False
 ) -> dict[str, Metric]:
     from sacrebleu import BLEU, CHRF, TER
 
@@ -168,8 +318,7 @@ def _build_metrics(
         raise InputError(f"no metric asked for; name at least one of {', '.join(METRICS)}")
     for name in names:
         _check_known("metric", name, METRICS)
-    if tokenize is not None:
-        _check_known("tokenizer", tokenize, BLEU.TOKENIZERS)
+    _check_known("tokenizer", tokenize, BLEU.TOKENIZERS)
 
     def build(name: str) -> Metric:
         # force: sacreBLEU's warning about tokenised text becomes a note of the score instead.
@@ -179,7 +328,7 @@ def _build_metrics(
             case "chrf":
                 return CHRF(lowercase=lowercase)
             case "ter":
-                return TER()
+                return TER(normalized=is_asian, asian_support=is_asian)
             case _:
                 return BLEU(
                     tokenize="none", lowercase=True, smooth_method="none", effective_order=effective_order, force=True
@@ -187,12 +336,25 @@ def _build_metrics(
 
     try:
         return {name: build(name) for name in names}
-    except (ImportError, RuntimeError, OSError) as error:  # a tokeniser's own package or model is missing
-        raise InputError(f"tokenizer '{tokenize}' cannot be used: {' '.join(str(error).split())}") from error
+    except (ImportError, RuntimeError, OSError, SystemExit) as error:
+        # A tokeniser's own package or model is missing; a download that is not what it should be, sacreBLEU exits.
+        reason = " ".join(str(error).split())
+        if tokenize in _DOWNLOADED:
+            raise InputError(
+                f"tokenizer '{tokenize}': sacreBLEU downloads its model at first use, which failed ({reason}); "
+                "connect to the network once, or choose another, as char"
+            ) from error
+        raise InputError(f"tokenizer '{tokenize}' cannot be used: {reason}") from error
 
 
 def check_streams(hypotheses: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str] | None) -> None:
-    """Refuse streams of different length, and nothing to score."""
+    """Refuse streams of different length, a string where one belongs, and nothing to score."""
+    for what, stream in [("hypotheses", hypotheses), ("references", references)] + [
+        (f"references[{index}]", stream) for index, stream in enumerate(references)
+    ]:
+        if isinstance(stream, str):
+            kind = "lists of strings" if what == "references" else "strings, one a sentence"
+            raise InputError(f"{what}: a string, where a list of {kind} is needed; put it into one")
     hyp_name, *ref_names = names or ["hypotheses", *(f"references[{index}]" for index in range(len(references)))]
     if not references:
         raise InputError(f"{hyp_name}: no references to score against; give at least one reference file")

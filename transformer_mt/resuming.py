@@ -14,6 +14,7 @@ from transformer_mt.checkpoint import TrainState
 from transformer_mt.config import Config
 from transformer_mt.config_file import load_config
 from transformer_mt.errors import InputError
+from transformer_mt.evaluate import DEFAULT_TOKENIZE
 from transformer_mt.model import Transformer
 from transformer_mt.optim import WeightAverage, learning_rate
 
@@ -130,7 +131,9 @@ def _scoring(config: Config) -> tuple[object, ...]:
     search = config.search
     how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
     limits = search.min_tokens, search.no_repeat_ngram, search.max_source_tokens
-    return (config.train.best_metric, config.eval.beam_size, config.eval.tokenize, *how, *limits)
+    # A language that is not there was scored with 13a, in runs of 0.1.0 whatever it is.
+    tokenize = {language: name for language, name in config.eval.tokenize.items() if name != DEFAULT_TOKENIZE}
+    return (config.train.best_metric, config.eval.beam_size, tokenize, *how, *limits)
 
 
 def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:

@@ -41,7 +41,7 @@ from transformer_mt.store import IdStore
 from transformer_mt.synthetic import synthesize
 from transformer_mt.textio import replaced_file
 from transformer_mt.tokenizer import Tokenizers, domain_tag, language_tag, load_tokenizer, train_tokenizer
-from transformer_mt.validation import Validation, fingerprint, read_validation
+from transformer_mt.validation import Validation, fingerprint, read_validation, with_tokenization
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
 _LAG_STEPS = {"cuda": 2}
@@ -61,6 +61,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
     where = device.local_device(ranks.local_rank)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    config = with_tokenization(config)
     _be_deterministic(config.train.deterministic)
     say: Say = tell if ranks.is_first else lambda line: None
     with contextlib.ExitStack() as cleanup:

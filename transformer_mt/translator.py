@@ -37,6 +37,10 @@ from transformer_mt.workers import Workers, can_fork, num_cores
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
 
+# Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
+# Pairs beyond a quarter of that are scored one by one, so that no batch takes more.
+_LONGEST_SCORED = 4096
+
 _ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
 
 
@@ -79,6 +83,9 @@ class Translator:
 
     ``longest_src_tokens``: the longest source seen in training; longer lines are split, with a warning.
     """
+
+    tgt_lang: str | None = None  # of the translations; known of a model that was loaded
+    tokenize: str | None = None  # the model's own tokenisation for BLEU of that language (`eval.tokenize`)
 
     def __init__(
         self,
@@ -138,7 +145,7 @@ class Translator:
         wanted = search_config.tgt_lang or own
         if wanted != own and not first.tokenizers.has_languages:
             raise InputError(f"search.tgt_lang {wanted}: {first.path} translates into {own} only; choose another model")
-        return cls(
+        translator = cls(
             [one.model.to(local_device()) for one in loaded],
             first.tokenizers,
             search_config,
@@ -146,6 +153,8 @@ class Translator:
             warn,
             first.tokenizers.tag_ids(wanted, search_config.tag),
         )
+        translator.tgt_lang, translator.tokenize = wanted, first.config.eval.tokenize.get(wanted)
+        return translator
 
     def translate(
         self, lines: Sequence[str], prefixes: Sequence[str] | None = None, tags: Sequence[int] | None = None
@@ -186,29 +195,43 @@ class Translator:
         """The log-probability of each target given its source, `</s>` included; None where the source is blank.
 
         By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
-        number of the first line, for refusals.
+        number of the first line, for warnings and refusals. A pair is scored as a whole, also where the source is so
+        long that `translate` would split it, whose score is then another: a warning says so. Memory is bounded: it
+        grows with the square of a side, of at most 4,096 tokens.
 
         Raises:
-            InputError: a side is longer than the positions that the model has learned.
+            InputError: a side is longer than that, or than the positions that the model has learned.
         """
         encoded = self._tokenizers.src.encode([line.strip() for line in sources])
         src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
         tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
         for number, (one, other) in enumerate(zip(src, tgt, strict=True), first_line):
-            if self._max_positions is not None and max(len(one), len(other)) > self._max_positions:
+            longest = max(len(one), len(other))
+            if self._max_positions is not None and longest > self._max_positions:
                 raise InputError(
-                    f"line {number}: {max(len(one), len(other))} tokens, the model has learned {self._max_positions} "
+                    f"line {number}: {longest} tokens, the model has learned {self._max_positions} "
                     "positions; split the line"
                 )
+            if longest > _LONGEST_SCORED:
+                raise InputError(
+                    f"line {number}: {longest} tokens, at most {_LONGEST_SCORED} of a side are scored; split the line"
+                )
+            if len(one) > self._max_source_tokens:
+                self._warn(
+                    f"warning: line {number}: {len(one)} source tokens, more than {self._max_source_tokens} "
+                    "(search.max_source_tokens, or the longest trained on): scored as a whole, tmt translate splits it"
+                )
         scores: list[float | None] = [None] * len(src)
-        filled = np.array([i for i, ids in enumerate(src) if len(ids) > 1], dtype=np.int64)
+        filled = [i for i, ids in enumerate(src) if len(ids) > 1]
+        alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > _LONGEST_SCORED // 4]
+        together = np.array(sorted({*filled} - {*alone}), dtype=np.int64)
         model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
-        [batches] = cut_update(filled, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
+        [batches] = cut_update(together, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
         was_training = model.training
         model.eval()
         try:
             with torch.inference_mode():
-                for pairs in batches:
+                for pairs in [*batches, *(np.array([i]) for i in alone)]:
                     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
                     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
                     logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()

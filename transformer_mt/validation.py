@@ -19,7 +19,7 @@ from transformer_mt.config import Config, DataConfig, EvalConfig
 from transformer_mt.device import autocast
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import InputError, RunError, TmtError
-from transformer_mt.evaluate import check_tokenizer, evaluate
+from transformer_mt.evaluate import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate
 from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.metrics import RunLog
 from transformer_mt.model import Transformer
@@ -47,23 +47,40 @@ def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPai
     """The validation pairs of a run, as they are.
 
     Raises:
-        InputError: text that cannot be read, or none at all where some is named; a tokenisation that is not there.
+        InputError: text that cannot be read, or none at all where some is named; a tokenisation that is not there, or
+            is for another language.
     """
-    for tokenize in scoring.tokenize.values():
+    languages = sorted({*data.tgt_langs(), *(data.languages(source)[1] for source in data.valid)})
+    for language, tokenize in scoring.tokenize.items():
+        if language not in languages:
+            raise InputError(
+                f"eval.tokenize: {language} is no target language of data.train or data.valid "
+                f"({', '.join(languages)}); remove it"
+            )
         check_tokenizer(tokenize)
     pairs = []
     for source in data.valid:
-        languages = data.languages(source)
-        for number, pair in enumerate(read_pairs(source, *languages), 1):
+        direction = data.languages(source)
+        for number, pair in enumerate(read_pairs(source, *direction), 1):
             if TOO_LONG in pair:
                 raise InputError(
                     f"data.valid: pair {number:,} of {getattr(source, source.kind)}: a side is longer than "
                     f"{LONGEST_LINE >> 20} MiB and cannot be scored; break it into lines, or remove it"
                 )
-            pairs.append(ValidationPair(*pair, *languages, source.tag))
+            pairs.append(ValidationPair(*pair, *direction, source.tag))
     if data.valid and not pairs:
         raise InputError("data.valid: empty, no sentence pairs; check its files or remove it")
+    if pairs and not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
+        raise InputError(f"data.valid: all of its {len(pairs):,} pairs have a blank side; check its files or remove it")
     return pairs
+
+
+def with_tokenization(config: Config) -> Config:
+    """The configuration with the tokenisation that BLEU gets for each validation language, where it is not 13a."""
+    languages = {config.data.languages(source)[1] for source in config.data.valid}
+    chosen = {language: default_tokenize(language) for language in sorted(languages - {*config.eval.tokenize})}
+    chosen = {language: name for language, name in chosen.items() if name != DEFAULT_TOKENIZE} | config.eval.tokenize
+    return config.model_copy(update={"eval": config.eval.model_copy(update={"tokenize": chosen})})
 
 
 def fingerprint(pairs: list[ValidationPair]) -> str:
@@ -204,6 +221,7 @@ class Validation:
                 [[self._pairs[i].tgt for i in own]],
                 self._eval.metrics,
                 tokenize=self._eval.tokenize.get(direction[1]),
+                tgt_lang=direction[1],
             )
             for metric in report.scores:
                 sums[metric.name] += metric.score

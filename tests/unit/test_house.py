@@ -60,7 +60,9 @@ COMMANDS = {
         "--line-buffered --set"
     ),
     "tmt score": "MODEL --src --tgt --set",
-    "tmt eval": "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --lowercase --set",
+    "tmt eval": (
+        "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --tgt-lang --lowercase --set"
+    ),
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",
