@@ -122,7 +122,7 @@ def evaluate(
 
     Args:
         references: one or more streams, each as long as ``hypotheses``. A blank one is left out where the same sentence
-            has another.
+            has another, but of ``multi_bleu``, whose script does not.
         metrics: of `METRICS`; default ``bleu``, ``chrf`` and ``ter``, the last not where it would take minutes.
         tokenize: sacreBLEU's tokeniser for ``bleu`` (default `default_tokenize` of the language). That of Chinese or
             Japanese gives ``ter`` sacreBLEU's ``normalized`` and ``asian_support``, as the language does.
@@ -141,7 +141,8 @@ def evaluate(
     for name, metric in built.items():
         with _bootstrap_seed(seed):
             # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
-            score = metric.corpus_score(hypotheses, filled, n_bootstrap=num_bootstrap if confidence else 1)  # type: ignore[arg-type]
+            refs: Any = references if name == "multi_bleu" else filled  # the script's formula takes them as they are
+            score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
         scores.append(
             MetricScore(
                 name=name,
@@ -180,13 +181,13 @@ def sentence_scores(
     )
     for note in notes:
         warn(note)
-    return [
-        {
-            name: float(metric.sentence_score(hypothesis, [ref for ref in refs if ref is not None]).score)
-            for name, metric in built.items()
-        }
-        for hypothesis, *refs in zip(hypotheses, *filled, strict=True)
-    ]
+    rows: list[dict[str, float]] = [{} for _ in hypotheses]
+    for name, metric in built.items():
+        for row, hypothesis, *refs in zip(
+            rows, hypotheses, *(references if name == "multi_bleu" else filled), strict=True
+        ):
+            row[name] = float(metric.sentence_score(hypothesis, [ref for ref in refs if ref is not None]).score)
+    return rows
 
 
 def default_tokenize(language: str | None) -> str:

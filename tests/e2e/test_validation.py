@@ -13,8 +13,11 @@ import pytest
 from harness import checkpoints, copy_corpus, last_checkpoint, metrics, moments, tmt_here, weights, write_config
 
 from transformer_mt import checkpoint
+from transformer_mt.config import Config
+from transformer_mt.config_file import load_config
 from transformer_mt.errors import RunError
-from transformer_mt.validation import Validation
+from transformer_mt.trainer import _scoring
+from transformer_mt.validation import Validation, with_tokenization
 
 pytestmark = pytest.mark.slow
 
@@ -139,3 +142,62 @@ def test_a_resume_that_ends_at_once_keeps_as_many_checkpoints(tmp_path: Path) ->
     shutil.copytree(run / "checkpoints" / kept[0], run / "checkpoints" / "step_00000002")
     tmt_here("train", path, "--output", run, "--resume").ok()
     assert checkpoints(run) == kept
+
+
+def test_tokenisation_follows_the_language_and_is_in_the_runs_configuration(tmp_path: Path) -> None:
+    config = json.loads(tiny(tmp_path, max_steps=1, best_metric="bleu").read_text())
+    config["data"]["tgt_lang"] = "zh"
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    tmt_here("train", path, "--output", run).ok()
+    assert load_config(run / "config.yaml", of_model=True).eval.tokenize == {"zh": "zh"}
+    assert "|tok:zh|" in metrics(run)[-1]["signatures"]["bleu"]
+    [valid] = config["data"]["valid"]
+    files = ("--src", valid["src"], "--ref", valid["tgt"])
+    own = tmt_here("eval", run, *files).ok().lines
+    assert "|tok:zh|" in own[0] and "|asian:yes|" in own[2]
+
+    # The run's own setting; and scores of another tokenisation are no measure.
+    changed = ("--set", "train.max_steps=2", "--set", "eval.tokenize={zh: char}")
+    resumed = tmt_here("train", path, "--output", run, "--resume", *changed).ok()
+    assert "eval.tokenize was {'zh': 'zh'}, is {'zh': 'char'}" in resumed.stderr
+    assert checkpoint.read_state(last_checkpoint(run)).best_step == 2
+    assert "|tok:char|" in tmt_here("eval", run, *files, "--metrics", "bleu").ok().lines[0]
+    assert "|tok:intl|" in tmt_here("eval", run, *files, "--tokenize", "intl").ok().lines[0]
+
+
+def test_scores_of_0_1_0_are_those_of_13a() -> None:
+    def config(tgt_lang: str, tokenize: dict[str, str]) -> Config:
+        source = {"src": "a", "tgt": "b"}
+        data = {"src_lang": "en", "tgt_lang": tgt_lang, "train": [source], "valid": [source]}
+        return Config.model_validate({"data": data, "eval": {"tokenize": tokenize}})
+
+    for language, is_same in (("de", True), ("zh", False)):
+        before = config(language, {})
+        assert (_scoring(with_tokenization(before)) == _scoring(before)) is is_same
+        assert with_tokenization(before).eval.tokenize == ({} if is_same else {"zh": "zh"})
+        explicit = config(language, {language: "13a"})
+        assert _scoring(with_tokenization(explicit)) == _scoring(before)
+
+
+@pytest.mark.parametrize(
+    ("blank", "tokenize", "message"),
+    [
+        ("src", {}, "data.valid: all of its 4 pairs have a blank side"),
+        ("tgt", {}, "data.valid: all of its 4 pairs have a blank side"),
+        (None, {"xx": "char"}, "eval.tokenize: xx is no target language"),
+        (None, {"tgt": "chars"}, "unknown tokenizer 'chars', nearest is 'char'"),
+    ],
+)
+def test_validation_that_says_nothing_is_refused_at_once(
+    tmp_path: Path, blank: str | None, tokenize: dict[str, str], message: str
+) -> None:
+    config = json.loads(tiny(tmp_path).read_text())
+    config.setdefault("eval", {})["tokenize"] = {
+        config["data"]["tgt_lang"] if language == "tgt" else language: name for language, name in tokenize.items()
+    }
+    [valid] = config["data"]["valid"]
+    if blank is not None:
+        Path(valid[blank]).write_text(" \n" * 4)
+    refused = tmt_here("train", write_config(tmp_path / "config.yaml", config), "--output", tmp_path / "run")
+    assert refused.status == 2
+    assert message in refused.refusal

@@ -9,14 +9,26 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
+from harness import tmt_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError
-from transformer_mt.evaluate import MULTI_BLEU_LABEL, EvalReport, Interval, MetricScore, evaluate, sentence_scores
+from transformer_mt.evaluate import (
+    MULTI_BLEU_LABEL,
+    EvalReport,
+    Interval,
+    MetricScore,
+    check_tokenizer,
+    default_tokenize,
+    evaluate,
+    sentence_scores,
+)
 
 HYP = ["The cat sat on the mat.", "A dog runs across a green field.", "Two men are talking.", "It is raining."]
 REF = ["The cat sat on a red mat.", "A dog is running across a field.", "Two men talk.", "It rains again."]
@@ -306,3 +318,141 @@ def test_one_resample_is_no_interval() -> None:
 def test_importing_the_module_does_not_import_sacrebleu() -> None:
     code = "import sys, transformer_mt.evaluate; sys.exit('sacrebleu' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ZH_REF = ["今天天气很好，我们去公园散步。", "他昨天买了一本新书。", "这家餐厅的菜非常好吃。"]
+ZH_HYP = ["今天天气很好，我们公园散步。", "他昨天买了一本书。", "这家餐厅的菜非常好。"]
+JA, TH = ["猫が好きです。今日は暑い。"], ["วันนี้อากาศดีมาก เราไปเดินเล่น"]
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{name}.MeCab", None, raising=False)
+    monkeypatch.setitem(sys.modules, f"sacrebleu.tokenizers.tokenizer_{name}", None)
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        ("zh zh-TW zho_Hans cmn yue ZH", "zh"),
+        ("th lo km my bo tha lao_Laoo khm_Khmr mya_Mymr", "char"),
+        ("de en fr ru ar hi vi tr he", "13a"),
+        ("src x", "13a"),
+        ("ja jpn_Jpan ko kor_Hang", "char"),
+    ],
+)
+def test_default_tokenisation_follows_the_language(
+    monkeypatch: pytest.MonkeyPatch, languages: str, expected: str
+) -> None:
+    for package in ("ja_mecab", "ko_mecab"):
+        missing(monkeypatch, package)
+    assert {default_tokenize(language) for language in languages.split()} == {expected}
+    assert default_tokenize(None) == "13a"
+
+
+def test_mecab_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.evaluate.check_tokenizer", lambda name: None)
+    assert [default_tokenize(language) for language in ("ja", "ko-KR")] == ["ja-mecab", "ko-mecab"]
+
+
+@pytest.mark.parametrize("how", [{"tgt_lang": "zh"}, {"tokenize": "zh"}])
+def test_chinese_is_cut_into_characters(how: dict[str, str]) -> None:
+    report = evaluate(ZH_HYP, [ZH_REF], **how)  # type: ignore[arg-type]
+    assert report.score("bleu") == pytest.approx(sacrebleu.corpus_bleu(ZH_HYP, [ZH_REF], tokenize="zh").score)
+    assert report.score("bleu") > 70
+    ter = report.scores[2]
+    expected = sacrebleu.TER(normalized=True, asian_support=True).corpus_score(ZH_HYP, [ZH_REF])
+    assert ter.score == expected.score < 20
+    assert "norm:yes" in ter.signature and "asian:yes" in ter.signature
+    assert not report.notes
+    rows = sentence_scores(ZH_HYP, [ZH_REF], **how)  # type: ignore[arg-type]
+    assert all(row["bleu"] > 50 and row["ter"] < 20 for row in rows)
+
+
+@pytest.mark.parametrize("text", [ZH_REF, JA, TH])
+def test_text_without_spaces_is_told_where_words_are_needed(text: list[str]) -> None:
+    notes: list[str] = []
+    sentence_scores(text, [text], warn=notes.append)
+    assert list(evaluate(text, [text]).notes) == notes
+    assert [note.split(":")[0] for note in notes] == ["bleu", "ter"]
+    assert "no spaces between words" in notes[0] and "--tgt-lang" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", [REF, ["我 爱 你 。 他 不 来 。"], ["나는 학교에 간다."], ["NATO 北约 is a treaty."], [""]]
+)
+def test_text_with_spaces_is_not(text: list[str]) -> None:
+    assert not evaluate(text, [text]).notes
+
+
+def test_blank_reference_among_others_is_left_out_and_counted() -> None:
+    hyp, one, blank = ["a b c d e", "f g h i j"], ["a b c d x", "f g h i j"], ["a b c d e", " "]
+    report = evaluate(hyp, [one, blank])
+    assert report.notes == ("references: 1 of 4 are blank where another is not, and left out",)
+    ter = (0 + 0) / (5 + 5)  # not 5 + 5 / 2 words
+    assert report.score("ter") == pytest.approx(100 * ter)
+    assert "nrefs:var" in report.scores[0].signature
+    assert sentence_scores(hyp, [one, blank])[1] == sentence_scores(hyp[1:], [one[1:]])[0]
+    # Of the only reference there is nothing to leave out; nor is a blank translation of a blank line worth a word.
+    assert "1 of 2 lines have a translation but only blank references" in evaluate(hyp, [["a", ""]]).notes[0]
+    assert not evaluate(["a", ""], [["a", ""], ["a", ""]]).notes
+
+
+def test_ter_of_very_long_lines_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = " ".join(map(str, range(900)))
+    report = evaluate([long], [[long]])
+    assert [score.name for score in report.scores] == ["bleu", "chrf"]
+    assert report.notes == ("ter: left out, lines of up to 900 words would take it minutes; ask for it in the metrics",)
+    assert evaluate([long], [[long]], ["ter"]).score("ter") == 0
+    unspaced = "".join(chr(0x4E00 + i) for i in range(900))
+    assert list(sentence_scores([unspaced], [[unspaced]], tgt_lang="zh")[0]) == ["bleu", "chrf"]
+    assert evaluate(HYP * 500, [REF * 500]).scores[-1].name == "ter"  # many short ones are no reason
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        ("a dog", ["a dog"], "hypotheses: a string"),
+        (["a dog"], "a dog", "references: a string"),
+        (["a dog"], ["a dog"], r"references\[0\]: a string"),
+        ("", [[]], "hypotheses: a string"),
+    ],
+)
+def test_string_for_a_list_is_refused(hypotheses: Any, references: Any, message: str) -> None:
+    for score in (evaluate, sentence_scores):
+        with pytest.raises(InputError, match=message):
+            score(hypotheses, references)
+        with pytest.raises(InputError, match="metrics: 'bleu' is one string"):
+            score(HYP, [REF], "bleu")
+
+
+@pytest.mark.parametrize("error", [OSError("<urlopen error>"), SystemExit(1)])
+def test_download_that_fails_is_told_as_one(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sacrebleu.BLEU", type("BLEU", (), {"__init__": fails, "TOKENIZERS": ["flores200"]}))
+    with pytest.raises(InputError, match="'flores200': sacreBLEU downloads its model at first use, which failed"):
+        check_tokenizer("flores200")
+
+
+def test_command_line_tells_what_it_was_given(tmp_path: Path) -> None:
+    hyp, ref = tmp_path / "h.zh", tmp_path / "r.zh"
+    hyp.write_text("".join(f"{line}\n" for line in ZH_HYP))
+    ref.write_text("".join(f"{line}\n" for line in ZH_REF))
+    files = ("--hyp", hyp, "--ref", ref)
+    done = tmt_here("eval", *files, "--metrics", "bleu, chrf").ok()
+    assert [line.split("|")[0] for line in done.lines] == ["BLEU", "chrF2"]
+    assert "warning: bleu: the references have no spaces between words" in done.stderr
+    done = tmt_here("eval", *files, "--tgt-lang", "zh", "--json").ok()
+    assert json.loads(done.stdout)["metrics"]["bleu"]["score"] > 70
+    assert not done.stderr
+    assert "warning: bleu: the references" in tmt_here("eval", *files, "--sentence").ok().stderr
+    for more, words in {
+        (str(hyp),): f"beside --hyp, {hyp} is taken for a MODEL; give one of the two, and a --ref for each",
+        ("--set", "search.beam_size=2"): "remove --set",
+        ("--sentence", "--json"): "--json has no effect beside --sentence",
+        ("--sentence", "--confidence"): "--confidence has no effect beside --sentence",
+    }.items():
+        refused = tmt_here("eval", *files, *more)
+        assert refused.status == 2
+        assert words in refused.refusal
