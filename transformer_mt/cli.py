@@ -352,7 +352,10 @@ def score(
     tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Print the log-probability (float32) of each given translation, its end included; blank where the source is."""
+    """Print the log-probability (float32) of each given translation, its end included; blank where the source is.
+
+    A line is scored as a whole, also where translate would split it; at most 4,096 tokens a side.
+    """
     from transformer_mt.textio import read_line_pairs, write_lines
     from transformer_mt.translator import Translator, take_chunk
 

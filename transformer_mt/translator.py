@@ -216,11 +216,12 @@ class Translator:
                 raise InputError(
                     f"line {number}: {longest} tokens, at most {_LONGEST_SCORED} of a side are scored; split the line"
                 )
-            if len(one) > self._max_source_tokens:
-                self._warn(
-                    f"warning: line {number}: {len(one)} source tokens, more than {self._max_source_tokens} "
-                    "(search.max_source_tokens, or the longest trained on): scored as a whole, tmt translate splits it"
-                )
+        if long := [number for number, ids in enumerate(src, first_line) if len(ids) > self._max_source_tokens]:
+            self._warn(
+                f"warning: {len(long)} of lines {first_line} to {first_line + len(src) - 1} have more than "
+                f"{self._max_source_tokens} source tokens (search.max_source_tokens, or the longest trained on), the "
+                f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
+            )
         scores: list[float | None] = [None] * len(src)
         filled = [i for i, ids in enumerate(src) if len(ids) > 1]
         alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > _LONGEST_SCORED // 4]

@@ -178,7 +178,7 @@ def test_score_command_gives_the_scores_of_json(
     assert len(pairs) > len(sources)
     src, tgt = write(tmp_path / "src", [source for source, _ in pairs]), tmp_path / "tgt.gz"
     tgt.write_bytes(gzip.compress(text([alternative["text"] for _, alternative in pairs]).encode()))
-    done = tmt("score", trained.run, "--src", src, "--tgt", tgt).ok()
+    done = tmt("score", trained.run, "--src", src, "--tgt", tgt, *settings(WHOLE)).ok()  # as they were translated
     assert done.stderr == ""
     assert [float(line) for line in done.lines] == pytest.approx([a["score"] for _, a in pairs], rel=0, abs=SCORE_ERROR)
 
@@ -193,6 +193,25 @@ def test_score_of_blank_lines(trained: Trained, tmp_path: Path) -> None:
     assert tmt_here("score", trained.run, "--src", blank, "--tgt", blank).ok().stdout == b"\n\n"
     empty = write(tmp_path / "empty", [])
     assert tmt_here("score", trained.run, "--src", empty, "--tgt", empty).ok().stdout == b""
+
+
+def test_score_of_lines_that_translate_splits(trained: Trained, tmp_path: Path) -> None:
+    """They are scored as a whole, which is said, and in batches whose memory is bounded."""
+    lines = ["a b c", "a b. " * 600, "a b", "c d. " * 600]
+    src, tgt = write(tmp_path / "src", lines), write(tmp_path / "tgt", ["a b c", "a b.", "a b", "c d. " * 500])
+    done = tmt_here("score", trained.run, "--src", src, "--tgt", tgt).ok()
+    [warning] = done.stderr.splitlines()
+    assert warning.startswith("warning: 2 of lines 1 to 4 have more than ")
+    assert "the first is line 2: scored as a whole" in warning
+    alone = load(trained.run).score(lines[3:], ["c d. " * 500])
+    assert float(done.lines[3]) == pytest.approx(alone[0], rel=1e-6)
+
+    write(tmp_path / "src", [*lines, "a b. " * 9000])
+    write(tmp_path / "tgt", ["a"] * 5)
+    refused = tmt_here("score", trained.run, "--src", src, "--tgt", tgt)
+    assert refused.status == 2
+    assert "line 5: " in refused.refusal
+    assert "at most 4096 of a side are scored" in refused.refusal
 
 
 def test_score_of_unequal_counts(trained: Trained, tmp_path: Path) -> None:
