@@ -371,6 +371,32 @@ def score(
     write_lines("-", lines())
 
 
+def _check_eval_options(
+    model: Path | None,
+    hyp: str | None,
+    src: str | None,
+    ref: list[str],
+    overrides: list[str],
+    of_corpus: str,
+    sentence: bool,
+) -> None:
+    """Refuse what does not go together. ``of_corpus``: an option that ``--sentence`` leaves without effect, or none."""
+    if hyp is not None and model is not None:
+        raise InputError(
+            f"eval: beside --hyp, {model} is taken for a MODEL; give one of the two, and a --ref for each reference"
+        )
+    if not ref or (hyp is None) == (model is None) or (model is not None) != (src is not None):
+        raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    if hyp is not None and overrides:
+        raise InputError("eval: --set changes how MODEL translates, --hyp is translated already; remove --set")
+    if sentence and of_corpus:
+        raise InputError(
+            f"eval: {of_corpus} has no effect beside --sentence, which prints JSON without intervals; remove it"
+        )
+    if [hyp, src, *ref].count("-") > 1:
+        raise InputError("stdin: cannot be two of the files; name a file for one")
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Translate --src first, then score.")] = None,
@@ -412,21 +438,8 @@ def evaluate(
     from transformer_mt import evaluate as scoring
     from transformer_mt.textio import read_lines
 
-    if hyp is not None and model is not None:
-        raise InputError(
-            f"eval: beside --hyp, {model} is taken for a MODEL; give one of the two, and a --ref for each reference"
-        )
-    if not ref or (hyp is None) == (model is None) or (model is not None) != (src is not None):
-        raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
-    if hyp is not None and overrides:
-        raise InputError("eval: --set changes how MODEL translates, --hyp is translated already; remove --set")
-    if sentence and (json_output or confidence):
-        option = "--json" if json_output else "--confidence"
-        raise InputError(
-            f"eval: {option} has no effect beside --sentence, which prints JSON without intervals; remove it"
-        )
-    if [hyp, src, *ref].count("-") > 1:
-        raise InputError("stdin: cannot be two of the files; name a file for one")
+    of_corpus = "--json" if json_output else "--confidence" if confidence else ""
+    _check_eval_options(model, hyp, src, ref, overrides, of_corpus, sentence)
     chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
     names = [hyp or f"{model} on {src}", *ref]
     references = [list(read_lines(path)) for path in ref]

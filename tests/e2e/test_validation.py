@@ -16,7 +16,7 @@ from transformer_mt import checkpoint
 from transformer_mt.config import Config
 from transformer_mt.config_file import load_config
 from transformer_mt.errors import RunError
-from transformer_mt.trainer import _scoring
+from transformer_mt.resuming import _scoring
 from transformer_mt.validation import Validation, with_tokenization
 
 pytestmark = pytest.mark.slow
