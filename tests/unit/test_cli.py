@@ -14,6 +14,7 @@ import pytest
 import torch
 from harness import tmt_here
 
+import transformer_mt.trainer  # noqa: F401 (what imports `read_lines` has done so before it is patched)
 from transformer_mt.cli import main
 
 
