@@ -10,13 +10,16 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[None]:
+def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[Callable[[], bool]]:
     """Hold the lock of a file, which is made where it is not there, and stays: two processes could else hold a lock
     each, of a file that is gone and of the one that came after it.
 
     Args:
         warn: told where the file system has no locks; the work goes on without one.
         wait: for the process that holds it.
+
+    Yields:
+        Whether the file still has the name: else another process may hold the lock of another file.
 
     Raises:
         BlockingIOError: another process holds it, and nobody waits.
@@ -32,7 +35,7 @@ def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[N
                 warn(f"warning: {path}: its file system has no locks; let no other process write there")
             if not _is_at(path, file.fileno()):  # somebody has removed it while we waited
                 continue
-            yield
+            yield lambda: _is_at(path, file.fileno())
             return
 
 
@@ -43,5 +46,5 @@ def _not_behind_a_link(path: str, flags: int) -> int:
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,10 +32,10 @@ from transformer_mt.epochs import Epochs
 from transformer_mt.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.layout import ROWS_MULTIPLE, collate
-from transformer_mt.locks import locked
 from transformer_mt.metrics import RunLog, check_trackers, format_seconds, open_trackers
 from transformer_mt.model import Transformer, count_parameters
 from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.run_directory import only_process_in
 from transformer_mt.signals import StopSignal
 from transformer_mt.store import IdStore
 from transformer_mt.synthetic import synthesize
@@ -45,6 +45,8 @@ from transformer_mt.validation import Validation, fingerprint, read_validation, 
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
 _LAG_STEPS = {"cuda": 2}
+
+_DIRECTORY_LOST = 1000  # told among the ranks like a signal; no signal has this number
 
 Say = Callable[[str], None]
 
@@ -68,9 +70,9 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         cleanup.callback(ranks.close)
 
         # 2. What to continue from, the tokenizer and the corpus. Rank 0 makes them, the others find them made.
-        latest = None
+        latest, is_ours = None, None
         if ranks.is_first and not dry_run:
-            cleanup.enter_context(_only_process_in(run))
+            is_ours = cleanup.enter_context(only_process_in(run))
             latest = resuming.checkpoint_to_continue(config, run, resume, say)
             check_trackers(config.train)
         latest = ranks.first_says(latest)
@@ -169,7 +171,11 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
 
         def save(by_signal: bool = False) -> None:
             state.by_signal = by_signal
-            if saver is not None:
+            if saver is not None and is_ours is not None:
+                if not is_ours():  # and whoever has put another in its place must not find our files there
+                    raise RunError(
+                        f"{run}: it or its .lock was removed while training; step {state.step:,} is not saved"
+                    )
                 weights = dict(model.named_parameters()) if average is None else average.weights
                 training = checkpoint.training_tensors(optimizer, model, is_averaged=average is not None)
                 saver.save(weights, training, state, is_best=not validation or state.best_step == state.step)
@@ -214,7 +220,10 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                     is_last = is_due = True
 
             # 4d. Save what is due. A signal to any rank ends the run on all of them, when the checkpoint is written.
-            signal_number = ranks.largest(stop_signal.number)
+            is_lost = is_ours is not None and not is_ours()
+            signal_number = ranks.largest(_DIRECTORY_LOST if is_lost else stop_signal.number)
+            if signal_number == _DIRECTORY_LOST:
+                _stop(ranks, f"{run}: it or its .lock was removed while training; stopped after step {state.step:,}")
             if not is_saved and (is_due or signal_number):
                 meter.pause()
                 save(by_signal=not is_due)
@@ -362,23 +371,6 @@ class _Meter:
 def _stop(ranks: Ranks, reason: str) -> NoReturn:
     """All ranks stop for the same reason, and rank 0 tells it."""
     raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)
-
-
-@contextlib.contextmanager
-def _only_process_in(run: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, which is made if need be."""
-    lock = contextlib.ExitStack()
-    try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock.enter_context(locked(run / ".lock", tell, wait=False))
-    except BlockingIOError:
-        raise InputError(
-            f"{run}: another process is training into it; wait for it or choose another --output"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
-    with lock:
-        yield
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:

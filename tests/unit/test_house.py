@@ -25,7 +25,7 @@ LEVELS = (
     "errors console textio directories locks signals config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
     "sources duplicates passes store loss model corpus metrics evaluate",
-    "epochs optim manifest checkpoint search",
+    "epochs optim manifest checkpoint run_directory search",
     "engine ensemble translator synthetic export.__init__ export.directory export.ctranslate2",
     "curation.__init__ curation.common curation.files curation.clean curation.split",
     "curation.alignment curation.encoding curation.stats curation.leaks curation.check",
