@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that ``tmt --help`` answ
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import io
 import itertools
@@ -24,6 +25,7 @@ from transformer_mt.cli_data import ConfigArgument, SetOption, data_app
 from transformer_mt.console import let_go_of_stderr
 from transformer_mt.console import tell as _warn
 from transformer_mt.errors import InputError, TmtError, is_out_of_memory
+from transformer_mt.signals import raised_signals
 
 if TYPE_CHECKING:
     from transformer_mt.translator import Translation, Translator
@@ -66,7 +68,9 @@ def main() -> None:
     ):  # what we write is UTF-8, in an ASCII terminal too; a path is its bytes
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        status = app(standalone_mode=False)
+        # A rank may wait for others in code where Python's handlers do not run; it is ended as ever.
+        with contextlib.nullcontext() if "RANK" in os.environ else raised_signals():
+            status = app(standalone_mode=False)
         if status == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()  # here, where a failure can still be told

@@ -1,9 +1,12 @@
-"""Signals that ask a run to stop: remembered until it has saved."""
+"""Signals that ask a process to end: raised, so that it leaves nothing behind, or remembered until a run has saved."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
 
@@ -36,3 +39,39 @@ class StopSignal:
         if self.number and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.number = number
+
+
+class Ended(BaseException):
+    """SIGTERM or SIGHUP, on the way to the end of the process; no failure that anything should handle."""
+
+
+@contextlib.contextmanager
+def raised_signals() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP are raised, so that all temporary files go; then they end the process.
+
+    Those that are ignored or handled already are left alone. A process that forked off ends at once: what is
+    temporary is its parent's.
+    """
+    process = os.getpid()
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(n) == signal.SIG_DFL]
+    caught: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        # `timeout` and closed terminals send two: the second must not interrupt the cleaning up. A third one insists.
+        if os.getpid() != process or len(caught) > 2:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if len(caught) == 1:
+            raise Ended
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        if caught:
+            signal.raise_signal(caught[0])

@@ -14,14 +14,11 @@ import io
 import itertools
 import lzma
 import os
-import signal
 import stat
 import sys
-import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import IO, NamedTuple
 
 from transformer_mt.errors import InputError, RunError
@@ -312,9 +309,9 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
             raise write_error(path, error) from error
         return
     target = Path(os.path.realpath(path))
-    temporary = _temporary(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with _removed_by_sigterm(target), open(temporary, "wb") as raw:
+        with open(temporary, "wb") as raw:
             if target.exists():
                 _be_like(target, raw.fileno())
             with _compressed(raw, path.suffix) as file:
@@ -356,30 +353,6 @@ def _compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManage
             return lzma.LZMAFile(raw, "wb")
         case _:
             return contextlib.nullcontext(raw)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-@contextlib.contextmanager
-def _removed_by_sigterm(path: Path) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP take the temporary file along. Whoever handles one of them otherwise is left to it."""
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(n) == signal.SIG_DFL]
-
-    def end(number: int, frame: FrameType | None) -> None:
-        _temporary(path).unlink(missing_ok=True)  # by the number of this process: a fork has no such file
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    for number in numbers:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def open_plain(path: Path) -> io.BufferedReader:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from harness import CLI, Done, environment, tmt, tmt_here, write, write_config
+from harness import CLI, Done, Running, environment, tmt, tmt_here, write, write_config
 
 from transformer_mt import grammar
 from transformer_mt.textio import read_lines
@@ -204,3 +205,23 @@ def test_a_lost_line_of_real_text_is_found_and_good_text_is_not_accused(tmp_path
         [finding] = done.lines
         assert "between line 10,001 and line 20,000, agree better" in finding or "between line 11,001" in finding
         assert f"look above for lines that the {('source', 'target')[side]} lacks" in finding
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["clean", "split", "stats"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(config: dict[str, Any], tmp_path: Path, command: str, number: signal.Signals) -> None:
+    cache = tmp_path / "cache"
+    for side in ("src", "tgt"):
+        path = Path(config["data"]["train"][0][side])
+        path.write_text(path.read_text() * 500)
+    options = ["--output", tmp_path / "out"] if command != "stats" else []
+    options += ["--valid", 7, "--test", 5] if command == "split" else []
+    before = {*tmp_path.iterdir(), write_config(tmp_path / "config.yaml", config), cache}
+    running = Running("data", command, tmp_path / "config.yaml", *options)
+    running.wait_until(lambda: cache.exists() and any(cache.iterdir()))
+    running.signal(number)
+    done = running.end()
+    assert (done.status, done.stderr) == (-number, "")
+    assert set(tmp_path.iterdir()) == before
+    assert list(cache.iterdir()) == []

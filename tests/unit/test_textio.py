@@ -398,9 +398,10 @@ def test_check_writable_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 WRITER = """
 import os, signal, sys, time
+from transformer_mt.signals import raised_signals
 from transformer_mt.textio import replaced_file
 {before}
-with replaced_file(sys.argv[1]) as file:
+with raised_signals(), replaced_file(sys.argv[1] + "2"), replaced_file(sys.argv[1]) as file:
     file.write(b"new")
     file.flush()
     {amid}
@@ -445,7 +446,7 @@ def test_sigterm_of_a_fork_leaves_the_file_of_its_parent(tmp_path: Path) -> None
         "    if child == 0: os.write(writable, b'x'); time.sleep(60); os._exit(0)\n"
         "    os.read(readable, 1)\n"
         "    os.kill(child, signal.SIGTERM); assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
-        "    assert len(os.listdir(os.path.dirname(sys.argv[1]))) == 1"
+        "    assert len(os.listdir(os.path.dirname(sys.argv[1]))) == 2"
     )
     assert terminated(tmp_path / "out", amid=amid).returncode == -signal.SIGTERM
     assert content_of(tmp_path) == {}
