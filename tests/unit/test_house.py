@@ -173,4 +173,4 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "typer" in imported  # the list is what we think it is
     assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
     ours = {name for name in imported if name.startswith("transformer_mt.")}
-    assert ours == {"transformer_mt.cli_data", "transformer_mt.console", "transformer_mt.errors"}
+    assert ours == {f"transformer_mt.{name}" for name in ("cli_data", "console", "errors", "signals")}
