@@ -134,7 +134,7 @@ class Running:
 
     def descendants(self) -> list[int]:
         """The processes that it has started, and those that they have."""
-        return _descendants(self._process.pid)
+        return descendants(self._process.pid)
 
     def rank(self, number: int) -> int:
         """The process of one rank that torchrun has started."""
@@ -158,7 +158,7 @@ class Running:
         return self.end()
 
 
-def _descendants(process: int) -> list[int]:
+def descendants(process: int) -> list[int]:
     """The processes that a process has started, and theirs (torchrun gives each rank a session of its own)."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):

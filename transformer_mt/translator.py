@@ -7,12 +7,14 @@ input; a blank line stays blank; a translation does not depend on the lines arou
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +31,9 @@ from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
 from transformer_mt.loss import label_log_probs
 from transformer_mt.model import Transformer
 from transformer_mt.search import Hypothesis, StepScorer, batch_size, search
-from transformer_mt.sentences import SplitLine, split_line
+from transformer_mt.sentences import CountTokens, Part, SplitLine, split_line
 from transformer_mt.tokenizer import Tokenizers
-from transformer_mt.workers import Workers, can_fork, num_cores
+from transformer_mt.workers import ONE_AT_A_TIME, Workers, can_fork, num_cores
 
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
 # where they have more characters than this.
@@ -40,6 +42,9 @@ CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
 # Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
 # Pairs beyond a quarter of that are scored one by one, so that no batch takes more.
 _LONGEST_SCORED = 4096
+
+_LINE_END = re.compile(r"\r?\n")  # as in files
+Value = TypeVar("Value")
 
 _ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
 
@@ -80,6 +85,14 @@ class _Line(NamedTuple):
 
 class Translator:
     """A model, or an ensemble of several, ready to translate.
+
+        with Translator.load("runs/quickstart") as translator:
+            print(translator.translate(["A dog runs."])[0].text)
+
+    Any number of threads may use one. They take turns, batch by batch. After a fork, parent and child each have
+    processes of their own; a stream goes on only in the process that began it.
+
+    A string may have line ends in it, and its translation has the same ones. Each of its lines is translated by itself.
 
     ``longest_src_tokens``: the longest source seen in training; longer lines are split, with a warning.
     """
@@ -132,6 +145,7 @@ class Translator:
         Raises:
             InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
         """
+        overrides, ensemble = list(_texts("overrides", overrides)), list(_listed("ensemble", ensemble))
         keep_freed_memory()
         first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
         for other in others:
@@ -166,7 +180,11 @@ class Translator:
             tags: the ids that these sources start with; the translator's where there are none.
         """
         tags = self._tags if tags is None else tags
-        return list(self._stream(lines, prefixes, tags, self._num_processes(self._config.workers or 1)))
+        return list(
+            self._stream(
+                _texts("lines", lines), _prefixes(prefixes), tags, self._num_processes(self._config.workers or 1)
+            )
+        )
 
     def stream(
         self, lines: Iterable[str], prefixes: Iterable[str] | None = None, chunk_lines: int = CHUNK_LINES
@@ -177,7 +195,7 @@ class Translator:
         ``chunk_lines`` of 1, each line is answered before the next one is read.
         """
         num_processes = self._num_processes(self._config.workers or num_cores())
-        return self._stream(lines, prefixes, self._tags, num_processes, chunk_lines)
+        return self._stream(_texts("lines", lines), _prefixes(prefixes), self._tags, num_processes, chunk_lines)
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
@@ -187,9 +205,20 @@ class Translator:
 
     def close(self) -> None:
         """End the processes that translate, if there are any; they are started again when they are needed."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a Translator cannot be copied or pickled; load the model where it is needed, or use one in several threads"
+        )
 
     def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[float | None]:
         """The log-probability of each target given its source, `</s>` included; None where the source is blank.
@@ -202,6 +231,7 @@ class Translator:
         Raises:
             InputError: a side is longer than that, or than the positions that the model has learned.
         """
+        sources, targets = list(_texts("sources", sources)), list(_texts("targets", targets))
         encoded = self._tokenizers.src.encode([line.strip() for line in sources])
         src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
         tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
@@ -228,18 +258,18 @@ class Translator:
         together = np.array(sorted({*filled} - {*alone}), dtype=np.int64)
         model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
         [batches] = cut_update(together, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for pairs in [*batches, *(np.array([i]) for i in alone)]:
+        for pairs in [*batches, *(np.array([i]) for i in alone)]:
+            with ONE_AT_A_TIME, torch.inference_mode():  # the mode below is the model's, in all threads
+                was_training = model.training
+                model.eval()
+                try:
                     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
                     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
                     logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
-                    for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
-                        scores[i] = float(own.double().sum())
-        finally:
-            model.train(was_training)
+                finally:
+                    model.train(was_training)
+            for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
+                scores[i] = float(own.double().sum())
         return scores
 
     def _stream(
@@ -294,22 +324,25 @@ class Translator:
         """Processes stay for the next call: what they have prepared is worth keeping."""
         if num_processes < 2:
             return Workers(self._search, 1)
-        if self._pool is None or self._pool.is_closed or self._pool.num_processes != num_processes:
-            self.close()
-            self._pool = Workers(self._search, num_processes, _ADVICE)
-        return self._pool
+        with ONE_AT_A_TIME:
+            pool = self._pool
+            if pool is None or pool.is_closed or pool.num_processes != num_processes:
+                # Those of another number end when no thread uses them any more.
+                self._pool = pool = Workers(self._search, num_processes, _ADVICE)
+            return pool
 
     def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
-        return search(
-            self._scorer,
-            batch.src,
-            self._config,
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            forbidden_ids=self._forbidden_ids,
-            max_length=self._max_positions,
-            prefixes=batch.prefixes,
-        )
+        with ONE_AT_A_TIME:
+            return search(
+                self._scorer,
+                batch.src,
+                self._config,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                forbidden_ids=self._forbidden_ids,
+                max_length=self._max_positions,
+                prefixes=batch.prefixes,
+            )
 
     def _encode(
         self, lines: Sequence[str], tags: Sequence[int], first_line: int
@@ -326,7 +359,10 @@ class Translator:
             zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
         ):
             own, found = None, [ids] if ids else []
-            if (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
+            if "\n" in line:
+                own = self._split_text(line, num_tokens)
+                found = tokenizer.encode([part.text for part in own.parts])
+            elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
                 own = split_line(line, num_tokens, self._max_source_tokens)
                 found = tokenizer.encode([part.text for part in own.parts])
                 self._warn(
@@ -336,6 +372,20 @@ class Translator:
             split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
             sources += [[*tags, *part, EOS_ID] for part in found]
         return split, sources
+
+    def _split_text(self, text: str, num_tokens: CountTokens) -> SplitLine:
+        """A text with line ends, as the parts of its lines: their line ends between them, nothing for blank ones."""
+        lead, parts, start = "", list[Part](), 0
+        ends = [(end.start(), end.end()) for end in _LINE_END.finditer(text)]
+        for end, after in (*ends, (len(text), len(text))):
+            own = split_line(text[start:end].strip(), num_tokens, self._max_source_tokens)
+            parts += own.parts
+            gap, start = text[end:after], after
+            if parts:
+                parts[-1] = Part(parts[-1].text, parts[-1].gap + gap)
+            else:
+                lead += gap
+        return SplitLine(lead, parts)
 
     def _submit(
         self,
@@ -370,7 +420,8 @@ class Translator:
 
     def _translation(self, line: _Line, sources: list[list[int]], found: list[list[Hypothesis]]) -> Translation:
         if not found:
-            return Translation(line.text, "", 0.0, [], [Alternative("", 0.0, [])], 0, False)
+            text = "" if line.split is None else line.split.lead
+            return Translation(line.text, text, 0.0, [], [Alternative(text, 0.0, [])], 0, False)
         alternatives = []
         for rank in range(max(map(len, found))):
             # A part that has fewer contributes its last.
@@ -395,6 +446,29 @@ def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES)
         if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
+
+
+def _listed(what: str, values: Iterable[Value]) -> Iterable[Value]:
+    """Those of an argument that is a list, and not one text, which would be taken apart into letters."""
+    if isinstance(values, (str, bytes, bytearray, Path)):
+        kind = type(values).__name__
+        raise InputError(f"{what}: a list of texts is needed, one {kind} was found; write [text] for a single one")
+    return values
+
+
+def _texts(what: str, values: Iterable[str]) -> Iterator[str]:
+    """The same, each of them a text."""
+    return itertools.starmap(partial(_text, what), enumerate(_listed(what, values), 1))
+
+
+def _text(what: str, number: int, value: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{what}: number {number} is no text but of type {type(value).__name__}; a str is needed")
+    return value
+
+
+def _prefixes(prefixes: Iterable[str] | None) -> Iterator[str] | None:
+    return None if prefixes is None else _texts("prefixes", prefixes)
 
 
 _Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

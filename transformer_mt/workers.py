@@ -2,7 +2,8 @@
 than over threads, and Python threads would wait for each other.
 
 The processes are forks: they share the weights, and start within a moment. Only Linux has forks that are safe enough
-for that, and none of them may touch a GPU.
+for that, and none of them may touch a GPU. They are made by `os.fork`, not as `multiprocessing.Process`: a program
+that was itself forked from ours would end those when it exits.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from transformer_mt.errors import RunError, TmtError
 
@@ -34,6 +34,17 @@ Result = TypeVar("Result")
 
 _MOST_SENT = 3  # jobs that a process has before it, so that none waits while this process does something else
 
+
+# Held by whoever computes in this process, by whoever starts processes, and by every fork of the program. A process
+# that is forked while another thread computes inherits locks of PyTorch that nobody will ever open; and threads that
+# compute at once, in operations as small as ours, take longer than one after the other.
+ONE_AT_A_TIME = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=ONE_AT_A_TIME.acquire,
+        after_in_parent=ONE_AT_A_TIME.release,
+        after_in_child=ONE_AT_A_TIME.release,
+    )
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of work in each so many, or "max"
 
@@ -80,7 +91,8 @@ class Workers(Generic[Job, Result]):
     """Runs one function on many jobs, in processes; with fewer than two, in this one.
 
     The function goes along with the fork, so that it may hold what cannot be sent; jobs and results are sent. The
-    processes end with `close`, with this object, or with the program.
+    processes end with `close`, with this object, or with the program. Any number of threads may use them; a process
+    that was forked from this one may not.
     """
 
     def __init__(
@@ -96,32 +108,45 @@ class Workers(Generic[Job, Result]):
         self._waiting: deque[tuple[int, Job]] = deque()
         self._dropped: set[int] = set()  # jobs that a process has and nobody wants
         self._sent: dict[Connection, int] = {}  # jobs that each process has and has not answered
-        processes: list[BaseProcess] = []
-        self._end = weakref.finalize(self, _end, processes, self._sent)
+        self._changed = threading.Condition()  # guards all of these; told when a thread has read what has arrived
+        self._is_reading = False  # a thread waits for messages, for all
+        self._is_lost = False  # closed because a process was gone
+        self._owner = os.getpid()
+        processes: list[int] = []
+        self._end = weakref.finalize(self, _end, self._owner, processes)
         if num_processes > 1:
-            context = multiprocessing.get_context("fork")
-            with _interrupts_later():
+            with ONE_AT_A_TIME, _interrupts_later():
                 for _ in range(num_processes):
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=_work, args=(function, theirs), daemon=True)
-                    process.start()
+                    ours, theirs = multiprocessing.Pipe()
+                    process = os.fork()
+                    if process == 0:
+                        for connection in (*self._sent, ours):
+                            connection.close()
+                        _work(function, theirs, self._owner)
                     theirs.close()
                     processes.append(process)
                     self._sent[ours] = 0
 
     @property
     def is_closed(self) -> bool:
-        return not self._end.alive
+        """Of no use any more: closed, or another process's."""
+        return not self._end.alive or self._owner != os.getpid()
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
-        """Begin jobs, the first first; their numbers. Without processes they are done when this returns."""
-        numbers = list(range(self._num_jobs, self._num_jobs + len(jobs)))
-        self._num_jobs += len(jobs)
-        self._open.update(numbers)
-        if self.num_processes > 1:
-            self._waiting.extend(zip(numbers, jobs, strict=True))
-            self._send()
-        else:
+        """Begin jobs, the first first; their numbers. Without processes they are done when this returns.
+
+        Raises:
+            RunError: as `result` does.
+        """
+        self._refuse_forked()
+        with self._changed:
+            numbers = list(range(self._num_jobs, self._num_jobs + len(jobs)))
+            self._num_jobs += len(jobs)
+            self._open.update(numbers)
+            if self.num_processes > 1:
+                self._waiting.extend(list(zip(numbers, jobs, strict=True)))
+                self._send()
+        if self.num_processes == 1:
             self._results.update((number, self._function(job)) for number, job in zip(numbers, jobs, strict=True))
         return numbers
 
@@ -129,11 +154,55 @@ class Workers(Generic[Job, Result]):
         """Of a job, or the error that it raised; once.
 
         Raises:
-            RunError: a process was killed; the others are ended.
+            RunError: a process was killed, and the others are ended; or another thread has called `close`; or this
+                process was forked from the one that began the job.
         """
-        while number not in self._results:
+        self._refuse_forked()
+        with self._changed:
+            while number not in self._results:
+                if self._is_reading:
+                    self._changed.wait()
+                else:
+                    self._read()
+            self._open.remove(number)
+            found = self._results.pop(number)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget jobs whose results nobody will ask for."""
+        if self._owner != os.getpid():
+            return
+        with self._changed:
+            unwanted = {n for n in self._open.intersection(numbers) if self._results.pop(n, None) is None}
+            self._open -= unwanted
+            waiting = {number for number, _ in self._waiting}
+            self._waiting = deque(job for job in self._waiting if job[0] not in unwanted)
+            self._dropped |= unwanted - waiting
+
+    def close(self) -> None:
+        """End the processes, whatever they are at. A thread that waits for a result gets a RunError."""
+        self._end()  # the connections are left to whoever reads them, and closed with this object
+
+    def _refuse_forked(self) -> None:
+        if self.num_processes > 1 and self._owner != os.getpid():
+            raise RunError(
+                f"this work was begun in process {self._owner}, from which this one was forked, and can go on only "
+                "there; begin it again here"
+            )
+
+    def _read(self) -> None:
+        """Wait for results and take them in; meanwhile other threads submit jobs, and wait for this one."""
+        self._is_reading = True
+        try:
             with self._whole_messages():
-                for connection in wait(self._sent):
+                self._changed.release()
+                try:
+                    ready = wait(self._sent)
+                finally:
+                    self._changed.acquire()
+                for connection in ready:
                     assert isinstance(connection, Connection)
                     done, found = connection.recv()
                     self._sent[connection] -= 1
@@ -142,23 +211,9 @@ class Workers(Generic[Job, Result]):
                     else:
                         self._results[done] = found
             self._send()
-        self._open.remove(number)
-        found = self._results.pop(number)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Forget jobs whose results nobody will ask for."""
-        unwanted = {number for number in self._open.intersection(numbers) if self._results.pop(number, None) is None}
-        self._open -= unwanted
-        waiting = {number for number, _ in self._waiting}
-        self._waiting = deque(job for job in self._waiting if job[0] not in unwanted)
-        self._dropped |= unwanted - waiting
-
-    def close(self) -> None:
-        """End the processes, whatever they are at."""
-        self._end()
+        finally:
+            self._is_reading = False
+            self._changed.notify_all()
 
     def _send(self) -> None:
         while self._waiting:
@@ -175,8 +230,13 @@ class Workers(Generic[Job, Result]):
         try:
             yield
         except (EOFError, OSError):
+            self._is_lost |= not self.is_closed
             self.close()
-            raise RunError(f"one of our processes has ended (killed for want of memory?); {self._advice}") from None
+            if self._is_lost:
+                reason = f"one of our processes has ended (killed for want of memory?); {self._advice}"
+            else:
+                reason = "our processes were ended by close() while they were at work for another thread; call again"
+            raise RunError(reason) from None
         except BaseException:
             self.close()
             raise
@@ -198,39 +258,49 @@ def _interrupts_later() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _end(processes: list[BaseProcess], connections: Iterable[Connection]) -> None:
+def _end(owner: int, processes: list[int]) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the program, which ends without ending the processes of the one that it comes from
     for process in processes:
-        process.kill()
-        process.join()
-    for connection in connections:
-        connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    for process in processes:
+        with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD, or has waited for any child
+            os.waitpid(process, 0)
 
 
-def _work(function: Callable[[Job], Result], connection: Connection) -> None:
+def _work(function: Callable[[Job], Result], connection: Connection, parent: int) -> NoReturn:
     """A process of its own: one job after the other, until it is ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it goes to all; the parent ends its processes itself
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    if "torch" in sys.modules:  # looking at text does without
-        sys.modules["torch"].set_num_threads(1)
-    # Jobs are read at once, so that the parent, which sends one, never waits for this process, which sends a result.
-    jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(connection, jobs), daemon=True).start()
-    while True:
-        number, job = jobs.get()
-        found: Result | Exception
-        try:
-            found = function(job)
-        except TmtError as error:
-            found = error
-        except Exception as error:  # not all of them can be sent
-            found = RuntimeError("".join(traceback.format_exception(error)))
-        connection.send((number, found))
-
-
-def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]]) -> None:
-    with contextlib.suppress(EOFError, OSError):
+    try:
+        # At a terminal it goes to all; the parent ends its processes itself.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        multiprocessing.current_process().daemon = True  # so that it starts none of its own, see `can_fork`
+        if "torch" in sys.modules:  # looking at text does without
+            sys.modules["torch"].set_num_threads(1)
+        # Jobs are read at once, so that the parent, which sends one, never waits for this one, which sends a result.
+        jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(connection, jobs, parent), daemon=True).start()
         while True:
-            jobs.put(connection.recv())
+            number, job = jobs.get()
+            found: Result | Exception
+            try:
+                found = function(job)
+            except TmtError as error:
+                found = error
+            except Exception as error:  # not all of them can be sent
+                found = RuntimeError("".join(traceback.format_exception(error)))
+            connection.send((number, found))
+    finally:
+        os._exit(1)
+
+
+def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]], parent: int) -> None:
+    """Jobs as they come; the process ends with its parent, also where another fork of that one keeps the pipe open."""
+    with contextlib.suppress(EOFError, OSError):
+        while os.getppid() == parent:
+            if connection.poll(1):
+                jobs.put(connection.recv())
+    os._exit(1)
 
 
 def end_with_parent() -> None:

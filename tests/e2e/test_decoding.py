@@ -11,14 +11,16 @@ import gc
 import gzip
 import json
 import math
-import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ from harness import (
     Running,
     Trained,
     copy_corpus,
+    descendants,
     environment,
     living,
     symbol_lines,
@@ -44,7 +47,7 @@ from harness import (
 
 from transformer_mt import translator as translator_module
 from transformer_mt.checkpoint import load_model
-from transformer_mt.errors import RunError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.layout import EOS_ID, collate
 from transformer_mt.loss import label_log_probs
 from transformer_mt.search import length_penalty
@@ -503,7 +506,7 @@ def translating(trained: Trained, endless: Path, tmp_path: Path) -> Iterator[tup
 
 def children() -> list[int]:
     """The processes that this one has started."""
-    return [process.pid or 0 for process in multiprocessing.active_children()]
+    return descendants(os.getpid())
 
 
 @needs_forks
@@ -696,6 +699,44 @@ def test_abandoned_stream_at_the_end_of_a_program(trained: Trained) -> None:
     command = [sys.executable, "-c", code, str(trained.run)]
     found = subprocess.run(command, capture_output=True, env=environment(), timeout=60, check=False)
     assert (found.returncode, found.stderr.decode()) == (0, "")
+
+
+@needs_forks
+@pytest.mark.timeout(60)
+def test_threads_and_forks(trained: Trained) -> None:
+    """Threads share the processes; a fork that only exits leaves them; one that translates has its own."""
+    lines = ["a b", "c", "d e f"]
+    with load(trained.run, "workers=2", "beam_size=1") as translator, ThreadPoolExecutor(3) as threads:
+        expected = texts(translator.translate(lines))
+        for found in threads.map(lambda _: texts([*translator.stream(lines * 4)]), range(9)):
+            assert found == expected * 4
+        for code in ("pass", "assert texts(translator.translate(lines)) == expected"):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    exec(code, {"texts": texts, "translator": translator, "lines": lines, "expected": expected})
+                    weakref.finalize._exitfunc()  # type: ignore[attr-defined]  # as a program does that exits
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+            assert texts(translator.translate(lines)) == expected
+
+
+def test_arguments_of_the_python_interface(trained: Trained) -> None:
+    with load(trained.run) as translator:
+        for call in (translator.translate, translator.stream):
+            with pytest.raises(InputError, match="lines: a list of texts is needed"):
+                call("a b")
+            with pytest.raises(InputError, match="prefixes: a list of texts is needed"):
+                call(["a b"], "a")
+        with pytest.raises(InputError, match="targets: a list of texts is needed"):
+            translator.score(["a b"], "a b")
+        with pytest.raises(InputError, match="cannot be copied or pickled"):
+            pickle.dumps(translator)
+        one, other = texts(translator.translate(["a b", "c d"]))
+        assert texts(translator.translate(["\na b\r\n\nc d\n", "\n"])) == [f"\n{one}\r\n\n{other}\n", "\n"]
 
 
 # ---------------------------------------------------------------- long lines
