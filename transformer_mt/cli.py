@@ -156,7 +156,7 @@ class _LongLines:
 
     def tell(self) -> None:
         if self._first:
-            _warn(self._first + (f"; so were {self._num_more:,} more lines" if self._num_more else ""))
+            _warn(self._first + (f"; more such lines: {self._num_more:,}" if self._num_more else ""))
 
 
 @app.callback()

@@ -786,8 +786,12 @@ def test_line_numbers_in_warnings_go_on_behind_a_chunk(trained: Trained, monkeyp
     long = "a b c d. " * 8
     lines = ["a", "", long, "b", "c", "d", long, "e"]
     done = tmt_here("translate", trained.run, stdin=text(lines)).ok()
-    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [["warning", "line 3"], ["warning", "line 7"]]
+    [warning] = done.stderr.splitlines()
+    assert warning.startswith("warning: line 3: ") and warning.endswith("; more such lines: 1")
     assert done.lines == texts(load(trained.run).translate(lines))
+    told: list[str] = []
+    list(Translator.load(trained.run, ["search.workers=1"], told.append).stream(lines))
+    assert [line.split(": ")[:2] for line in told] == [["warning", "line 3"], ["warning", "line 7"]]
 
 
 def test_line_of_ten_thousand_tokens_without_white_space(trained: Trained) -> None:

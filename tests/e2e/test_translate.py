@@ -244,7 +244,7 @@ def test_long_lines_are_one_warning_with_their_count(trained: Trained) -> None:
     options = ("--beam-size", 1, "--set", "search.max_source_tokens=40")
     done = tmt_here("translate", trained.run, *options, stdin=text(lines)).ok()
     [warning] = done.stderr.splitlines()
-    assert warning.startswith("warning: line 1: ") and warning.endswith("4 more lines")
+    assert warning.startswith("warning: line 1: ") and warning.endswith("; more such lines: 4")
     done = tmt_here("translate", trained.run, *options, "--line-buffered", stdin=text(lines)).ok()
     assert len(done.stderr.splitlines()) == 5
 
