@@ -73,7 +73,7 @@ def test_stats_of_korean(config: dict[str, Any], tmp_path: Path) -> None:
     train_on(config, tmp_path, KOREAN)
     page = tmp_path / "page.html"
     done = run("stats", config, tmp_path, "--output", page).ok()
-    assert done.stderr == ""
+    assert done.stderr == f"wrote {page}\n"
     size, row = done.lines[2:4]
     assert size.split()[:3] == ["pairs", "source", "words"]
     assert row.split() == ["train", "4", "6", "6", "27", "22", "0"]
@@ -90,7 +90,8 @@ def test_stats_of_korean(config: dict[str, Any], tmp_path: Path) -> None:
 def test_tiny_corpora(config: dict[str, Any], tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     train_on(config, tmp_path, pairs)
     assert run("stats", config, tmp_path).ok().lines
-    assert run("check", config, tmp_path).ok().lines == []
+    checked = run("check", config, tmp_path)
+    assert (checked.status, len(checked.lines)) == ((0, 0) if pairs == [("A dog.", "개")] else (1, 1))
     cleaned = run("clean", config, tmp_path, "--output", tmp_path / "clean")
     split = run("split", config, tmp_path, "--output", tmp_path / "split", "--valid", 1, "--test", 0)
     if pairs == [("A dog.", "개")]:
