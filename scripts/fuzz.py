@@ -48,6 +48,7 @@ import transformer_mt.trainer  # noqa: F401 (imported once, here, and not by eac
 from transformer_mt import checkpoint, cli, grammar
 from transformer_mt.config import SourceConfig
 from transformer_mt.config_file import load_config, to_yaml, validate
+from transformer_mt.manifest import sealed
 from transformer_mt.sources import read_pairs
 from transformer_mt.store import SIDES, IdStore
 
@@ -477,7 +478,7 @@ def seal(directory: Path) -> None:
         with suppress(OSError):
             content = (directory / name).read_bytes()
             manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write(path, checkpoint._sealed(manifest))
+    write(path, sealed(manifest))
 
 
 def models_case(draw: random.Random, place: Path, base: Base) -> Case:
@@ -497,7 +498,7 @@ def models_case(draw: random.Random, place: Path, base: Base) -> Case:
         del manifest["sha256"]
         with suppress(ValueError, TypeError, RecursionError):  # what is not JSON cannot be sealed
             write(path, text := mutated(draw, manifest, JSON_VALUES))
-            write(path, checkpoint._sealed(json.loads(text)))
+            write(path, sealed(json.loads(text)))
     else:
         if path.suffix == ".safetensors" and draw.random() < 0.8:
             draw.choice([spoil_tensors, spoil_tensors, spoil_tensors, spoil_values])(draw, path)

@@ -86,7 +86,7 @@ def wait() -> None:
         (bug, "KeyError: 'text' (test_fuzz.py:"),
         (fail, "status 1"),
         (wait, "a hang: "),
-        (lambda: bytearray(1 << 40), "MemoryError"),
+        (lambda: bytearray(1 << 40), "status 1"),  # out of memory is a line, but no refusal of input
         (os.abort, "the interpreter ended with status -6"),
         (refuse(""), "no reason in the last line"),
         (say("tmt: a", "b"), "no reason in the last line"),
