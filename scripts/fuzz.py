@@ -56,7 +56,7 @@ BATCH = 100
 PATIENCE_SECONDS = 20
 MEMORY_BYTES = 4 << 30  # of address space, besides what is in use; stacks of threads count in full
 LONGEST_LINE = 2000
-WARNINGS = ("line ", "warning: ")  # what may stand before the reason
+WARNINGS = ("averaging ", "leaving out ", "line ", "warning: ")  # what may stand before the reason
 SPOILED = "the model gives NaN or zero probability"  # of weights that no file's form forbids: the only status 1
 MARK = "@@"  # what stands in JSON for a fragment that is put there as text
 
