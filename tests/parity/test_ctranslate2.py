@@ -256,7 +256,7 @@ def assert_same(ours: list[Hypothesis], theirs: list[tuple[list[int], float]]) -
                 num_ties += 1
                 continue
             assert score == pytest.approx(our.score, abs=1e-4)
-    assert num_ties <= 1
+    assert num_ties <= (0 if HAS_VNNI else 1)  # seen on one processor only; elsewhere all are equal
     assert compared > 24
     assert len({tuple(our.ids) for our in ours}) > 16
 
