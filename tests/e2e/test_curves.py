@@ -72,9 +72,8 @@ def test_a_dashboard_that_is_down_stops_nothing(config: dict[str, Any], tmp_path
     run = tmp_path / "run"
     path = write_config(tmp_path / "config.yaml", config)
     done = tmt("train", path, "--output", run, "--set", "train.tracker=failing_tracker:log").ok()
-    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
-    assert len(warnings) == 1
-    assert "step 1: train.tracker failed (ConnectionError: the dashboard is down)" in warnings[0]
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning") and "tracker" in line]
+    assert "step 1: train.tracker failed (ConnectionError: the dashboard is down)" in warning
     assert [r["step"] for r in records(run / "metrics.jsonl") if r["kind"] == "train"] == list(range(1, 13))
 
 
