@@ -445,6 +445,8 @@ def evaluate(
     of_corpus = "--json" if json_output else "--confidence" if confidence else ""
     _check_eval_options(model, hyp, src, ref, overrides, of_corpus, sentence)
     chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    if chosen is not None:
+        scoring.check_metrics(chosen)
     names = [hyp or f"{model} on {src}", *ref]
     references = [list(read_lines(path)) for path in ref]
     if hyp is not None:

@@ -136,16 +136,26 @@ def _dotted(at: Sequence[str], path: Sequence[str | int]) -> str:
     return ".".join(keys)
 
 
+# The search keys that only one way of searching looks at.
+_OF_SAMPLING, _OF_BEAMS = {"temperature", "top_k", "top_p", "seed"}, {"beam_size", "stop"}
+
+
 def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchConfig:
     """Apply ``search.key=value`` overrides to the section that came with a model."""
     for override in (overrides := list(overrides)):
         if not override.startswith("search."):
             raise InputError(f"--set {override}: only search.* keys can be set for a trained model")
-    return _validate_section("search", SearchConfig, search.model_dump(), overrides)
+    found = _validate_section("search", SearchConfig, search.model_dump(), overrides)
+    idle = _OF_BEAMS if found.sampling else _OF_SAMPLING
+    for override in overrides:
+        if override.partition("=")[0].removeprefix("search.") in idle:
+            remedy = "without" if found.sampling else "with"
+            raise InputError(f"--set {override}: has an effect only {remedy} search.sampling=true; remove it")
+    return found
 
 
 # The tokenizer's keys that say how a run uses one.
-_OF_RUNS = {"model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha"}
+OF_RUNS = {"model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha"}
 
 
 def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> TokenizerConfig:
@@ -154,7 +164,7 @@ def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> Tokeni
         key = override.partition("=")[0]
         if not key.startswith("tokenizer."):
             raise InputError(f"--set {override}: only tokenizer.* keys can be set here")
-        if key.removeprefix("tokenizer.") in _OF_RUNS:
+        if key.removeprefix("tokenizer.") in OF_RUNS:
             raise InputError(f"--set {override}: is for `tmt train`, and has no effect on the tokenizer; remove it")
     return _validate_section("tokenizer", TokenizerConfig, values, overrides)
 

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from transformer_mt.errors import InputError
-from transformer_mt.textio import write_error
+from transformer_mt.locks import hidden, hold, leftovers, remove_leftovers
+from transformer_mt.textio import read_plain, write_error
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_MAX_MANIFEST_BYTES = 1 << 20
 
 
 def listed_files(directory: Path, manifest: str, is_ours: Callable[[dict[str, Any]], bool]) -> set[str] | None:
     """The names in the list ``files`` of a directory's manifest, and the manifest's own; None if it is not ours."""
     try:
-        if not stat.S_ISREG(os.lstat(directory / manifest).st_mode):
-            return None
-        content = json.loads((directory / manifest).read_text(encoding="utf-8"))
+        content = json.loads(read_plain(directory / manifest, _MAX_MANIFEST_BYTES))
         return {*content["files"], manifest} if is_ours(content) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -48,7 +46,7 @@ def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None],
     place = Path(os.path.realpath(target))
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(_hidden(place, "deleted"))  # the longest name that will be needed
+            os.lstat(hidden(place, "deleted"))  # the longest name that will be needed
         _put_back(place)
         if not os.path.lexists(place):
             if not place.parent.is_dir():
@@ -77,7 +75,7 @@ def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None]
     """
     place = check_replaceable(target, files_of, what)
     try:
-        with _made_aside(place) as temporary:
+        with scratch_directory(place) as temporary:
             yield temporary
             for path in [*temporary.iterdir(), temporary]:
                 sync(path)
@@ -88,16 +86,23 @@ def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None]
 
 
 @contextlib.contextmanager
-def _made_aside(place: Path) -> Iterator[Path]:
-    """An empty directory beside ``place``, which is locked while it is written: so leftovers of a crash are known."""
-    remove_leftovers(place)
-    temporary = _hidden(place, "tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    descriptor = os.open(temporary, os.O_RDONLY)
+def scratch_directory(place: Path) -> Iterator[Path]:
+    """Yield an empty directory under a hidden name beside ``place``; it is gone when the block ends, however it does.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for ending in ("tmp", "deleted", "old"):
+        remove_leftovers(place, ending)
+    temporary = hidden(place, "tmp")
+
+    def make() -> int:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        return os.open(temporary, os.O_RDONLY)
+
+    descriptor = hold(temporary, make)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield temporary
     finally:
         os.close(descriptor)
@@ -109,11 +114,11 @@ def exchange(temporary: Path, place: Path) -> None:
     if not place.exists():
         os.rename(temporary, place)
     elif _swap(temporary, place):
-        old = _hidden(place, "deleted")
+        old = hidden(place, "deleted")
         os.rename(temporary, old)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        old = _hidden(place, "old")
+        old = hidden(place, "old")
         os.rename(place, old)
         try:
             os.rename(temporary, place)
@@ -134,42 +139,11 @@ def _swap(first: Path, second: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
-def _hidden(place: Path, ending: str) -> Path:
-    return place.parent / f".{place.name}.{os.getpid()}.{ending}"
-
-
-def _leftovers(place: Path, ending: str) -> list[Path]:
-    start, end = f".{place.name}.", f".{ending}"
-    with contextlib.suppress(OSError), os.scandir(place.parent) as entries:
-        return [
-            place.parent / entry.name
-            for entry in entries
-            if entry.name.startswith(start)
-            and entry.name.endswith(end)
-            and entry.name[len(start) : -len(end)].isdecimal()
-            and entry.is_dir(follow_symlinks=False)
-        ]
-    return []
-
-
 def _put_back(place: Path) -> None:
     """What a crash has left put aside gets its name again."""
     if not os.path.lexists(place):
-        for old in _leftovers(place, "old")[:1]:
+        for old in leftovers(place, "old")[:1]:
             os.rename(old, place)
-
-
-def remove_leftovers(place: Path) -> None:
-    """Delete what a crash has left of writing ``place``; what another process is writing is locked, and stays."""
-    for ending in ("tmp", "deleted", "old"):
-        for path in _leftovers(place, ending):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(descriptor)
 
 
 def sync(path: Path) -> None:

@@ -213,6 +213,18 @@ def _main_code(language: str | None) -> str:
     return re.split("[-_]", language or "")[0].lower()
 
 
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse a list of metrics before anything is done for it.
+
+    Raises:
+        InputError: there is none in it, or one that is not in `METRICS`.
+    """
+    if not names:
+        raise InputError(f"no metric asked for; name at least one of {', '.join(METRICS)}")
+    for name in names:
+        _check_known("metric", name, METRICS)
+
+
 def check_tokenizer(name: str) -> None:
     """Refuse a tokeniser for BLEU that sacreBLEU does not know, or whose own package is missing.
 
@@ -315,10 +327,7 @@ def _build_metrics(
 ) -> dict[str, Metric]:
     from sacrebleu import BLEU, CHRF, TER
 
-    if not names:
-        raise InputError(f"no metric asked for; name at least one of {', '.join(METRICS)}")
-    for name in names:
-        _check_known("metric", name, METRICS)
+    check_metrics(names)
     _check_known("tokenizer", tokenize, BLEU.TOKENIZERS)
 
     def build(name: str) -> Metric:

@@ -1,10 +1,16 @@
-"""One process at a time: locks on files, which end with the process that holds them."""
+"""One process at a time: locks on files, which end with the process that holds them.
+
+What is made under a hidden name, ``.NAME.NUMBER.ENDING`` beside NAME, is locked while it is: what a process that was
+killed has left is known by that, and removed by the next one that writes NAME.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +43,53 @@ def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[C
                 continue
             yield lambda: _is_at(path, file.fileno())
             return
+
+
+def hidden(place: Path, ending: str) -> Path:
+    """A name beside ``place`` that no other process or thread uses now."""
+    return place.with_name(f".{place.name}.{threading.get_native_id()}.{ending}")
+
+
+def hold(path: Path, make: Callable[[], int]) -> int:
+    """Make a hidden file or directory and lock it against `remove_leftovers`, until its descriptor is closed.
+
+    Args:
+        make: makes it where it is not there; returns its descriptor.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        descriptor = make()
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # it was taken for a leftover
+
+
+def leftovers(place: Path, ending: str) -> list[Path]:
+    """The hidden files and directories of one ending that are being made, or were left, beside ``place``."""
+    start, end = f".{place.name}.", f".{ending}"
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(place.parent) if name.startswith(start) and name.endswith(end)]
+        return [place.with_name(name) for name in names if name[len(start) : -len(end)].isdecimal()]
+    return []
+
+
+def remove_leftovers(place: Path, ending: str) -> None:
+    """Delete what processes that were killed have left; what another one holds stays, as does what cannot be locked."""
+    for path in leftovers(place, ending):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _not_behind_a_link(path: str, flags: int) -> int:

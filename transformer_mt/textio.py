@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.locks import hidden, hold, remove_leftovers
 
 COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
@@ -309,9 +310,11 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
             raise write_error(path, error) from error
         return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    remove_leftovers(target, "tmp")
+    temporary = hidden(target, "tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        with open(temporary, "wb") as raw:
+        with open(hold(temporary, lambda: os.open(temporary, flags, 0o666)), "wb") as raw:
             if target.exists():
                 _be_like(target, raw.fileno())
             with _compressed(raw, path.suffix) as file:

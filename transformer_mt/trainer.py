@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import signal
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,9 +23,10 @@ from torch import Tensor
 
 from transformer_mt import batching, checkpoint, corpus, device, distributed, resuming, subwords, trial
 from transformer_mt.checkpoint import Sums, TrainState
-from transformer_mt.config import Config
-from transformer_mt.config_file import load_config, to_yaml
+from transformer_mt.config import Config, TokenizerConfig
+from transformer_mt.config_file import OF_RUNS, load_config, to_yaml
 from transformer_mt.console import tell
+from transformer_mt.directories import scratch_directory
 from transformer_mt.distributed import Ranks
 from transformer_mt.epochs import Epochs
 from transformer_mt.epochs import fingerprint as corpus_fingerprint
@@ -97,7 +97,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         place = run / "epochs"
         if dry_run:  # the run directory may be in use
             cache = Path(config.data.cache_dir).expanduser()
-            place = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=cache)))
+            place = cleanup.enter_context(scratch_directory(cache / "dry-run"))
         epochs = Epochs(store, samplers, config, place, ranks)
         cleanup.callback(epochs.close)
 
@@ -406,6 +406,10 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
             )
         return initial.tokenizers
     if given is not None:
+        idle = [key for key, value in settings if key not in OF_RUNS and value != getattr(TokenizerConfig(), key)]
+        if idle:
+            keys = ", ".join(f"tokenizer.{key}" for key in idle)
+            say(f"warning: {keys}: no effect beside tokenizer.model, which is used as it is")
         return given
 
     trained = []

@@ -260,7 +260,10 @@ def test_empty_corpus_with_a_given_tokenizer(place: Place) -> None:
     place.config["tokenizer"] = {"model": str(place.model / "tokenizer.model")}
     for side in ("src", "tgt"):
         write(place.training_file(side), [])
-    assert_refused(place.train(), 2, "empty", place.training_file("src"), "data.train")
+    set_in(place.config, "tokenizer.vocab_size", 77)
+    failed = place.train()
+    assert_refused(failed, 2, "empty", place.training_file("src"), "data.train")
+    assert "warning: tokenizer.vocab_size: no effect beside tokenizer.model" in failed.stderr
 
 
 def test_all_pairs_filtered_out(place: Place) -> None:

@@ -336,6 +336,17 @@ def test_overrides_of_one_section() -> None:
         override_search(SearchConfig(), ["model.d_model=3"])
 
 
+def test_overrides_that_this_way_of_searching_does_not_look_at_are_refused() -> None:
+    assert override_search(SearchConfig(top_k=5), ["search.sampling=true", "search.seed=2"]).top_k == 5
+    assert not override_search(SearchConfig(sampling=True, top_k=5), ["search.sampling=false"]).sampling
+    for override in ("top_k=5", "top_p=0.5", "temperature=2.0", "seed=2"):
+        with pytest.raises(InputError, match=rf"^--set search\.{override}: has an effect only with search\.sampling"):
+            override_search(SearchConfig(), [f"search.{override}"])
+    for override in ("beam_size=5", "stop=beam_finished"):
+        with pytest.raises(InputError, match=rf"^--set search\.{override}: has an effect only without search\.sampl"):
+            override_search(SearchConfig(), [f"search.{override}", "search.sampling=true"])
+
+
 @pytest.mark.parametrize("override", ["vocab_size=290", "tokeniser.type=unigram", "train.seed=3", "tokenizer=4"])
 def test_only_keys_of_the_tokenizer_can_be_set_for_it(override: str) -> None:
     with pytest.raises(InputError, match=rf"^--set {override}: only tokenizer\.\* keys can be set here$"):

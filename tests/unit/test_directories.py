@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transformer_mt import directories
-from transformer_mt.directories import check_replaceable, listed_files, replaced_directory
+from transformer_mt.directories import check_replaceable, listed_files, replaced_directory, scratch_directory
 from transformer_mt.errors import InputError
 
 
@@ -70,6 +70,20 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
         (theirs / "a").write_text("theirs")
         (theirs / "list.json").write_text(json.dumps({"kind": "test", "files": ["a"]}))
     assert (tmp_path / "out" / "a").read_text() == "theirs"
+
+
+def test_a_scratch_directory_goes_with_its_process_or_with_the_next(tmp_path: Path) -> None:
+    place = tmp_path / "work"
+    if (child := os.fork()) == 0:
+        with scratch_directory(place) as directory:
+            (directory / "large").write_text("x")
+            os._exit(0)  # as if killed
+    os.waitpid(child, 0)
+    [left] = tmp_path.iterdir()
+    with scratch_directory(place) as directory:
+        assert [*tmp_path.iterdir()] == [directory] != [left]
+        assert list(directory.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_to_a_directory_works_as_the_directory(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,7 +130,7 @@ def test_same_lines_give_the_same_bytes(name: str, tmp_path: Path, monkeypatch: 
     found = []
     for number in (1, 2):  # gzip headers may hold a time, and the name of the file that is written
         monkeypatch.setattr("time.time", lambda number=number: number * 1e9)
-        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        monkeypatch.setattr(threading, "get_native_id", lambda number=number: number)
         write_lines(tmp_path / name, ["a", "b"])
         found.append((tmp_path / name).read_bytes())
     assert found[0] == found[1]
@@ -428,6 +429,22 @@ def test_sigterm_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"old")
     assert terminated(tmp_path / name).returncode == -signal.SIGTERM
     assert content_of(tmp_path) == {name: b"old"}
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing_and_what_another_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    assert terminated(path, number=signal.SIGKILL).returncode == -signal.SIGKILL
+    left = sorted(os.listdir(tmp_path))
+    assert len(left) == 2
+    (tmp_path / ".out.backup.tmp").write_text("of the user")
+    with replaced_file(path) as ours:
+        os.fork() or os._exit(0)  # a child that ends does not give the file up
+        write_lines(tmp_path / "out2", [])
+        with ThreadPoolExecutor(1) as other:
+            other.submit(write_lines, path, ["theirs"]).result()
+        assert path.read_text() == "theirs\n"
+        ours.write(b"ours")
+    assert content_of(tmp_path) == {"out": b"ours", "out2": b"", ".out.backup.tmp": b"of the user"}
 
 
 def test_sighup_is_sigterm_and_nohup_is_left_alone(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer_mt.config import DataConfig, SourceConfig
+from transformer_mt.directories import scratch_directory
 from transformer_mt.passes import NamedSource
 from transformer_mt.textio import write_error
 
@@ -34,10 +34,10 @@ def workspace(data: DataConfig) -> Iterator[Path]:
     with contextlib.ExitStack() as cleanup:
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            place = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".data.", dir=cache))
+            place = cleanup.enter_context(scratch_directory(cache / "data"))
         except OSError as error:
             raise write_error(cache, error) from error
-        yield Path(place)
+        yield place
 
 
 def share(count: int, total: int) -> str:
