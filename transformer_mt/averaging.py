@@ -20,12 +20,14 @@ from transformer_mt.checkpoint import (
     save_model,
 )
 from transformer_mt.config import Config
+from transformer_mt.config_file import load_config
 from transformer_mt.device import local_device, resolve_precision
 from transformer_mt.distributed import Ranks
 from transformer_mt.errors import InputError
-from transformer_mt.manifest import STATE
+from transformer_mt.manifest import CONFIG, STATE
 from transformer_mt.metrics import FILE_NAME, RunLog, read_records
 from transformer_mt.resuming import differing_keys
+from transformer_mt.synthetic import synthesize
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.validation import Validation, ValidationPair, read_validation
 
@@ -78,12 +80,10 @@ def average(
     run = taken[-1].resolve().parent.parent
     if validate and not is_run(run):
         raise InputError(f"--validate: {taken[-1]} does not lie in a run, whose best is to compare with; leave it out")
+    pairs = _validation_pairs(taken[-1], tell) if validate else []
     with held([resolve_model(path) for path in taken]):
         members, mean = _mean(taken)
     newest = members[-1]
-    pairs = read_validation(newest.config.data, newest.config.eval) if validate else []
-    if validate and not pairs:
-        raise InputError(f"--validate: {newest.path} was trained without data.valid; leave it out")
     if len({member.path.resolve().parent for member in members}) == 1 and is_run(run):
         _warn_of_fast_fall(run, [member.step for member in members], tell)
     longest = max(member.longest_src_tokens for member in members)
@@ -92,6 +92,14 @@ def average(
         best = resolve_model(run)
         tell(f"the mean, {output}: {_scores(output, pairs, tell)}")
         tell(f"the best so far, {best}: {_scores(best, pairs, lambda line: None)}")
+
+
+def _validation_pairs(checkpoint: Path, tell: Tell) -> list[ValidationPair]:
+    config = load_config(resolve_model(checkpoint) / CONFIG, of_model=True)
+    pairs = read_validation(synthesize(config.data, tell, ("valid",)), config.eval)
+    if not pairs:
+        raise InputError(f"--validate: {checkpoint} was trained without data.valid; leave it out")
+    return pairs
 
 
 def _newest(run: Path, count: int | None, tell: Tell) -> list[Path]:
@@ -118,12 +126,13 @@ def _mean(paths: Sequence[Path]) -> tuple[list[_Member], dict[str, Tensor]]:
     total: dict[str, Tensor] = {}
     for path in paths:
         member, weights = _load(path)
-        if members:
-            _refuse_strangers(members[0], member)
+        for earlier in members:
+            _refuse_strangers(earlier, member)
         members.append(member)
         for name, tensor in weights:
             total[name] = total[name].add_(tensor) if name in total else tensor.double()
-    return members, {name: (tensor / len(paths)).float() for name, tensor in total.items()}
+        del weights
+    return members, {name: total.pop(name).div_(len(paths)).float() for name in list(total)}
 
 
 def _load(path: Path) -> tuple[_Member, Iterator[tuple[str, Tensor]]]:
@@ -166,7 +175,10 @@ def _names(differing: list[str]) -> list[str]:
 def _warn_of_fast_fall(run: Path, steps: list[int], tell: Tell) -> None:
     """Tell when the run was still learning fast between the oldest and the newest, by its log."""
     log = run / FILE_NAME
-    records = read_records(log) if log.is_file() else []
+    try:
+        records = read_records(log) if log.is_file() else []
+    except InputError as error:
+        return tell(f"warning: {error}; how fast the loss fell is not looked at")
     for kind, name in ("valid", "validation"), ("train", "training"):
         losses = {one["step"]: one["loss"] for one in records if one["kind"] == kind and "loss" in one}
         oldest, newest = (max((at for at in losses if at <= step), default=0) for step in (min(steps), max(steps)))

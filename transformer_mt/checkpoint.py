@@ -15,9 +15,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,15 @@ from torch.overrides import TorchFunctionMode
 from transformer_mt.batching import Cursor
 from transformer_mt.config import Config
 from transformer_mt.config_file import load_config, to_yaml
-from transformer_mt.directories import exchange, listed_files, replaced_directory, sync
-from transformer_mt.errors import InputError, is_out_of_memory
+from transformer_mt.directories import (
+    exchange,
+    listed_files,
+    remove_directory,
+    replaced_directory,
+    scratch_directory,
+    sync,
+)
+from transformer_mt.errors import InputError, RunError, is_out_of_memory
 from transformer_mt.manifest import (
     CONFIG,
     FORMAT,
@@ -126,10 +132,22 @@ class Saver:
     process is killed, a checkpoint is there whole or not at all, and what the pointers name is whole.
     """
 
-    def __init__(self, run: Path, config: Config, tokenizers: Tokenizers, longest_src_tokens: int) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: Config,
+        tokenizers: Tokenizers,
+        longest_src_tokens: int,
+        is_ours: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Make the place for checkpoints.
+
+        Args:
+            is_ours: whether the directory still is the run's, see `only_process_in`.
+        """
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
-        self._files = _small_files(config, tokenizers)
+        self._files, self._is_ours = _small_files(config, tokenizers), is_ours
         self._copies: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}}
         self._pool = ThreadPoolExecutor(max_workers=1, initializer=_step_back)
         self._pending: Future[None] | None = None
@@ -166,6 +184,17 @@ class Saver:
         if pending is not None:
             pending.result()
 
+    def finish(self) -> None:
+        """Return when the last checkpoint is complete and none is kept that should not be: a kill of an earlier process
+        may have come before that.
+
+        Raises:
+            RunError: as `wait`.
+        """
+        self.wait()
+        if self._is_ours():
+            retain(self._run, self._keep)
+
     def close(self) -> None:
         """Complete what is being written, whatever ends the run, and end the thread."""
         self._pool.shutdown()
@@ -179,6 +208,10 @@ class Saver:
             copies[key].copy_(tensor.detach(), non_blocking=True)
         return copies
 
+    def _check_place(self, path: Path) -> None:
+        if not self._is_ours():  # whoever has put another run in its place must not find our files there
+            raise RunError(f"{self._run}: it or its .lock was removed while training; {path.name} is not saved")
+
     def _write(
         self, path: Path, files: Mapping[str, bytes], tensors: Mapping[str, Mapping[str, Tensor]], is_best: bool
     ) -> None:
@@ -186,15 +219,12 @@ class Saver:
             metrics = self._run / "metrics.jsonl"
             if metrics.exists():
                 sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            try:
-                temporary.mkdir()  # its parent is there: a run whose directory was removed must not make it again
+            with scratch_directory(path) as temporary:
                 _fill_directory(temporary, files, tensors, self._longest_src_tokens)
                 sync(temporary)
+                self._check_place(path)
                 exchange(temporary, path)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            self._check_place(path)
             point(self._run, "last", path)
             if is_best:
                 point(self._run, "best", path)
@@ -277,13 +307,6 @@ def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, i
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
-
-
-def _remove_directory(path: Path) -> None:
-    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.deleted")
-    os.rename(path, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def resolve_model(path: Path) -> Path:
@@ -483,17 +506,6 @@ def read_state(directory: Path) -> TrainState:
         raise InputError(f"{directory / STATE}: damaged ({error}); use another checkpoint") from None
 
 
-def remove_leftovers(run: Path) -> None:
-    """Delete what a crash left behind: half-written checkpoints, half-deleted ones and half-written files of the run,
-    all under hidden names."""
-    for path in (run / "checkpoints").glob(".step_*"):
-        shutil.rmtree(path, ignore_errors=True)
-    for name in ("last", "best", "metrics.jsonl", "config.yaml", "*vocab.json", "*.model"):
-        for path in run.glob(f".{name}.*.tmp"):
-            if path.is_file():  # not the directory of a model that `tmt average` writes here
-                path.unlink()
-
-
 def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 
@@ -520,11 +532,11 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
     sync(run)  # before `retain` deletes what it named until now
 
 
-def repoint(run: Path, latest: Path, best_step: int) -> None:
+def repoint(run: Path, latest: Path, best_step: int, *, is_validated: bool) -> None:
     """Let ``last`` and ``best`` agree with the state that a run continues from: a crash may have come between."""
     point(run, "last", latest)
     best = checkpoint_path(run, best_step) if best_step else latest
-    if best.exists() and (best_step or (run / "best").exists()):
+    if best.exists() and (best_step or not is_validated or (run / "best").exists()):
         point(run, "best", best)
 
 
@@ -547,10 +559,10 @@ def _remove_unless_held(path: Path) -> None:
             return  # the next time
         except OSError:
             pass  # no manifest, or a file system without locks
-        _remove_directory(path)
+        remove_directory(path)
 
 
-def newest_usable(run: Path, warn: Any) -> Path | None:
+def newest_usable(run: Path, warn: Callable[[str], None]) -> Path | None:
     """The newest checkpoint whose files are all intact; a damaged one is reported and passed over."""
     for info in reversed(list_checkpoints(run)):
         try:

@@ -237,6 +237,8 @@ def train(
     loaded = load_config(config, overrides)
     from transformer_mt.trainer import train as run_training
 
+    if resume and dry_run:
+        raise InputError("--resume: has no effect beside --dry-run, which looks at no run; leave one of them out")
     run_training(loaded, output or Path("runs") / config.stem, resume=resume, dry_run=dry_run)
 
 
@@ -463,8 +465,10 @@ def evaluate(
         tgt_lang, tokenize = translator.tgt_lang, tokenize or translator.tokenize
         if tokenize is not None:
             scoring.check_tokenizer(tokenize)
-        hypotheses = [translation.text for translation in translator.stream(sources)]
-        long_lines.tell()
+        try:
+            hypotheses = [translation.text for translation in translator.stream(sources)]
+        finally:
+            long_lines.tell()
     how: dict[str, Any] = {"tokenize": tokenize, "tgt_lang": tgt_lang, "lowercase": lowercase, "names": names}
 
     def warn(note: str) -> None:

@@ -18,10 +18,13 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 # Beyond these, searching takes more time, memory or digits than there are.
-Hypotheses = Annotated[int, Field(gt=0, le=1000)]
-LengthPenalty = Annotated[float, Field(ge=-20, le=20)]
-Temperature = Annotated[float, Field(ge=0.001, le=1000)]
-ExtraTokens = Annotated[int, Field(ge=0, le=10_000)]
+SEARCH_LIMITS: dict[str, tuple[float, float]] = {
+    "beam_size": (1, 1000),
+    "length_penalty": (-20, 20),
+    "n_best": (1, 10_000),
+    "max_extra_tokens": (0, 10_000),
+    "temperature": (0.001, 1000),
+}
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.
 _AsTuple = Field(strict=False)
 KEYS_ONLY = "keys only"  # validation context: leave the conflicts between keys to the caller
@@ -382,18 +385,18 @@ class TrainConfig(Section):
 class SearchConfig(Section):
     """How translations are searched for (paper, section 6.1)."""
 
-    beam_size: Hypotheses = 4
-    length_penalty: LengthPenalty = 0.6
+    beam_size: PositiveInt = 4
+    length_penalty: float = 0.6
     length_penalty_form: Literal["gnmt", "power"] = "gnmt"
     stop: Literal["bound", "beam_finished"] = "bound"
-    n_best: Annotated[int, Field(gt=0, le=10_000)] = 1
-    max_extra_tokens: ExtraTokens = 50  # a translation has at most this many tokens more than its source, </s> in both
+    n_best: PositiveInt = 1
+    max_extra_tokens: Count = 50  # a translation has at most this many tokens more than its source, </s> in both
     min_tokens: Count = 0  # pieces of a translation at least, without </s>
     no_repeat_ngram: Count = 0  # no n-gram of so many pieces twice in a translation; 0: no such rule
     max_source_tokens: PositiveInt | None = None  # longer lines are split; default: the longest source trained on
     ensemble: Literal["linear", "log_linear"] = "linear"  # mean of the models' probabilities, or of their logarithms
     sampling: bool = False
-    temperature: Temperature = 1.0
+    temperature: Positive = 1.0
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 1
@@ -404,6 +407,9 @@ class SearchConfig(Section):
     tag: str | None = None  # a domain that the model was trained with; default: none
 
     def conflicts(self) -> Iterator[str]:
+        for key, (lowest, highest) in SEARCH_LIMITS.items():
+            if not lowest <= getattr(self, key) <= highest:
+                yield f"{key} should be from {lowest:,} to {highest:,}, found {getattr(self, key)}"
         if not self.sampling and self.n_best > self.beam_size:
             yield f"n_best {self.n_best} needs beam_size {self.n_best} at least, found {self.beam_size}"
 
@@ -413,7 +419,7 @@ class EvalConfig(Section):
 
     metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], _AsTuple] = ("bleu", "chrf")
     tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default: by language
-    beam_size: Hypotheses = 1
+    beam_size: Annotated[int, Field(gt=0, le=SEARCH_LIMITS["beam_size"][1])] = 1
 
 
 class Config(Section):

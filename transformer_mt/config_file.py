@@ -47,9 +47,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
     Raises:
         InputError: one line that holds every problem found, each with its key and a remedy.
     """
-    if of_model:
-        _check_plain(Path(path))
-    text = "\n".join(read_lines(path))
+    text = _text_of_model(Path(path)) if of_model else "\n".join(read_lines(path))
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
@@ -58,9 +56,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
     return validate(tree, str(path), of_model=of_model)
 
 
-def _check_plain(path: Path) -> None:
+def _text_of_model(path: Path) -> str:
     try:
-        read_plain(path, MAX_MODEL_BYTES)
+        return read_plain(path, MAX_MODEL_BYTES).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; use another model") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); use another model") from None
 
@@ -92,8 +92,8 @@ def _checked(
         with contextlib.suppress(ValidationError):
             section = kind.model_validate(rest, context=KEYS_ONLY)
     for place, conflict in _all_conflicts(section, at) if section is not None else ():
-        if of_model and (*place, conflict)[0].split(".")[0] not in ("model", "search"):
-            continue  # how it was trained is settled, whatever this version would refuse to train with
+        if of_model and (*place, conflict)[0].split(".")[0] != "model":
+            continue  # how it was trained is settled; what a search would refuse, `override_search` does
         named = [_dotted(place, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
         if not any(name == key or name.startswith(f"{key}.") for name in named for key in wrong):
             problems.append(f"{'.'.join(place)}: {conflict}" if place else conflict)

@@ -17,7 +17,7 @@ from typing import Any
 
 from transformer_mt.errors import InputError
 from transformer_mt.locks import hidden, hold, leftovers, remove_leftovers
-from transformer_mt.textio import read_plain, write_error
+from transformer_mt.textio import be_like, read_plain, write_error
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 _MAX_MANIFEST_BYTES = 1 << 20
@@ -47,10 +47,16 @@ def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None],
     try:
         with contextlib.suppress(FileNotFoundError):
             os.lstat(hidden(place, "deleted"))  # the longest name that will be needed
-        _put_back(place)
+        put_back(place)
+        if place == Path.cwd():
+            raise InputError(f"{target}: is the current directory, which cannot be replaced; choose another --output")
         if not os.path.lexists(place):
             if not place.parent.is_dir():
                 raise InputError(f"{target}: cannot be written (no directory {place.parent}); make it first")
+            if not os.access(place.parent, os.W_OK):
+                raise InputError(
+                    f"{target}: cannot be written (no permission in {place.parent}); choose another --output"
+                )
             return place
         if not place.is_dir():
             raise InputError(f"{target}: exists and is not a directory; choose another --output")
@@ -80,6 +86,8 @@ def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None]
             for path in [*temporary.iterdir(), temporary]:
                 sync(path)
             check_replaceable(target, files_of, what)
+            if place.exists():
+                _be_like_earlier(temporary, place)
             exchange(temporary, place)
     except OSError as error:
         raise write_error(target, error) from error
@@ -97,7 +105,6 @@ def scratch_directory(place: Path) -> Iterator[Path]:
     temporary = hidden(place, "tmp")
 
     def make() -> int:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         return os.open(temporary, os.O_RDONLY)
 
@@ -113,10 +120,10 @@ def exchange(temporary: Path, place: Path) -> None:
     """Let a directory whose files are synced take the place of another, which is deleted, if there is one."""
     if not place.exists():
         os.rename(temporary, place)
+        sync(place.parent)
     elif _swap(temporary, place):
-        old = hidden(place, "deleted")
-        os.rename(temporary, old)
-        shutil.rmtree(old, ignore_errors=True)
+        sync(place.parent)  # before what it replaces is gone
+        remove_directory(temporary, place)
     else:
         old = hidden(place, "old")
         os.rename(place, old)
@@ -125,8 +132,30 @@ def exchange(temporary: Path, place: Path) -> None:
         except OSError:
             os.rename(old, place)
             raise
+        sync(place.parent)
         shutil.rmtree(old, ignore_errors=True)
-    sync(place.parent)
+
+
+def remove_directory(path: Path, place: Path | None = None) -> None:
+    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found.
+
+    Args:
+        place: whose leftover it would be; by default its own.
+    """
+    out_of_sight = hidden(place or path, "deleted")
+    os.rename(path, out_of_sight)
+    shutil.rmtree(out_of_sight, ignore_errors=True)
+
+
+def _be_like_earlier(temporary: Path, place: Path) -> None:
+    """Give a directory and its files the owner and the mode of those that they will replace."""
+    for path, old in [*((path, place / path.name) for path in temporary.iterdir()), (temporary, place)]:
+        if old.exists():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                be_like(old, descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _swap(first: Path, second: Path) -> bool:
@@ -139,7 +168,7 @@ def _swap(first: Path, second: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
-def _put_back(place: Path) -> None:
+def put_back(place: Path) -> None:
     """What a crash has left put aside gets its name again."""
     if not os.path.lexists(place):
         for old in leftovers(place, "old")[:1]:

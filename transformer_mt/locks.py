@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,15 +46,15 @@ def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[C
 
 
 def hidden(place: Path, ending: str) -> Path:
-    """A name beside ``place`` that no other process or thread uses now."""
-    return place.with_name(f".{place.name}.{threading.get_native_id()}.{ending}")
+    """A new name beside ``place``; by chance, as processes of several machines may write there."""
+    return place.with_name(f".{place.name}.{secrets.randbelow(10**12):012}.{ending}")
 
 
 def hold(path: Path, make: Callable[[], int]) -> int:
     """Make a hidden file or directory and lock it against `remove_leftovers`, until its descriptor is closed.
 
     Args:
-        make: makes it where it is not there; returns its descriptor.
+        make: makes it and returns its descriptor.
 
     Raises:
         OSError: it cannot be made.
@@ -101,3 +101,5 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True  # a network file system that does not answer now: nothing is known to be lost

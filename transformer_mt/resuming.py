@@ -17,11 +17,12 @@ from transformer_mt.errors import InputError
 from transformer_mt.evaluate import DEFAULT_TOKENIZE
 from transformer_mt.model import Transformer
 from transformer_mt.optim import WeightAverage, learning_rate
+from transformer_mt.run_directory import remove_leftovers
 
 # What may differ between a run and its continuation; everything else would make it another run.
 _FREE_SECTIONS = ("search", "eval")
 _FREE_KEYS = {
-    "data": {"cache_dir", "valid", "train"},  # of the training pairs, the fingerprint decides
+    "data": {"cache_dir", "valid", "test", "train"},  # of the training pairs, the fingerprint decides
     "batch": {"micro_tokens"},
     "train": {
         *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 
 def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -> Path | None:
     """The checkpoint to go on from, if the run has one and may."""
-    checkpoint.remove_leftovers(run)
+    remove_leftovers(run)
     if not checkpoint.list_checkpoints(run):
         return None
     if not resume:
@@ -43,9 +44,14 @@ def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) ->
     latest = checkpoint.newest_usable(run, say)
     if latest is None:
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
+    before = load_config(latest / "config.yaml", of_model=True)
     if config.train.init_from is not None:
+        if before.train.init_from is None:
+            raise InputError(
+                f"{run}: did not start from another model; remove train.init_from, or choose another --output"
+            )
         config = like_initial(config, latest)
-    if differing := differing_keys(load_config(latest / "config.yaml", of_model=True), config):
+    if differing := differing_keys(before, config):
         raise InputError(
             f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
             "set these back, or start another run with --output"

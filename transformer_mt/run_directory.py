@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from transformer_mt import locks
 from transformer_mt.checkpoint import CheckpointInfo, list_checkpoints
 from transformer_mt.console import tell
-from transformer_mt.directories import listed_files
+from transformer_mt.directories import listed_files, put_back
 from transformer_mt.errors import InputError
-from transformer_mt.locks import locked
 from transformer_mt.manifest import MANIFEST
 
 _MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"
@@ -39,12 +40,16 @@ def only_process_in(run: Path) -> Iterator[Callable[[], bool]]:
     Raises:
         InputError: another process is training there; the directory cannot be written, or is not a run's.
     """
-    made = [path for path in (run, *run.parents) if not path.exists()]
-    with contextlib.ExitStack() as lock:
+    with contextlib.ExitStack() as cleanup:
         try:
+            made = [path for path in (run, *run.parents) if not path.exists()]
             _refuse_foreign(run)
+            is_new = not os.path.lexists(run / _LOCK)
+            cleanup.callback(_remove_empty, made)
             run.mkdir(parents=True, exist_ok=True)
-            is_held = lock.enter_context(locked(run / _LOCK, tell, wait=False))
+            is_held = cleanup.enter_context(locks.locked(run / _LOCK, tell, wait=False))
+            if is_new:
+                cleanup.callback(_remove_failed_start, run, is_held)
             if not _is_marked(run):
                 (run / _LOCK).write_bytes(_MARK)
         except BlockingIOError:
@@ -53,14 +58,30 @@ def only_process_in(run: Path) -> Iterator[Callable[[], bool]]:
             ) from None
         except OSError as error:
             raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
-        try:
-            yield is_held
-        finally:
-            if is_held() and _found(run) == [_LOCK]:  # a start that failed
-                (run / _LOCK).unlink()
-                for path in made:
-                    with contextlib.suppress(OSError):  # somebody else's files are in it
-                        path.rmdir()
+        yield is_held
+
+
+def _remove_failed_start(run: Path, is_held: Callable[[], bool]) -> None:
+    """Remove what a start has made that never came to its run's files."""
+    if is_held() and {*_found(run)} <= {_LOCK, "epochs"}:
+        shutil.rmtree(run / "epochs", ignore_errors=True)
+        (run / _LOCK).unlink()
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for path in directories:
+        with contextlib.suppress(OSError):  # somebody's files are in it
+            path.rmdir()
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete what a crash left behind under hidden names: half-written checkpoints, half-deleted ones and half-written
+    files of the run. A checkpoint that was put aside to be replaced gets its name again."""
+    for path in (run / "checkpoints").glob(".step_*"):
+        put_back(path.with_name(path.name.split(".")[1]))
+        shutil.rmtree(path, ignore_errors=True)
+    for name in _FILES:
+        locks.remove_leftovers(run / name, "tmp")
 
 
 def _refuse_foreign(run: Path) -> None:

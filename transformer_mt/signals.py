@@ -26,8 +26,8 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                 before = signal.getsignal(number)
-                is_nohup = number == signal.SIGHUP and before == signal.SIG_IGN
-                if before is not None and not is_nohup:  # None: of a C library, and could not be put back
+                # Ignored: by nohup, or of a script's background job. None: of a C library, and could not be put back.
+                if before not in (None, signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._remember)
         return self
 

@@ -288,7 +288,7 @@ def write_texts(path: str | Path, texts: Iterable[str]) -> None:
         return
     with replaced_file(path) as file:
         for text in texts:
-            file.write(text.encode("utf-8"))
+            file.write(text.encode("utf-8", "replace"))  # a path may have bytes of other encodings
 
 
 @contextlib.contextmanager
@@ -312,11 +312,11 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     remove_leftovers(target, "tmp")
     temporary = hidden(target, "tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with open(hold(temporary, lambda: os.open(temporary, flags, 0o666)), "wb") as raw:
             if target.exists():
-                _be_like(target, raw.fileno())
+                be_like(target, raw.fileno())
             with _compressed(raw, path.suffix) as file:
                 yield file
             raw.flush()
@@ -330,8 +330,8 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _be_like(target: Path, descriptor: int) -> None:
-    """Give a file the owner and the mode of the one that it will replace, as far as the system lets us."""
+def be_like(target: Path, descriptor: int) -> None:
+    """Give a file or directory the owner and the mode of what it will replace, as far as the system lets us."""
     old = os.stat(target)
     with contextlib.suppress(PermissionError):  # only root may give files away
         os.fchown(descriptor, old.st_uid, old.st_gid)

@@ -121,7 +121,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             resuming.refuse_other_corpus(latest, before, given, state)
             state = resuming.restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
-                checkpoint.repoint(run, latest, state.best_step)
+                checkpoint.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
             resuming.tell_changes(before, given, state, fingerprint(valid_pairs), say)
         gradients = FlatGradients(model)
         validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
@@ -166,16 +166,12 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         stop_signal = cleanup.enter_context(StopSignal())
         saver = None
         if ranks.is_first:
-            saver = checkpoint.Saver(run, given, tokenizers, store.longest_src)
+            saver = checkpoint.Saver(run, given, tokenizers, store.longest_src, is_ours or (lambda: True))
             cleanup.callback(saver.close)
 
         def save(by_signal: bool = False) -> None:
             state.by_signal = by_signal
-            if saver is not None and is_ours is not None:
-                if not is_ours():  # and whoever has put another in its place must not find our files there
-                    raise RunError(
-                        f"{run}: it or its .lock was removed while training; step {state.step:,} is not saved"
-                    )
+            if saver is not None:
                 weights = dict(model.named_parameters()) if average is None else average.weights
                 training = checkpoint.training_tensors(optimizer, model, is_averaged=average is not None)
                 saver.save(weights, training, state, is_best=not validation or state.best_step == state.step)
@@ -283,8 +279,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             meter.add(state.step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
             finish_step()
         if saver is not None:
-            saver.wait()
-            checkpoint.retain(run, config.train.keep_checkpoints)  # a kill may have come between
+            saver.finish()
         epochs.remove()
         log.line(f"done at step {state.step:,}: {_outcome(run, config, state)}")
 

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from transformer_mt.config_file import load_config
 
 # What may stand on stderr before a refusal: news, not reasons.
-NEWS = re.compile(r"(tokenizer|corpus|step [\d,]+|warning): |training |continuing |averaging |leaving out ")
+NEWS = re.compile(r"(tokenizer|corpus|step [\d,]+|warning): |training |continuing |averaging |left out: ")
 
 
 def assert_refused(done: Done, status: int, *parts: object) -> None:

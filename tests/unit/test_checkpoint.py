@@ -40,6 +40,7 @@ from transformer_mt.errors import InputError, RunError
 from transformer_mt.manifest import sealed, verify
 from transformer_mt.model import Transformer
 from transformer_mt.optim import adam
+from transformer_mt.run_directory import remove_leftovers
 from transformer_mt.tokenizer import Tokenizers, train_tokenizer
 
 MODEL_FILES = ["config.yaml", "manifest.json", "model.safetensors", "tokenizer.model", "vocab.json"]
@@ -494,15 +495,31 @@ def test_a_model_replaces_only_a_model_without_training_state(tokenizers: Tokeni
 
 def test_what_a_crash_left_behind_is_passed_over_and_removed(run: Path) -> None:
     checkpoints = run / "checkpoints"
-    for name in (".step_00000003.77.tmp", ".step_00000001.77.deleted"):
+    for name in (".step_00000003.77.tmp", ".step_00000001.77.deleted", ".step_00000001.78.old"):
         shutil.copytree(checkpoints / "step_00000002", checkpoints / name)
     for name in ("last", "best", "metrics.jsonl", "config.yaml", "tokenizer.model", "vocab.json"):
         (run / f".{name}.77.tmp").touch()
     shutil.copytree(checkpoints / "step_00000002", checkpoints / "step_00000002.copy")
     assert [info.step for info in checkpoint.list_checkpoints(run)] == [1, 2]
-    checkpoint.remove_leftovers(run)
+    os.rename(checkpoints / "step_00000002", checkpoints / ".step_00000002.79.old")  # put aside, to be replaced
+    (run / ".notes.model.77.tmp").touch()
+    remove_leftovers(run)
     assert names_in(checkpoints) == ["step_00000001", "step_00000002", "step_00000002.copy"]
-    assert names_in(run) == ["checkpoints", "last"]
+    assert names_in(run) == [".notes.model.77.tmp", "checkpoints", "last"]
+
+
+def test_nothing_is_written_into_the_run_of_another(run: Path, tokenizers: Tokenizers) -> None:
+    """Its directory was replaced while the thread wrote; it looks before it renames, and at the end."""
+    training = Training(tokenizers)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    saver = Saver(run, training.config, tokenizers, LONGEST, is_ours=lambda: False)
+    training.step()
+    training.save_with(saver)
+    with pytest.raises(RunError, match=r"it or its \.lock was removed while training; step_00000001 is not saved"):
+        saver.wait()
+    saver.finish()
+    saver.close()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 # Writing while training goes on
@@ -1005,8 +1022,14 @@ def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None
         checkpoint.checkpoint_path(tmp_path, step).mkdir(parents=True)
     checkpoint.point(tmp_path, "last", checkpoint.checkpoint_path(tmp_path, 200))
     checkpoint.point(tmp_path, "best", checkpoint.checkpoint_path(tmp_path, 100))
-    checkpoint.repoint(tmp_path, checkpoint.checkpoint_path(tmp_path, 300), best_step=200)
+    latest = checkpoint.checkpoint_path(tmp_path, 300)
+    checkpoint.repoint(tmp_path, latest, best_step=200, is_validated=True)
     assert (tmp_path / "last").read_text() == "step_00000300\n"
     assert (tmp_path / "best").read_text() == "step_00000200\n"
-    checkpoint.repoint(tmp_path, checkpoint.checkpoint_path(tmp_path, 300), best_step=0)  # no validation
+    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=False)
+    assert (tmp_path / "best").read_text() == "step_00000300\n"
+    (tmp_path / "best").unlink()  # killed between the two
+    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=True)
+    assert not (tmp_path / "best").exists()
+    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"

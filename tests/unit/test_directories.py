@@ -86,6 +86,26 @@ def test_a_scratch_directory_goes_with_its_process_or_with_the_next(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_current_directory_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "empty").mkdir()
+    for place in ("out", "empty"):
+        monkeypatch.chdir(tmp_path / place)
+        with pytest.raises(InputError, match=r"^\.: is the current directory, which cannot be replaced"):
+            write(Path(), "new")
+    assert (tmp_path / "out" / "a").read_text() == "old"
+
+
+def test_modes_stay(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    write(target, "old")
+    target.chmod(0o700)
+    (target / "a").chmod(0o600)
+    write(target, "new")
+    assert (target / "a").read_text() == "new"
+    assert [path.stat().st_mode & 0o777 for path in (target, target / "a")] == [0o700, 0o600]
+
+
 def test_a_link_to_a_directory_works_as_the_directory(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
@@ -114,7 +134,7 @@ def test_somebodys_files_are_a_refusal_also_when_they_come_late(tmp_path: Path) 
 def test_names_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    for name in ("x" * 250, "x" * 300, ".", "/", "file", "file/x"):
+    for name in ("x" * 250, "x" * 300, "/", "file", "file/x"):
         with pytest.raises(InputError, match=r"exists|cannot be written") as caught:
             write(Path(name), "1")
         assert "\n" not in str(caught.value)

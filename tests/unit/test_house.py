@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands before it: on a level below its own, or further left on its own level. `__init__`
 # holds the version and imports nothing.
 LEVELS = (
-    "errors console textio directories locks signals config config_file layout lexicon grammar sentences outputs",
+    "errors console locks textio directories signals config config_file layout lexicon grammar sentences outputs",
     "dropout attention linear tokenizer subwords cleaning batching distributed device workers",
     "sources duplicates passes store loss model corpus metrics evaluate",
     "epochs optim manifest checkpoint run_directory search",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from pathlib import Path
 from unittest.mock import patch
@@ -30,6 +31,14 @@ def test_a_file_that_was_removed_while_we_waited_is_no_lock(tmp_path: Path) -> N
         pass
     assert len(calls) == 2
     assert path.exists()
+
+
+def test_a_file_system_that_does_not_answer_has_lost_nothing(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock", pytest.fail, wait=True) as is_held:
+        with patch("os.stat", side_effect=OSError(errno.ESTALE, "stale")):
+            assert is_held()
+        (tmp_path / ".lock").unlink()
+        assert not is_held()
 
 
 def test_nothing_behind_a_link_is_touched(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_start_that_fails_removes_what_it_made(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="bad data"), only_process_in(run):
             raise InputError("bad data")
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    (tmp_path / ".lock").touch()  # whose, nobody knows
+    with pytest.raises(InputError, match="bad data"), only_process_in(tmp_path):
+        (tmp_path / "epochs").mkdir()
+        raise InputError("bad data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "epochs", "log"]
+    with pytest.raises(InputError, match="bad data"), only_process_in(tmp_path / "run"):
+        (tmp_path / "run" / "epochs" / "1").mkdir(parents=True)
+        raise InputError("bad data")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="cannot be written"), only_process_in(tmp_path / "a" / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -123,7 +143,7 @@ def test_a_command_that_fails_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("removed", [".lock", "."])
 def test_a_run_whose_directory_is_gone_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str) -> None:
-    """After three steps its lock is removed, or all of it, and another run begins there."""
+    """After three steps its lock is removed, or all of it, and an empty one stands there."""
     run = tmp_path / "run"
     (tmp_path / "removing.py").write_text(
         "import pathlib, shutil\n"
