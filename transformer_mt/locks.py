@@ -47,7 +47,7 @@ def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[C
 
 def hidden(place: Path, ending: str) -> Path:
     """A new name beside ``place``; by chance, as processes of several machines may write there."""
-    return place.with_name(f".{place.name}.{secrets.randbelow(10**12):012}.{ending}")
+    return place.parent / f".{place.name}.{secrets.randbelow(10**12):012}.{ending}"
 
 
 def hold(path: Path, make: Callable[[], int]) -> int:
@@ -73,7 +73,7 @@ def leftovers(place: Path, ending: str) -> list[Path]:
     start, end = f".{place.name}.", f".{ending}"
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(place.parent) if name.startswith(start) and name.endswith(end)]
-        return [place.with_name(name) for name in names if name[len(start) : -len(end)].isdecimal()]
+        return [place.parent / name for name in names if name[len(start) : -len(end)].isdecimal()]
     return []
 
 
