@@ -42,15 +42,17 @@ from transformer_mt.store import (
     finish_store,
     read_note,
     remove_store,
+    seal,
     write_note,
     write_places,
     write_side,
 )
-from transformer_mt.textio import replaced_file, write_error
+from transformer_mt.textio import TOO_LONG, replaced_file, write_error
 from transformer_mt.tokenizer import Tokenizers
 from transformer_mt.workers import on_all_cores
 
 SHARD_PAIRS = 1 << 18  # of input
+_SEAL = "occurrences.seal"  # the checksum of what an interrupted build has found
 
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
@@ -60,9 +62,13 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
 
     Raises:
         InputError: unreadable text, no pairs at all, or none left after cleaning.
-        RunError: it cannot be written; what is written is used when it is tried again.
+        RunError: it cannot be written, or not read for a reason that is no damage; what is written is used when it is
+            tried again.
     """
     cache = Path(data.cache_dir).expanduser()
+    sources = [
+        NamedSource(str(source), source, data.languages(source), _hub_revision(source, cache)) for source in data.train
+    ]
     inputs = {
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint,
@@ -73,7 +79,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
             min(batch.max_tokens, data.clean.max_tgt_tokens + 1),
             min(batch.max_source_tokens or batch.max_tokens, data.clean.max_src_tokens + 1),
         ],
-        "sources": [_source_key(source, data, cache) for source in data.train],
+        "sources": [_source_key(named, cache) for named in sources],
     }
     if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
         inputs["langid"] = version("py3langid")
@@ -81,7 +87,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     target, building, lock = cache / key, cache / f".{key}.tmp", cache / f".{key}.lock"
     if damage(target) is not None:
         try:
-            building.mkdir(parents=True, exist_ok=True)
+            cache.mkdir(parents=True, exist_ok=True)
             with locked(lock, tell, wait=True):
                 if (reason := damage(target)) is not None:  # else another process has made it meanwhile
                     if target.exists():
@@ -89,7 +95,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
                         remove_store(target)
                     building.mkdir(exist_ok=True)
                     try:
-                        _write_store(building, data, batch, tokenizers)
+                        _write_store(building, sources, data.clean, batch, tokenizers)
                     except InputError:
                         if not any(building.glob("*.json")):  # shards are kept: the network may be there again later
                             shutil.rmtree(building)
@@ -114,12 +120,13 @@ class _Encoded(NamedTuple):
     report: CleanReport
 
 
-def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> None:
-    sources = [NamedSource(str(source), source, data.languages(source)) for source in data.train]
+def _write_store(
+    directory: Path, sources: list[NamedSource], rules: CleanConfig, batch: BatchConfig, tokenizers: Tokenizers
+) -> None:
     for named in sources:
-        check_rules(data.clean, *named.languages)
-    occurrences = _occurrences(directory, data, sources)
-    encoder = _Encoder(sources, data.clean, batch, tokenizers, occurrences)
+        check_rules(rules, *named.languages)
+    occurrences = _occurrences(directory, rules, sources)
+    encoder = _Encoder(sources, rules, batch, tokenizers, occurrences)
     writer = _ShardWriter(directory, encoder.dtype)
     counts: list[int] = []
     done = writer.end
@@ -132,18 +139,20 @@ def _write_store(directory: Path, data: DataConfig, batch: BatchConfig, tokenize
     writer.finish([(named.label, count) for named, count in zip(sources, counts, strict=True)])
 
 
-def _occurrences(directory: Path, data: DataConfig, sources: list[NamedSource]) -> Occurrences | None:
+def _occurrences(directory: Path, rules: CleanConfig, sources: list[NamedSource]) -> Occurrences | None:
     """Which pairs repeat an earlier one; of an interrupted build, what it has found."""
     answer, keys = directory / "occurrences", directory / "keys"
+    if damage(directory, _SEAL) is None:
+        return np.memmap(answer, dtype=np.uint8, mode="r")
     shutil.rmtree(keys, ignore_errors=True)
-    if not answer.exists():
-        keys.mkdir()
-        found = find_duplicates(sources, data.clean.duplicates, keys)
-        if found is not None and len(found):
-            (keys / "occurrences").rename(answer)
-        shutil.rmtree(keys)
-        return found
-    return np.memmap(answer, dtype=np.uint8, mode="r")
+    keys.mkdir()
+    found = find_duplicates(sources, rules.duplicates, keys)
+    if isinstance(found, np.memmap):
+        found.flush()
+        (keys / answer.name).rename(answer)
+        seal(directory, _SEAL, answer.name)
+    shutil.rmtree(keys)
+    return found
 
 
 class _Encoder:
@@ -210,7 +219,7 @@ class _ShardWriter:
         self._notes: list[dict[str, Any]] = []
         for temporary in directory.glob(".*.tmp"):  # of files that a killed process had begun
             temporary.unlink()
-        with contextlib.suppress(OSError, ValueError):  # no further note, or a damaged one
+        with contextlib.suppress(ValueError):  # no further note, or a damaged one
             while True:
                 note = read_note(self._note(len(self._notes)))
                 if changed_file(directory, note["files"]) is not None:
@@ -290,7 +299,8 @@ class _ShardWriter:
         finish_store(self._directory, meta, files)
         for shard in range(len(self._notes)):
             self._note(shard).unlink()
-        (self._directory / "occurrences").unlink(missing_ok=True)
+        for name in ("occurrences", _SEAL):
+            (self._directory / name).unlink(missing_ok=True)
 
 
 def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
@@ -305,16 +315,17 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
     return None
 
 
-def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
+def _source_key(named: NamedSource, cache: Path) -> Any:
     """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
+    source = named.source
     settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
-    paths = source_files(source, *data.languages(source))
+    paths = source_files(source, *named.languages)
     if paths:  # their content counts, not their names
         for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
         settings["kind"] = source.kind
     elif source.hub is not None:
-        settings["revision"] = _hub_revision(source.hub, cache)
+        settings["revision"] = named.revision
     elif source.builtin is not None:
         from transformer_mt import grammar
 
@@ -325,9 +336,9 @@ def _source_key(source: SourceConfig, data: DataConfig, cache: Path) -> Any:
 
 
 def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
-    """The raw pairs of all training sources."""
+    """The raw pairs of all training sources, without those of which a line is too long to be read."""
     for source in data.train:
-        yield from read_pairs(source, *data.languages(source))
+        yield from (pair for pair in read_pairs(source, *data.languages(source)) if TOO_LONG not in pair)
 
 
 def training_files(data: DataConfig) -> dict[str, str]:
@@ -353,13 +364,15 @@ def content_hash(path: str, cache: Path) -> str:
     return digest
 
 
-def _hub_revision(name: str, cache: Path) -> str | None:
-    """The commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
-    note = _note(cache, f"hub {name}")
+def _hub_revision(source: SourceConfig, cache: Path) -> str | None:
+    """The newest commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
+    if source.hub is None or Path(source.hub).is_dir():
+        return None
+    note = _note(cache, f"hub {source.hub}")
     try:
         from huggingface_hub import HfApi  # slow to import
 
-        revision = HfApi().dataset_info(name, timeout=10).sha
+        revision = HfApi().dataset_info(source.hub, timeout=10).sha
     except Exception:  # whatever the network may raise; a name that is wrong is told when it is read
         return note.read_text("latin-1") if note.exists() else None
     if revision is not None:

@@ -63,13 +63,13 @@ class Ranks:
             dist.broadcast_object_list(box, src=0, group=_patient_group if patiently else _host_group)
         return box[0]
 
-    def gather(self, value: Any) -> Sequence[Any]:
-        """Every rank's value, in the order of ranks, on every rank."""
+    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+        """Every rank's value, in the order of ranks, on every rank; ``patiently`` where one may work for hours."""
         if self.num_ranks == 1:
             return [value]
         values: list[Any] = [None] * self.num_ranks
         with self._together():
-            dist.all_gather_object(values, value, group=_host_group)
+            dist.all_gather_object(values, value, group=_patient_group if patiently else _host_group)
         return values
 
     @contextlib.contextmanager

@@ -261,7 +261,12 @@ class Epochs:
             if not _note(temporary, shard).exists():  # where a process failed; here its reason is told, if it lasts
                 _write_shard(job, self._store, epoch, temporary, shard)
         name = self._name(job, epoch)
-        files = {file: sums for shard in shards for file, sums in read_note(_note(temporary, shard))["files"].items()}
+        files: Checksums = {}
+        for shard in shards:
+            try:
+                files |= read_note(_note(temporary, shard))["files"]
+            except ValueError as error:
+                raise RunError(f"{temporary}: shard {shard} is damaged ({error}); check the disk and resume") from None
         finish_store(temporary, {**self._store.meta, "fingerprint": name}, files)
         temporary.rename(self._place / name)
         self._building = None

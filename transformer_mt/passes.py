@@ -19,6 +19,7 @@ from transformer_mt.config import CleanConfig, SourceConfig
 from transformer_mt.duplicates import LATER, DuplicateFinder, Keys, Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.sources import read_pairs
+from transformer_mt.textio import TOO_LONG
 from transformer_mt.workers import on_all_cores
 
 # Pairs that a process works on at once: whole thousands, and fewer where they are long.
@@ -26,11 +27,12 @@ CHUNK_PAIRS, _CHUNK_CHARACTERS = 8000, 1 << 22
 
 
 class NamedSource(NamedTuple):
-    """A source, what reports call it, and its languages."""
+    """A source, what reports call it, its languages and, of a data set on the hub, the commit if one is wanted."""
 
     label: str
     source: SourceConfig
     languages: tuple[str, str]
+    revision: str | None = None
 
 
 class Chunk(NamedTuple):
@@ -47,6 +49,10 @@ class Chunk(NamedTuple):
 
     def pairs(self) -> Iterator[SentencePair]:
         return map(SentencePair, self.src, self.tgt)
+
+    def readable(self) -> Iterator[SentencePair]:
+        """The pairs without those of which a line is too long to be read: nothing is known of their text."""
+        return (pair for pair in self.pairs() if TOO_LONG not in pair)
 
 
 def read_chunks(
@@ -73,7 +79,9 @@ def read_chunks(
         begin = first
         try:
             with tqdm(desc=f"{doing} {named.label}", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
-                for pairs in _cut(read_pairs(named.source, *named.languages), first, border or CHUNK_PAIRS):
+                for pairs in _cut(
+                    read_pairs(named.source, *named.languages, named.revision), first, border or CHUNK_PAIRS
+                ):
                     chunk = Chunk(number, first, [src for src, _ in pairs], [tgt for _, tgt in pairs])
                     first = chunk.end
                     yield chunk

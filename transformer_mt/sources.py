@@ -31,14 +31,19 @@ _BATCH_ROWS = 1024
 _BLOCK_BYTES = 1 << 16
 
 
-def read_pairs(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[SentencePair]:
+def read_pairs(
+    source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | None = None
+) -> Iterator[SentencePair]:
     """Yield the raw pairs of one source, in order.
+
+    Args:
+        revision: of a data set on the hub, the commit to read; without it, the newest.
 
     Raises:
         InputError: a file or data set that cannot be read, is damaged, or has no such columns; sides of different
             length. The message names the line where there is one.
     """
-    for src, tgt in _read(source, src_lang, tgt_lang):
+    for src, tgt in _read(source, src_lang, tgt_lang, revision):
         yield SentencePair(_one_line(src), _one_line(tgt))
 
 
@@ -62,7 +67,7 @@ def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str
             return []
 
 
-def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
+def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | None) -> Iterator[tuple[str, str]]:
     path = str(getattr(source, source.kind))
     match source.kind:
         case "src":
@@ -79,7 +84,7 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> Iterator[tuple[
         case "tmx":
             yield from _read_tmx(path, src_lang, tgt_lang)
         case "hub":
-            yield from _read_dataset(source, _columns(source, src_lang, tgt_lang))
+            yield from _read_dataset(source, _columns(source, src_lang, tgt_lang), revision)
         case "builtin":
             from transformer_mt import grammar
 
@@ -199,7 +204,7 @@ def _read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, st
         ) from None
 
 
-def _read_dataset(source: SourceConfig, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+def _read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str | None) -> Iterator[tuple[str, str]]:
     import datasets  # slow to import, and needed by those who name a data set only
 
     assert source.hub is not None
@@ -216,7 +221,9 @@ def _read_dataset(source: SourceConfig, columns: tuple[str, str]) -> Iterator[tu
                 raise InputError(f"{name}: no split {source.split!r}; it has {', '.join(splits)}")
             rows = splits[source.split]
         else:
-            rows = datasets.load_dataset(source.hub, source.subset, split=source.split, streaming=source.streaming)
+            rows = datasets.load_dataset(
+                source.hub, source.subset, split=source.split, streaming=source.streaming, revision=revision
+            )
         for number, row in enumerate(rows):
             yield _sides(row, columns, f"{name}, row {number}")
     except InputError:
@@ -264,6 +271,7 @@ class _TmxUnits:
         self._unit: dict[str, str] = {}  # text by language
         self._lang = ""
         self._text: list[str] = []
+        self._length = 0  # of the text
         self._in_text = False
         self._num_codes = 0  # that are open
 
@@ -279,13 +287,14 @@ class _TmxUnits:
             case "tuv":
                 self._lang = _normalized(attributes.get(_XML_LANG) or attributes.get("lang", ""))
             case "seg":
-                self._text, self._in_text = [], True
+                self._text, self._length, self._in_text = [], 0, True
             case name if name in _CODES:
                 self._num_codes += 1
 
     def data(self, text: str) -> None:
-        if self._in_text and self._num_codes == 0:
+        if self._in_text and self._num_codes == 0 and self._length <= LONGEST_LINE:  # more is refused in any case
             self._text.append(text)
+            self._length += len(text)
 
     def end(self, tag: str) -> None:
         match _local(tag):

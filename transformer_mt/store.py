@@ -7,13 +7,17 @@ and the CRC-32 of each of these files, taken from memory when they were written,
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import itertools
 import json
 import os
+import resource
 import shutil
+import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,15 +29,17 @@ from pydantic import BaseModel, ValidationError
 from transformer_mt.batching import Lengths, Pairs, Part
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import Count
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.passes import Places
-from transformer_mt.textio import replaced_file
+from transformer_mt.textio import refused_read, replaced_file
 
 FORMAT = 2
 SIDES = ("src", "tgt")
-# A memory map keeps its file open: four a shard, and on some systems a process may have 256 files.
 _MAX_OPEN_SHARDS = 32
 _READ_BYTES = 1 << 20
+_MAX_READERS = 8
+# What the system says of damage. All else is about this process or this moment, and no reason to delete anything.
+_DAMAGE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 
 Checksums = dict[str, tuple[int, int]]  # file name -> bytes, CRC-32
 
@@ -68,18 +74,20 @@ class IdStore:
 
     Raises:
         InputError: files are missing or do not fit together; of a shard, when it is needed.
+        RunError: the system does not let us read them.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            content = (directory / "meta.json").read_text(encoding="utf-8")
+            with _reading(directory / "meta.json") as path:
+                content = path.read_text(encoding="utf-8")
             meta = _Meta.model_validate_json(content)
             self.meta: dict[str, Any] = json.loads(content)
-            self._lengths = {side: np.memmap(directory / f"{side}.lengths", dtype=np.int32, mode="r") for side in SIDES}
+            self._lengths = {side: _mapped(directory / f"{side}.lengths", np.dtype(np.int32)) for side in SIDES}
         except ValidationError as error:
             raise self._damaged(f"meta.json: {error.errors()[0]['msg']}") from None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise self._damaged(error) from None
         self.fingerprint = meta.fingerprint
         self.report = meta.report
@@ -90,6 +98,7 @@ class IdStore:
         self.dtype = np.dtype(meta.dtype)
         self._starts = np.array([0, *itertools.accumulate(self.shard_sizes)])
         self._open: dict[int, _Shard] = {}
+        self._most_open = _most_open_shards()
         sizes = {sum(self.shard_sizes), sum(self.source_sizes), *map(len, self._lengths.values())}
         if len(sizes) > 1:
             raise self._damaged("its shards, its sources and its lengths have different numbers of pairs")
@@ -142,30 +151,64 @@ class IdStore:
         """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
         found = self._open.pop(number, None)
         if found is None:
-            path = self.directory / f"{number:05d}"
             try:
                 found = _Shard(
-                    {side: np.memmap(f"{path}.{side}.ids", dtype=self.dtype, mode="r") for side in SIDES},
+                    {side: _mapped(self.directory / f"{number:05d}.{side}.ids", self.dtype) for side in SIDES},
                     {side: self._array(f"{number:05d}.{side}.offsets.npy") for side in SIDES},
                 )
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 raise self._damaged(error) from None
             pairs = slice(*self._starts[number : number + 2])
             if not all(_fit(found.ids[side], found.offsets[side], self._lengths[side][pairs]) for side in SIDES):
                 raise self._damaged(f"shard {number} is cut off or changed")
-            if len(self._open) == _MAX_OPEN_SHARDS:
+            if len(self._open) == self._most_open:
                 del self._open[next(iter(self._open))]
         self._open[number] = found  # now the last in order
         return found
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         try:
-            return np.load(self.directory / name, mmap_mode="r")  # type: ignore[no-any-return]
+            with _reading(self.directory / name) as path:
+                return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        except (RunError, MemoryError):
+            raise
         except Exception as error:  # whatever NumPy meets in a header: it is parsed as Python
             raise self._damaged(f"{name}: {error}") from None
 
     def _damaged(self, reason: object) -> InputError:
         return InputError(f"{self.directory}: the prepared corpus is damaged ({reason}); delete it and run again")
+
+
+def _most_open_shards() -> int:
+    """A memory map keeps its file open: four a shard. Of a run's two stores each takes a quarter of all."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_OPEN_SHARDS if files == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_SHARDS, files // 16))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Tell damage of a file from all else that the system may refuse.
+
+    Raises:
+        ValueError: it is missing, no plain file, or the disk cannot read it.
+        RunError: it may be whole.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            raise ValueError("no plain file")
+        yield path
+    except OSError as error:
+        if error.errno in _DAMAGE:
+            raise ValueError(error.strerror or error) from None
+        raise refused_read(path, error) from error
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    try:
+        with _reading(path):
+            return np.memmap(path, dtype=dtype, mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
@@ -227,10 +270,11 @@ def read_note(path: Path) -> dict[str, Any]:
     """Such facts.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: it is not, byte for byte, what was written.
+        ValueError: there are none, or they are not, byte for byte, what was written.
+        RunError: the system does not let us read them.
     """
-    content = path.read_bytes()
+    with _reading(path):
+        content = path.read_bytes()
     note = json.loads(content)
     if not isinstance(note, dict) or _note_bytes(note) != content:
         raise ValueError("its checksum is missing or another")
@@ -242,28 +286,49 @@ def _note_bytes(note: Mapping[str, Any]) -> bytes:
     return json.dumps({**facts, "crc32": zlib.crc32(json.dumps(facts).encode())}, indent=1).encode()
 
 
-def damage(directory: Path) -> str | None:
-    """What keeps a store from being used, if anything does: a file that is missing or not what was written."""
+def seal(directory: Path, note: str, *names: str) -> None:
+    """Write a note with the checksums of some files of a directory, as they are now.
+
+    Raises:
+        RunError: they cannot be read, or it cannot be written.
+    """
     try:
-        files = read_note(directory / "meta.json")["files"]
-    except (OSError, ValueError) as error:
-        return f"meta.json: {error.strerror if isinstance(error, OSError) else error}"
+        sums = {name: _checksum(directory / name) for name in names}
+    except ValueError as error:
+        raise RunError(f"{directory}: damaged while it was made ({error}); check the disk and run again") from None
+    write_note(directory / note, {"files": sums})
+
+
+def damage(directory: Path, note: str = "meta.json") -> str | None:
+    """What keeps a store (or other files of which there is a note) from being used, if anything does: a file that is
+    missing or not what was written.
+
+    Raises:
+        RunError: the system does not let us read it: nothing is known then.
+    """
+    try:
+        files = read_note(directory / note)["files"]
+    except ValueError as error:
+        return f"{note}: {error}"
     return changed_file(directory, files)
 
 
 def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | None:
     """The first file that is missing or not what was written, if there is one.
 
-    All cores read, and not through memory maps: there, an error of the disk would end the process.
+    Several threads read, and not through memory maps: there, an error of the disk would end the process.
+
+    Raises:
+        RunError: the system does not let us read a file: nothing is known of it then.
     """
 
     def wrong(name: str) -> str | None:
         try:
             return None if _checksum(directory / name) == tuple(files[name]) else f"{name} is not what was written"
-        except OSError as error:
-            return f"{name}: {error.strerror}"
+        except ValueError as error:
+            return f"{name}: {error}"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
         return next(filter(None, pool.map(wrong, files)), None)
 
 
@@ -279,7 +344,7 @@ def remove_store(path: Path) -> None:
 def _checksum(path: Path) -> tuple[int, int]:
     size = crc = 0
     buffer = memoryview(bytearray(_READ_BYTES))
-    with open(path, "rb", buffering=0) as file:
+    with _reading(path), open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             size, crc = size + count, zlib.crc32(buffer[:count], crc)
     return size, crc

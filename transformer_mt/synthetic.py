@@ -2,7 +2,8 @@
 al., 2016), the targets of text of the source language in distillation (Kim and Rush, 2016).
 
 Both sides become files in the cache, found again by the content of all that they depend on. The text is translated in
-parts that are kept until the last one is there, so that a process that is killed loses one of them.
+parts that are kept until the last one is there, so that a process that is killed loses one of them. What its
+checksum shows to be damaged is translated anew.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.locks import locked
 from transformer_mt.manifest import verify
 from transformer_mt.outputs import OutputStats
-from transformer_mt.store import SIDES
+from transformer_mt.store import SIDES, damage, remove_store, seal
 from transformer_mt.textio import TOO_LONG, read_lines, replaced_file, write_error, write_lines
 from transformer_mt.translator import Translator
 
@@ -43,12 +44,12 @@ Say = Callable[[str], None]
 def synthesize(data: DataConfig, say: Say, parts: Sequence[str] = ("train", "valid", "test")) -> DataConfig:
     """The same section with the two files that a model has made in place of each source that asks for them.
 
-    Those of the wanted ``parts`` are made where they are not there yet, by one process at a time; ``say`` gets one line
-    about each.
+    Those of the wanted ``parts`` are made where they are not there yet, or damaged, by one process at a time; ``say``
+    gets one line about each.
 
     Raises:
         InputError: no such text or model, a model of another direction, a search setting that cannot be.
-        RunError: the cache cannot be written.
+        RunError: the cache cannot be written or read.
     """
     sections: dict[str, tuple[SourceConfig, ...]] = {part: getattr(data, part) for part in parts}
     # All of them are checked before the first is translated.
@@ -125,7 +126,7 @@ def _make(work: _Work, say: Say) -> None:
     """Make the files of a source, unless they are there; they get their place when both are whole."""
     target = work.directory
     building, lock = target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.lock")
-    if target.exists():
+    if _damage(target) is None:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,21 +136,29 @@ def _make(work: _Work, say: Say) -> None:
             except BlockingIOError:
                 say(f"{work.source}: another process is translating it; waiting for that")
                 held.enter_context(locked(lock, say, wait=True))
-            if not target.exists():
+            if (reason := _damage(target)) is not None:  # else another process has made it meanwhile
+                if target.exists():
+                    say(f"{target}: the text that a model has made is damaged ({reason}); making it anew")
+                    remove_store(target)
                 building.mkdir(exist_ok=True)
-                files = [building / side for side in SIDES]
-                if not all(path.exists() for path in files):
+                if damage(building) is not None:
                     _translate(work, building)
                     _join(work, building, say)
-                for path in building.iterdir():
-                    if path not in files:
-                        path.unlink()
+                for path in [*building.glob("*.part"), *building.glob("*.seal")]:
+                    path.unlink()
                 building.rename(target)
     except InputError:  # other text or another model will have another place
         shutil.rmtree(building, ignore_errors=True)
         raise
     except OSError as error:
         raise write_error(target, error) from error
+
+
+def _damage(target: Path) -> str | None:
+    """What keeps both files from being used, if anything does. (Those of 0.1.0 have no checksums.)"""
+    if (target / "meta.json").exists():
+        return damage(target)
+    return next((f"{side} is missing" for side in SIDES if not (target / side).is_file()), None)
 
 
 def _translate(work: _Work, building: Path) -> None:
@@ -171,10 +180,11 @@ def _translate(work: _Work, building: Path) -> None:
                 return
             part = itertools.chain([first], itertools.islice(lines, PART_LINES - 1))
             path = building / f"{number:08d}.part"
-            if path.exists():
+            if damage(building, f"{number:08d}.seal") is None:
                 bar.update(sum(1 for _ in part))
             else:
                 write_lines(path, pairs(part))
+                seal(building, f"{number:08d}.seal", path.name)
 
 
 def _join(work: _Work, building: Path, say: Say) -> None:
@@ -189,6 +199,7 @@ def _join(work: _Work, building: Path, say: Say) -> None:
                 stats.count(line, translation, 0, 0)  # tokens are of no interest here
         if stats.num_translations == 0:
             raise InputError(f"{work.text}: no text in it to translate; check data.train")
+    seal(building, "meta.json", *SIDES)
     say(
         f"{work.source}: {stats.num_translations:,} lines translated (blank ones left out: {stats.num_blank:,}), "
         f"{stats.num_empty:,} empty, {stats.num_looping:,} looping, {stats.num_copied:,} copied from the source"

@@ -405,8 +405,20 @@ def check_writable(path: str | Path) -> None:
 
 def write_error(path: str | Path, error: OSError) -> RunError:
     """The one-line failure for a write that the system refused."""
-    advice = "free some space and run again" if error.errno == errno.ENOSPC else "check the path and its permissions"
-    return RunError(f"{path}: cannot be written ({_reason(error)}); {advice}")
+    return RunError(f"{path}: cannot be written ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+
+def refused_read(path: str | Path, error: OSError) -> RunError:
+    """The one-line failure for a file of ours that the system did not let us read."""
+    return RunError(f"{path}: cannot be read ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+
+_CHECK = "check the path and its permissions"
+_ADVICE = {
+    errno.ENOSPC: "free some space and run again",
+    errno.ENOMEM: "free some memory and run again",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit, for example: ulimit -n 1024"),
+}
 
 
 def _reason(error: OSError) -> str:

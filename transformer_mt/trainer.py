@@ -90,10 +90,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
         tokenizers = tokenizers or Tokenizers.from_files(files)
         samplers = subwords.samplers(tokenizers, config.tokenizer)
-        store = corpus.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
-        ranks.first_says(None, patiently=True)
-        if store is None:
-            store = corpus.prepare(config.data, config.batch, tokenizers)
+        store = _corpus(config, tokenizers, ranks)
         place = run / "epochs"
         if dry_run:  # the run directory may be in use
             cache = Path(config.data.cache_dir).expanduser()
@@ -414,6 +411,16 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
         trained.append(tokenizer)
         say(report)
     return Tokenizers(trained[0], trained[-1]).with_tags(tags)
+
+
+def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
+    """The training corpus, made and checked by rank 0 and, for nodes without its cache, by the first rank of each."""
+    store = corpus.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
+    directory = ranks.first_says(None if store is None else store.directory, patiently=True)
+    if store is None and ranks.local_rank == 0:
+        store = corpus.prepare(config.data, config.batch, tokenizers)
+    ranks.gather(None, patiently=True)
+    return IdStore(directory) if store is None else store
 
 
 def _write_run_files(run: Path, config: Config, tokenizers: Tokenizers) -> None:

@@ -123,7 +123,7 @@ def test_killed_it_goes_on_to_the_same_bytes(lines: list[str], maker: Maker, con
     assert [side.count(b"\n") for side in made] == [len(lines)] * 2
     [place, lock] = sorted((cut.parent / "cut" / "synthetic").iterdir(), key=lambda path: path.name.startswith("."))
     assert lock.name == f".{place.name}.lock"
-    assert sorted(path.name for path in place.iterdir()) == ["src", "tgt"]
+    assert sorted(path.name for path in place.iterdir()) == ["meta.json", "src", "tgt"]
 
 
 def test_samples_depend_on_no_number_of_processes_or_parts(

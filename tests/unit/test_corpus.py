@@ -8,6 +8,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceCo
 from transformer_mt.corpus import prepare
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.sources import read_pairs
-from transformer_mt.store import Checksums, IdStore, write_side
+from transformer_mt.store import Checksums, IdStore, damage, write_side
 from transformer_mt.textio import write_lines
 from transformer_mt.tokenizer import Tokenizers
 
@@ -112,6 +113,13 @@ def test_pairs_of_files_are_what_the_lines_say(suffix: str, tmp_path: Path) -> N
     pairs = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85"), ("last", "letzter")]
     source = SourceConfig(**text_files(tmp_path, pairs, suffix))
     assert list(read_pairs(source, "en", "de")) == pairs
+
+
+def test_no_tokenizer_learns_from_what_stands_for_a_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    source = SourceConfig(**text_files(tmp_path, [("a", "b"), ("x" * 101, "c"), ("d", "e")]))
+    data = DataConfig(src_lang="en", tgt_lang="de", train=(source,))
+    assert list(corpus.training_pairs(data)) == [("a", "b"), ("d", "e")]
 
 
 def test_builtin_grammar_is_a_source() -> None:
@@ -506,12 +514,64 @@ def test_a_damaged_store_is_made_anew_and_that_is_told(
     source = text_files(tmp_path, PAIRS)
     first = prepared(source)
     expected = {path.name: path.read_bytes() for path in first.directory.iterdir()}
-    for damage in (flip, lambda path: os.truncate(path, 8), Path.unlink):
-        damage(first.directory / name)
+    for spoil in (flip, lambda path: os.truncate(path, 8), Path.unlink):
+        spoil(first.directory / name)
         again = prepared(source)
         assert f"{first.directory}: the prepared corpus is damaged ({name}" in capfd.readouterr().err
         assert {path.name: path.read_bytes() for path in again.directory.iterdir()} == expected
         assert stores(cache) == [first.directory]
+
+
+def test_what_the_system_refuses_deletes_nothing(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of a store nor of an interrupted build."""
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    source = text_files(tmp_path, PAIRS)
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def refused() -> None:
+        before = snapshot(cache)
+        with monkeypatch.context() as patch, pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
+            patch.setattr("transformer_mt.store.open", refuse, raising=False)
+            prepared(source)
+        assert snapshot(cache) == before
+
+    with monkeypatch.context() as patch, pytest.raises(AssertionError):
+        patch.setattr(corpus, "finish_store", forbidden)
+        prepared(source)
+    refused()
+    prepared(source)
+    refused()
+    with monkeypatch.context() as patch, pytest.raises(RunError):
+        patch.setattr(corpus, "locked", refuse)
+        prepared(source, clean=CleanConfig(max_chars=50))
+    assert len(stores(cache)) == 1, "nothing is begun without the lock"
+
+
+@pytest.mark.parametrize("name", ["occurrences", "occurrences.seal"])
+def test_a_damaged_list_of_duplicates_is_made_anew(
+    name: str, prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    source, clean = text_files(tmp_path, [*PAIRS, *PAIRS]), CleanConfig(duplicates="exact")
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_ShardWriter", forbidden)
+        with pytest.raises(AssertionError):
+            prepared(source, clean=clean)
+    [building] = cache.glob(".*.tmp")
+    left = {path.name: path.read_bytes() for path in building.iterdir()}
+    expected = {path.name: path.read_bytes() for path in prepared(source, clean=clean).directory.iterdir()}
+    for spoil in (flip, lambda path: os.truncate(path, 0), Path.unlink):
+        shutil.rmtree(cache)
+        building.mkdir(parents=True)
+        for file, content in left.items():
+            (building / file).write_bytes(content)
+        spoil(building / name)
+        found = prepared(source, clean=clean)
+        assert {path.name: path.read_bytes() for path in found.directory.iterdir()} == expected
 
 
 def test_larger_updates_leave_the_store_as_it_is(
@@ -551,9 +611,16 @@ def test_another_commit_on_the_hub_is_another_store(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
     rows = translation_rows(PAIRS)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    read: list[str] = []
+
+    def load_dataset(*args: Any, revision: str, **kwargs: Any) -> Any:
+        read.append(revision)
+        return rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = [prepared({"hub": "some/name", "split": "train"}).directory for _ in range(3)]
     assert found[0] != found[1] == found[2]
+    assert read == ["one", "two"], "what is read is what the store is named after"
 
 
 def test_two_processes_make_one_store(cache: Path, tmp_path: Path, tokenizers: Tokenizers) -> None:
@@ -756,6 +823,15 @@ def test_only_so_many_files_are_open(
         [ids] = again.get("src", np.array([pair]))
         assert ids.tolist() == expected[pair][0]
     assert len(os.listdir("/proc/self/fd")) <= before + 2 + 4 * 4
+    monkeypatch.undo()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(64, len(os.listdir("/proc/self/fd")) + 40), limits[1]))
+    try:
+        again = IdStore(store.directory)
+        assert [again.get("src", np.array([pair]))[0].tolist() for pair in order] == [expected[i][0] for i in order]
+        assert damage(store.directory) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # ---------------------------------------------------------------- several sources

@@ -275,3 +275,14 @@ def test_chunks_are_bounded_and_lose_nothing(tmp_path_factory: pytest.TempPathFa
     assert [line for chunk in found for line in chunk.src] == [*lines, "z"]
     assert [chunk.first for chunk in found] == [sum(len(one.src) for one in found[:i]) for i in range(len(found))]
     assert all(len(chunk.src) <= 3 and sum(map(len, chunk.src[:-1])) * 2 < 40 for chunk in found)
+
+
+def test_a_line_that_is_too_long_to_be_read_is_in_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    data = corpus(tmp_path, [("a", "가"), ("x" * 101, "나"), ("c", "다")])
+    with pytest.raises(InputError, match="only 2 pairs"):
+        split_corpus(data, tmp_path / "out", 2, 1, 1, "")
+    assert split_corpus(data, tmp_path / "out", 1, 0, 1, "").summary() == (
+        "3 pairs: 1 train, 1 valid, 0 test, 1 left out (a line of more than 4 MiB); 2 could have been held out"
+    )
+    assert {*lines_of(tmp_path / "out", "train"), *lines_of(tmp_path / "out", "valid")} == {("a", "가"), ("c", "다")}

@@ -300,3 +300,13 @@ def test_merging_is_counting_all_at_once(tmp_path: Path) -> None:
         one.add([pair])
         merged.merge(one)
     assert merged == together
+
+
+def test_lines_that_are_too_long_to_be_read_are_only_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    stats = stats_of(tmp_path, [("A dog.", "개"), ("x" * 101, "긴"), ("y" * 102, "긴")])
+    total = stats.total
+    assert (total.pairs, total.src.words.total, total.src.words.counts.total()) == (3, 2, 1)
+    assert set(total.repeats.values()) == {0}
+    assert as_dict([stats])["train"]["total"]["suspicious"]["too_long_line"]["pairs"] == 2
+    assert "too_long_line" in format_summary([stats])

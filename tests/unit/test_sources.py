@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformer_mt.cleaning import clean
 from transformer_mt.config import CleanConfig, SourceConfig
 from transformer_mt.errors import InputError
 from transformer_mt.sources import read_pairs, source_files
-from transformer_mt.textio import replaced_file, write_lines
+from transformer_mt.textio import TOO_LONG, replaced_file, write_lines
 
 Pairs = list[tuple[str, str]]
 
@@ -505,6 +506,19 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     num_small, before, num_large, after = map(int, done.stdout.split())
     assert (num_small, num_large) == (3000, 100_000)
     assert after - before < 25_000
+
+
+def test_a_segment_that_is_too_long_is_not_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 1000)
+    path = tmp_path / "a.tmx"
+    path.write_text(f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv></tu></tmx>')
+    tracemalloc.start()
+    try:
+        [pair] = read_pairs(SourceConfig(tmx=str(path)), "en", "de")
+        assert pair == (TOO_LONG, "")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from transformer_mt.cleaning import CleanReport, SentencePair
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.store import SIDES, Checksums, IdStore, damage, finish_store, write_places, write_side
 
 ROWS = {"src": [[5, 3], [6, 7, 8, 3], [3], [9, 3]], "tgt": [[5, 5, 3], [3], [6, 3], [7, 7, 7, 3]]}
@@ -68,6 +70,44 @@ def test_any_changed_byte_of_any_file_is_found(directory: Path) -> None:
         assert damage(directory) == f"{path.name}: No such file or directory"
         path.write_bytes(content)
     assert damage(directory) is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM, errno.ESTALE])
+def test_what_the_system_refuses_is_no_damage(number: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes it for damage deletes what may be whole."""
+    store, refuse = IdStore(directory), refusing(number)
+    tries: dict[str, Callable[[], Any]] = {
+        "transformer_mt.store.open": lambda: damage(directory),
+        "pathlib.Path.read_bytes": lambda: damage(directory),
+        "pathlib.Path.read_text": lambda: IdStore(directory),
+        "numpy.memmap": lambda: store.get("src", np.array([0])),
+        "numpy.load": lambda: store.places(0),
+    }
+    for name, use in tries.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(name, refuse, raising=False)
+            with pytest.raises(RunError, match=rf"cannot be read \({os.strerror(number)}\); "):
+                use()
+    assert damage(directory) is None
+
+
+def refusing(number: int) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_an_error_of_the_disk_is_damage(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.store.open", refusing(errno.EIO), raising=False)
+    assert (damage(directory) or "").endswith(": Input/output error")
+
+
+def test_a_pipe_is_damage_and_nobody_waits_for_it(directory: Path) -> None:
+    for name in ("00002.tgt.ids", "meta.json"):
+        (directory / name).unlink()
+        os.mkfifo(directory / name)
+        assert damage(directory) == f"{name}: no plain file"
 
 
 OFFSETS: dict[str, Callable[[Any], Any]] = {

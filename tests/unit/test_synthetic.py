@@ -174,7 +174,7 @@ def test_made_once_with_one_line_about_it(
     assert synthesize(data, pytest.fail) == made
     assert len(shouter.calls) == 1
     [place] = (path for path in (tmp_path / "cache" / "synthetic").iterdir() if path.suffix != ".lock")
-    assert sorted(path.name for path in place.iterdir()) == ["src", "tgt"]
+    assert sorted(path.name for path in place.iterdir()) == ["meta.json", "src", "tgt"]
 
 
 @pytest.mark.parametrize("number", range(len(LINES)))
@@ -197,6 +197,50 @@ def test_interrupted_anywhere_it_goes_on_with_the_next_part(
     shouter.answer, shouter.lines = shout, []
     assert made(data) == (text(SHOUTED), text(LINES))
     assert shouter.lines == LINES[number - number % PART_LINES :]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["src", "tgt", "meta.json"])
+def test_damaged_text_is_made_anew_and_that_is_told(
+    name: str, tmp_path: Path, model: Path, shouter: type[Shouter]
+) -> None:
+    data = data_of(tmp_path, back_translation(tmp_path, model))
+    place = place_of(data)
+    for damage in (flip, Path.unlink):
+        damage(place / name)
+        said: list[str] = []
+        shouter.lines = []
+        synthesize(data, said.append)
+        assert ((place / "src").read_text("utf-8"), (place / "tgt").read_text("utf-8")) == (text(SHOUTED), text(LINES))
+        if (name, damage) == ("meta.json", Path.unlink):  # as 0.1.0 has left it
+            assert said == [] and shouter.lines == []
+        else:
+            assert said[0].startswith(f"{place}: the text that a model has made is damaged ({name}")
+            assert shouter.lines == LINES
+
+
+def test_a_damaged_part_is_translated_again(tmp_path: Path, model: Path, shouter: type[Shouter]) -> None:
+    data = data_of(tmp_path, back_translation(tmp_path, model))
+
+    def stop(line: str) -> str:
+        if line == "sieben":
+            raise KeyboardInterrupt
+        return shout(line)
+
+    shouter.answer = stop
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(data, lambda line: None)
+    [building] = (tmp_path / "cache" / "synthetic").glob(".*.tmp")
+    flip(building / "00000001.part")
+    write(building / "00000002.part", ["drei Hunde", "DREI HUNDE", "vier"])
+    shouter.answer, shouter.lines = shout, []
+    assert made(data) == (text(SHOUTED), text(LINES))
+    assert shouter.lines == [*LINES[2:6], "sieben"]
 
 
 def test_killed_while_the_parts_are_put_away(

@@ -322,7 +322,7 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 class OneOfTwo(Ranks):
     """A rank that hears from another one what the test says."""
 
-    def gather(self, value: Any) -> Sequence[Any]:
+    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         return [value, self.other] if self.rank == 0 else [self.other, value]
 
     other: str | None = None

@@ -16,6 +16,7 @@ from transformer_mt.duplicates import Keys
 from transformer_mt.errors import InputError
 from transformer_mt.passes import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.sources import read_pairs
+from transformer_mt.textio import TOO_LONG
 from transformer_mt.workers import on_all_cores
 
 
@@ -37,7 +38,7 @@ def check(data: DataConfig) -> Iterator[str]:
     num_usable = [0 for _ in sources]
 
     def read(chunk: Chunk) -> tuple[int, dict[Repeats, Keys], list[Block], int]:
-        pairs = list(chunk.pairs())
+        pairs = _known(chunk)
         return chunk.source, {one: keys_of(pairs, one) for one in REPEATS}, shifted_blocks(chunk), _usable(pairs)
 
     for number, of_chunk, blocks, usable in on_all_cores(
@@ -60,7 +61,7 @@ def check(data: DataConfig) -> Iterator[str]:
     train_usable = [0 for _ in train]
 
     def compare(chunk: Chunk) -> tuple[int, dict[Repeats, tuple[Ints, Ints]], list[Block], int]:
-        pairs = list(chunk.pairs())
+        pairs = _known(chunk)
         seen = {}
         for one in REPEATS:
             lines, numbers = held_out.look_up(keys_of(pairs, one), one)
@@ -78,6 +79,11 @@ def check(data: DataConfig) -> Iterator[str]:
     yield from _empty_sources(train, train_counts, train_usable)
     yield from train_shifts.findings(train, train_counts)
     yield from held_out.findings(sources, counts, Places([named.label for named in train], train_counts))
+
+
+def _known(chunk: Chunk) -> list[SentencePair]:
+    """Its pairs, with two blank sides where a line is too long to be read: it is like no other."""
+    return [SentencePair("", "") if TOO_LONG in pair else pair for pair in chunk.pairs()]
 
 
 def _usable(pairs: Sequence[SentencePair]) -> int:

@@ -6,13 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from transformer_mt.curation.common import share
 from transformer_mt.errors import InputError
 from transformer_mt.passes import NamedSource
 from transformer_mt.sources import source_files
-from transformer_mt.textio import READ_ERRORS, open_binary
+from transformer_mt.textio import LONGEST_LINE, READ_ERRORS, open_binary
 from transformer_mt.workers import on_all_cores
 
 MAX_EXAMPLES = 5
@@ -29,6 +29,7 @@ _MOJIBAKE = re.compile(
 _CONTROL = re.compile("[\x01-\x08\x0a-\x1f\x7f-\x9f]")
 
 NOT_UTF8 = "are not UTF-8"
+TOO_LONG = f"are longer than {LONGEST_LINE >> 20} MiB"
 _FAULTS = {
     "NUL": "hold a NUL character",
     "control": "hold control characters",
@@ -82,7 +83,7 @@ def find_faults(path: str) -> tuple[int, dict[str, Fault]]:
         nonlocal num_lines
         try:
             with open_binary(path) as file:
-                while lines := file.readlines(_BLOCK_BYTES):
+                while lines := _read_block(file):
                     yield _Job(num_lines + 1, lines)
                     num_lines += len(lines)
         except READ_ERRORS:
@@ -92,6 +93,22 @@ def find_faults(path: str) -> tuple[int, dict[str, Fault]]:
         for name, fault in faults.items():
             found.setdefault(name, Fault()).add(fault.count, fault.lines)
     return num_lines, found
+
+
+def _read_block(file: IO[bytes]) -> list[bytes]:
+    """The next lines; of one that is too long only the beginning, by which it is known."""
+    lines: list[bytes] = []
+    size = 0
+    while size < _BLOCK_BYTES and (line := file.readline(LONGEST_LINE + 1)):
+        lines.append(line)
+        size += len(line)
+        while _is_too_long(line) and (rest := file.readline(_BLOCK_BYTES)) and not rest.endswith(b"\n"):
+            pass
+    return lines
+
+
+def _is_too_long(line: bytes) -> bool:
+    return len(line) > LONGEST_LINE and not line.endswith(b"\n")
 
 
 def _faults_in(job: _Job) -> dict[str, Fault]:
@@ -104,6 +121,8 @@ def _faults_in(job: _Job) -> dict[str, Fault]:
 
 def faults_of(line: bytes) -> list[str]:
     """What is wrong with a line, in words that follow "so many lines"."""
+    if _is_too_long(line):
+        return [TOO_LONG]
     try:
         text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError:

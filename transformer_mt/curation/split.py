@@ -30,6 +30,7 @@ from transformer_mt.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
 from transformer_mt.errors import InputError
 from transformer_mt.export.directory import exported_directory
 from transformer_mt.passes import Chunk, NamedSource, read_chunks
+from transformer_mt.textio import LONGEST_LINE, TOO_LONG
 from transformer_mt.workers import on_all_cores
 
 _BLOCK = 1 << 20  # pairs counted at once
@@ -40,15 +41,20 @@ class SplitReport(NamedTuple):
 
     counts: dict[str, int]  # by part
     num_unique: int  # those that could have been held out
+    num_too_long: int  # in no part, as one of their lines is too long to be read
 
     def summary(self) -> str:
         """ "29,000 pairs: 28,000 train, 500 valid, 500 test; 28,610 could have been held out"."""
         sizes = ", ".join(f"{count:,} {part}" for part, count in self.counts.items())
-        return f"{sum(self.counts.values()):,} pairs: {sizes}; {self.num_unique:,} could have been held out"
+        if self.num_too_long:
+            sizes += f", {self.num_too_long:,} left out (a line of more than {LONGEST_LINE >> 20} MiB)"
+        total = sum(self.counts.values()) + self.num_too_long
+        return f"{total:,} pairs: {sizes}; {self.num_unique:,} could have been held out"
 
 
 def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, seed: int, suffix: str) -> SplitReport:
     """Write each pair of ``data.train`` into the files of one part, in order; the held-out ones are drawn uniformly.
+    A pair of which a line is too long to be read goes nowhere, and is counted.
 
     ``output`` gets two files for each part (and source, where there are several) that has pairs, and a section to paste
     into the configuration; whole, or not at all.
@@ -82,9 +88,13 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
         drawn = random.Random(seed).sample(range(num_unique), num_valid + num_test)
         part_of = dict.fromkeys(drawn[:num_valid], "valid") | dict.fromkeys(drawn[num_valid:], "test")
         rank = 0  # among the unique pairs
+        num_too_long = 0
         with PairFiles(made) as files:
             for chunk in read_chunks(sources, "splitting", []):
                 for pair, is_unique in zip(chunk.pairs(), _is_unique(occurrences, chunk.first, chunk.end), strict=True):
+                    if TOO_LONG in pair:
+                        num_too_long += 1
+                        continue
                     key = chunk.source, part_of.get(rank, "train") if is_unique else "train"
                     rank += bool(is_unique)
                     files.write(names[key], f"{pair.src}\n", f"{pair.tgt}\n")
@@ -101,7 +111,7 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
         section = data_section(data, f"What tmt data split has made, with --seed {seed}.", **made_of)
         (made / DATA_FILE).write_bytes(section)
     by_part = {part: sum(counts[number, part] for number in range(len(sources))) for part in PARTS}
-    return SplitReport(by_part, num_unique)
+    return SplitReport(by_part, num_unique, num_too_long)
 
 
 def _find_unique(sources: Sequence[NamedSource], directory: Path) -> Occurrences:
@@ -117,8 +127,9 @@ def _side_keys(chunk: Chunk) -> Keys:
 
 
 def _keys_of(pair: SentencePair) -> list[int]:
-    """The keys of both sides. A pair with a blank side has one key twice, so that it is not held out."""
-    keys = [text_key(side, "near") for side in pair if side.strip()] or [0]
+    """The keys of both sides. A pair with a blank side has one key twice, so that it is not held out; one with a line
+    that is too long to be read is like a blank one."""
+    keys = [text_key(side, "near") for side in pair if side.strip() and TOO_LONG not in pair] or [0]
     return [keys[0], keys[-1]]
 
 

@@ -237,23 +237,25 @@ def _part_stats(data: DataConfig, part: str) -> PartStats:
     judges = [_Judge(data.clean, source) for source in sources]
 
     def count(chunk: Chunk) -> tuple[int, PairStats, dict[Repeats, Keys]]:
-        stats = PairStats()
-        pairs = [SentencePair(pair.src.strip(), pair.tgt.strip()) for pair in chunk.pairs()]
+        pairs = [_stripped(pair) for pair in chunk.readable()]
+        stats = PairStats(pairs=len(chunk.src) - len(pairs))  # of the others only their number is told
         stats.add(pairs)
-        for place, pair in enumerate(pairs, chunk.first):
+        for place, pair in enumerate(map(_stripped, chunk.pairs()), chunk.first):
             judges[chunk.source].judge(pair, place, stats.suspects)
         return chunk.source, stats, {one: keys_of(pairs, one) for one in REPEATS}
 
     found = [PairStats() for _ in sources]
     counts: list[int] = []
+    num_keys = [0 for _ in sources]
     with workspace(data) as directory:
         files = {one: _KeyFile(directory / f"{number}.keys") for number, one in enumerate(REPEATS)}
         for number, stats, keys in on_all_cores(count, read_chunks(sources, "counting", counts)):
             found[number].merge(stats)
+            num_keys[number] += len(keys[REPEATS[0]])
             for one, file in files.items():
                 file.add(keys[one])
         for one, file in files.items():
-            for stats, repeated in zip(found, file.count_later(directory, counts), strict=True):
+            for stats, repeated in zip(found, file.count_later(directory, num_keys), strict=True):
                 stats.repeats[one] = repeated
     labels = [source.label for source in sources]
     return PartStats(
@@ -262,6 +264,10 @@ def _part_stats(data: DataConfig, part: str) -> PartStats:
         _all_rules(judges),
         Places(labels, counts),
     )
+
+
+def _stripped(pair: SentencePair) -> SentencePair:
+    return SentencePair(pair.src.strip(), pair.tgt.strip())
 
 
 def _all_rules(judges: Iterable[_Judge]) -> dict[str, Rule]:
@@ -345,7 +351,7 @@ class _Judge:
         if first is None:
             return {}
         start = PairStats()
-        start.add(list(first.pairs()))
+        start.add(list(first.readable()))
         return {src_lang: scripts_of(start.src.classes), tgt_lang: scripts_of(start.tgt.classes)}
 
     def judge(self, pair: SentencePair, place: int, report: CleanReport) -> None:

@@ -45,8 +45,10 @@ def _pairs_as_dict(part: PartStats, stats: PairStats) -> dict[str, Any]:
 
 
 def suspicions(part: PartStats) -> Iterator[tuple[str, Rule | None]]:
-    """Every reason that was looked for, in the order of cleaning. A blank side needs no rule."""
+    """Every reason that was looked for, in the order of cleaning. A blank side needs no rule, nor a line of MiBs."""
     yield "empty", None
+    if "too_long_line" in part.total.suspects.rejected:
+        yield "too_long_line", None
     yield from part.rules.items()
 
 
