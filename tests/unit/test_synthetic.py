@@ -317,7 +317,7 @@ def test_what_the_place_depends_on(tmp_path: Path, model: Path, make_model: Call
 
 
 def test_settings_reach_the_model(tmp_path: Path, model: Path, shouter: type[Shouter]) -> None:
-    search: dict[str, Any] = {"sampling": True, "top_p": 1e-9, "beam_size": 3, "precision": "bfloat16", "tag": "no"}
+    search: dict[str, Any] = {"sampling": True, "top_p": 1e-9, "precision": "bfloat16", "tag": "no"}
     synthesize(data_of(tmp_path, back_translation(tmp_path, model, search=search)), lambda line: None)
     [(path, overrides)] = shouter.calls
     assert path == model
