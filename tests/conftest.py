@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 from harness import Trained, copy_corpus, symbol_lines, tmt, write_config
+from hypothesis import settings
 
 from transformer_mt import grammar
 from transformer_mt.config import TokenizerConfig
 from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+
+# Of each property. Before a release: HYPOTHESIS_PROFILE=thorough scripts/test.sh
+settings.register_profile("fast", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 @pytest.fixture(scope="session")

@@ -65,19 +65,15 @@ def assert_ended_by_loss_of(done: Done, survivor: int, seconds: float) -> None:
     assert "Signal 9 (SIGKILL)" not in done.stderr or "exitcode  : -9" in done.stderr
 
 
-@pytest.mark.parametrize(("kind", "rank"), [("expected", 1), ("bug", 0)])
-def test_a_rank_that_raises_ends_the_other_with_its_reason(kind: str, rank: int, config: Path, tmp_path: Path) -> None:
-    launcher = (*TORCHRUN, "2", str(HERE / "failing_rank.py"), str(rank), "25", kind)
+def test_a_rank_that_raises_ends_the_other_with_its_reason(config: Path, tmp_path: Path) -> None:
+    launcher = (*TORCHRUN, "2", str(HERE / "failing_rank.py"), "0", "25", "step")
     run = tmp_path / "run"
     process = Running("train", config, "--output", run, launcher=launcher)
     process.wait_until(has_saved(run, 2))
     began = time.monotonic()
     done = process.end()
-    assert_ended_by_loss_of(done, 1 - rank, time.monotonic() - began)
-    if kind == "expected":
-        assert f"tmt: rank {rank} failed on purpose" in done.stderr.splitlines()
-    else:
-        assert re.search(rf"^\[rank{rank}\]: ZeroDivisionError: rank {rank} failed on purpose$", done.stderr, re.M)
+    assert_ended_by_loss_of(done, 1, time.monotonic() - began)
+    assert re.search(r"^\[rank0\]: ZeroDivisionError: rank 0 failed on purpose$", done.stderr, re.M)
     # Whatever rank 0 was writing is complete, and nothing else is left.
     assert checkpoints(run) == ["step_00000010", "step_00000020"]
     assert [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")] == []
@@ -123,7 +119,7 @@ def test_a_signal_to_one_rank_stops_both_and_saves(config: Path, finished: Path,
 
 
 PROGRAM = """
-import sys, time
+import time
 from datetime import timedelta
 import torch
 from transformer_mt import distributed
@@ -140,23 +136,21 @@ ranks.sum(box)
 assert box.tolist() == [2, 2]
 if ranks.rank == 1:
     time.sleep(600)  # stuck
-call = {"sum": lambda: ranks.sum(box), "largest": lambda: ranks.largest(1), "gather": lambda: ranks.gather(1)}
 began = time.monotonic()
 try:
-    call[sys.argv[1]]()
+    ranks.sum(box)
 except RunError as error:
     print(f"{time.monotonic() - began:.1f} {error}")
 """
 
 
-@pytest.mark.parametrize("call", ["sum", "gather"])
-def test_a_rank_that_is_stuck_ends_the_others_within_the_time_limit(call: str) -> None:
+def test_a_rank_that_is_stuck_ends_the_others_within_the_time_limit() -> None:
     """Here of 3 seconds. Where rank 0 may take its time, nothing ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", PROGRAM, call]
+    command = [sys.executable, "-c", PROGRAM]
     processes = [
         subprocess.Popen(command, env=shared | {"RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
     ]

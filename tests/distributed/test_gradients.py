@@ -48,12 +48,9 @@ def whole() -> dict[str, Tensor]:
     return update(num_micro=1)
 
 
-@pytest.mark.parametrize(("num_ranks", "num_micro"), [(1, 4), (2, 2), (4, 1)])
-def test_ranks_times_micro_batches_have_one_gradient(
-    num_ranks: int, num_micro: int, whole: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_two_ranks_times_two_micro_batches_have_one_gradient(whole: dict[str, Tensor], tmp_path: Path) -> None:
     output = tmp_path / "update"
-    command = [*TORCHRUN, str(num_ranks), __file__, str(num_micro), str(output)]
+    command = [*TORCHRUN, "2", __file__, "2", str(output)]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, env=environment() | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import torch
 from harness import (
     TORCHRUN,
     Done,
-    Running,
     copy_corpus,
     last_checkpoint,
     metrics,
@@ -89,34 +86,6 @@ def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_p
             assert same, (key, value, theirs[key])
 
 
-def test_killed_and_resumed_is_identical(finished: Finished, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = Running("train", finished.path, "--output", run, launcher=launcher(2))
-    process.wait_until(lambda: (run / "last").exists() and '"step": 13,' in (run / "metrics.jsonl").read_text())
-    process.kill()
-    assert 10 <= int(last_checkpoint(run).name.removeprefix("step_")) < LAST_STEP
-    resumed = tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
-    assert "continuing from step" in resumed.stderr
-    assert "warning: continuing" not in resumed.stderr
-    assert_same_end(run, finished.run)
-
-
-def test_sigterm_stops_both_ranks_and_saves(finished: Finished, tmp_path: Path) -> None:
-    """torchrun passes the signal on; both ranks leave after the same update."""
-    run = tmp_path / "run"
-    process = Running("train", finished.path, "--output", run, launcher=launcher(2))
-    process.wait_until(lambda: (run / "metrics.jsonl").exists() and '"step": 3,' in (run / "metrics.jsonl").read_text())
-    process.signal(signal.SIGTERM)
-    stopped = process.end()
-    assert stopped.status != 0
-    assert len(reasons(stopped)) == 1
-    assert "stopped by SIGTERM" in reasons(stopped)[0]
-    step = int(last_checkpoint(run).name.removeprefix("step_"))
-    assert 3 <= step < LAST_STEP
-    tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
-    assert_same_end(run, finished.run)
-
-
 @pytest.mark.slow
 def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -127,21 +96,6 @@ def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, 
     assert last_checkpoint(run).name == "step_00000015"
     tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
     assert_same_end(run, finished.run)
-
-
-def test_two_ranks_continued_by_one(finished: Finished, tmp_path: Path) -> None:
-    """The same data in the same order, with one warning that names what has changed."""
-    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
-    shutil.rmtree(run / "checkpoints" / f"step_{LAST_STEP:08d}")
-    for pointer in ("last", "best"):
-        (run / pointer).write_text("step_00000020\n")
-    resumed = tmt("train", finished.path, "--output", run, "--resume").ok()
-    warnings = [line for line in resumed.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 1
-    assert "ranks was 2, is 1" in warnings[0]
-    assert "continuing from step 20" in resumed.stderr
-    for mine, theirs in zip(metrics(run), metrics(finished.run), strict=True):
-        assert math.isclose(mine["loss"], theirs["loss"], rel_tol=1e-5), "other data would show in the loss"
 
 
 def test_one_rank_continued_by_two_and_by_one_again(finished: Finished, tmp_path: Path) -> None:

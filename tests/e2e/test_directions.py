@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import copy_corpus, metrics, symbol_lines, text, tmt, tmt_here, write, write_config
+from harness import copy_corpus, metrics, symbol_lines, text, tmt_here, write, write_config
 
 TEST = symbol_lines(60, seed=5, shortest=4, longest=6)
 MODEL = {"d_model": 64, "d_ff": 128, "num_heads": 4, "dropout": 0.0, "num_encoder_layers": 2, "num_decoder_layers": 2}
@@ -51,7 +51,7 @@ def configuration(directory: Path) -> dict[str, Any]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("directions")
     path = write_config(directory / "config.yaml", configuration(directory))
-    tmt("train", path, "--output", directory / "run").ok()
+    tmt_here("train", path, "--output", directory / "run").ok()
     return directory / "run"
 
 
@@ -120,9 +120,9 @@ def test_another_run_can_start_from_it_with_its_tags(run: Path, tmp_path: Path) 
     config["train"] |= {"init_from": str(run), "max_steps": 2, "eval_steps": 2, "checkpoint_steps": 2}
     config["data"]["tgt_lang"] = "rv"
     config["data"]["train"] = config["data"]["train"][1:2]  # one direction: its tag is there all the same
-    tmt("train", write_config(tmp_path / "c.yaml", config), "--output", tmp_path / "run").ok()
+    tmt_here("train", write_config(tmp_path / "c.yaml", config), "--output", tmp_path / "run").ok()
     found = tmt_here("translate", tmp_path / "run", "--tgt-lang", "rv", stdin=text(TEST)).ok().lines
     assert share_of(found, list(map(reverse, TEST))) > 0.5
     config["data"]["train"][0]["tag"] = "law"
-    done = tmt("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other")
+    done = tmt_here("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other")
     assert done.status == 2 and "its vocabulary has no <law>" in done.refusal

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from harness import copy_corpus, symbol_lines, tmt, write_config
+from harness import copy_corpus, symbol_lines, tmt_here, write_config
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -27,7 +27,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     config["batch"] = {"max_tokens": 800}
     config["optim"] |= {"lr": 0.005, "warmup_steps": 50}
     config["train"] |= {"max_steps": 150, "eval_steps": 150, "checkpoint_steps": 150, "log_steps": 50}
-    tmt("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
+    tmt_here("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
     return directory / "run"
 
 
@@ -48,12 +48,12 @@ def translate(directory: Path, lines: Sequence[str]) -> list[str]:
 
 
 def test_translations_are_the_same(run: Path, tmp_path: Path) -> None:
-    done = tmt("export", run, "--format", "ctranslate2", "--output", tmp_path / "out").ok()
+    done = tmt_here("export", run, "--format", "ctranslate2", "--output", tmp_path / "out").ok()
     assert done.stdout == b""
     assert done.stderr.endswith(f"to {tmp_path / 'out'} (ctranslate2, float32)\n")
     lines = symbol_lines(40, seed=99, shortest=1, longest=8)
     text = "".join(f"{line}\n" for line in lines)
-    expected = tmt("translate", run, "--beam-size", 4, "--length-penalty", 0.6, *COMMON, stdin=text).ok().lines
+    expected = tmt_here("translate", run, "--beam-size", 4, "--length-penalty", 0.6, *COMMON, stdin=text).ok().lines
     assert translate(tmp_path / "out", lines) == expected
     assert len(set(expected)) > 30 and expected != lines
 
@@ -62,7 +62,7 @@ def test_int8_replaces_an_earlier_export(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for quantization in ("float32", "int8"):
         options: list[Any] = ["--format", "ctranslate2", "--quantization", quantization, "--output", out]
-        tmt("export", run, *options).ok()
+        tmt_here("export", run, *options).ok()
         assert json.loads((out / "export.json").read_text())["quantization"] == quantization
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert all(translate(out, ["a b c", "d"]))
@@ -70,7 +70,7 @@ def test_int8_replaces_an_earlier_export(run: Path, tmp_path: Path) -> None:
 
 def test_refusals(run: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
-        done = tmt("export", *arguments)
+        done = tmt_here("export", *arguments)
         assert (done.status, done.stdout, list(tmp_path.iterdir())) == (2, b"", [])
         return done.refusal
 

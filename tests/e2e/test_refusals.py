@@ -24,6 +24,7 @@ from harness import (
     metrics,
     symbol_lines,
     tmt,
+    tmt_here,
     write,
     write_config,
 )
@@ -63,7 +64,7 @@ class Place:
 
     def train(self, *options: object) -> Done:
         config = write_config(self.path / "config.yaml", self.config)
-        return tmt("train", config, "--output", self.path / "run", *options)
+        return tmt_here("train", config, "--output", self.path / "run", *options)
 
     def training_file(self, side: str) -> Path:
         return self.path / f"train.{side}"
@@ -79,8 +80,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = copy_corpus(directory, num_train=60)
     del config["data"]["valid"]
     config["train"] |= {"max_steps": 2, "checkpoint_steps": 1}
-    tmt("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
-    tmt("average", directory / "run", "--last", 2, "--output", directory / "model").ok()
+    tmt_here("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
+    tmt_here("average", directory / "run", "--last", 2, "--output", directory / "model").ok()
     return directory / "model"
 
 
@@ -92,9 +93,12 @@ def place(tmp_path: Path, model: Path) -> Place:
 
 
 def test_place_is_fine_as_it_is(place: Place) -> None:
-    """Else all the refusals below would show nothing."""
+    """Else all the refusals below would show nothing. They are asked for within this process; here is one outside."""
     place.train().ok()
     assert len(tmt("translate", place.model, stdin="a b c\n").ok().lines) == 1
+    set_in(place.config, "data.clean.max_src_tokens", 1)
+    config = write_config(place.path / "config.yaml", place.config)
+    assert_refused(tmt("train", config, "--output", place.path / "other"), 2, "no sentence pair is left")
 
 
 # Usage.
@@ -121,7 +125,7 @@ def test_place_is_fine_as_it_is(place: Place) -> None:
     ],
 )
 def test_usage(args: Sequence[str], named: str) -> None:
-    assert_refused(tmt(*args), 2, named)
+    assert_refused(tmt_here(*args), 2, named)
 
 
 # Configuration.
@@ -182,7 +186,7 @@ def test_override(place: Place, override: str, parts: Sequence[str]) -> None:
     ],
 )
 def test_override_of_a_model(place: Place, override: str, parts: Sequence[str]) -> None:
-    assert_refused(tmt("translate", place.model, "--set", override, stdin="a\n"), 2, *parts)
+    assert_refused(tmt_here("translate", place.model, "--set", override, stdin="a\n"), 2, *parts)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +206,12 @@ def test_override_of_a_model(place: Place, override: str, parts: Sequence[str]) 
 def test_file_that_is_no_configuration(tmp_path: Path, content: bytes, parts: Sequence[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_bytes(content)
-    assert_refused(tmt("train", config, "--output", tmp_path / "run"), 2, *parts)
+    assert_refused(tmt_here("train", config, "--output", tmp_path / "run"), 2, *parts)
 
 
 def test_missing_configuration(tmp_path: Path) -> None:
-    assert_refused(tmt("train", tmp_path / "none.yaml"), 2, tmp_path / "none.yaml", "No such file")
-    assert_refused(tmt("train", tmp_path), 2, tmp_path, "Is a directory")
+    assert_refused(tmt_here("train", tmp_path / "none.yaml"), 2, tmp_path / "none.yaml", "No such file")
+    assert_refused(tmt_here("train", tmp_path), 2, tmp_path, "Is a directory")
 
 
 # Training text.
@@ -291,7 +295,7 @@ def rewrite_manifest(model: Path) -> None:
 
 
 def assert_translates_not(model: Path, *parts: object) -> None:
-    assert_refused(tmt("translate", model, stdin="a b c\n"), 2, *parts)
+    assert_refused(tmt_here("translate", model, stdin="a b c\n"), 2, *parts)
 
 
 def test_no_model(place: Place) -> None:
@@ -339,7 +343,7 @@ def test_model_whose_configuration_describes_another(place: Place) -> None:
 def test_init_from_a_model_with_another_tokenizer(place: Place) -> None:
     other = place.path / "other.model"
     text = write(place.path / "text", ["entirely other words than before", "so that its pieces differ"])
-    tmt("tokenizer", "train", "--input", text, "--output", other, "--vocab-size", 290).ok()
+    tmt_here("tokenizer", "train", "--input", text, "--output", other, "--vocab-size", 290).ok()
     place.config["tokenizer"] = {"model": str(other)}
     place.config["train"]["init_from"] = str(place.model)
     assert_refused(place.train(), 2, "tokenizer.model", other, "train.init_from", place.model)
@@ -366,7 +370,7 @@ def test_a_run_from_a_model_records_that_models_tokenizer(place: Place) -> None:
     recorded = load_config(run / "config.yaml", of_model=True)
     assert recorded.tokenizer == load_config(place.model / "config.yaml", of_model=True).tokenizer
     place.train("--resume", "--set", "train.max_steps=3").ok()
-    tmt("train", run / "config.yaml", "--output", run, "--resume", "--set", "train.max_steps=4").ok()
+    tmt_here("train", run / "config.yaml", "--output", run, "--resume", "--set", "train.max_steps=4").ok()
 
 
 def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
@@ -384,25 +388,28 @@ def test_average_of_what_cannot_be_averaged(place: Place) -> None:
     place.train("--set", "train.checkpoint_steps=1").ok()
     output = place.path / "averaged"
     assert_refused(
-        tmt("average", place.path / "run", "--last", 9, "--output", output), 2, "has 2 checkpoints", "--last asks for 9"
+        tmt_here("average", place.path / "run", "--last", 9, "--output", output),
+        2,
+        "has 2 checkpoints",
+        "--last asks for 9",
     )
-    assert_refused(tmt("average", place.path / "none", "--output", output), 2, place.path / "none")
+    assert_refused(tmt_here("average", place.path / "none", "--output", output), 2, place.path / "none")
     file = last_checkpoint(place.path / "run") / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert_refused(tmt("average", place.path / "run", "--last", 2, "--output", output), 2, file)
+    assert_refused(tmt_here("average", place.path / "run", "--last", 2, "--output", output), 2, file)
     assert not output.exists()
 
 
 def test_tokenizer_that_is_none(place: Place) -> None:
     text = write(place.path / "text", ["no tokenizer"])
-    assert_refused(tmt("tokenizer", "encode", "--model", text, stdin="a\n"), 2, text)
-    assert_refused(tmt("tokenizer", "encode", "--model", place.path / "none", stdin="a\n"), 2, place.path / "none")
+    assert_refused(tmt_here("tokenizer", "encode", "--model", text, stdin="a\n"), 2, text)
+    assert_refused(tmt_here("tokenizer", "encode", "--model", place.path / "none", stdin="a\n"), 2, place.path / "none")
     output = place.path / "new.model"
     assert_refused(
-        tmt("tokenizer", "train", "--input", place.path / "none", "--output", output), 2, place.path / "none"
+        tmt_here("tokenizer", "train", "--input", place.path / "none", "--output", output), 2, place.path / "none"
     )
     assert_refused(
-        tmt("tokenizer", "train", "--input", text, "--output", output, "--type", "words"), 2, "type", "'words'"
+        tmt_here("tokenizer", "train", "--input", text, "--output", output, "--type", "words"), 2, "type", "'words'"
     )
     assert not output.exists()
 
@@ -413,14 +420,16 @@ def test_tokenizer_that_is_none(place: Place) -> None:
 def test_output_that_cannot_be_written(place: Place) -> None:
     text = write(place.path / "text", ["a b c"])
     nowhere = place.path / "none" / "out"
-    assert_refused(tmt("translate", place.model, "--input", text, "--output", nowhere), 2, nowhere, "mkdir -p")
-    assert_refused(tmt("translate", place.model, "--input", text, "--output", place.path), 2, place.path, "directory")
-    assert_refused(tmt("tokenizer", "train", "--input", text, "--output", nowhere), 2, nowhere, "mkdir -p")
-    assert_refused(tmt("average", place.model, "--last", 1, "--output", nowhere), 2, nowhere)
-    assert_refused(tmt("average", place.model, "--last", 1, "--output", text), 2, text, "--output")
+    assert_refused(tmt_here("translate", place.model, "--input", text, "--output", nowhere), 2, nowhere, "mkdir -p")
+    assert_refused(
+        tmt_here("translate", place.model, "--input", text, "--output", place.path), 2, place.path, "directory"
+    )
+    assert_refused(tmt_here("tokenizer", "train", "--input", text, "--output", nowhere), 2, nowhere, "mkdir -p")
+    assert_refused(tmt_here("average", place.model, "--last", 1, "--output", nowhere), 2, nowhere)
+    assert_refused(tmt_here("average", place.model, "--last", 1, "--output", text), 2, text, "--output")
     config = write_config(place.path / "config.yaml", place.config)
-    assert_refused(tmt("train", config, "--output", text), 2, text, "--output")
-    assert_refused(tmt("train", config, "--output", text / "run"), 2, text / "run", "--output")
+    assert_refused(tmt_here("train", config, "--output", text), 2, text, "--output")
+    assert_refused(tmt_here("train", config, "--output", text / "run"), 2, text / "run", "--output")
     place.config["data"]["cache_dir"] = str(text / "cache")
     refused = place.train()
     assert refused.status in (1, 2)
@@ -431,11 +440,13 @@ def test_output_that_cannot_be_written(place: Place) -> None:
 def test_input_that_cannot_be_read(place: Place) -> None:
     none, text = place.path / "none", write(place.path / "text", ["a b c"])
     output = place.path / "out"
-    assert_refused(tmt("translate", place.model, "--input", none, "--output", output), 2, none, "No such file")
-    assert_refused(tmt("eval", "--hyp", none, "--ref", text), 2, none, "No such file")
-    assert_refused(tmt("eval", "--hyp", text, "--ref", none), 2, none, "No such file")
+    assert_refused(tmt_here("translate", place.model, "--input", none, "--output", output), 2, none, "No such file")
+    assert_refused(tmt_here("eval", "--hyp", none, "--ref", text), 2, none, "No such file")
+    assert_refused(tmt_here("eval", "--hyp", text, "--ref", none), 2, none, "No such file")
     text.write_bytes(b"a\n\xff\n")
-    assert_refused(tmt("translate", place.model, "--input", text, "--output", output), 2, text, "line 2", "not UTF-8")
+    assert_refused(
+        tmt_here("translate", place.model, "--input", text, "--output", output), 2, text, "line 2", "not UTF-8"
+    )
     assert not output.exists()
 
 
@@ -443,11 +454,11 @@ def test_eval_of_unequal_counts(place: Place) -> None:
     three, two = write(place.path / "three", ["a", "b", "c"]), write(place.path / "two", ["a", "b"])
     none = write(place.path / "empty", [])
     for command in (("--hyp", three), (place.model, "--src", three)):
-        assert_refused(tmt("eval", *command, "--ref", two), 2, "3 lines", str(three), f"2 in {two}", "line 3")
-    assert_refused(tmt("eval", "--hyp", two, "--ref", two, "--ref", three), 2, "2 lines", str(three), "line 3")
-    assert_refused(tmt("eval", "--hyp", none, "--ref", none), 2, none, "no lines")
-    assert_refused(tmt("eval", "--hyp", two, "--ref", two, "--metrics", "blue"), 2, "'blue'", "'bleu'")
-    assert_refused(tmt("eval", "--hyp", two, "--ref", two, "--tokenize", "14a"), 2, "'14a'", "13a")
+        assert_refused(tmt_here("eval", *command, "--ref", two), 2, "3 lines", str(three), f"2 in {two}", "line 3")
+    assert_refused(tmt_here("eval", "--hyp", two, "--ref", two, "--ref", three), 2, "2 lines", str(three), "line 3")
+    assert_refused(tmt_here("eval", "--hyp", none, "--ref", none), 2, none, "no lines")
+    assert_refused(tmt_here("eval", "--hyp", two, "--ref", two, "--metrics", "blue"), 2, "'blue'", "'bleu'")
+    assert_refused(tmt_here("eval", "--hyp", two, "--ref", two, "--tokenize", "14a"), 2, "'14a'", "13a")
 
 
 @pytest.fixture
@@ -466,19 +477,19 @@ def test_disk_that_fills_while_saving(place: Place, small_disk: Path) -> None:
     del place.config["data"]["valid"]
     place.config["train"] |= {"max_steps": 12, "checkpoint_steps": 1}
     config, run = write_config(place.path / "config.yaml", place.config), small_disk / "run"
-    full = tmt("train", config, "--output", run)
+    full = tmt_here("train", config, "--output", run)
     last = last_checkpoint(run)
     step = int(last.name.removeprefix("step_"))
     assert 1 <= step < 12
     assert_refused(full, 1, run / "checkpoints" / f"step_{step + 1:08d}", "No space left", "free some space")
     assert checkpoints(run) == [f"step_{number:08d}" for number in range(1, step + 1)]
     assert not list((run / "checkpoints").glob(".step*")), "the half-written one has gone"
-    assert len(tmt("translate", run, stdin="a b c\n").ok().lines) == 1
+    assert len(tmt_here("translate", run, stdin="a b c\n").ok().lines) == 1
 
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    tmt("train", config, "--output", run, "--resume").ok()
+    tmt_here("train", config, "--output", run, "--resume").ok()
     assert last_checkpoint(run).name == "step_00000012"
-    tmt("train", config, "--output", place.path / "unhindered").ok()
+    tmt_here("train", config, "--output", place.path / "unhindered").ok()
     file = "model.safetensors"
     assert (last_checkpoint(run) / file).read_bytes() == (
         last_checkpoint(place.path / "unhindered") / file
@@ -491,7 +502,7 @@ def test_disk_that_fills_while_translating(place: Place, small_disk: Path) -> No
     with open(small_disk / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
         while True:
             filler.write(bytes(4096))
-    assert_refused(tmt("translate", place.model, "--input", text, "--output", output), 1, output, "No space left")
+    assert_refused(tmt_here("translate", place.model, "--input", text, "--output", output), 1, output, "No space left")
     assert output.read_text() == "what stood there before\n"
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Trained, n_best, symbol_lines, text, tmt, tmt_here, translated, write
+from harness import Trained, n_best, symbol_lines, text, tmt_here, translated, write
 
 from transformer_mt.translator import Translator
 
 
 def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(trained: Trained) -> None:
     long = " ".join(random.Random(1).choices("abcdefgh", k=2000))
-    done = tmt("translate", trained.run, "--beam-size", 1, stdin=text(["a b c", long])).ok()
+    done = tmt_here("translate", trained.run, "--beam-size", 1, stdin=text(["a b c", long])).ok()
     assert done.lines[0] == translated(trained, ["a b c"], "--beam-size", 1)[0]
     assert len(done.lines) == 2
     assert done.lines[1] != ""
@@ -31,7 +31,7 @@ def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(train
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: line 2: ")
     tokens = (
-        tmt("tokenizer", "encode", "--model", trained.run / "tokenizer.model", stdin=text([long]))
+        tmt_here("tokenizer", "encode", "--model", trained.run / "tokenizer.model", stdin=text([long]))
         .ok()
         .lines[0]
         .split(" ")
@@ -44,7 +44,7 @@ def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(train
 
 def test_batch_size_and_order_change_nothing(trained: Trained, sources: list[str]) -> None:
     options = ("--beam-size", 3, "--n-best", 3)
-    expected = n_best(tmt("translate", trained.run, *options, stdin=text(sources)))
+    expected = n_best(tmt_here("translate", trained.run, *options, stdin=text(sources)))
     assert len({found for _, found, _ in expected}) > len(sources), "too few different translations to see anything"
     order = random.Random(1).sample(range(len(sources)), len(sources))
 
@@ -55,14 +55,14 @@ def test_batch_size_and_order_change_nothing(trained: Trained, sources: list[str
 
     for batch_tokens in (1, 64, 8192):
         setting = ("--set", f"search.batch_tokens={batch_tokens}")
-        assert_equal(n_best(tmt("translate", trained.run, *options, *setting, stdin=text(sources))), expected)
-    shuffled = n_best(tmt("translate", trained.run, *options, stdin=text([sources[i] for i in order])))
+        assert_equal(n_best(tmt_here("translate", trained.run, *options, *setting, stdin=text(sources))), expected)
+    shuffled = n_best(tmt_here("translate", trained.run, *options, stdin=text([sources[i] for i in order])))
     assert_equal(sorted(((order[n], line, score) for n, line, score in shuffled), key=lambda f: f[0]), expected)
 
 
 def test_n_best_is_numbered_sorted_and_headed_by_the_translation(trained: Trained, sources: list[str]) -> None:
     lines = [*sources[:5], "", *sources[5:8]]
-    found = n_best(tmt("translate", trained.run, "--beam-size", 4, "--n-best", 4, stdin=text(lines)))
+    found = n_best(tmt_here("translate", trained.run, "--beam-size", 4, "--n-best", 4, stdin=text(lines)))
     best = translated(trained, lines, "--beam-size", 4)
     assert [number for number, _, _ in found] == sorted(number for number, _, _ in found)
     for number, line in enumerate(lines):
@@ -108,14 +108,14 @@ def test_length_penalty_is_used(trained: Trained, sources: list[str]) -> None:
 def test_eval_of_a_model_is_translate_and_eval(trained: Trained, sources: list[str], tmp_path: Path) -> None:
     src, hyp = write(tmp_path / "src", sources), tmp_path / "hyp"
     ref = write(tmp_path / "ref", [line.upper() for line in sources[:3]] + sources[3:])
-    at_once = tmt("eval", trained.run, "--src", src, "--ref", ref).ok()
-    tmt("translate", trained.run, "--input", src, "--output", hyp).ok()
-    in_two = tmt("eval", "--hyp", hyp, "--ref", ref).ok()
+    at_once = tmt_here("eval", trained.run, "--src", src, "--ref", ref).ok()
+    tmt_here("translate", trained.run, "--input", src, "--output", hyp).ok()
+    in_two = tmt_here("eval", "--hyp", hyp, "--ref", ref).ok()
     assert at_once.stdout == in_two.stdout
     assert [line.partition("|")[0] for line in at_once.lines] == ["BLEU", "chrF2", "TER"]
     assert all("version:" in line for line in at_once.lines), "no number without its signature"
     # The search options reach it.
-    beam_1 = tmt("eval", trained.run, "--src", src, "--ref", ref, "--set", "search.beam_size=1").ok()
+    beam_1 = tmt_here("eval", trained.run, "--src", src, "--ref", ref, "--set", "search.beam_size=1").ok()
     assert beam_1.stdout != at_once.stdout
 
 
@@ -127,7 +127,7 @@ def test_eval_formats(tmp_path: Path) -> None:
     other = write(tmp_path / "other", ["no word of this is in there", "nor here", lines[2]])
 
     def report(*options: object) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(tmt("eval", "--json", *options).ok().stdout)
+        loaded: dict[str, Any] = json.loads(tmt_here("eval", "--json", *options).ok().stdout)
         return loaded
 
     perfect = report("--hyp", hyp, "--ref", hyp)
@@ -143,10 +143,10 @@ def test_eval_formats(tmp_path: Path) -> None:
     assert list(intervals) == ["chrf"]
     assert intervals["chrf"]["interval"]["half_width"] > 0
 
-    rows = [json.loads(line) for line in tmt("eval", "--hyp", hyp, "--ref", worse, "--sentence").ok().lines]
+    rows = [json.loads(line) for line in tmt_here("eval", "--hyp", hyp, "--ref", worse, "--sentence").ok().lines]
     assert [round(row["bleu"]) for row in rows[:2]] == [100, 100]
     assert rows[2]["bleu"] < 20
-    assert tmt("eval", "--hyp", "-", "--ref", hyp, stdin=hyp.read_bytes()).ok().lines[0].startswith("BLEU|")
+    assert tmt_here("eval", "--hyp", "-", "--ref", hyp, stdin=hyp.read_bytes()).ok().lines[0].startswith("BLEU|")
 
 
 # The tokenizer alone.
@@ -159,15 +159,17 @@ def test_tokenizer_round_trip(tmp_path: Path) -> None:
     lines = [" ".join(draw.choices(words, k=6)) for _ in range(200)]
     packed.write_bytes(gzip.compress(text(lines[:100]).encode()))
     second = write(tmp_path / "text", lines[100:])
-    trained = tmt("tokenizer", "train", "--input", packed, "--input", second, "--output", model, "--vocab-size", 310)
+    trained = tmt_here(
+        "tokenizer", "train", "--input", packed, "--input", second, "--output", model, "--vocab-size", 310
+    )
     assert trained.ok().stdout == b""
     assert "from 200 lines" in trained.stderr
     asked = [*lines[:5], "", "Ein Wort, das es nicht gab: 한국 😀"]
-    pieces = tmt("tokenizer", "encode", "--model", model, stdin=text(asked)).ok().lines
+    pieces = tmt_here("tokenizer", "encode", "--model", model, stdin=text(asked)).ok().lines
     assert len(pieces) == len(asked)
     assert pieces != asked
     assert pieces[5] == ""
-    assert tmt("tokenizer", "decode", "--model", model, stdin=text(pieces)).ok().lines == asked
+    assert tmt_here("tokenizer", "decode", "--model", model, stdin=text(pieces)).ok().lines == asked
 
 
 def test_tokenizer_type_and_size_are_used(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_tokenizer_type_and_size_are_used(tmp_path: Path) -> None:
     source = write(tmp_path / "text", symbol_lines(50, seed=1))
     for kind in ("bpe", "unigram"):
         model = tmp_path / f"{kind}.model"
-        done = tmt(
+        done = tmt_here(
             "tokenizer", "train", "--input", source, "--output", model, "--type", kind, "--vocab-size", 9000
         ).ok()
         assert f"tokenizer: {kind}" in done.stderr
@@ -187,7 +189,7 @@ def test_tokenizer_type_and_size_are_used(tmp_path: Path) -> None:
 
 
 def test_dry_run_prints_the_plan_and_writes_no_run(trained: Trained, tmp_path: Path) -> None:
-    done = tmt("train", trained.config, "--output", tmp_path / "dry", "--dry-run").ok()
+    done = tmt_here("train", trained.config, "--output", tmp_path / "dry", "--dry-run").ok()
     assert done.stdout == b""
     assert "updates an epoch" in done.stderr
     assert "peak memory" in done.stderr
@@ -196,12 +198,12 @@ def test_dry_run_prints_the_plan_and_writes_no_run(trained: Trained, tmp_path: P
 
 def test_help_and_version() -> None:
     commands = {"tokenizer", "train", "translate", "eval", "average"}
-    found = tmt("--help").ok()
+    found = tmt_here("--help").ok()
     assert all(f" {command} " in found.stdout.decode() for command in commands)
     assert found.stderr == ""
-    assert tmt("--version").ok().stdout.decode().startswith("transformer_mt ")
+    assert tmt_here("--version").ok().stdout.decode().startswith("transformer_mt ")
     for command in commands:
-        assert f" {command} " in tmt(command, "--help").ok().stdout.decode()
+        assert f" {command} " in tmt_here(command, "--help").ok().stdout.decode()
 
 
 # Line by line.

@@ -89,7 +89,7 @@ def test_compiled_layers_give_the_numbers_of_eager_ones(monkeypatch: pytest.Monk
     """As on a GPU, where attention is PyTorch's kernel: loss and gradients of batches of different shapes."""
     monkeypatch.setattr(MultiHeadAttention, "_attend_on_cpu", MultiHeadAttention._attend_by_kernel)
     torch.manual_seed(7)
-    shape = ModelConfig(d_model=16, d_ff=24, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0)
+    shape = ModelConfig(d_model=16, d_ff=24, num_heads=4, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
     model = Transformer(shape, 30, 30)
     batches = [
         collate([[5] * n + [EOS_ID] for n in lengths], [[6] * (n + 1) + [EOS_ID] for n in lengths], 16)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt import batching
@@ -78,7 +78,6 @@ seeds = st.integers(0, 2**40)
 epochs = st.integers(0, 1000)
 
 
-@settings(deadline=None)
 @given(corpora(), seeds, epochs)
 def test_each_pair_is_in_one_update_of_an_epoch(corpus: Corpus, seed: int, epoch: int) -> None:
     updates = plan(corpus, seed, epoch)
@@ -86,7 +85,6 @@ def test_each_pair_is_in_one_update_of_an_epoch(corpus: Corpus, seed: int, epoch
     assert all(updates)
 
 
-@settings(deadline=None)
 @given(corpora(), seeds, epochs)
 def test_both_budgets_are_kept_and_used(corpus: Corpus, seed: int, epoch: int) -> None:
     """In the order of lengths two neighbours together break a budget: T_i + T_j > M or S_i + S_j > N. Summed over the
@@ -100,7 +98,6 @@ def test_both_budgets_are_kept_and_used(corpus: Corpus, seed: int, epoch: int) -
     assert len(updates) < 2 * shares + num_windows
 
 
-@settings(deadline=None)
 @given(corpora(), seeds, epochs)
 def test_lengths_of_an_update_are_similar(corpus: Corpus, seed: int, epoch: int) -> None:
     """Sorted targets are cut into runs, so the runs' ranges [low, high] follow each other. A run of n pairs has at most
@@ -114,7 +111,6 @@ def test_lengths_of_an_update_are_similar(corpus: Corpus, seed: int, epoch: int)
     assert all(high <= low for (_, high), (low, _) in itertools.pairwise(ranges))
 
 
-@settings(deadline=None)
 @given(corpora(), seeds, epochs)
 def test_every_source_is_spread_evenly_over_windows_of_few_shards(corpus: Corpus, seed: int, epoch: int) -> None:
     shard_of = np.repeat(np.arange(len(corpus.shards)), corpus.shards)
@@ -142,7 +138,6 @@ def weighted(draw: st.DrawFn) -> Corpus:
     return draw(corpora())._replace(weights=draw(st.lists(weight, min_size=3, max_size=3)))
 
 
-@settings(deadline=None)
 @given(weighted(), seeds, epochs)
 def test_a_source_of_weight_w_has_each_pair_as_often(corpus: Corpus, seed: int, epoch: int) -> None:
     """⌊w⌋ times, and for the fraction some of them once more: as many as it says, but for a pair of each shard."""
@@ -175,7 +170,6 @@ def test_repeated_pairs_come_in_other_company() -> None:
     assert len(set(together)) > 0.8 * len(together)
 
 
-@settings(deadline=None)
 @given(weighted(), seeds)
 def test_what_is_said_to_be_the_same_in_all_epochs_is(corpus: Corpus, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -187,7 +181,6 @@ def test_what_is_said_to_be_the_same_in_all_epochs_is(corpus: Corpus, seed: int)
     assert len({str(sorted(itertools.chain.from_iterable(one[0]))) for one in found}) == 1
 
 
-@settings(deadline=None)
 @given(corpora(), seeds, epochs)
 def test_the_plan_is_a_pure_function(corpus: Corpus, seed: int, epoch: int) -> None:
     first = plan(corpus, seed, epoch)
@@ -236,7 +229,6 @@ def cuts(draw: st.DrawFn) -> tuple[Corpus, Pairs, int, int]:
     return corpus, np.array(numbers, dtype=np.int64), draw(st.integers(1, 5)), draw(st.integers(1, 200))
 
 
-@settings(deadline=None, max_examples=200)
 @given(cuts())
 def test_an_update_is_cut_without_loss_or_repetition(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
     """So the pairs of an update are the same for any number of ranks and any size of micro-batches."""
@@ -248,7 +240,6 @@ def test_an_update_is_cut_without_loss_or_repetition(given_cut: tuple[Corpus, Pa
     assert all(len(micro) for rank in ranks for micro in rank)
 
 
-@settings(deadline=None, max_examples=200)
 @given(cuts())
 def test_micro_batches_keep_their_budget_and_use_it(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
     corpus, pairs, num_ranks, micro_tokens = given_cut
@@ -263,7 +254,6 @@ def test_micro_batches_keep_their_budget_and_use_it(given_cut: tuple[Corpus, Pai
             assert positions(np.append(micro, following[0])) > micro_tokens
 
 
-@settings(deadline=None, max_examples=200)
 @given(cuts())
 def test_ranks_are_balanced(given_cut: tuple[Corpus, Pairs, int, int]) -> None:
     """Dealt in order of target length: a rank's k-th pair is no longer than any rank's (k+1)-th, so the sums of labels

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -259,7 +259,6 @@ def sampling_configs(draw: st.DrawFn) -> SearchConfig:
 
 # In a 4-symbol vocabulary with |Y| <= 5 no step has more than 108 candidates (27 prefixes of 3 ids, times 4), so a
 # beam of 108 prunes nothing and must find what exhaustive search finds.
-@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), batches, beam_configs(), st.integers(1, 108), forbiddens, st.booleans())
 def test_a_wide_beam_is_exhaustive_search(
     seed: int, batch: list[Sentence], config: SearchConfig, n_best: int, forbidden: Prefix, padded: bool
@@ -272,7 +271,6 @@ def test_a_wide_beam_is_exhaustive_search(
     assert_same(outcome(scorer, batch, config, forbidden), expected)
 
 
-@settings(deadline=None, max_examples=250)
 @given(scorers(), batches, beam_configs(), forbiddens)
 def test_any_beam_is_the_plain_beam(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix
@@ -282,7 +280,6 @@ def test_any_beam_is_the_plain_beam(
     assert_same(outcome(scorer, batch, config, forbidden), expected)
 
 
-@settings(deadline=None, max_examples=60)
 @given(scorers(), batches, beam_configs(), forbiddens)
 def test_stopping_at_the_bound_is_never_worse_than_the_peers_rule(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix
@@ -301,7 +298,6 @@ DEAD_END = SearchConfig(beam_size=1, max_extra_tokens=6, min_tokens=5, no_repeat
 SOME_DEAD_ENDS = SearchConfig(sampling=True, n_best=3, max_extra_tokens=9, min_tokens=5, no_repeat_ngram=2, seed=0)
 
 
-@settings(deadline=None, max_examples=100)
 @given(scorers(), batches, greedy_configs(), forbiddens)
 @example(ToyScorer(1, 3), [Sentence((2,))], DEAD_END, ())
 def test_greedy_is_an_argmax_loop(
@@ -311,7 +307,6 @@ def test_greedy_is_an_argmax_loop(
     assert_same(outcome(scorer, batch, config, forbidden), expected)
 
 
-@settings(deadline=None, max_examples=100)
 @given(scorers(), batches, beam_configs() | sampling_configs() | greedy_configs(), forbiddens, st.randoms())
 def test_neighbours_and_order_change_nothing(
     scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix, random: Random
@@ -329,7 +324,6 @@ def test_neighbours_and_order_change_nothing(
 
 
 # Of a hundred sentences only a few show a bound that is not one, so there are many.
-@settings(deadline=None, max_examples=60)
 @given(
     scorers(),
     st.integers(16, 32),
@@ -357,7 +351,6 @@ def test_stopping_and_waiting_to_leave_change_nothing(
     assert_same(outcome(scorer, [batch[b] for b in having], config), [expected[b] for b in having])
 
 
-@settings(deadline=None, max_examples=150)
 @given(scorers(), batches, beam_configs() | sampling_configs(), forbiddens)
 @example(ToyScorer(1, 3, padded=True), [Sentence((2,))], SOME_DEAD_ENDS, ())
 def test_every_hypothesis_is_legal_and_scored_as_the_model_scores_it(
@@ -386,7 +379,6 @@ def test_every_hypothesis_is_legal_and_scored_as_the_model_scores_it(
             assert math.isclose(score, log_prob / penalty)
 
 
-@settings(deadline=None, max_examples=60)
 @given(scorers(), batches, greedy_configs(), st.integers(0, 99), st.sampled_from([0.5, 1.0, 3.0]))
 @example(ToyScorer(1, 3), [Sentence((2,))], DEAD_END, 1, 1.0)
 def test_sampling_the_best_id_is_greedy(

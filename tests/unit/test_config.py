@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -456,7 +456,6 @@ trees = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(trees)
 @example({"data": {"src_lang": "$${HOME}", "tgt_lang": "$$${", "train": [{"src": "${HOME:-x}", "tgt": "${NONE}"}]}})
 @example({"data": {"src_lang": "\x85", "tgt_lang": "a\u2028b", "train": [{"src": "a\nb\t", "tgt": "\0\x7f\ufeff"}]}})

@@ -98,7 +98,7 @@ def near(text: str) -> str:
     return "".join(character.lower() for character in text if character.isalpha()) or text.strip()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pair_lists, pair_lists)
 def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> None:
     expected = []
@@ -242,7 +242,6 @@ def test_lengths_that_words_contradict_accuse_nobody() -> None:
     assert find_shift(src, tgt) is None
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 300))
 def test_unrelated_lines_are_not_accused(seed: int, count: int) -> None:
     draw = random.Random(seed)
@@ -250,7 +249,6 @@ def test_unrelated_lines_are_not_accused(seed: int, count: int) -> None:
     assert find_shift(src, tgt) is None
 
 
-@settings(max_examples=100)
 @given(st.lists(st.sampled_from(["", "1", "22", "a b", "long line of text"]), max_size=37))
 def test_few_lines_are_not_accused(lines: list[str]) -> None:
     assert find_shift(lines[1:], lines[:-1]) is None

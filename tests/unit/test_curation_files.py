@@ -28,7 +28,7 @@ Pair = tuple[str, str]
 
 pytestmark = pytest.mark.usefixtures("_small_chunks")
 slow_examples = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

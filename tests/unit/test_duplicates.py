@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.duplicates import FIRST, LATER, ONLY, DuplicateFinder
@@ -25,7 +25,6 @@ def by_hand(everything: list[int]) -> list[int]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
 @given(chunks=st.lists(st.lists(keys, max_size=8), max_size=6))
 def test_each_place_is_what_a_dictionary_says(
     chunks: list[list[int]], tmp_path_factory: pytest.TempPathFactory

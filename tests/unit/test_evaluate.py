@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sacrebleu
 from harness import tmt_here
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError
@@ -102,7 +102,6 @@ def test_ter_by_hand() -> None:
     assert report.score("ter") == pytest.approx(100 * (3 + 1) / (5 + 4))
 
 
-@settings(max_examples=200, deadline=None)
 @given(corpora)
 def test_multi_bleu_is_the_formula_of_the_script(corpus: list[tuple[str, str, str]]) -> None:
     hyp, *refs = map(list, zip(*corpus, strict=True))

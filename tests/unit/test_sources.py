@@ -164,7 +164,7 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize("make", [make_jsonl, make_nested_jsonl, make_parquet, make_nested_parquet])
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
 @example([("a\nb", "a\r\nb"), ("\r", "\n\r"), ("\ufeff\x1a", "\x85\u2028\x0b\x0c\x1c")])
-@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
 def test_line_ends_inside_a_text_are_spaces(make: Make, pairs: Pairs) -> None:
     with tempfile.TemporaryDirectory() as directory:
         found = pairs_of(make(Path(directory), pairs, ""))
@@ -173,7 +173,6 @@ def test_line_ends_inside_a_text_are_spaces(make: Make, pairs: Pairs) -> None:
 
 @given(st.lists(st.tuples(xml_texts, xml_texts), max_size=8), st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))
 @example([("a\nb", "\tc")], "utf-16")
-@settings(deadline=None)
 def test_translation_memory_in_its_encodings(pairs: Pairs, encoding: str) -> None:
     declared = encoding.removesuffix("-sig")
     with tempfile.TemporaryDirectory() as directory:
@@ -187,7 +186,7 @@ plain_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_character
 
 @pytest.mark.parametrize("make", [make_files, make_moses, make_tsv])
 @given(st.lists(st.tuples(plain_texts, plain_texts), max_size=8), st.sampled_from(SUFFIXES))
-@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
 def test_round_trip_of_lines(make: Make, pairs: Pairs, suffix: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         assert pairs_of(make(Path(directory), pairs, suffix)) == pairs

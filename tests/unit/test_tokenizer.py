@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sentencepiece as spm
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt import tokenizer as tokenizer_module
@@ -278,7 +278,6 @@ def test_without_bytes_they_are_unknown(grammar_lines: list[str]) -> None:
 words = st.text(st.characters(codec="utf-8", categories=["Ll", "Lu", "Nd"], max_codepoint=0x24F), min_size=1)
 
 
-@settings(max_examples=50)
 @given(st.lists(words | st.sampled_from(["dog", "한국", "🙂", "<s>", "</s>", "<unk>", "<0x0A>"]), max_size=5))
 def test_round_trip(tokenizers: Tokenizers, words: list[str]) -> None:
     text = " ".join(words)

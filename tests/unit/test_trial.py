@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt import batching, corpus, trial
@@ -125,7 +125,6 @@ def corpora(draw: st.DrawFn) -> tuple[Config, list[Corpus]]:
 
 
 @given(drawn=corpora(), num_ranks=st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
 def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Corpus]], num_ranks: int) -> None:
     """By looking at the plans themselves, of several epochs and seeds, with one window and with many."""
     config, (data, other) = drawn
@@ -148,7 +147,6 @@ def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Co
 
 
 @given(drawn=corpora(), weights=st.lists(st.sampled_from([0.3, 1.0, 1.4, 2.0]), min_size=1, max_size=2))
-@settings(max_examples=100, deadline=None)
 def test_nothing_is_larger_in_any_stage_or_sample(drawn: tuple[Config, list[Corpus]], weights: list[float]) -> None:
     config, (data, _) = drawn
     found = data.largest(config, 1, weights=[[weight] for weight in weights])
