@@ -462,9 +462,12 @@ def evaluate(
         wanted = [] if tgt_lang is None else [f"search.tgt_lang={json.dumps(tgt_lang)}"]
         long_lines = _LongLines()
         translator = Translator.load(model, [*wanted, *overrides], long_lines)
-        tgt_lang, tokenize = translator.tgt_lang, tokenize or translator.tokenize
+        tgt_lang = translator.tgt_lang
         if tokenize is not None:
             scoring.check_tokenizer(tokenize)
+        elif translator.tokenize is not None:
+            tokenize = translator.tokenize
+            scoring.check_stored_tokenizer(tokenize, str(model))
         try:
             hypotheses = [translation.text for translation in translator.stream(sources)]
         finally:

@@ -14,6 +14,7 @@ import contextlib
 import difflib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,13 +38,14 @@ _KOREAN = {"ko", "kor"}
 _BY_CHARACTER = {
     *("th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo", "shn"),
 }
-_DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
+DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 
 # TER's time grows with the third power of a line's words: 7 s for 400, minutes for 1,400. Shorter lines than these
 # take what they take; of longer ones, so many cubes of words are about a minute.
 _LONG_FOR_TER, _MOST_FOR_TER = 200, 500_000_000
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
+_SEEDING = threading.Lock()
 
 
 class Interval(NamedTuple):
@@ -139,7 +141,7 @@ def evaluate(
     built, filled, notes = _prepare(hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names)
     scores = []
     for name, metric in built.items():
-        with _bootstrap_seed(seed):
+        with _bootstrap_seed(seed) if confidence else contextlib.nullcontext():
             # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
             refs: Any = references if name == "multi_bleu" else filled  # the script's formula takes them as they are
             score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
@@ -223,6 +225,25 @@ def check_metrics(names: Sequence[str]) -> None:
         raise InputError(f"no metric asked for; name at least one of {', '.join(METRICS)}")
     for name in names:
         _check_known("metric", name, METRICS)
+
+
+def check_stored_tokenizer(name: str, model: str) -> None:
+    """Refuse a tokeniser that a model's configuration asks for, as `check_tokenizer` does, and before a download: a
+    model may be somebody else's.
+
+    Raises:
+        InputError: such a name, or sacreBLEU does not have that tokeniser's model yet.
+    """
+    if name in DOWNLOADED:
+        from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+        from sacrebleu.utils import SACREBLEU_DIR
+
+        if not os.path.exists(os.path.join(SACREBLEU_DIR, "models", os.path.basename(SPM_MODELS[name]["url"]))):
+            raise InputError(
+                f"{model}: its eval.tokenize is {name}, whose model sacreBLEU would download; if it may, give "
+                f"--tokenize {name}, else another, as --tokenize 13a"
+            )
+    check_tokenizer(name)
 
 
 def check_tokenizer(name: str) -> None:
@@ -349,7 +370,7 @@ def _build_metrics(
     except (ImportError, RuntimeError, OSError, SystemExit) as error:
         # A tokeniser's own package or model is missing; a download that is not what it should be, sacreBLEU exits.
         reason = " ".join(str(error).split())
-        if tokenize in _DOWNLOADED:
+        if tokenize in DOWNLOADED:
             raise InputError(
                 f"tokenizer '{tokenize}': sacreBLEU downloads its model at first use, which failed ({reason}); "
                 "connect to the network once, or choose another, as char"
@@ -390,16 +411,17 @@ def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def _bootstrap_seed(seed: int) -> Iterator[None]:
-    """The environment is the only place from which sacreBLEU takes the seed of its bootstrap."""
-    before = os.environ.get("SACREBLEU_SEED")
-    os.environ["SACREBLEU_SEED"] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SACREBLEU_SEED"]
-        else:
-            os.environ["SACREBLEU_SEED"] = before
+    """The environment is the only place from which sacreBLEU takes the seed of its bootstrap: one thread at a time."""
+    with _SEEDING:
+        before = os.environ.get("SACREBLEU_SEED")
+        os.environ["SACREBLEU_SEED"] = str(seed)
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop("SACREBLEU_SEED", None)
+            else:
+                os.environ["SACREBLEU_SEED"] = before
 
 
 def _note(name: str, hypotheses: Sequence[str]) -> str | None:

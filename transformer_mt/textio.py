@@ -164,9 +164,11 @@ def count_lines(path: str | Path) -> int | None:
     count, last = 0, b"\n"
     try:
         with open_binary(path) as file:
-            while block := file.read(1 << 20):
+            block = file.read(1 << 20).removeprefix(_BOM)
+            while block:
                 count += block.count(b"\n")
                 last = block[-1:]
+                block = file.read(1 << 20)
     except READ_ERRORS:
         return None
     return count + (last != b"\n")
@@ -332,10 +334,11 @@ def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 def be_like(target: Path, descriptor: int) -> None:
     """Give a file or directory the owner and the mode of what it will replace, as far as the system lets us."""
-    old = os.stat(target)
-    with contextlib.suppress(PermissionError):  # only root may give files away
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    with contextlib.suppress(PermissionError):
+    old, new = os.stat(target), os.fstat(descriptor)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(OSError):  # only root may give files away, and not all file systems have owners
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    with contextlib.suppress(OSError):
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 

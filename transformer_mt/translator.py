@@ -124,7 +124,8 @@ class Translator:
         self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
         self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
         self._device = models[0].src_embed.weight.device
-        engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
+        with ONE_AT_A_TIME:
+            engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
 
     @classmethod
@@ -147,7 +148,8 @@ class Translator:
         """
         overrides, ensemble = list(_texts("overrides", overrides)), list(_listed("ensemble", ensemble))
         keep_freed_memory()
-        first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
+        with ONE_AT_A_TIME:
+            first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
         for other in others:
             if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
                 raise InputError(
@@ -201,7 +203,11 @@ class Translator:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
         ids = [list(source) for source in sources]
         workers = self._workers(self._num_processes(self._config.workers or num_cores()))
-        return self._collect(workers, self._submit(workers, ids, {}), len(ids))
+        asked = self._submit(workers, ids, {})
+        try:
+            return self._collect(workers, asked, len(ids))
+        finally:
+            workers.drop(job for _, job in asked)
 
     def close(self) -> None:
         """End the processes that translate, if there are any; they are started again when they are needed."""
@@ -225,17 +231,40 @@ class Translator:
 
         By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
         number of the first line, for warnings and refusals. A pair is scored as a whole, also where the source is so
-        long that `translate` would split it, whose score is then another: a warning says so. Memory is bounded: it
-        grows with the square of a side, of at most 4,096 tokens.
+        long that `translate` would split it, whose score is then another: a warning says so. Of strings with line
+        ends in them each line is scored by itself, as `translate` translates it, and the sum counts. Memory is bounded:
+        it grows with the square of a side, of at most 4,096 tokens.
 
         Raises:
-            InputError: a side is longer than that, or than the positions that the model has learned.
+            InputError: a side is longer than that, or than the positions that the model has learned; there are not as
+                many targets as sources, or not as many lines in both; a blank line's target is none.
         """
         sources, targets = list(_texts("sources", sources)), list(_texts("targets", targets))
-        encoded = self._tokenizers.src.encode([line.strip() for line in sources])
-        src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
-        tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([line.strip() for line in targets])]
-        for number, (one, other) in enumerate(zip(src, tgt, strict=True), first_line):
+        if len(sources) != len(targets):
+            raise InputError(f"{len(sources)} sources, {len(targets)} targets: give one target for each source")
+        texts = list(zip(sources, targets, strict=True))
+        pairs = [(i, *pair) for i, text in enumerate(texts) for pair in _line_pairs(*text, first_line + i)]
+        with ONE_AT_A_TIME:
+            encoded = self._tokenizers.src.encode([source for _, source, _ in pairs])
+            src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
+            tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([target for _, _, target in pairs])]
+        numbers = [first_line + i for i, _, _ in pairs]
+        self._check_lengths(src, tgt, numbers)
+        if long := sorted({n for n, ids in zip(numbers, src, strict=True) if len(ids) > self._max_source_tokens}):
+            self._warn(
+                f"warning: {len(long)} of lines {first_line} to {first_line + len(texts) - 1} have more than "
+                f"{self._max_source_tokens} source tokens (search.max_source_tokens, or the longest trained on), the "
+                f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
+            )
+        scores: list[float | None] = [None] * len(texts)
+        for (i, _, _), score in zip(pairs, self._log_probs(src, tgt), strict=True):
+            if score is not None:
+                scores[i] = (scores[i] or 0.0) + score
+        return scores
+
+    def _check_lengths(self, src: list[list[int]], tgt: list[list[int]], numbers: list[int]) -> None:
+        """Refuse to score a pair that is too long, by its line's number."""
+        for number, one, other in zip(numbers, src, tgt, strict=True):
             longest = max(len(one), len(other))
             if self._max_positions is not None and longest > self._max_positions:
                 raise InputError(
@@ -246,12 +275,9 @@ class Translator:
                 raise InputError(
                     f"line {number}: {longest} tokens, at most {_LONGEST_SCORED} of a side are scored; split the line"
                 )
-        if long := [number for number, ids in enumerate(src, first_line) if len(ids) > self._max_source_tokens]:
-            self._warn(
-                f"warning: {len(long)} of lines {first_line} to {first_line + len(src) - 1} have more than "
-                f"{self._max_source_tokens} source tokens (search.max_source_tokens, or the longest trained on), the "
-                f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
-            )
+
+    def _log_probs(self, src: list[list[int]], tgt: list[list[int]]) -> list[float | None]:
+        """Of each target, given its source; None where the source is nothing but its end."""
         scores: list[float | None] = [None] * len(src)
         filled = [i for i, ids in enumerate(src) if len(ids) > 1]
         alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > _LONGEST_SCORED // 4]
@@ -266,10 +292,11 @@ class Translator:
                     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
                     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
                     logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+                    found = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
                 finally:
                     model.train(was_training)
-            for i, own in zip(pairs, logp_N.split([len(tgt[i]) for i in pairs]), strict=True):
-                scores[i] = float(own.double().sum())
+            for i, score in zip(pairs, found, strict=True):
+                scores[i] = score
         return scores
 
     def _stream(
@@ -280,7 +307,7 @@ class Translator:
         num_processes: int,
         chunk_lines: int = CHUNK_LINES,
     ) -> Iterator[Translation]:
-        pairs = zip(lines, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
+        pairs = zip(lines, itertools.repeat("")) if prefixes is None else _paired(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
@@ -289,16 +316,21 @@ class Translator:
         try:
             while chunk or under_way:
                 if chunk:
-                    split, sources = self._encode([line for line, _ in chunk], tags, first_line)
-                    starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
+                    with ONE_AT_A_TIME:  # SentencePiece has threads of its own as well
+                        split, sources = self._encode([line for line, _ in chunk], tags, first_line)
+                        starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                     under_way.append((split, sources, self._submit(workers, sources, starts)))
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:
                     split, sources, asked = under_way[0]
                     found = self._collect(workers, asked, len(sources))
                     under_way.popleft()
-                    for line in split:
-                        yield self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
+                    with ONE_AT_A_TIME:
+                        translations = [
+                            self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
+                            for line in split
+                        ]
+                    yield from translations
                 chunk = take_chunk(pairs, chunk_lines)
         finally:  # also when the caller wants no more
             workers.drop(job for _, _, asked in under_way for _, job in asked)
@@ -360,26 +392,33 @@ class Translator:
         ):
             own, found = None, [ids] if ids else []
             if "\n" in line:
-                own = self._split_text(line, num_tokens)
+                own = self._split_text(line, number, num_tokens)
                 found = tokenizer.encode([part.text for part in own.parts])
             elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
-                own = split_line(line, num_tokens, self._max_source_tokens)
+                own = self._split(line, length, number, num_tokens)
                 found = tokenizer.encode([part.text for part in own.parts])
-                self._warn(
-                    f"warning: line {number}: {length} source tokens, more than {self._max_source_tokens} "
-                    f"(search.max_source_tokens, or the longest trained on): translated in {len(found)} parts"
-                )
             split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
             sources += [[*tags, *part, EOS_ID] for part in found]
         return split, sources
 
-    def _split_text(self, text: str, num_tokens: CountTokens) -> SplitLine:
+    def _split(self, line: str, length: int, number: int, num_tokens: CountTokens) -> SplitLine:
+        """A line of too many tokens in parts, with a warning."""
+        own = split_line(line, num_tokens, self._max_source_tokens)
+        self._warn(
+            f"warning: line {number}: {length} source tokens, more than {self._max_source_tokens} "
+            f"(search.max_source_tokens, or the longest trained on): translated in {len(own.parts)} parts"
+        )
+        return own
+
+    def _split_text(self, text: str, number: int, num_tokens: CountTokens) -> SplitLine:
         """A text with line ends, as the parts of its lines: their line ends between them, nothing for blank ones."""
         lead, parts, start = "", list[Part](), 0
         ends = [(end.start(), end.end()) for end in _LINE_END.finditer(text)]
         for end, after in (*ends, (len(text), len(text))):
-            own = split_line(text[start:end].strip(), num_tokens, self._max_source_tokens)
-            parts += own.parts
+            if line := text[start:end].strip():
+                [length] = num_tokens([line])
+                is_long = length > self._max_source_tokens
+                parts += self._split(line, length, number, num_tokens).parts if is_long else [Part(line, "")]
             gap, start = text[end:after], after
             if parts:
                 parts[-1] = Part(parts[-1].text, parts[-1].gap + gap)
@@ -446,6 +485,30 @@ def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES)
         if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
+
+
+def _line_pairs(source: str, target: str, number: int) -> list[tuple[str, str]]:
+    """The lines of two texts, without the white space around them; most texts have one, a blank source has none."""
+    if not source.strip():
+        return []
+    sources, targets = ([line.strip() for line in _LINE_END.split(text.strip())] for text in (source, target))
+    if len(sources) != len(targets):
+        raise InputError(
+            f"line {number}: {len(sources)} lines in the source, {len(targets)} in the target; each line of a text is "
+            "scored by itself: give both the same line ends, or put spaces in their places"
+        )
+    pairs = list(zip(sources, targets, strict=True))
+    if any(not one and other for one, other in pairs) and len(pairs) > 1:
+        raise InputError(f"line {number}: in its text, a blank line has a target that is not; take one of the two away")
+    return pairs
+
+
+def _paired(lines: Iterable[str], prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, (line, prefix) in enumerate(itertools.zip_longest(lines, prefixes), 1):
+        if line is None or prefix is None:
+            few, many = ("lines", "prefixes") if line is None else ("prefixes", "lines")
+            raise InputError(f'{number - 1} {few}, but more {many}: give a prefix for each line, "" for none')
+        yield line, prefix
 
 
 def _listed(what: str, values: Iterable[Value]) -> Iterable[Value]:

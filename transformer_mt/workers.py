@@ -8,6 +8,7 @@ that was itself forked from ours would end those when it exits.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import multiprocessing
@@ -35,16 +36,45 @@ Result = TypeVar("Result")
 _MOST_SENT = 3  # jobs that a process has before it, so that none waits while this process does something else
 
 
+class _Turns:
+    """A lock like `threading.RLock`, but a thread that gives it back has it again only after one that waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._next = threading.Lock()  # held by the one who waits for the other; all others wait for this one
+
+    def __enter__(self) -> None:
+        # Whoever has the lock already waits for nobody.
+        with contextlib.nullcontext() if self._lock._is_owned() else self._next:  # type: ignore[attr-defined]
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def forked(self) -> None:
+        """In the child of a fork that was made with the lock: who waited for it has stayed behind."""
+        self._next = threading.Lock()
+        self._lock.release()
+
+
 # Held by whoever computes in this process, by whoever starts processes, and by every fork of the program. A process
 # that is forked while another thread computes inherits locks of PyTorch that nobody will ever open; and threads that
 # compute at once, in operations as small as ours, take longer than one after the other.
-ONE_AT_A_TIME = threading.RLock()
+ONE_AT_A_TIME = _Turns()
+
+
+def _after_fork_in_child() -> None:
+    ONE_AT_A_TIME.forked()
+    if "torch" in sys.modules:  # OpenMP's threads have stayed behind, and would be waited for
+        sys.modules["torch"].set_num_threads(1)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=ONE_AT_A_TIME.acquire,
-        after_in_parent=ONE_AT_A_TIME.release,
-        after_in_child=ONE_AT_A_TIME.release,
+        before=ONE_AT_A_TIME.__enter__, after_in_parent=ONE_AT_A_TIME.__exit__, after_in_child=_after_fork_in_child
     )
+# A daemon thread that the end of the program finds within PyTorch would abort it.
+atexit.register(ONE_AT_A_TIME.__enter__)
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of work in each so many, or "max"
 
@@ -175,8 +205,11 @@ class Workers(Generic[Job, Result]):
         if self._owner != os.getpid():
             return
         with self._changed:
-            unwanted = {n for n in self._open.intersection(numbers) if self._results.pop(n, None) is None}
-            self._open -= unwanted
+            forgotten = self._open.intersection(numbers)
+            self._open -= forgotten
+            unwanted = {number for number in forgotten if number not in self._results}
+            for number in forgotten - unwanted:
+                del self._results[number]
             waiting = {number for number, _ in self._waiting}
             self._waiting = deque(job for job in self._waiting if job[0] not in unwanted)
             self._dropped |= unwanted - waiting
@@ -245,8 +278,9 @@ class Workers(Generic[Job, Result]):
 @contextlib.contextmanager
 def _interrupts_later() -> Iterator[None]:
     """Hold back an interrupt: amid a fork it would be lost in one of the locks that are taken there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # interrupts are not for this thread
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is None:
+        yield  # interrupts are not for this thread, or are a C library's, whose handler could not be put back
         return
     caught: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
@@ -261,11 +295,15 @@ def _interrupts_later() -> Iterator[None]:
 def _end(owner: int, processes: list[int]) -> None:
     if os.getpid() != owner:
         return  # a fork of the program, which ends without ending the processes of the one that it comes from
+    killed = []
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    for process in processes:
-        with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD, or has waited for any child
+        # The program ignores SIGCHLD, or has waited for any child: the number may be another process's by now.
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            if os.waitpid(process, os.WNOHANG)[0] == 0:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+    for process in killed:
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(process, 0)
 
 
@@ -275,8 +313,6 @@ def _work(function: Callable[[Job], Result], connection: Connection, parent: int
         # At a terminal it goes to all; the parent ends its processes itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         multiprocessing.current_process().daemon = True  # so that it starts none of its own, see `can_fork`
-        if "torch" in sys.modules:  # looking at text does without
-            sys.modules["torch"].set_num_threads(1)
         # Jobs are read at once, so that the parent, which sends one, never waits for this one, which sends a result.
         jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(connection, jobs, parent), daemon=True).start()
@@ -295,12 +331,14 @@ def _work(function: Callable[[Job], Result], connection: Connection, parent: int
 
 
 def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]], parent: int) -> None:
-    """Jobs as they come; the process ends with its parent, also where another fork of that one keeps the pipe open."""
-    with contextlib.suppress(EOFError, OSError):
+    """Jobs as they come; the process ends with its parent, also where another fork of that one keeps the pipe open, and
+    at what it cannot read, for which the parent would wait."""
+    try:
         while os.getppid() == parent:
             if connection.poll(1):
                 jobs.put(connection.recv())
-    os._exit(1)
+    finally:
+        os._exit(1)
 
 
 def end_with_parent() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError
 from transformer_mt.evaluate import (
+    DOWNLOADED,
     MULTI_BLEU_LABEL,
     EvalReport,
     Interval,
     MetricScore,
+    check_stored_tokenizer,
     check_tokenizer,
     default_tokenize,
     evaluate,
@@ -175,6 +178,26 @@ def test_seed_decides_the_resamples_and_the_environment_stays(monkeypatch: pytes
     assert interval(1) == first
     assert interval(2) != first
     assert os.environ["SACREBLEU_SEED"] == "77"
+
+
+def test_threads_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interval(seed: int) -> Interval | None:
+        return only_score(evaluate(HYP, [REF], ["chrf"], confidence=True, num_bootstrap=20, seed=seed)).interval
+
+    monkeypatch.delenv("SACREBLEU_SEED", raising=False)
+    seeds = [1, 2, 3, 4] * 4
+    expected = [interval(seed) for seed in seeds]
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(interval, seeds)] == expected
+    assert "SACREBLEU_SEED" not in os.environ
+
+
+def test_a_models_tokenisation_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
+    for name in DOWNLOADED:
+        with pytest.raises(InputError, match=f"^runs/theirs: its eval.tokenize is {name}, .* give --tokenize {name}"):
+            check_stored_tokenizer(name, "runs/theirs")
+    check_stored_tokenizer("char", "runs/theirs")
 
 
 def test_no_interval_unless_asked() -> None:

@@ -485,7 +485,9 @@ def test_signals_are_as_before_afterwards_and_threads_can_write(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("content", [b"", b"\n", b"a", b"a\n\nb", b"a\r\nb\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"a", b"a\n\nb", b"a\r\nb\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\xef\xbb\xbfa"]
+)
 def test_lines_are_counted_as_they_are_read(name: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(packed(name, content))
@@ -557,3 +559,18 @@ def test_mode_and_owner_of_a_replaced_file_stay(tmp_path: Path) -> None:
     after = path.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     assert path.read_text() == "new\n"
+
+
+def test_a_file_system_without_owners_and_modes_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    path = tmp_path / "out"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    write_lines(path, ["new"])
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1235)
+    write_lines(path, ["newer"])
+    assert content_of(tmp_path) == {"out": b"newer\n"}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from transformer_mt import workers
-from transformer_mt.errors import InputError
-from transformer_mt.workers import num_cores, on_all_cores
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.workers import ONE_AT_A_TIME, Workers, num_cores, on_all_cores
+
+needs_forks = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are Linux's")
 
 
 @pytest.mark.parametrize(
@@ -62,3 +69,82 @@ def test_a_refusal_of_a_process_is_ours() -> None:
     found: list[int] = []
     with pytest.raises(InputError, match=r"^line 5: no$"):
         found.extend(on_all_cores(refuse, range(100)))
+
+
+class Unreadable:
+    """Cannot be read where it arrives."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+@needs_forks
+def test_a_job_that_a_process_cannot_read_is_a_refusal() -> None:
+    pool = Workers(lambda job: job, 2)
+    [number] = pool.submit([Unreadable()])
+    with pytest.raises(RunError, match="one of our processes has ended"):
+        pool.result(number)
+
+
+@needs_forks
+def test_dropped_jobs_leave_nothing_behind() -> None:
+    pool = Workers(lambda job: None, 2)
+    numbers = pool.submit([*range(8)])
+    pool.result(numbers[-1])
+    pool.drop(numbers)
+    pool.result(*pool.submit([0]))
+    assert not pool._open and not pool._results
+    pool.close()
+
+
+@needs_forks
+def test_a_process_that_was_waited_for_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another one's."""
+    killed: list[int] = []
+    child, kill = os.fork(), os.kill
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(process) or kill(process, number))
+    workers._end(os.getpid(), [child])
+    assert killed == []
+    pool = Workers(lambda job: job, 2)
+    pool.close()
+    assert len(killed) == 2
+
+
+@needs_forks
+def test_a_handler_of_a_c_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("it could not be put back"))
+    with workers._interrupts_later():
+        pass
+
+
+@needs_forks
+def test_a_fork_waits_for_one_turn_only() -> None:
+    """Beside a thread that hardly ever lets go; and its child can begin, though others waited."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            with ONE_AT_A_TIME:
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            started = time.monotonic()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                with ONE_AT_A_TIME, ONE_AT_A_TIME:
+                    os._exit(0)
+            assert time.monotonic() - started < 2
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()

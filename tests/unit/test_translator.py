@@ -1,0 +1,189 @@
+"""Translator as other programs use it: threads, forks, line ends, refusals; of a model that has learned nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from transformer_mt.config import ModelConfig, SearchConfig
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.model import Transformer
+from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.translator import Translator
+
+needs_forks = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are Linux's")
+
+
+class Made:
+    """Translators of one model with random weights, and what they have warned of."""
+
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        torch.manual_seed(1)
+        shape = ModelConfig(d_model=16, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1)
+        self.model = Transformer(shape, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size).eval()
+        self.tokenizers = tokenizers
+        self.warnings: list[str] = []
+
+    def __call__(self, workers: int = 1, longest: int = 100) -> Translator:
+        config = SearchConfig(workers=workers, beam_size=1, max_extra_tokens=2, precision="float32")
+        return Translator([self.model], self.tokenizers, config, longest, self.warnings.append)
+
+
+@pytest.fixture
+def made(tokenizers: Tokenizers) -> Made:
+    return Made(tokenizers)
+
+
+# Large enough that PyTorch uses OpenMP's threads, which a fork does not have.
+FORKED = """
+import os, torch
+from transformer_mt.config import ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.model import Transformer
+from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.translator import Translator
+
+torch.set_num_threads(2)
+lines = [f"a {word} is here" for word in ("dog", "cat", "bird", "horse", "cow", "fish")] * 4
+tokenizer, _ = train_tokenizer(lines, TokenizerConfig(vocab_size=300))
+shape = ModelConfig(d_model=256, d_ff=512, num_heads=4, num_encoder_layers=1, num_decoder_layers=1)
+size = tokenizer.vocab_size
+config = SearchConfig(workers=1, beam_size=2, max_extra_tokens=1, precision="float32")
+translator = Translator([Transformer(shape, size, size).eval()], Tokenizers(tokenizer, tokenizer), config, 100)
+
+def found():
+    texts = [translation.text for translation in translator.translate(lines)]
+    return texts, [round(score, 3) for score in translator.score(lines, lines)]
+
+expected = found()
+child = os.fork()
+if child == 0:
+    os._exit(0 if found() == expected else 3)
+assert os.waitpid(child, 0)[1] == 0
+assert found() == expected
+"""
+
+
+@needs_forks
+def test_a_fork_of_a_process_with_threads_of_openmp() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env=environment,
+        timeout=90,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_forks
+def test_the_end_of_a_program_whose_threads_translate() -> None:
+    code = FORKED[: FORKED.index("expected =")] + (
+        "import threading, time\n"
+        "def go():\n"
+        "    while True: found()\n"
+        "for _ in range(2): threading.Thread(target=go, daemon=True).start()\n"
+        "time.sleep(0.2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=90, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_scores_in_threads(made: Made) -> None:
+    translator = made()
+    lines = [f"A dog runs {i}." for i in range(6)]
+    expected = translator.score(lines, lines)
+    with ThreadPoolExecutor(3) as threads:
+        assert all(found == expected for found in threads.map(lambda _: translator.score(lines, lines), range(6)))
+
+
+@needs_forks
+def test_close_while_another_thread_waits(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets an answer, or is told."""
+    translator = made(workers=2)
+    monkeypatch.setattr(translator, "_search", lambda batch: time.sleep(60))
+    told: list[str] = []
+
+    def wait() -> None:
+        try:
+            translator.translate(["A dog runs."] * 8)
+        except RunError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while translator._pool is None or not any(translator._pool._sent.values()):
+        time.sleep(0.01)
+    translator.close()
+    thread.join(10)
+    assert [line[:37] for line in told] == ["our processes were ended by close() w"]
+
+
+@needs_forks
+def test_a_stream_goes_on_only_where_it_was_begun(made: Made) -> None:
+    with made(workers=2) as translator:
+        stream = translator.stream(["A dog runs."] * 8, chunk_lines=4)
+        next(stream)
+        child = os.fork()
+        if child == 0:
+            try:
+                list(stream)
+            except RunError as error:
+                os._exit(7 if "begun in process" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert len(list(stream)) == 7
+
+
+@needs_forks
+def test_ids_whose_search_failed_leave_nothing_open(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    with made(workers=2) as translator:
+
+        def refuse(batch: object) -> None:
+            raise InputError("no")
+
+        monkeypatch.setattr(translator, "_search", refuse)
+        with pytest.raises(InputError, match=r"^no$"):
+            translator.translate_ids([[5, 3]] * 8)
+        assert translator._pool is not None
+        assert not translator._pool._open and not translator._pool._results
+
+
+def test_score_of_texts_with_line_ends_is_the_sum_of_their_lines(made: Made) -> None:
+    translator = made()
+    one, other = translator.score(["A dog runs.", "Two cats sleep."], ["Ein Hund.", "Katzen."])
+    assert one is not None and other is not None
+    texts = ["A dog runs.\r\n\nTwo cats sleep.\n", "A dog runs.\n", "\n", ""]
+    found = translator.score(texts, ["Ein Hund.\n\nKatzen.", "Ein Hund.", "x\ny", ""])
+    assert found == [pytest.approx(one + other, abs=1e-4), pytest.approx(one, abs=1e-4), None, None]
+    with pytest.raises(InputError, match="line 2: 2 lines in the source, 1 in the target"):
+        translator.score(["a", "a\nb"], ["a", "a b"])
+    with pytest.raises(InputError, match="line 1: in its text, a blank line has a target"):
+        translator.score(["a\n\nb"], ["a\nc\nb"])
+
+
+def test_texts_with_line_ends_warn_of_parts(made: Made) -> None:
+    long = "A dog runs. " * 4
+    made(longest=12).translate([long])
+    [warning] = made.warnings
+    made(longest=12).translate([f"A dog.\n{long}\n"])
+    assert made.warnings == [warning] * 2
+
+
+def test_unequal_counts_are_refused(made: Made) -> None:
+    translator = made()
+    with pytest.raises(InputError, match=r"^2 sources, 1 targets: give one target"):
+        translator.score(["a", "b"], ["a"])
+    for call in (translator.translate, lambda *texts: [*translator.stream(*texts)]):
+        with pytest.raises(InputError, match=r"^1 prefixes, but more lines: "):
+            call(["a", "b"], ["a"])
+        with pytest.raises(InputError, match=r"^1 lines, but more prefixes: "):
+            call(["a"], ["a", "b"])
