@@ -334,8 +334,6 @@ def test_prefix_file_of_another_length(trained: Trained, tmp_path: Path) -> None
         assert_refused(done, 2, f"{two} has 2 lines", f"{three} 3", f"line 3 of {three}")
     assert output.read_text() == "what stood there\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "three", "two"]
-    with pytest.raises(ValueError):
-        load(trained.run).translate(["a", "b"], ["a"])
 
 
 def test_prefix_and_learned_positions(other: Path, tmp_path: Path) -> None:
