@@ -80,7 +80,7 @@ class Unreadable:
 
 @needs_forks
 def test_a_job_that_a_process_cannot_read_is_a_refusal() -> None:
-    pool = Workers(lambda job: job, 2)
+    pool: Workers[Any, Any] = Workers(lambda job: job, 2)
     [number] = pool.submit([Unreadable()])
     with pytest.raises(RunError, match="one of our processes has ended"):
         pool.result(number)
@@ -88,7 +88,7 @@ def test_a_job_that_a_process_cannot_read_is_a_refusal() -> None:
 
 @needs_forks
 def test_dropped_jobs_leave_nothing_behind() -> None:
-    pool = Workers(lambda job: None, 2)
+    pool: Workers[int, None] = Workers(lambda job: None, 2)
     numbers = pool.submit([*range(8)])
     pool.result(numbers[-1])
     pool.drop(numbers)
@@ -105,10 +105,15 @@ def test_a_process_that_was_waited_for_is_not_killed(monkeypatch: pytest.MonkeyP
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(process) or kill(process, number))
+
+    def noted(process: int, number: int) -> None:
+        killed.append(process)
+        kill(process, number)
+
+    monkeypatch.setattr(os, "kill", noted)
     workers._end(os.getpid(), [child])
     assert killed == []
-    pool = Workers(lambda job: job, 2)
+    pool: Workers[Any, Any] = Workers(lambda job: job, 2)
     pool.close()
     assert len(killed) == 2
 
