@@ -463,11 +463,7 @@ def evaluate(
         long_lines = _LongLines()
         translator = Translator.load(model, [*wanted, *overrides], long_lines)
         tgt_lang = translator.tgt_lang
-        if tokenize is not None:
-            scoring.check_tokenizer(tokenize)
-        elif translator.tokenize is not None:
-            tokenize = translator.tokenize
-            scoring.check_stored_tokenizer(tokenize, str(model))
+        tokenize = scoring.checked_tokenizer(tokenize, translator.tokenize, str(model))
         try:
             hypotheses = [translation.text for translation in translator.stream(sources)]
         finally:

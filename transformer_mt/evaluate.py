@@ -227,23 +227,26 @@ def check_metrics(names: Sequence[str]) -> None:
         _check_known("metric", name, METRICS)
 
 
-def check_stored_tokenizer(name: str, model: str) -> None:
-    """Refuse a tokeniser that a model's configuration asks for, as `check_tokenizer` does, and before a download: a
-    model may be somebody else's.
+def checked_tokenizer(asked: str | None, stored: str | None, model: str) -> str | None:
+    """The tokeniser that was asked for, else that of a model's configuration, for which nothing is downloaded: the model
+    may be somebody else's.
 
     Raises:
-        InputError: such a name, or sacreBLEU does not have that tokeniser's model yet.
+        InputError: as `check_tokenizer`, or sacreBLEU does not have the stored one's model yet.
     """
-    if name in DOWNLOADED:
+    if asked is None and stored in DOWNLOADED:
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
         from sacrebleu.utils import SACREBLEU_DIR
 
-        if not os.path.exists(os.path.join(SACREBLEU_DIR, "models", os.path.basename(SPM_MODELS[name]["url"]))):
+        if not os.path.exists(os.path.join(SACREBLEU_DIR, "models", os.path.basename(SPM_MODELS[stored]["url"]))):
             raise InputError(
-                f"{model}: its eval.tokenize is {name}, whose model sacreBLEU would download; if it may, give "
-                f"--tokenize {name}, else another, as --tokenize 13a"
+                f"{model}: its eval.tokenize is {stored}, whose model sacreBLEU would download; if it may, give "
+                f"--tokenize {stored}, else another, as --tokenize 13a"
             )
-    check_tokenizer(name)
+    name = asked or stored
+    if name is not None:
+        check_tokenizer(name)
+    return name
 
 
 def check_tokenizer(name: str) -> None:

@@ -26,8 +26,8 @@ from transformer_mt.evaluate import (
     EvalReport,
     Interval,
     MetricScore,
-    check_stored_tokenizer,
     check_tokenizer,
+    checked_tokenizer,
     default_tokenize,
     evaluate,
     sentence_scores,
@@ -196,8 +196,10 @@ def test_a_models_tokenisation_downloads_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
     for name in DOWNLOADED:
         with pytest.raises(InputError, match=f"^runs/theirs: its eval.tokenize is {name}, .* give --tokenize {name}"):
-            check_stored_tokenizer(name, "runs/theirs")
-    check_stored_tokenizer("char", "runs/theirs")
+            checked_tokenizer(None, name, "runs/theirs")
+    assert checked_tokenizer(None, "char", "runs/theirs") == "char"
+    assert checked_tokenizer("char", "flores200", "runs/theirs") == "char"
+    assert checked_tokenizer(None, None, "runs/theirs") is None
 
 
 def test_no_interval_unless_asked() -> None:
