@@ -228,8 +228,9 @@ def check_metrics(names: Sequence[str]) -> None:
 
 
 def checked_tokenizer(asked: str | None, stored: str | None, model: str) -> str | None:
-    """The tokeniser that was asked for, else that of a model's configuration, for which nothing is downloaded: the model
-    may be somebody else's.
+    """The tokeniser that was asked for, else that of a model's configuration, for which nothing is downloaded.
+
+    The model may be somebody else's.
 
     Raises:
         InputError: as `check_tokenizer`, or sacreBLEU does not have the stored one's model yet.
