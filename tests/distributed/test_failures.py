@@ -92,19 +92,6 @@ def test_a_rank_that_is_killed_ends_the_other_and_the_run_resumes(config: Path, 
     assert_same_end(run, finished)
 
 
-def test_torchrun_restarts_from_the_last_checkpoint(config: Path, finished: Path, tmp_path: Path) -> None:
-    """The same command starts a run and goes on with it."""
-    run = tmp_path / "run"
-    launcher = (*TORCHRUN, "2", "--max-restarts", "1", *TWO_RANKS[-2:])
-    process = Running("train", config, "--output", run, "--resume", launcher=launcher)
-    process.wait_until(has_saved(run, 3))
-    os.kill(process.rank(1), signal.SIGKILL)
-    done = process.end().ok()
-    [step] = re.findall(r"^continuing from step (\d+)", done.stderr, re.M)
-    assert int(step) >= 30
-    assert_same_end(run, finished)
-
-
 def test_a_signal_to_one_rank_stops_both_and_saves(config: Path, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = Running("train", config, "--output", run, launcher=TWO_RANKS)

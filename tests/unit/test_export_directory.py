@@ -36,10 +36,9 @@ def test_the_list_tells_what_was_exported(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_an_earlier_export_and_an_empty_directory_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_export_and_an_empty_directory_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    monkeypatch.chdir(tmp_path / "out")
-    export(Path("."), a="1")
+    export(tmp_path / "out", a="1")
     export(tmp_path / "out", b="2")
     assert content(tmp_path / "out") == {"b": "2"}
     assert os.listdir(tmp_path) == ["out"]

@@ -406,7 +406,8 @@ with raised_signals(), replaced_file(sys.argv[1] + "2"), replaced_file(sys.argv[
     file.flush()
     {amid}
     print(flush=True)
-    time.sleep(60)
+    while True:
+        time.sleep(0.05)  # a signal just before a long sleep would be handled after it
 """
 
 
@@ -437,7 +438,9 @@ def test_what_a_killed_process_left_goes_with_the_next_writing_and_what_another_
     assert len(left) == 2
     (tmp_path / ".out.backup.tmp").write_text("of the user")
     with replaced_file(path) as ours:
-        os.fork() or os._exit(0)  # a child that ends does not give the file up
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)  # a child that ends does not give the file up
         write_lines(tmp_path / "out2", [])
         with ThreadPoolExecutor(1) as other:
             other.submit(write_lines, path, ["theirs"]).result()
@@ -459,7 +462,7 @@ def test_sigterm_of_a_fork_leaves_the_file_of_its_parent(tmp_path: Path) -> None
     amid = (
         "readable, writable = os.pipe()\n"
         "    child = os.fork()\n"
-        "    if child == 0: os.write(writable, b'x'); time.sleep(60); os._exit(0)\n"
+        "    if child == 0: os.write(writable, b'x'); [time.sleep(0.05) for _ in range(1200)]\n"
         "    os.read(readable, 1)\n"
         "    os.kill(child, signal.SIGTERM); assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
         "    assert len(os.listdir(os.path.dirname(sys.argv[1]))) == 2"
