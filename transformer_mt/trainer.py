@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transformer_mt import batching, checkpoint, corpus, device, distributed, resuming, subwords, trial
+from transformer_mt import batching, checkpoint, corpus, device, resuming, subwords, trial
 from transformer_mt.checkpoint import Sums, TrainState
 from transformer_mt.config import Config, TokenizerConfig
 from transformer_mt.config_file import OF_RUNS, load_config, to_yaml
 from transformer_mt.console import tell
 from transformer_mt.directories import scratch_directory
-from transformer_mt.distributed import Ranks
+from transformer_mt.distributed import Ranks, join
 from transformer_mt.epochs import Epochs
 from transformer_mt.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.errors import InputError, RunError, TmtError
@@ -59,7 +59,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         RunError: a loss that is not finite, a full disk, an interruption (after saving).
     """
     # 1. Who and where we are.
-    ranks = distributed.join()
+    ranks = join()
     where = device.local_device(ranks.local_rank)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)

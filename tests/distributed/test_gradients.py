@@ -13,7 +13,7 @@ from harness import TORCHRUN, environment
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transformer_mt import distributed
+from transformer_mt.distributed import join
 from transformer_mt.layout import collate
 from transformer_mt.optim import FlatGradients
 
@@ -23,7 +23,7 @@ from test_accumulation import NUM_LABELS, SMOOTHING, SRC, TGT, TOLERANCES, asser
 
 def update(num_micro: int) -> dict[str, Tensor]:
     """Loss and gradient by type of number, as the training loop makes them, summed over the ranks of this process."""
-    ranks = distributed.join()
+    ranks = join()
     found: dict[str, Tensor] = {}
     for dtype in TOLERANCES:
         model, total = build_model(dtype), torch.zeros((), dtype=dtype)

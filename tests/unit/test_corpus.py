@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, epochs, grammar, passes
+from transformer_mt import corpus, epochs, grammar
 from transformer_mt.batching import plan_windows
 from transformer_mt.cleaning import CleanReport
 from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
@@ -275,7 +275,7 @@ def test_shards_are_seamless(
     ids_of_whole, lengths_of_whole = ids_of(whole), whole.lengths("tgt").tolist()
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
-    monkeypatch.setattr(passes, "CHUNK_PAIRS", 7)  # no divisor of a shard
+    monkeypatch.setattr("transformer_mt.passes.CHUNK_PAIRS", 7)  # no divisor of a shard
     pairs = [*PAIRS[:20], ("", ""), *PAIRS[20:]]
     source = text_files(tmp_path, pairs)
     store = prepared(source)
@@ -370,7 +370,7 @@ def test_second_time_comes_from_the_cache(
     source = text_files(tmp_path, PAIRS)
     first = prepared(source)
     before = snapshot(cache)
-    monkeypatch.setattr(passes, "read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
     again = prepared(source)
     assert (again.directory, again.fingerprint) == (first.directory, first.fingerprint)
     assert snapshot(cache) == before
@@ -381,7 +381,7 @@ def test_same_content_at_another_time_or_place_is_the_same_store(
 ) -> None:
     source = text_files(tmp_path / "here", PAIRS)
     first = prepared(source)
-    monkeypatch.setattr(passes, "read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
     os.utime(source["src"], ns=(0, 0))
     assert prepared(source).directory == first.directory
     assert prepared(text_files(tmp_path / "there", PAIRS)).directory == first.directory
@@ -580,7 +580,7 @@ def test_larger_updates_leave_the_store_as_it_is(
     """Where no pair that the rules keep is too long for either."""
     source = text_files(tmp_path, PAIRS)
     first = prepared(source, batch=BatchConfig(max_tokens=257))
-    monkeypatch.setattr(passes, "read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
     assert prepared(source, batch=BatchConfig(max_tokens=9000)).directory == first.directory
     assert prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=300)).directory == first.directory
     with pytest.raises(AssertionError):

@@ -24,9 +24,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transformer_mt import textio
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.textio import (
+    LONGEST_LINE,
     TOO_LONG,
     check_writable,
     count_lines,
@@ -505,8 +505,8 @@ def test_what_can_be_read_only_once_is_not_counted(tmp_path: Path) -> None:
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of eight bytes at most, read three bytes at a time."""
-    monkeypatch.setattr(textio, "LONGEST_LINE", 8)
-    monkeypatch.setattr(textio, "_READ_BYTES", 3)
+    monkeypatch.setattr("transformer_mt.textio.LONGEST_LINE", 8)
+    monkeypatch.setattr("transformer_mt.textio._READ_BYTES", 3)
 
 
 @pytest.mark.usefixtures("short_limit")
@@ -546,7 +546,7 @@ def test_a_long_line_takes_bounded_memory(tmp_path: Path) -> None:
     try:
         assert list(read_lines(path, TOO_LONG)) == [TOO_LONG, "last"]
         assert sum(len(part.text) for part in read_parts(path)) == (30 << 20) + len("last")
-        assert tracemalloc.get_traced_memory()[1] < 6 * textio.LONGEST_LINE
+        assert tracemalloc.get_traced_memory()[1] < 6 * LONGEST_LINE
     finally:
         tracemalloc.stop()
 
