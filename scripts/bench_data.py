@@ -29,13 +29,13 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_mt.batching import plan_windows
-from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig, TokenizerConfig
-from transformer_mt.corpus import prepare
-from transformer_mt.store import IdStore
-from transformer_mt.textio import read_line_pairs
-from transformer_mt.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
-from transformer_mt.workers import num_cores
+from transformer_mt.config.sections import BatchConfig, CleanConfig, DataConfig, SourceConfig, TokenizerConfig
+from transformer_mt.data.batching import plan_windows
+from transformer_mt.data.preparing import prepare
+from transformer_mt.data.store import IdStore
+from transformer_mt.system.lines import read_line_pairs
+from transformer_mt.system.processes import num_cores
+from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
 
 SEED = 1
 ONE_IN_REPEATS = 20

@@ -48,18 +48,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from transformer_mt import grammar
-from transformer_mt.checkpoint import load_model, resolve_model, save_model
-from transformer_mt.config import TokenizerConfig
-from transformer_mt.config_file import validate
-from transformer_mt.device import processor
+from transformer_mt.checkpoints.model_directory import load_model, resolve_model, save_model
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError, TmtError
-from transformer_mt.evaluate import evaluate
-from transformer_mt.export.ctranslate2 import export_ctranslate2
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
-from transformer_mt.model import Transformer, sinusoids
-from transformer_mt.textio import read_lines
-from transformer_mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from transformer_mt.evaluation.scores import evaluate
+from transformer_mt.exchange.ctranslate2 import export_ctranslate2
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
+from transformer_mt.model.transformer import Transformer, sinusoids
+from transformer_mt.system.device import processor
+from transformer_mt.system.lines import read_lines
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from transformer_mt.toy_corpus import grammar
 
 Ids = list[list[int]]
 
@@ -120,7 +120,7 @@ class System:
 
 class Tmt(System):
     def __init__(self, workload: Workload, case: Case, batch_size: int | None) -> None:
-        from transformer_mt.translator import Translator
+        from transformer_mt.decoding.translator import Translator
 
         torch.set_num_threads(case.threads)
         settings = {

@@ -18,11 +18,12 @@ import time
 import numpy as np
 import torch
 
-from transformer_mt import batching, device
-from transformer_mt.config import ModelConfig, OptimConfig
-from transformer_mt.layout import ROWS_MULTIPLE, collate
-from transformer_mt.model import Transformer
-from transformer_mt.optim import FlatGradients, adam, learning_rate
+from transformer_mt.config.sections import ModelConfig, OptimConfig
+from transformer_mt.data import batching
+from transformer_mt.model.layout import ROWS_MULTIPLE, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system import device
+from transformer_mt.training.optim import FlatGradients, adam, learning_rate
 
 NUM_PIECES = 37_000
 NUM_PAIRS = 200_000

@@ -94,7 +94,7 @@ def prepare(data: Path) -> None:
                 text = b"".join(file.readlines()[:num_lines])
             with open(data / f"{ours}.{lang}", "wb") as file:
                 subprocess.run([*tmt, "encode", "--model", model], input=text, stdout=file, check=True)
-    from transformer_mt.tokenizer import load_tokenizer
+    from transformer_mt.text.tokenizer import load_tokenizer
 
     pieces = "".join(f"{piece}\n" for piece in load_tokenizer(model).table)
     (data / "vocab.txt").write_text(pieces, encoding="utf-8")

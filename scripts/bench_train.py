@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 import transformer_mt
-from transformer_mt.batching import Part, plan_windows
-from transformer_mt.config_file import load_config
+from transformer_mt.config.loading import load_config
+from transformer_mt.data.batching import Part, plan_windows
 
 UPDATE_TOKENS = 4096
 SEED = 1

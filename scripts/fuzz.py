@@ -44,13 +44,15 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1") 
 import numpy as np
 import torch
 
-import transformer_mt.trainer  # noqa: F401 (imported once, here, and not by each batch)
-from transformer_mt import checkpoint, cli, grammar
-from transformer_mt.config import SourceConfig
-from transformer_mt.config_file import load_config, to_yaml, validate
-from transformer_mt.manifest import sealed
-from transformer_mt.sources import read_pairs
-from transformer_mt.store import SIDES, IdStore
+import transformer_mt.training.loop  # noqa: F401 (imported once, here, and not by each batch)
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints.manifest import sealed
+from transformer_mt.cli import main as cli
+from transformer_mt.config.loading import load_config, to_yaml, validate
+from transformer_mt.config.sections import SourceConfig
+from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.store import SIDES, IdStore
+from transformer_mt.toy_corpus import grammar
 
 BATCH = 100
 PATIENCE_SECONDS = 20
@@ -484,7 +486,7 @@ def seal(directory: Path) -> None:
 def models_case(draw: random.Random, place: Path, base: Base) -> Case:
     run = place / "run"
     shutil.copytree(base.run, run, ignore=shutil.ignore_patterns(".lock"))
-    directory = checkpoint.resolve_model(run)
+    directory = model_directory.resolve_model(run)
     path = draw.choice(sorted(directory.iterdir()))
     what = path.name
     if draw.random() < 0.1:
@@ -525,10 +527,10 @@ def models_case(draw: random.Random, place: Path, base: Base) -> Case:
 
 def continue_training(base: Base, directory: Path) -> None:
     """What `tmt train --resume` reads of a checkpoint."""
-    model = checkpoint.load_model(base.run).model
+    model = model_directory.load_model(base.run).model
     optimizer = torch.optim.Adam(model.parameters())
-    if checkpoint.newest_usable(directory.parent.parent, lambda line: None) == directory:
-        checkpoint.load_training(directory, model, optimizer)
+    if model_directory.newest_usable(directory.parent.parent, lambda line: None) == directory:
+        model_directory.load_training(directory, model, optimizer)
         for parameter, moments in optimizer.state.items():
             assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape, (
                 "moments of another shape"
@@ -743,7 +745,7 @@ def _call(case: Case, place: Path) -> tuple[int | None, str]:
             text(2, "backslashreplace") as stderr,
             patch("sys.stdout", stdout),
             patch("sys.stderr", stderr),
-            patch("transformer_mt.cli.app", app),
+            patch("transformer_mt.cli.main.app", app),
         ):
             in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY_BYTES, resource.RLIM_INFINITY))

@@ -31,8 +31,8 @@ from typing import Any
 # The last bits depend on the number of threads, and in the children of a fork OpenMP must not have started any.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-import transformer_mt.trainer  # noqa: F401 (imported once, here, and not by each run)
-from transformer_mt import cli
+import transformer_mt.training.loop  # noqa: F401 (imported once, here, and not by each run)
+from transformer_mt.cli import main as cli
 
 LAST_STEP = 90
 WITHOUT = ("tokens_per_second", "seconds")  # in metrics.jsonl

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from unittest.mock import patch
 
-CLI = (sys.executable, "-m", "transformer_mt.cli")
+CLI = (sys.executable, "-m", "transformer_mt.cli.main")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 ALPHABET = "abcdefghijklmnopqrst"
 TIMEOUT_SECONDS = 240
@@ -73,13 +73,13 @@ def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) 
 
 def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
     """Run ``tmt`` to its end within this process, which saves a second of imports; it starts no further processes."""
-    from transformer_mt.cli import main
+    from transformer_mt.cli.main import main
 
     data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     status: object = None
     with (
-        patch("transformer_mt.translator.num_cores", return_value=1),
+        patch("transformer_mt.decoding.translator.num_cores", return_value=1),
         patch("sys.argv", ["tmt", *map(str, args)]),
         patch("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")),
         contextlib.redirect_stdout(out),

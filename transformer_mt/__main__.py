@@ -1,5 +1,5 @@
 """``python -m transformer_mt`` is ``tmt``; torchrun needs a module to run."""
 
-from transformer_mt.cli import main
+from transformer_mt.cli.main import main
 
 main()

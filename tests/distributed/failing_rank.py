@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from transformer_mt import cli, device
+from transformer_mt.cli import main as cli
 from transformer_mt.errors import RunError
-from transformer_mt.validation import Validation
+from transformer_mt.system import device
+from transformer_mt.training.validation import Validation
 
 rank, step, kind, *arguments = sys.argv[1:]
 seed_stream = device.seed_stream

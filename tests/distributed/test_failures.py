@@ -18,7 +18,7 @@ from harness import moments as moments_of
 from harness import weights as weights_of
 
 HERE = Path(__file__).parent
-TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli")
+TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli.main")
 # torchrun kills after 30 seconds what does not end when it is told to; nothing here may come near that.
 SOON_SECONDS = 15.0
 
@@ -154,7 +154,7 @@ def test_a_rank_that_is_stuck_ends_the_others_within_the_time_limit() -> None:
 
 def test_ranks_that_cannot_be_found_are_told_in_one_line(config: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}  # but no address
-    command = [sys.executable, "-m", "transformer_mt.cli", "train", str(config), "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "transformer_mt.cli.main", "train", str(config), "--output", str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("tmt: cannot join the other ranks (") and "torchrun" in done.stderr

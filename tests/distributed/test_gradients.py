@@ -13,9 +13,9 @@ from harness import TORCHRUN, environment
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transformer_mt.distributed import join
-from transformer_mt.layout import collate
-from transformer_mt.optim import FlatGradients
+from transformer_mt.model.layout import collate
+from transformer_mt.system.ranks import join
+from transformer_mt.training.optim import FlatGradients
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from test_accumulation import NUM_LABELS, SMOOTHING, SRC, TGT, TOLERANCES, assert_equal_in_norm, build_model, cut

@@ -24,7 +24,7 @@ from harness import (
 from safetensors.torch import load_file
 
 LAST_STEP = 30
-MODULE = ("-m", "transformer_mt.cli")
+MODULE = ("-m", "transformer_mt.cli.main")
 
 
 def launcher(num_ranks: int) -> tuple[str, ...]:

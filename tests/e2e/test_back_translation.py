@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from harness import Running, Trained, text, tmt_here, translated, write, write_config
 
-from transformer_mt import synthetic
-from transformer_mt.config_file import load_config
-from transformer_mt.translator import Translation, Translator
+from transformer_mt.config.loading import load_config
+from transformer_mt.curation import synthetic
+from transformer_mt.decoding.translator import Translation, Translator
 
 PART_LINES = 8
 
@@ -23,7 +23,7 @@ PART_LINES = 8
 MAKE = f"""
 import os, signal, sys
 from transformer_mt import synthetic
-from transformer_mt.config_file import load_config
+from transformer_mt.config.loading import load_config
 
 synthetic.PART_LINES = {PART_LINES}
 stream, number, last = synthetic.Translator.stream, 0, int(sys.argv[2])

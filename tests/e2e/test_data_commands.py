@@ -14,15 +14,15 @@ from unittest.mock import patch
 import pytest
 from harness import CLI, Done, Running, environment, tmt, tmt_here, write, write_config
 
-from transformer_mt import grammar
-from transformer_mt.textio import read_lines
+from transformer_mt.system.lines import read_lines
+from transformer_mt.toy_corpus import grammar
 
 KOREAN = [("Press OK.", "확인을 누르세요."), ("Open the file.", "파일을 엽니다."), ("", ""), ("Undo", "실행 취소")]
 
 
 @pytest.fixture(autouse=True)
 def _one_process() -> Iterator[None]:
-    with patch("transformer_mt.workers.num_cores", return_value=1):
+    with patch("transformer_mt.system.processes.num_cores", return_value=1):
         yield
 
 

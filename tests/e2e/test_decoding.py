@@ -45,15 +45,15 @@ from harness import (
     write_config,
 )
 
-from transformer_mt import translator as translator_module
-from transformer_mt.checkpoint import load_model
+from transformer_mt.checkpoints.model_directory import load_model
+from transformer_mt.decoding import translator as translator_module
+from transformer_mt.decoding.translator import CHUNK_LINES, Translation, Translator
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.layout import EOS_ID, collate
-from transformer_mt.loss import label_log_probs
-from transformer_mt.search import length_penalty
-from transformer_mt.tokenizer import Tokenizer, load_tokenizer
-from transformer_mt.translator import CHUNK_LINES, Translation, Translator
-from transformer_mt.workers import Workers
+from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.loss import label_log_probs
+from transformer_mt.search.beam import length_penalty
+from transformer_mt.system.processes import Workers
+from transformer_mt.text.tokenizer import Tokenizer, load_tokenizer
 
 WHOLE = "max_source_tokens=40"  # the model has seen 12 at most, some of our lines have more: they are not to be split
 SCORE_ERROR = 1e-4  # design, section 2: what scores of the same text may differ by in float32
@@ -689,7 +689,7 @@ def test_abandoned_stream_at_the_end_of_a_program(trained: Trained) -> None:
     """A program that ends in the middle of a stream says nothing about it and leaves nothing behind."""
     code = (
         "import sys\n"
-        "from transformer_mt.translator import Translator\n"
+        "from transformer_mt.decoding.translator import Translator\n"
         "translator = Translator.load(sys.argv[1], ['search.workers=2'])\n"
         "stream = translator.stream(['a b c'] * 9000)\n"
         "print(next(stream).text)\n"
@@ -994,7 +994,7 @@ def test_refused_settings(trained: Trained, pair: str, parts: Sequence[str], tmp
 @pytest.fixture
 def all_weights_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower precision for this model too, whose weights are otherwise too small for it to pay."""
-    monkeypatch.setattr("transformer_mt.linear._SMALL_WEIGHT", 0)
+    monkeypatch.setattr("transformer_mt.decoding.prepared_linear._SMALL_WEIGHT", 0)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "auto"])

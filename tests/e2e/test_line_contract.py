@@ -27,11 +27,11 @@ from harness import CLI, Done, Running, Trained, environment, symbol_lines, text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from transformer_mt import translator as translator_module
-from transformer_mt.config import TokenizerConfig
-from transformer_mt.textio import open_binary, replaced_file
-from transformer_mt.tokenizer import train_tokenizer
-from transformer_mt.translator import Translator
+from transformer_mt.config.sections import TokenizerConfig
+from transformer_mt.decoding import translator as translator_module
+from transformer_mt.decoding.translator import Translator
+from transformer_mt.system.lines import open_binary, replaced_file
+from transformer_mt.text.tokenizer import train_tokenizer
 
 SUFFIXES = ["", ".gz", ".zst", ".xz"]
 BOM = b"\xef\xbb\xbf"

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 def launcher(code: str) -> tuple[str, ...]:
     """``tmt`` with something changed inside."""
-    return sys.executable, "-c", f"{code}\nfrom transformer_mt.cli import main\nmain()"
+    return sys.executable, "-c", f"{code}\nfrom transformer_mt.cli.main import main\nmain()"
 
 
 # The system's own refusal: no more address space than there is in use when the trial begins, and this much.
@@ -33,7 +33,7 @@ trial.try_batches = with_little_memory
 # CUDA's allocator, without CUDA: the pass of a certain number fails.
 FORWARD_FAILS = """
 import torch
-from transformer_mt.model import Transformer
+from transformer_mt.model.transformer import Transformer
 forward, calls = Transformer.forward, 0
 def fails(self, *args, **kwargs):
     global calls
@@ -46,7 +46,7 @@ Transformer.forward = fails
 
 DECODING_FAILS = """
 import torch
-from transformer_mt.translator import Translator
+from transformer_mt.decoding.translator import Translator
 def fails(self, *args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 Translator.translate = fails

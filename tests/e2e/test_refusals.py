@@ -30,7 +30,7 @@ from harness import (
 )
 from safetensors.torch import load_file, save_file
 
-from transformer_mt.config_file import load_config
+from transformer_mt.config.loading import load_config
 
 # What may stand on stderr before a refusal: news, not reasons.
 NEWS = re.compile(r"(tokenizer|corpus|step [\d,]+|warning): |training |continuing |averaging |left out: ")

@@ -28,12 +28,13 @@ from harness import (
 )
 from safetensors.torch import load_file
 
-from transformer_mt import checkpoint, grammar
-from transformer_mt.layout import EOS_ID, collate
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.toy_corpus import grammar
 
 LAST_STEP = 40
 DECAY = 0.9
-TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli")
+TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli.main")
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def test_saved_weights_are_the_average_by_its_formula(finished: Finished) -> Non
 
 def test_validation_scores_the_average_on_plain_text(finished: Finished) -> None:
     """What `tmt translate` will use: the saved weights, and pieces that are not sampled."""
-    loaded = checkpoint.load_model(step_path(finished.run, LAST_STEP))
+    loaded = model_directory.load_model(step_path(finished.run, LAST_STEP))
     pairs = list(grammar.generate("valid", 15))
     src, tgt = (
         [[*ids, EOS_ID] for ids in loaded.tokenizers.src.encode(list(side))] for side in zip(*pairs, strict=True)

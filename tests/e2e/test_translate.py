@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from harness import Trained, n_best, symbol_lines, text, tmt_here, translated, write
 
-from transformer_mt.translator import Translator
+from transformer_mt.decoding.translator import Translator
 
 
 def test_line_longer_than_anything_trained_on_is_translated_with_a_warning(trained: Trained) -> None:
@@ -254,8 +254,8 @@ def test_long_lines_are_one_warning_with_their_count(trained: Trained) -> None:
 def test_a_line_that_is_too_long_is_translated_in_parts_and_stays_one(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transformer_mt.textio.LONGEST_LINE", 256)
-    monkeypatch.setattr("transformer_mt.textio._READ_BYTES", 64)
+    monkeypatch.setattr("transformer_mt.system.lines.LONGEST_LINE", 256)
+    monkeypatch.setattr("transformer_mt.system.lines._READ_BYTES", 64)
     first, second = ("a b c d " * 32).strip(), ("b c d a " * 20).strip()
     done = tmt_here("translate", trained.run, "--beam-size", 1, stdin=f"a b c\n{first}  {second}\n\nb\n").ok()
     parts = tmt_here("translate", trained.run, "--beam-size", 1, stdin=f"{first}\n{second}\na b c\nb\n").ok().lines

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from transformer_mt.optim import WeightAverage
+from transformer_mt.training.optim import WeightAverage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transformer_mt.config import ModelConfig, OptimConfig
-from transformer_mt.device import autocast
-from transformer_mt.layout import EOS_ID, collate
-from transformer_mt.model import Transformer
-from transformer_mt.optim import FlatGradients, adam
+from transformer_mt.config.sections import ModelConfig, OptimConfig
+from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system.device import autocast
+from transformer_mt.training.optim import FlatGradients, adam
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

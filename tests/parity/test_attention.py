@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from transformer_mt.attention import MultiHeadAttention
-from transformer_mt.config import ModelConfig
-from transformer_mt.layout import EOS_ID, Layout, collate
-from transformer_mt.model import Transformer
+from transformer_mt.config.sections import ModelConfig
+from transformer_mt.model.attention import MultiHeadAttention
+from transformer_mt.model.layout import EOS_ID, Layout, collate
+from transformer_mt.model.transformer import Transformer
 
 D, H = 24, 3
 CASES = {"padded": ([3, 1, 5], [4, 6, 2]), "full": ([4, 4], [7, 7]), "one": ([1], [1]), "mixed": ([2, 2, 2], [1, 5, 3])}

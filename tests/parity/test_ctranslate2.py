@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transformer_mt.config import ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 from transformer_mt.errors import InputError
-from transformer_mt.export.ctranslate2 import NUM_POSITIONS, export_ctranslate2
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, collate
-from transformer_mt.model import Transformer
-from transformer_mt.search import Hypothesis, search
-from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.exchange.ctranslate2 import NUM_POSITIONS, export_ctranslate2
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.search.beam import Hypothesis, search
+from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from transformer_mt import linear
-from transformer_mt.config import ModelConfig, SearchConfig
-from transformer_mt.engine import VOCAB_MULTIPLE, Engine, EngineState
+from transformer_mt.config.sections import ModelConfig, SearchConfig
+from transformer_mt.decoding import prepared_linear
+from transformer_mt.decoding.engine import VOCAB_MULTIPLE, Engine, EngineState
 from transformer_mt.errors import InputError
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
-from transformer_mt.model import Transformer
-from transformer_mt.search import Hypothesis, StepScorer, length_penalty, search
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.search.beam import Hypothesis, StepScorer, length_penalty, search
 
 Path = tuple[int, ...]  # ids of a hypothesis behind <s>
 V_SRC, V_TGT = 30, 70
@@ -152,10 +152,10 @@ def walk(
 
 
 @variants
-@pytest.mark.parametrize("small_weight", [0, linear._SMALL_WEIGHT])
+@pytest.mark.parametrize("small_weight", [0, prepared_linear._SMALL_WEIGHT])
 def test_every_step_is_the_models(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], small_weight: int) -> None:
     """With and without weights that count as small; for a number of rows on either side of what counts as few."""
-    monkeypatch.setattr(linear, "_SMALL_WEIGHT", small_weight)
+    monkeypatch.setattr(prepared_linear, "_SMALL_WEIGHT", small_weight)
     model = make_model(options)
     walked = walk(Engine(model, "float32"), sources(LENGTHS), V_TGT)
     assert {logp_V.dtype for _, _, logp_V in walked.found} == {torch.float32}
@@ -164,7 +164,7 @@ def test_every_step_is_the_models(monkeypatch: pytest.MonkeyPatch, options: dict
 
 def test_every_step_of_a_model_whose_weights_are_all_packed() -> None:
     model = make_model(LARGE, tgt_size=V_LARGE)
-    assert all(p.numel() >= linear._SMALL_WEIGHT for p in model.parameters() if p.dim() == 2)
+    assert all(p.numel() >= prepared_linear._SMALL_WEIGHT for p in model.parameters() if p.dim() == 2)
     walked = walk(Engine(model, "float32"), sources(LENGTHS), V_LARGE)
     assert walked.greatest_difference(model) < FLOAT32_LARGE
 
@@ -181,7 +181,7 @@ def test_a_float64_model_is_searched_in_float64(options: dict[str, Any]) -> None
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_lower_precisions_stay_near(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], precision: str) -> None:
     """And they are really used."""
-    monkeypatch.setattr(linear, "_SMALL_WEIGHT", 0)
+    monkeypatch.setattr(prepared_linear, "_SMALL_WEIGHT", 0)
     model = make_model(options)
     walked = walk(Engine(model, precision), sources(LENGTHS), V_TGT)
     assert 1e-3 < walked.greatest_difference(model) < LOWER[precision]
@@ -198,7 +198,7 @@ def test_lower_precisions_of_a_larger_model_stay_near(precision: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("num_ids", [63, 64, 65])
 def test_columns_of_padding_have_no_probability(monkeypatch: pytest.MonkeyPatch, num_ids: int, precision: str) -> None:
-    monkeypatch.setattr(linear, "_SMALL_WEIGHT", 0)
+    monkeypatch.setattr(prepared_linear, "_SMALL_WEIGHT", 0)
     engine = Engine(make_model({}, tgt_size=num_ids), precision)
     state = engine.start(sources([4, 2]))
     for _ in range(3):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transformer_mt.config import ModelConfig
-from transformer_mt.layout import BOS_ID, EOS_ID, PAD_ID, collate
-from transformer_mt.model import Transformer, sinusoids
+from transformer_mt.config.sections import ModelConfig
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, collate
+from transformer_mt.model.transformer import Transformer, sinusoids
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transformer_mt.attention import MultiHeadAttention
-from transformer_mt.config import ModelConfig
-from transformer_mt.layout import Layout
-from transformer_mt.model import DecoderLayer, EncoderLayer
+from transformer_mt.config.sections import ModelConfig
+from transformer_mt.model.attention import MultiHeadAttention
+from transformer_mt.model.layout import Layout
+from transformer_mt.model.transformer import DecoderLayer, EncoderLayer
 
 D, FF, H, B, S, T = 24, 40, 4, 3, 7, 5
 SRC_LENGTHS, TGT_LENGTHS = [7, 3, 5], [5, 2, 4]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt import batching
-from transformer_mt.batching import Lengths, Pairs, Part, cut_update, is_same_in_all_epochs, plan_windows
+from transformer_mt.data import batching
+from transformer_mt.data.batching import Lengths, Pairs, Part, cut_update, is_same_in_all_epochs, plan_windows
 
 Update = list[int]
 

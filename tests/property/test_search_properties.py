@@ -19,9 +19,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transformer_mt.config import SearchConfig
+from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
-from transformer_mt.search import BLOCK_IDS, Hypothesis, PenaltyForm, StopRule, length_penalty, search
+from transformer_mt.search.beam import BLOCK_IDS, Hypothesis, PenaltyForm, StopRule, length_penalty, search
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden
 Prefix = tuple[int, ...]

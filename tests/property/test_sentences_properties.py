@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.sentences import SplitLine, split_line
+from transformer_mt.text.sentences import SplitLine, split_line
 
 MARKS = ".!?…。！？；؟۔।,;:、，：–—\"'“”«»„‘’()[]「」【】¿¡-*#$"
 LETTERS = "abzßÄ1２éсЯ한나字かｶﾞกำकषعあ"

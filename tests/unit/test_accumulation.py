@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transformer_mt.batching import Pairs, cut_update
-from transformer_mt.config import ModelConfig
-from transformer_mt.layout import EOS_ID, collate
-from transformer_mt.model import Transformer
-from transformer_mt.optim import FlatGradients
+from transformer_mt.config.sections import ModelConfig
+from transformer_mt.data.batching import Pairs, cut_update
+from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.training.optim import FlatGradients
 
 V, SMOOTHING = 40, 0.1
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}

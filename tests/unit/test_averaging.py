@@ -10,16 +10,16 @@ import pytest
 import torch
 from harness import copy_corpus, tmt_here
 
-from transformer_mt import checkpoint
-from transformer_mt.averaging import average
-from transformer_mt.checkpoint import Saver, TrainState, training_tensors
-from transformer_mt.config import Config
-from transformer_mt.config_file import validate
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints.model_directory import Saver, TrainState, training_tensors
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import Config
+from transformer_mt.data.readers import read_pairs
 from transformer_mt.errors import InputError
-from transformer_mt.model import Transformer
-from transformer_mt.optim import adam
-from transformer_mt.sources import read_pairs
-from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.training.averaging import average
+from transformer_mt.training.optim import adam
 
 
 class Runs:
@@ -49,7 +49,7 @@ class Runs:
         saver.save(dict(model.named_parameters()), training_tensors(optimizer, model), state, is_best=step == 10)
         saver.wait()
         saver.close()
-        return checkpoint.checkpoint_path(run, step)
+        return model_directory.checkpoint_path(run, step)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_run_may_be_continued_with_other_free_settings(runs: Runs) -> None:
     runs.save("continued", 10)
     runs.save("continued", 20, train={"max_steps": 99, "init_from": None}, search={"beam_size": 1})
     average([runs.directory / "continued"], runs.directory / "mean")
-    config = checkpoint.load_model(runs.directory / "mean").config
+    config = model_directory.load_model(runs.directory / "mean").config
     assert config.train.max_steps == 99, "the newest one's configuration"
 
 

@@ -22,10 +22,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_mt import averaging, checkpoint, directories
-from transformer_mt.averaging import average
-from transformer_mt.batching import Cursor
-from transformer_mt.checkpoint import (
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints.manifest import sealed, verify
+from transformer_mt.checkpoints.model_directory import (
     Saver,
     Sums,
     TrainState,
@@ -34,14 +33,17 @@ from transformer_mt.checkpoint import (
     save_model,
     training_tensors,
 )
-from transformer_mt.config import Config, TokenizerConfig
-from transformer_mt.config_file import validate
+from transformer_mt.checkpoints.run_directory import remove_leftovers
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import Config, TokenizerConfig
+from transformer_mt.data.batching import Cursor
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.manifest import sealed, verify
-from transformer_mt.model import Transformer
-from transformer_mt.optim import adam
-from transformer_mt.run_directory import remove_leftovers
-from transformer_mt.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system import directories
+from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.training import averaging
+from transformer_mt.training.averaging import average
+from transformer_mt.training.optim import adam
 
 MODEL_FILES = ["config.yaml", "manifest.json", "model.safetensors", "tokenizer.model", "vocab.json"]
 CHECKPOINT_FILES = sorted([*MODEL_FILES, "optimizer.safetensors", "state.json"])
@@ -95,7 +97,7 @@ class Training:
             saver.wait()
         finally:
             saver.close()
-        return checkpoint.checkpoint_path(run, self.state.step)
+        return model_directory.checkpoint_path(run, self.state.step)
 
     def save_with(self, saver: Saver, is_best: bool = False) -> None:
         weights = dict(self.model.named_parameters())
@@ -219,7 +221,7 @@ def test_nothing_is_unpickled(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(AssertionError):
         torch.load(run)
-    path = checkpoint.newest_usable(run, refuse)
+    path = model_directory.newest_usable(run, refuse)
     assert path is not None
     restored = load_model(run)
     load_training(path, restored.model, adam(restored.model, restored.config.optim))
@@ -262,11 +264,11 @@ def test_damage_is_named_and_passed_over_on_resuming_only(name: str, damage: Dam
             load_model(refusing)
         assert name in str(refused.value) and "\n" not in str(refused.value)
     warnings: list[str] = []
-    assert checkpoint.newest_usable(run, warnings.append) == previous
+    assert model_directory.newest_usable(run, warnings.append) == previous
     assert len(warnings) == 1 and str(newest) in warnings[0] and name in warnings[0]
     load_model(previous)
     # It still counts as a checkpoint: the run is not taken for a new one, averaging refuses it instead of skipping it.
-    assert [info.path for info in checkpoint.list_checkpoints(run)] == [previous, newest]
+    assert [info.path for info in model_directory.list_checkpoints(run)] == [previous, newest]
     with pytest.raises(InputError, match=name):
         average([run], run / "mean")
     assert not (run / "mean").exists()
@@ -276,7 +278,7 @@ def test_no_checkpoint_is_intact(run: Path) -> None:
     for step in (1, 2):
         flip_a_bit(run / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
     warnings: list[str] = []
-    assert checkpoint.newest_usable(run, warnings.append) is None
+    assert model_directory.newest_usable(run, warnings.append) is None
     assert ["step_00000002" in warnings[0], "step_00000001" in warnings[1]] == [True, True]
 
 
@@ -314,7 +316,7 @@ def test_the_writer_of_tensors_writes_what_the_library_does(tmp_path: Path) -> N
     tensors = {"b": torch.randn(3, 4), "a.weight": torch.randn(5).requires_grad_(), "step": torch.tensor(7.0)}
     tensors["not contiguous"] = torch.randn(4, 3).T
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs")
-    assert b"".join(checkpoint._safetensors(tensors)) == (tmp_path / "theirs").read_bytes()
+    assert b"".join(model_directory._safetensors(tensors)) == (tmp_path / "theirs").read_bytes()
 
 
 def test_the_directories_that_are_no_models(run: Path, tmp_path: Path) -> None:
@@ -370,7 +372,7 @@ def assert_previous_is_untouched(run: Path, before: Path) -> None:
         assert path.name.startswith("step_")
         verify(path)
     assert (run / "last").read_text() == f"{before.name}\n"
-    assert checkpoint.newest_usable(run, pytest.fail) is not None
+    assert model_directory.newest_usable(run, pytest.fail) is not None
     load_model(before)
 
 
@@ -380,7 +382,7 @@ def test_a_full_disk_while_writing_tensors(run: Path, tokenizers: Tokenizers, mo
     for _ in range(3):
         training.step()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_safetensors", no_space)
+        patch.setattr(model_directory, "_safetensors", no_space)
         with pytest.raises(RunError, match=r"step_00000003: cannot be written \(No space left on device\); free some"):
             training.save(run)
     assert names_in(run / "checkpoints") == ["step_00000001", "step_00000002"]
@@ -428,7 +430,7 @@ def test_a_model_is_replaced_whole_or_not_at_all(
     target = old.save_weights(tmp_path / "model")
     assert names_in(target) == MODEL_FILES
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_safetensors", no_space)
+        patch.setattr(model_directory, "_safetensors", no_space)
         with pytest.raises(RunError):
             new.save_weights(target)
     assert all_equal(weights_of(load_model(target).model), weights_of(old.model))
@@ -500,7 +502,7 @@ def test_what_a_crash_left_behind_is_passed_over_and_removed(run: Path) -> None:
     for name in ("last", "best", "metrics.jsonl", "config.yaml", "tokenizer.model", "vocab.json"):
         (run / f".{name}.77.tmp").touch()
     shutil.copytree(checkpoints / "step_00000002", checkpoints / "step_00000002.copy")
-    assert [info.step for info in checkpoint.list_checkpoints(run)] == [1, 2]
+    assert [info.step for info in model_directory.list_checkpoints(run)] == [1, 2]
     os.rename(checkpoints / "step_00000002", checkpoints / ".step_00000002.79.old")  # put aside, to be replaced
     (run / ".notes.model.77.tmp").touch()
     remove_leftovers(run)
@@ -537,7 +539,7 @@ class Gate:
             assert self.opened.wait(60)
             replace(temporary, target)
 
-        monkeypatch.setattr(checkpoint, "exchange", wait_and_replace)
+        monkeypatch.setattr(model_directory, "exchange", wait_and_replace)
 
 
 @pytest.fixture
@@ -580,7 +582,7 @@ def test_the_next_checkpoint_waits_for_the_one_before(
         training.save(tmp_path / "other")
     saver.wait()
     assert steps_of(run) == list(range(1, 9))
-    for info in checkpoint.list_checkpoints(run):
+    for info in model_directory.list_checkpoints(run):
         verify(info.path)
         weights = info.path / "model.safetensors"
         assert weights.read_bytes() == (tmp_path / "other" / "checkpoints" / info.path.name / weights.name).read_bytes()
@@ -593,7 +595,7 @@ def test_a_write_that_failed_is_told_by_the_next_call(
     training = Training(tokenizers)
     for _ in range(3):
         training.step()
-    monkeypatch.setattr(checkpoint, "_safetensors", no_space)
+    monkeypatch.setattr(model_directory, "_safetensors", no_space)
     training.save_with(saver)
     with pytest.raises(RunError, match=r"step_00000003: cannot be written \(No space left on device\); free some"):
         for _ in range(1000):  # the first call may come before the failure
@@ -622,14 +624,14 @@ def test_closing_completes_what_is_being_written(
     assert gate.reached.wait(60)
     threading.Timer(0.1, gate.opened.set).start()
     saver.close()
-    assert checkpoint.newest_usable(run, pytest.fail) == run / "checkpoints" / "step_00000003"
+    assert model_directory.newest_usable(run, pytest.fail) == run / "checkpoints" / "step_00000003"
 
 
 # Retention
 
 
 def steps_of(run: Path) -> list[int]:
-    return [info.step for info in checkpoint.list_checkpoints(run)]
+    return [info.step for info in model_directory.list_checkpoints(run)]
 
 
 @pytest.fixture
@@ -637,7 +639,7 @@ def long_run(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Checkpoints of steps 1 to 6, of which 3 and 5 were made by a signal, and none deleted yet; `last` is 6."""
     training = Training(tokenizers)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "retain", lambda run, keep: None)
+        patch.setattr(model_directory, "retain", lambda run, keep: None)
         for step in range(1, 7):
             training.step()
             training.save(tmp_path / "run", by_signal=step in (3, 5))
@@ -645,7 +647,7 @@ def long_run(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) -> None:
-    assert [info.by_signal for info in checkpoint.list_checkpoints(long_run)] == [
+    assert [info.by_signal for info in model_directory.list_checkpoints(long_run)] == [
         False,
         False,
         True,
@@ -655,7 +657,7 @@ def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) ->
     ]
     told: list[str] = []
     average([long_run], tmp_path / "mean", told.append, last=2)
-    path = {step: str(checkpoint.checkpoint_path(long_run, step)) for step in range(1, 7)}
+    path = {step: str(model_directory.checkpoint_path(long_run, step)) for step in range(1, 7)}
     assert told == [
         f"left out: {path[1]} (older), {path[2]} (older), {path[3]} (made by a signal), {path[5]} (made by a signal)",
         f"averaging {path[4]}, {path[6]}",
@@ -678,10 +680,10 @@ def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) ->
 def test_the_newest_the_last_and_the_best_are_kept(
     keep: int, last: int, best: int | None, kept: list[int], long_run: Path
 ) -> None:
-    checkpoint.point(long_run, "last", checkpoint.checkpoint_path(long_run, last))
+    model_directory.point(long_run, "last", model_directory.checkpoint_path(long_run, last))
     if best is not None:
-        checkpoint.point(long_run, "best", checkpoint.checkpoint_path(long_run, best))
-    checkpoint.retain(long_run, keep)
+        model_directory.point(long_run, "best", model_directory.checkpoint_path(long_run, best))
+    model_directory.retain(long_run, keep)
     assert steps_of(long_run) == kept
     assert names_in(long_run / "checkpoints") == [f"step_{step:08d}" for step in kept]
 
@@ -692,22 +694,22 @@ def test_a_checkpoint_that_is_being_read_is_not_deleted(long_run: Path) -> None:
         "import sys; from pathlib import Path; from transformer_mt import checkpoint\n"
         "with checkpoint.held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
     )
-    held = [str(checkpoint.checkpoint_path(long_run, step)) for step in (1, 2)]
+    held = [str(model_directory.checkpoint_path(long_run, step)) for step in (1, 2)]
     command = [sys.executable, "-c", program, *held]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == b"held\n"
-        checkpoint.retain(long_run, 1)
+        model_directory.retain(long_run, 1)
         assert steps_of(long_run) == [1, 2, 6]
         reader.communicate()
-    checkpoint.retain(long_run, 1)
+    model_directory.retain(long_run, 1)
     assert steps_of(long_run) == [6]
 
 
 def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
     long_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_after_retention(path: Path) -> checkpoint.LoadedModel:
-        checkpoint.retain(long_run, 1)
+    def load_after_retention(path: Path) -> model_directory.LoadedModel:
+        model_directory.retain(long_run, 1)
         return load_model(path)
 
     monkeypatch.setattr(averaging, "load_model", load_after_retention)
@@ -720,22 +722,22 @@ def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
 
 
 def test_the_model_of_a_run_is_its_best_and_without_one_its_last(run: Path, tmp_path: Path) -> None:
-    first, second = (checkpoint.checkpoint_path(run, step) for step in (1, 2))
+    first, second = (model_directory.checkpoint_path(run, step) for step in (1, 2))
     assert first == run / "checkpoints" / "step_00000001"
-    assert checkpoint.resolve_model(run) == second
-    checkpoint.point(run, "best", first)
+    assert model_directory.resolve_model(run) == second
+    model_directory.point(run, "best", first)
     assert (run / "best").read_bytes() == b"step_00000001\n"
-    assert checkpoint.resolve_model(run) == first
+    assert model_directory.resolve_model(run) == first
     assert load_model(run).path == first
     assert names_in(run) == ["best", "checkpoints", "last"]
-    assert checkpoint.is_run(run) and not checkpoint.is_run(second)
-    assert checkpoint.resolve_model(second) == second
+    assert model_directory.is_run(run) and not model_directory.is_run(second)
+    assert model_directory.resolve_model(second) == second
     average([first, second], tmp_path / "mean")
-    assert checkpoint.resolve_model(tmp_path / "mean") == tmp_path / "mean"
+    assert model_directory.resolve_model(tmp_path / "mean") == tmp_path / "mean"
 
 
 def test_a_pointer_to_a_checkpoint_that_is_gone_is_named(run: Path) -> None:
-    checkpoint.point(run, "best", run / "checkpoints" / "step_00000009")
+    model_directory.point(run, "best", run / "checkpoints" / "step_00000009")
     with pytest.raises(InputError, match=r"step_00000009: not a model"):
         load_model(run)
 
@@ -766,7 +768,7 @@ def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path)
 
 
 def test_the_average_of_a_run_element_by_element(run: Path, tmp_path: Path) -> None:
-    paths = [checkpoint.checkpoint_path(run, step) for step in (1, 2)]
+    paths = [model_directory.checkpoint_path(run, step) for step in (1, 2)]
     average([run], tmp_path / "mean")
     first, second = (load_file(path / "model.safetensors") for path in paths)
     assert not all_equal(first, second)
@@ -891,9 +893,9 @@ def test_what_is_no_plain_file_is_refused(change: Damage, name: str, run: Path, 
         load_model(path)
     with pytest.raises(InputError, match=r"step_00000002"):
         average([run], run / "mean")
-    checkpoint.point(run, "last", path)
-    checkpoint.retain(run, 2)
-    assert checkpoint.newest_usable(run, lambda line: None) == run / "checkpoints" / "step_00000001"
+    model_directory.point(run, "last", path)
+    model_directory.retain(run, 2)
+    assert model_directory.newest_usable(run, lambda line: None) == run / "checkpoints" / "step_00000001"
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "state.json"])
@@ -904,7 +906,7 @@ def test_a_pipe_that_the_manifest_does_not_list_is_not_waited_for(name: str, run
     del manifest["sha256"], manifest["files"][name]
     (path / "manifest.json").write_bytes(sealed(manifest))
     with pytest.raises(InputError, match=rf"{name}: cannot be read"):
-        checkpoint.read_state(path) if name == "state.json" else load_model(path)
+        model_directory.read_state(path) if name == "state.json" else load_model(path)
 
 
 @pytest.mark.parametrize("change", [be_a_pipe, be_endless, be_a_directory])
@@ -989,7 +991,7 @@ def test_a_model_that_memory_is_too_small_for(run: Path, monkeypatch: pytest.Mon
     def load_file(path: Path) -> NoReturn:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr(checkpoint, "load_file", load_file)
+    monkeypatch.setattr(model_directory, "load_file", load_file)
     with pytest.raises(InputError, match=r"step_00000002: the model does not fit into memory"):
         load_model(run)
 
@@ -1001,7 +1003,7 @@ def test_json_nested_too_deeply_is_refused(name: str, run: Path) -> None:
     if name != "manifest.json":
         seal(path)
     with pytest.raises(InputError, match="damaged"):
-        checkpoint.read_state(path) if name == "state.json" else load_model(path)
+        model_directory.read_state(path) if name == "state.json" else load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -1014,22 +1016,22 @@ def test_a_state_of_another_form_is_refused(change: dict[str, Any], run: Path) -
     with pytest.raises(
         InputError, match=rf"state\.json: damaged \({next(iter(change))}.*: .*\); use another checkpoint"
     ):
-        checkpoint.read_state(path)
+        model_directory.read_state(path)
 
 
 def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None:
     for step in (100, 200, 300):
-        checkpoint.checkpoint_path(tmp_path, step).mkdir(parents=True)
-    checkpoint.point(tmp_path, "last", checkpoint.checkpoint_path(tmp_path, 200))
-    checkpoint.point(tmp_path, "best", checkpoint.checkpoint_path(tmp_path, 100))
-    latest = checkpoint.checkpoint_path(tmp_path, 300)
-    checkpoint.repoint(tmp_path, latest, best_step=200, is_validated=True)
+        model_directory.checkpoint_path(tmp_path, step).mkdir(parents=True)
+    model_directory.point(tmp_path, "last", model_directory.checkpoint_path(tmp_path, 200))
+    model_directory.point(tmp_path, "best", model_directory.checkpoint_path(tmp_path, 100))
+    latest = model_directory.checkpoint_path(tmp_path, 300)
+    model_directory.repoint(tmp_path, latest, best_step=200, is_validated=True)
     assert (tmp_path / "last").read_text() == "step_00000300\n"
     assert (tmp_path / "best").read_text() == "step_00000200\n"
-    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=False)
+    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"
     (tmp_path / "best").unlink()  # killed between the two
-    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=True)
+    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=True)
     assert not (tmp_path / "best").exists()
-    checkpoint.repoint(tmp_path, latest, best_step=0, is_validated=False)
+    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"

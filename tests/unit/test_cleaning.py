@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt import cleaning
-from transformer_mt.cleaning import (
+from transformer_mt.config.sections import CleanConfig
+from transformer_mt.data import cleaning
+from transformer_mt.data.cleaning import (
     MAX_EXAMPLES,
     SCRIPTS,
     CleanReport,
@@ -28,7 +29,6 @@ from transformer_mt.cleaning import (
     duplicate_key,
     text_key,
 )
-from transformer_mt.config import CleanConfig
 from transformer_mt.errors import InputError
 
 NO_RULES = CleanConfig(drop_identical=False, max_chars=None, max_char_ratio=None, max_word_chars=None)

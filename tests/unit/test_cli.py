@@ -14,13 +14,13 @@ import pytest
 import torch
 from harness import tmt_here
 
-import transformer_mt.trainer  # noqa: F401 (what imports `read_lines` has done so before it is patched)
-from transformer_mt.cli import main
+import transformer_mt.training.loop  # noqa: F401 (what imports `read_lines` has done so before it is patched)
+from transformer_mt.cli.main import main
 
 
 def failing(error: Exception) -> tuple[int, str]:
     """Status and line where reading a file raises this."""
-    with patch("transformer_mt.textio.read_lines", side_effect=error):
+    with patch("transformer_mt.system.lines.read_lines", side_effect=error):
         done = tmt_here("eval", "--hyp", "hyp", "--ref", "ref")
     return done.status, done.refusal
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from transformer_mt.config import (
+from transformer_mt.config.loading import load_config, override_search, to_yaml, tokenizer_config, validate
+from transformer_mt.config.sections import (
     SOURCE_KINDS,
     BatchConfig,
     CleanConfig,
@@ -29,7 +30,6 @@ from transformer_mt.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from transformer_mt.config_file import load_config, override_search, to_yaml, tokenizer_config, validate
 from transformer_mt.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

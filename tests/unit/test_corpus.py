@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, epochs, grammar
-from transformer_mt.batching import plan_windows
-from transformer_mt.cleaning import CleanReport
-from transformer_mt.config import BatchConfig, CleanConfig, DataConfig, SourceConfig
-from transformer_mt.corpus import prepare
+from transformer_mt.config.sections import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.data import epochs, preparing
+from transformer_mt.data.batching import plan_windows
+from transformer_mt.data.cleaning import CleanReport
+from transformer_mt.data.preparing import prepare
+from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.store import Checksums, IdStore, damage, write_side
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.sources import read_pairs
-from transformer_mt.store import Checksums, IdStore, damage, write_side
-from transformer_mt.textio import write_lines
-from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.system.lines import write_lines
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.toy_corpus import grammar
 
 PAIRS = list(grammar.generate("train", 60, seed=7))  # longest side far below every default limit
 EOS = 3
@@ -116,10 +117,10 @@ def test_pairs_of_files_are_what_the_lines_say(suffix: str, tmp_path: Path) -> N
 
 
 def test_no_tokenizer_learns_from_what_stands_for_a_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
     source = SourceConfig(**text_files(tmp_path, [("a", "b"), ("x" * 101, "c"), ("d", "e")]))
     data = DataConfig(src_lang="en", tgt_lang="de", train=(source,))
-    assert list(corpus.training_pairs(data)) == [("a", "b"), ("d", "e")]
+    assert list(preparing.training_pairs(data)) == [("a", "b"), ("d", "e")]
 
 
 def test_builtin_grammar_is_a_source() -> None:
@@ -274,8 +275,8 @@ def test_shards_are_seamless(
     whole = prepared(text_files(tmp_path, PAIRS))
     ids_of_whole, lengths_of_whole = ids_of(whole), whole.lengths("tgt").tolist()
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
-    monkeypatch.setattr("transformer_mt.passes.CHUNK_PAIRS", 7)  # no divisor of a shard
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
+    monkeypatch.setattr("transformer_mt.data.pairs.CHUNK_PAIRS", 7)  # no divisor of a shard
     pairs = [*PAIRS[:20], ("", ""), *PAIRS[20:]]
     source = text_files(tmp_path, pairs)
     store = prepared(source)
@@ -294,7 +295,7 @@ def test_shards_are_seamless(
 def test_whole_number_of_shards_leaves_no_empty_one(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 30)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 30)
     assert prepared(text_files(tmp_path, PAIRS)).shard_sizes == [30, 30]
 
 
@@ -370,7 +371,7 @@ def test_second_time_comes_from_the_cache(
     source = text_files(tmp_path, PAIRS)
     first = prepared(source)
     before = snapshot(cache)
-    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.data.pairs.read_pairs", forbidden)
     again = prepared(source)
     assert (again.directory, again.fingerprint) == (first.directory, first.fingerprint)
     assert snapshot(cache) == before
@@ -381,7 +382,7 @@ def test_same_content_at_another_time_or_place_is_the_same_store(
 ) -> None:
     source = text_files(tmp_path / "here", PAIRS)
     first = prepared(source)
-    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.data.pairs.read_pairs", forbidden)
     os.utime(source["src"], ns=(0, 0))
     assert prepared(source).directory == first.directory
     assert prepared(text_files(tmp_path / "there", PAIRS)).directory == first.directory
@@ -434,7 +435,7 @@ def test_no_store_before_it_is_whole(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "finish_store", full)
+        patch.setattr(preparing, "finish_store", full)
         with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free some space"):
             prepared(source)
         assert [path for path in stores(cache) if not path.name.startswith(".")] == []
@@ -448,7 +449,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
     duplicates: Any, prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever shard it was at, on one core or on several."""
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
     sources = [text_files(tmp_path / "a", [*PAIRS[:40], ("", "x"), PAIRS[3]]), text_files(tmp_path / "b", PAIRS[30:])]
     clean = CleanConfig(duplicates=duplicates)
     whole = prepared(*sources, clean=clean)
@@ -465,7 +466,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
             return write(directory, shard, side, *arrays)
 
         with monkeypatch.context() as patch:
-            patch.setattr(corpus, "write_side", interrupted)
+            patch.setattr(preparing, "write_side", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 prepared(*sources, clean=clean)
         written: list[int] = []
@@ -475,7 +476,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
             return write(directory, shard, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(corpus, "write_side", counted)
+            patch.setattr(preparing, "write_side", counted)
             store = prepared(*sources, clean=clean)
         assert sorted(set(written)) == list(range(last, 5))
         assert {path.name: path.read_bytes() for path in store.directory.iterdir()} == expected
@@ -485,13 +486,13 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
 def test_a_damaged_shard_of_an_interrupted_build_is_made_anew(
     prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
     source = text_files(tmp_path, PAIRS)
     expected = {path.name: path.read_bytes() for path in prepared(source).directory.iterdir()}
     for name in ("00001.src.ids", "00001.json"):
         shutil.rmtree(cache)
         with monkeypatch.context() as patch:
-            patch.setattr(corpus, "finish_store", forbidden)
+            patch.setattr(preparing, "finish_store", forbidden)
             with pytest.raises(AssertionError):
                 prepared(source)
         flip(next(cache.glob(".*.tmp")) / name)
@@ -526,7 +527,7 @@ def test_what_the_system_refuses_deletes_nothing(
     prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither of a store nor of an interrupted build."""
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
     source = text_files(tmp_path, PAIRS)
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
@@ -535,18 +536,18 @@ def test_what_the_system_refuses_deletes_nothing(
     def refused() -> None:
         before = snapshot(cache)
         with monkeypatch.context() as patch, pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
-            patch.setattr("transformer_mt.store.open", refuse, raising=False)
+            patch.setattr("transformer_mt.data.store.open", refuse, raising=False)
             prepared(source)
         assert snapshot(cache) == before
 
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr(corpus, "finish_store", forbidden)
+        patch.setattr(preparing, "finish_store", forbidden)
         prepared(source)
     refused()
     prepared(source)
     refused()
     with monkeypatch.context() as patch, pytest.raises(RunError):
-        patch.setattr(corpus, "locked", refuse)
+        patch.setattr(preparing, "locked", refuse)
         prepared(source, clean=CleanConfig(max_chars=50))
     assert len(stores(cache)) == 1, "nothing is begun without the lock"
 
@@ -555,10 +556,10 @@ def test_what_the_system_refuses_deletes_nothing(
 def test_a_damaged_list_of_duplicates_is_made_anew(
     name: str, prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
     source, clean = text_files(tmp_path, [*PAIRS, *PAIRS]), CleanConfig(duplicates="exact")
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "_ShardWriter", forbidden)
+        patch.setattr(preparing, "_ShardWriter", forbidden)
         with pytest.raises(AssertionError):
             prepared(source, clean=clean)
     [building] = cache.glob(".*.tmp")
@@ -580,7 +581,7 @@ def test_larger_updates_leave_the_store_as_it_is(
     """Where no pair that the rules keep is too long for either."""
     source = text_files(tmp_path, PAIRS)
     first = prepared(source, batch=BatchConfig(max_tokens=257))
-    monkeypatch.setattr("transformer_mt.passes.read_pairs", forbidden)
+    monkeypatch.setattr("transformer_mt.data.pairs.read_pairs", forbidden)
     assert prepared(source, batch=BatchConfig(max_tokens=9000)).directory == first.directory
     assert prepared(source, batch=BatchConfig(max_tokens=9000, max_source_tokens=300)).directory == first.directory
     with pytest.raises(AssertionError):
@@ -718,7 +719,7 @@ def test_data_set_gives_the_same_store_as_the_files(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 25)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 25)
     pairs = [*PAIRS[:30], ("", "leer"), *PAIRS[30:]]
     make(tmp_path / "set", pairs)
     files = prepared(text_files(tmp_path, pairs))
@@ -812,9 +813,9 @@ def test_only_so_many_files_are_open(
     prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A memory map keeps its file open: with all of them the usual limit of 1,024 would end at 50 million pairs."""
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 1)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 1)
     store = prepared(text_files(tmp_path, PAIRS))
-    monkeypatch.setattr("transformer_mt.store._MAX_OPEN_SHARDS", 4)
+    monkeypatch.setattr("transformer_mt.data.store._MAX_OPEN_SHARDS", 4)
     expected = ids_of(store)
     before = len(os.listdir("/proc/self/fd"))
     again = IdStore(store.directory)
@@ -840,7 +841,7 @@ def test_only_so_many_files_are_open(
 def test_parts_are_the_runs_of_a_source_in_a_shard(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 16)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 16)
     sizes = [20, 1, 25, 2]
     ends = list(itertools.accumulate(sizes))
     sources = [text_files(tmp_path / str(end), PAIRS[end - size : end]) for size, end in zip(sizes, ends, strict=True)]

@@ -15,11 +15,11 @@ from harness import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transformer_mt import grammar
-from transformer_mt.config import DataConfig, SourceConfig
-from transformer_mt.curation.alignment import find_shift
+from transformer_mt.config.sections import DataConfig, SourceConfig
 from transformer_mt.curation.check import check
 from transformer_mt.curation.encoding import NOT_UTF8, faults_of
+from transformer_mt.curation.shifted_lines import find_shift
+from transformer_mt.toy_corpus import grammar
 
 Pairs = Sequence[tuple[str, str]]
 LETTERS = "abcdefghijklmnop"
@@ -27,7 +27,7 @@ LETTERS = "abcdefghijklmnop"
 
 @pytest.fixture(autouse=True)
 def _one_process() -> object:
-    with patch("transformer_mt.workers.num_cores", return_value=1):
+    with patch("transformer_mt.system.processes.num_cores", return_value=1):
         yield
 
 
@@ -77,7 +77,7 @@ def test_looking_at_text_does_not_load_torch(tmp_path: Path) -> None:
         "data: {src_lang: en, tgt_lang: de, train: [{builtin: grammar, split: train, num_pairs: 20}]}\n"
     )
     program = (
-        "import sys; from transformer_mt.cli_data import check, stats; from pathlib import Path; "
+        "import sys; from transformer_mt.cli.data import check, stats; from pathlib import Path; "
         "check(Path('c.yaml')); stats(Path('c.yaml'), Path('p.html')); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True, text=True)
@@ -130,7 +130,7 @@ def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> 
 def test_leaks_have_examples_of_both_places(tmp_path: Path) -> None:
     train = [("One.", "Eins."), ("A cat.", "Eine Katze."), ("A dog.", "Ein Hund."), ("a DOG", "Hunde")]
     test = [("New.", "Neu."), *[("A dog!", "Ein Tier.")] * 7]
-    with patch("transformer_mt.passes.CHUNK_PAIRS", 2):
+    with patch("transformer_mt.data.pairs.CHUNK_PAIRS", 2):
         assert findings(data_of(tmp_path, train, test=test)) == [
             "test.0: 7 (87.5 %) of 8 source sides are in the training text, 0 of them exactly: "
             + "; ".join(f"line {line} = train.0, line 3 (A dog!)" for line in range(2, 7))
@@ -271,7 +271,7 @@ def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
 
 def test_lines_that_are_too_long_are_told_and_are_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stand for themselves: two of them need not be the same."""
-    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
     monkeypatch.setattr("transformer_mt.curation.encoding.LONGEST_LINE", 100)
     train, valid = [*good_pairs(9), ("x" * 101, "y")], [("x" * 100, "x"), ("z" * 350, "z"), ("a", "b")]
     found = findings(data_of(tmp_path, train, valid))

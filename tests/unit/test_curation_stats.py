@@ -15,8 +15,7 @@ from harness import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.cleaning import SentencePair, clean
-from transformer_mt.config import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.charts import nice_ceiling
 from transformer_mt.curation.common import format_table, share
 from transformer_mt.curation.page import render_page
@@ -33,6 +32,7 @@ from transformer_mt.curation.stats import (
     rounded_length,
 )
 from transformer_mt.curation.summary import as_dict, format_summary
+from transformer_mt.data.cleaning import SentencePair, clean
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -52,7 +52,7 @@ def corpus(directory: Path, *sources: Pairs, clean: CleanConfig = DEFAULT) -> Da
 
 
 def stats_of(directory: Path, *sources: Pairs, clean: CleanConfig = DEFAULT) -> PartStats:
-    with patch("transformer_mt.workers.num_cores", return_value=1):
+    with patch("transformer_mt.system.processes.num_cores", return_value=1):
         [part] = collect(corpus(directory, *sources, clean=clean))
     return part
 
@@ -194,7 +194,7 @@ def test_scripts_are_those_that_the_text_begins_with(tmp_path: Path) -> None:
 def test_rules_of_all_sources_are_told(tmp_path: Path) -> None:
     data = corpus(tmp_path, [("yes", "예")], [("yes", "да")])
     russian = data.train[1].model_copy(update={"tgt_lang": "ru"})
-    with patch("transformer_mt.workers.num_cores", return_value=1):
+    with patch("transformer_mt.system.processes.num_cores", return_value=1):
         [part] = collect(data.model_copy(update={"train": (data.train[0], russian)}))
     assert part.rules["wrong_script"].value == {"en": ("Latin",), "ko": ("Hangul",), "ru": ("Cyrillic",)}
     assert "wrong_script" not in part.total.suspects.rejected
@@ -303,7 +303,7 @@ def test_merging_is_counting_all_at_once(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_too_long_to_be_read_are_only_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.sources.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
     stats = stats_of(tmp_path, [("A dog.", "개"), ("x" * 101, "긴"), ("y" * 102, "긴")])
     total = stats.total
     assert (total.pairs, total.src.words.total, total.src.words.counts.total()) == (3, 2, 1)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from transformer_mt.device import local_device, resolve_precision
 from transformer_mt.errors import InputError
+from transformer_mt.system.device import local_device, resolve_precision
 
 FAULTS = """
 import resource, sys, torch
-from transformer_mt.device import keep_freed_memory
+from transformer_mt.system.device import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from transformer_mt import directories
-from transformer_mt.directories import check_replaceable, listed_files, replaced_directory, scratch_directory
 from transformer_mt.errors import InputError
+from transformer_mt.system import directories
+from transformer_mt.system.directories import check_replaceable, listed_files, replaced_directory, scratch_directory
 
 
 def files_of(directory: Path) -> set[str] | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from transformer_mt.dropout import Dropout
+from transformer_mt.model.dropout import Dropout
 
 COUNT = 1_000_003  # not a multiple of four: the last draw is used in part
 

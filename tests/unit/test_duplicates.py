@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.duplicates import FIRST, LATER, ONLY, DuplicateFinder
+from transformer_mt.data.duplicates import FIRST, LATER, ONLY, DuplicateFinder
 from transformer_mt.errors import RunError
 
 # Few different ones, which share their first byte or all but that.

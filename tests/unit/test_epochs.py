@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt import corpus, epochs, grammar
-from transformer_mt.batching import Cursor, plan_windows
-from transformer_mt.config import Config
-from transformer_mt.config_file import validate
-from transformer_mt.corpus import prepare
-from transformer_mt.distributed import Ranks
-from transformer_mt.epochs import Epochs
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import Config
+from transformer_mt.data import epochs, preparing
+from transformer_mt.data.batching import Cursor, plan_windows
+from transformer_mt.data.epochs import Epochs
+from transformer_mt.data.preparing import prepare
+from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.store import IdStore
-from transformer_mt.subwords import samplers
-from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.text.subword_sampling import samplers
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.toy_corpus import grammar
 
 Ids = list[tuple[list[int], list[int]]]
 NUM_PAIRS = 150
@@ -57,7 +58,7 @@ Made = Callable[..., Epochs]
 @pytest.fixture
 def made(tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     """Epochs of a corpus of several shards; all processes are ended."""
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 64)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 64)
     everything: list[Epochs] = []
 
     def made(place: str = "epochs", **sections: dict[str, Any]) -> Epochs:
@@ -111,7 +112,7 @@ def test_pieces_depend_on_seed_epoch_and_pair_only(
     assert expected[0] != expected[1]
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert [ids_of(one.open(epoch, quiet).store) for epoch in (0, 1)] == expected
-    monkeypatch.setattr(corpus, "SHARD_PAIRS", 20)
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 20)
     monkeypatch.setattr(epochs, "_CHUNK_PAIRS", 7)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     shutil.rmtree(one._store.directory)

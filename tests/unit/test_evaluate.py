@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError
-from transformer_mt.evaluate import (
+from transformer_mt.evaluation.scores import (
     DOWNLOADED,
     MULTI_BLEU_LABEL,
     EvalReport,
@@ -340,7 +340,7 @@ def test_one_resample_is_no_interval() -> None:
 
 
 def test_importing_the_module_does_not_import_sacrebleu() -> None:
-    code = "import sys, transformer_mt.evaluate; sys.exit('sacrebleu' in sys.modules)"
+    code = "import sys, transformer_mt.evaluation.scores; sys.exit('sacrebleu' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -374,7 +374,7 @@ def test_default_tokenisation_follows_the_language(
 
 
 def test_mecab_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.evaluate.check_tokenizer", lambda name: None)
+    monkeypatch.setattr("transformer_mt.evaluation.scores.check_tokenizer", lambda name: None)
     assert [default_tokenize(language) for language in ("ja", "ko-KR")] == ["ja-mecab", "ko-mecab"]
 
 

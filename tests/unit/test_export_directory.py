@@ -13,7 +13,7 @@ import pytest
 
 from transformer_mt import __version__
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.export.directory import MANIFEST, exported_directory
+from transformer_mt.exchange.directory import MANIFEST, exported_directory
 
 FACTS = {"format": "test"}
 

@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 
-from transformer_mt import grammar, lexicon
 from transformer_mt.errors import InputError
-from transformer_mt.grammar import (
+from transformer_mt.toy_corpus import grammar, lexicon
+from transformer_mt.toy_corpus.grammar import (
     VERSION,
     Split,
     english_question,
@@ -29,7 +29,7 @@ from transformer_mt.grammar import (
     sentence,
     split_of,
 )
-from transformer_mt.lexicon import (
+from transformer_mt.toy_corpus.lexicon import (
     BY_GERMAN,
     DATIVE,
     IT,
@@ -69,7 +69,7 @@ def test_same_arguments_same_pairs_and_fewer_are_a_prefix() -> None:
 
 
 def test_pairs_do_not_depend_on_the_hash_seed_of_the_process() -> None:
-    program = "from transformer_mt.grammar import generate; print(*generate('valid', 40, 9), sep='\\n')"
+    program = "from transformer_mt.toy_corpus.grammar import generate; print(*generate('valid', 40, 9), sep='\\n')"
     outputs = [
         subprocess.run(
             [sys.executable, "-c", program],

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 import transformer_mt
-from transformer_mt.cli import app
+from transformer_mt.cli.main import app
 
 PACKAGE = Path(transformer_mt.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -114,12 +114,12 @@ def test_imports_go_downwards(path: Path) -> None:
 def test_imports_are_seen_wherever_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text(
-        "import torch, transformer_mt.model\n"
+        "import torch, transformer_mt.model.transformer\n"
         "from transformer_mt import batching, __version__\n"
-        "from transformer_mt.search import search\n"
+        "from transformer_mt.search.beam import search\n"
         "from transformer_mt.export import ctranslate2\n"
-        "from transformer_mt.export.directory import MANIFEST\n"
-        "def f():\n    from transformer_mt.cli import app\n"
+        "from transformer_mt.exchange.directory import MANIFEST\n"
+        "def f():\n    from transformer_mt.cli.main import app\n"
     )
     assert list(imports_of(file)) == [
         "model",
@@ -165,7 +165,7 @@ def test_the_command_line_is_the_contract() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "transformer_mt.cli", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "transformer_mt.cli.main", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "Usage" in done.stdout or transformer_mt.__version__ in done.stdout

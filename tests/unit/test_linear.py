@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transformer_mt import linear
-from transformer_mt.linear import prepare
+from transformer_mt.decoding import prepared_linear
+from transformer_mt.decoding.prepared_linear import prepare
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
 SHAPES = [(512, 256), (256, 512), (131, 1031)]  # (D, C), none of them small
@@ -126,7 +126,7 @@ def test_a_weight_that_is_transposed(precision: str) -> None:
 def test_small_weights_stay_float32(precision: str) -> None:
     """Converting costs more than it saves, on a CPU; with few rows and with many."""
     D, C = 64, 300
-    assert D * C < linear._SMALL_WEIGHT
+    assert D * C < prepared_linear._SMALL_WEIGHT
     weight_CD, bias_C = weight_and_bias(D, C)
     for N in FEW_AND_MANY:
         x_ND, residual_NC = rows(N, D), torch.randn(N, C)
@@ -263,12 +263,12 @@ def test_without_onednn(monkeypatch: pytest.MonkeyPatch, precision: str, has_bia
 
 
 def test_without_bfloat16_in_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = linear._packed
+    packed = prepared_linear._packed
 
     def without(weight_CD: Tensor) -> Tensor | None:
         return None if weight_CD.dtype == torch.bfloat16 else packed(weight_CD)
 
-    monkeypatch.setattr(linear, "_packed", without)
+    monkeypatch.setattr(prepared_linear, "_packed", without)
     weight_CD, bias_C = weight_and_bias(256, 512)
     x_ND = rows(20, 256)
     expected_NC = F.linear(x_ND.double(), weight_CD.double(), bias_C.double())

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from transformer_mt.locks import locked
+from transformer_mt.system.locks import locked
 
 
 def test_a_file_that_was_removed_while_we_waited_is_no_lock(tmp_path: Path) -> None:

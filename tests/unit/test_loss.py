@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transformer_mt import loss as loss_module
-from transformer_mt.loss import label_smoothed_cross_entropy
+from transformer_mt.model import loss as loss_module
+from transformer_mt.model.loss import label_smoothed_cross_entropy
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]

@@ -16,10 +16,10 @@ from harness import CLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-from transformer_mt.config import TrainConfig
-from transformer_mt.console import tell
+from transformer_mt.config.sections import TrainConfig
 from transformer_mt.errors import InputError
-from transformer_mt.metrics import (
+from transformer_mt.system.console import tell
+from transformer_mt.training.run_log import (
     FILE_NAME,
     Record,
     RunLog,

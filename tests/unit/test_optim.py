@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from transformer_mt.config import ModelConfig, OptimConfig
-from transformer_mt.model import Transformer, count_parameters
-from transformer_mt.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.config.sections import ModelConfig, OptimConfig
+from transformer_mt.model.transformer import Transformer, count_parameters
+from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
 
 
 class Small(nn.Module):

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.plots import plot_curves
+from transformer_mt.evaluation.curves import plot_curves
 
 # The first bytes of each format, as its specification has them.
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}

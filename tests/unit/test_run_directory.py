@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from harness import copy_corpus, tmt_here, write_config
 
+from transformer_mt.checkpoints.manifest import sealed
+from transformer_mt.checkpoints.run_directory import only_process_in
 from transformer_mt.errors import InputError
-from transformer_mt.manifest import sealed
-from transformer_mt.run_directory import only_process_in
 
 
 def content(directory: Path) -> dict[str, bytes | None]:

@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from transformer_mt.config import SearchConfig
+from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
-from transformer_mt.search import (
+from transformer_mt.search.beam import (
     Hypothesis,
     PenaltyForm,
     StopRule,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from transformer_mt.sentences import CountTokens, Part, SplitLine, split_line
-from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
+from transformer_mt.text.tokenizer import Tokenizers
 
 
 def words(texts: list[str]) -> list[int]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from harness import copy_corpus, last_checkpoint, write_config
 
-from transformer_mt.config_file import load_config
+from transformer_mt.config.loading import load_config
 from transformer_mt.errors import RunError
-from transformer_mt.signals import StopSignal
-from transformer_mt.trainer import train
-from transformer_mt.validation import Validation
+from transformer_mt.system.signals import StopSignal
+from transformer_mt.training.loop import train
+from transformer_mt.training.validation import Validation
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt.cleaning import CleanReport, SentencePair
+from transformer_mt.data.cleaning import CleanReport, SentencePair
+from transformer_mt.data.store import SIDES, Checksums, IdStore, damage, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.store import SIDES, Checksums, IdStore, damage, finish_store, write_places, write_side
 
 ROWS = {"src": [[5, 3], [6, 7, 8, 3], [3], [9, 3]], "tgt": [[5, 5, 3], [3], [6, 3], [7, 7, 7, 3]]}
 SHARDS = [3, 0, 1]
@@ -77,7 +77,7 @@ def test_what_the_system_refuses_is_no_damage(number: int, directory: Path, monk
     """Whoever takes it for damage deletes what may be whole."""
     store, refuse = IdStore(directory), refusing(number)
     tries: dict[str, Callable[[], Any]] = {
-        "transformer_mt.store.open": lambda: damage(directory),
+        "transformer_mt.data.store.open": lambda: damage(directory),
         "pathlib.Path.read_bytes": lambda: damage(directory),
         "pathlib.Path.read_text": lambda: IdStore(directory),
         "numpy.memmap": lambda: store.get("src", np.array([0])),
@@ -99,7 +99,7 @@ def refusing(number: int) -> Callable[..., Any]:
 
 
 def test_an_error_of_the_disk_is_damage(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.store.open", refusing(errno.EIO), raising=False)
+    monkeypatch.setattr("transformer_mt.data.store.open", refusing(errno.EIO), raising=False)
     assert (damage(directory) or "").endswith(": Input/output error")
 
 

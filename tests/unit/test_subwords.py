@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import pytest
 import sentencepiece as spm
 
-from transformer_mt import subwords
-from transformer_mt.config import TokenizerConfig
+from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
-from transformer_mt.layout import UNK_ID
-from transformer_mt.subwords import SubwordSampler, samplers
-from transformer_mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from transformer_mt.model.layout import UNK_ID
+from transformer_mt.text import subword_sampling
+from transformer_mt.text.subword_sampling import SubwordSampler, samplers
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 
 Split = tuple[str, ...]
 NUM_DRAWS = 20_000
@@ -328,17 +328,17 @@ def test_a_draw_depends_on_its_numbers_only(
     draw(used, range(50, 100))
     assert draw(used, range(199, -1, -1)) == expected
     assert draw(pickle.loads(pickle.dumps(sampler_of(trained))), range(200)) == expected
-    monkeypatch.setattr(subwords, "_MEMORY_SYMBOLS", 40)
+    monkeypatch.setattr(subword_sampling, "_MEMORY_SYMBOLS", 40)
     assert draw(sampler_of(trained), range(200)) == expected
 
 
 def test_what_is_remembered_is_limited(
     trained: tuple[Tokenizer, TokenizerConfig], grammar_lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subwords, "_MEMORY_SYMBOLS", 2000)
+    monkeypatch.setattr(subword_sampling, "_MEMORY_SYMBOLS", 2000)
     sampler = sampler_of(trained)
     method = sampler._draw
-    memory = method._splits if isinstance(method, subwords._BpeDropout) else method._lattices  # type: ignore[attr-defined]
+    memory = method._splits if isinstance(method, subword_sampling._BpeDropout) else method._lattices  # type: ignore[attr-defined]
     for ids in trained[0].encode(grammar_lines[:300]):
         sampler.sample(ids, random.random)
         assert sum(map(len, memory)) <= 2000

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, Self
 import pytest
 from harness import text, write
 
-from transformer_mt import checkpoint, synthetic
-from transformer_mt.config import DataConfig, SearchConfig
-from transformer_mt.config_file import override_search, validate
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.config.loading import override_search, validate
+from transformer_mt.config.sections import DataConfig, SearchConfig
+from transformer_mt.curation import synthetic
+from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.model import Transformer
-from transformer_mt.synthetic import synthesize
-from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.tokenizer import Tokenizers
 
 LINES = ["ein Hund", "", "zwei Hunde", " \t", "drei Hunde", "vier", "fünf", "sechs", "sieben"]
 PART_LINES = 2
@@ -79,7 +80,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizers: Tokenizers)
         config = validate(tree, "test")
         size = tokenizers.src.vocab_size
         model = Transformer(config.model, size, size)
-        checkpoint.save_model(path, dict(model.named_parameters()), config, tokenizers, longest_src_tokens=10)
+        model_directory.save_model(path, dict(model.named_parameters()), config, tokenizers, longest_src_tokens=10)
         return path
 
     return make

@@ -25,7 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.textio import (
+from transformer_mt.system.lines import (
     LONGEST_LINE,
     TOO_LONG,
     check_writable,
@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_file(name: str, tmp_path: Path) -> None:
             for _ in range(size):
                 file.write((b"x" * 1023 + b"\n") * 1024)
     program = (
-        "import re, sys; from pathlib import Path; from transformer_mt.textio import read_lines\n"
+        "import re, sys; from pathlib import Path; from transformer_mt.system.lines import read_lines\n"
         "for path in sys.argv[1:]:\n"
         "    num_lines = sum(1 for _ in read_lines(path))\n"
         "    print(num_lines, re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
@@ -320,7 +320,7 @@ def test_old_content_stays_when_the_disk_is_full(name: str, tmp_path: Path, monk
 def test_nothing_is_left_where_the_disk_was_full(name: str, tmp_path: Path) -> None:
     program = (
         "import random, resource, sys; from transformer_mt.errors import RunError\n"
-        "from transformer_mt.textio import replaced_file\n"
+        "from transformer_mt.system.lines import replaced_file\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    with replaced_file(sys.argv[1]) as file:\n"
@@ -398,8 +398,8 @@ def test_check_writable_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 WRITER = """
 import os, signal, sys, time
-from transformer_mt.signals import raised_signals
-from transformer_mt.textio import replaced_file
+from transformer_mt.system.signals import raised_signals
+from transformer_mt.system.lines import replaced_file
 {before}
 with raised_signals(), replaced_file(sys.argv[1] + "2"), replaced_file(sys.argv[1]) as file:
     file.write(b"new")
@@ -505,8 +505,8 @@ def test_what_can_be_read_only_once_is_not_counted(tmp_path: Path) -> None:
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of eight bytes at most, read three bytes at a time."""
-    monkeypatch.setattr("transformer_mt.textio.LONGEST_LINE", 8)
-    monkeypatch.setattr("transformer_mt.textio._READ_BYTES", 3)
+    monkeypatch.setattr("transformer_mt.system.lines.LONGEST_LINE", 8)
+    monkeypatch.setattr("transformer_mt.system.lines._READ_BYTES", 3)
 
 
 @pytest.mark.usefixtures("short_limit")

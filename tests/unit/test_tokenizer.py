@@ -17,10 +17,10 @@ import sentencepiece as spm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt import tokenizer as tokenizer_module
-from transformer_mt.config import TokenizerConfig
+from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
-from transformer_mt.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
+from transformer_mt.text import tokenizer as tokenizer_module
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
 
 UNSEEN = "🙂 한국어 ẞ 𝔘"
 

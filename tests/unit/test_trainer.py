@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from transformer_mt import corpus, trainer
-from transformer_mt.distributed import Ranks
+from transformer_mt.data import preparing
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.training import loop
 
 
 class Listening(Ranks):
@@ -30,8 +31,8 @@ def test_a_corpus_is_checked_once_a_node(
     rank: int, local: int, prepares: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: Any = SimpleNamespace(directory=Path("there"))
-    monkeypatch.setattr(corpus, "prepare", lambda *args: made)
-    monkeypatch.setattr(trainer, "IdStore", lambda directory: f"opened {directory}")
+    monkeypatch.setattr(preparing, "prepare", lambda *args: made)
+    monkeypatch.setattr(loop, "IdStore", lambda directory: f"opened {directory}")
     anything: Any = SimpleNamespace(data=None, batch=None)
-    store = trainer._corpus(anything, anything, Listening(rank, 8, local))
+    store = loop._corpus(anything, anything, Listening(rank, 8, local))
     assert store == (made if prepares else "opened there")

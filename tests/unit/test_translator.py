@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from transformer_mt.config import ModelConfig, SearchConfig
+from transformer_mt.config.sections import ModelConfig, SearchConfig
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.model import Transformer
-from transformer_mt.tokenizer import Tokenizers
-from transformer_mt.translator import Translator
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.tokenizer import Tokenizers
 
 needs_forks = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are Linux's")
 
@@ -44,10 +44,10 @@ def made(tokenizers: Tokenizers) -> Made:
 # Large enough that PyTorch uses OpenMP's threads, which a fork does not have.
 FORKED = """
 import os, torch
-from transformer_mt.config import ModelConfig, SearchConfig, TokenizerConfig
-from transformer_mt.model import Transformer
-from transformer_mt.tokenizer import Tokenizers, train_tokenizer
-from transformer_mt.translator import Translator
+from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.decoding.translator import Translator
 
 torch.set_num_threads(2)
 lines = [f"a {word} is here" for word in ("dog", "cat", "bird", "horse", "cow", "fish")] * 4

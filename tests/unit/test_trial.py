@@ -14,17 +14,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt import batching, corpus, trial
-from transformer_mt.config import Config
-from transformer_mt.config_file import validate
-from transformer_mt.device import seed_stream
-from transformer_mt.distributed import Ranks
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import Config
+from transformer_mt.data import batching, preparing
+from transformer_mt.data.store import IdStore
 from transformer_mt.errors import RunError
-from transformer_mt.layout import EOS_ID, Batch, collate
-from transformer_mt.model import Transformer
-from transformer_mt.optim import FlatGradients, adam
-from transformer_mt.store import IdStore
-from transformer_mt.tokenizer import Tokenizers
+from transformer_mt.model.layout import EOS_ID, Batch, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system.device import seed_stream
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.training import memory
+from transformer_mt.training.optim import FlatGradients, adam
 
 CPU = torch.device("cpu")
 Weights = Sequence[Sequence[float]]  # of the sources, by stage
@@ -47,8 +48,8 @@ class Corpus:
 
     def largest(
         self, config: Config, num_ranks: int, is_sampled: bool = False, weights: Weights = ((1.0,),)
-    ) -> trial.Largest:
-        return trial.largest_batches(
+    ) -> memory.Largest:
+        return memory.largest_batches(
             self.src_lengths,
             self.tgt_lengths,
             self.parts,
@@ -66,7 +67,7 @@ class Corpus:
         num_ranks: int,
         micro_tokens: int,
         weights: Sequence[float] = (1.0,),
-    ) -> list[trial.Shape]:
+    ) -> list[memory.Shape]:
         """Of all micro-batches of an epoch, on every rank."""
         return [
             (len(micro), int(self.src_lengths[micro].max()), int(self.tgt_lengths[micro].max()))
@@ -88,12 +89,12 @@ class Corpus:
         ]
 
 
-def positions(shape: trial.Shape) -> int:
+def positions(shape: memory.Shape) -> int:
     rows, src, tgt = shape
     return rows * src + rows * tgt
 
 
-def scores(shape: trial.Shape) -> int:
+def scores(shape: memory.Shape) -> int:
     """Of the encoder, between both, and of the decoder; of one head and one layer."""
     rows, src, tgt = shape
     return rows * src * src + rows * tgt * src + rows * tgt * tgt
@@ -164,11 +165,11 @@ def test_what_is_tried_in_numbers() -> None:
     """
     src, tgt = np.array([9, 2, 2, 4], dtype=np.int32), np.array([3, 3, 2, 8], dtype=np.int32)
     config = config_of(20, 10, max_tokens=12, max_source_tokens=100, micro_tokens=1000)
-    assert Corpus(src, tgt, [4]).largest(config, 1) == trial.Largest([(3, 9, 3)], 36)
+    assert Corpus(src, tgt, [4]).largest(config, 1) == memory.Largest([(3, 9, 3)], 36)
     # Pieces that are drawn: rows of 20 + 10 that have 36 positions at least.
-    assert Corpus(src, tgt, [4]).largest(config, 1, is_sampled=True) == trial.Largest([(2, 20, 10)], 36)
+    assert Corpus(src, tgt, [4]).largest(config, 1, is_sampled=True) == memory.Largest([(2, 20, 10)], 36)
     # On two ranks (2, 2) and (9, 3) go to one, (2, 3) to the other: 24 positions.
-    assert Corpus(src, tgt, [4]).largest(config, 2) == trial.Largest([(2, 9, 3)], 24)
+    assert Corpus(src, tgt, [4]).largest(config, 2) == memory.Largest([(2, 9, 3)], 24)
     # (9, 3) by itself has 12 positions, though no micro-batch should have more than 10; the limit stays what it is.
     config = config_of(20, 10, max_tokens=12, max_source_tokens=100, micro_tokens=10)
     assert Corpus(src, tgt, [4]).largest(config, 1).micro_tokens == 10
@@ -185,12 +186,12 @@ class Run:
     gradients: FlatGradients
     optimizer: torch.optim.AdamW
 
-    def shapes(self) -> list[trial.Shape]:
+    def shapes(self) -> list[memory.Shape]:
         lengths = self.store.lengths("src"), self.store.lengths("tgt")
         return Corpus(*lengths, self.store.shard_sizes).largest(self.config, 1).shapes
 
     def try_largest(self, ranks: Ranks | None = None) -> str:
-        return trial.try_batches(
+        return memory.try_batches(
             self.shapes(), self.config, self.model, self.gradients, self.optimizer, CPU, ranks or Ranks()
         )
 
@@ -225,7 +226,7 @@ def new_run(tmp_path: Path, tokenizers: Tokenizers) -> Callable[[], Run]:
 
     def new_run() -> Run:
         config = validate(tree, "test")
-        store = corpus.prepare(config.data, config.batch, tokenizers)
+        store = preparing.prepare(config.data, config.batch, tokenizers)
         seed_stream(1)
         model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size).train()
         return Run(config, store, model, FlatGradients(model), adam(model, config.optim))
@@ -284,7 +285,7 @@ CPU_WORDS = (
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried …"), MemoryError(), RuntimeError(CPU_WORDS)]
 )
 def test_out_of_memory_is_one_line(error: BaseException) -> None:
-    with pytest.raises(RunError) as caught, trial.batch_fits(BATCH, 32768, CPU):
+    with pytest.raises(RunError) as caught, memory.batch_fits(BATCH, 32768, CPU):
         raise error
     message = str(caught.value)
     assert "\n" not in message
@@ -297,22 +298,25 @@ def test_out_of_memory_is_one_line(error: BaseException) -> None:
 def test_the_advice_helps() -> None:
     """63 · (257 + 257) positions are nearly 32768; half of those is the next thing to try."""
     large = collate([[5] * 257] * 63, [[5] * 257] * 63)
-    with pytest.raises(RunError, match=rf"\(32768; try {63 * (257 + 257) // 2}\)"), trial.batch_fits(large, 32768, CPU):
+    with (
+        pytest.raises(RunError, match=rf"\(32768; try {63 * (257 + 257) // 2}\)"),
+        memory.batch_fits(large, 32768, CPU),
+    ):
         raise MemoryError
     single = collate([[5] * 257], [[5] * 257])  # micro_tokens cannot make it smaller
-    with pytest.raises(RunError, match=r"lower data\.clean\.max_src_tokens"), trial.batch_fits(single, 8, CPU):
+    with pytest.raises(RunError, match=r"lower data\.clean\.max_src_tokens"), memory.batch_fits(single, 8, CPU):
         raise MemoryError
 
 
 def test_validation_that_does_not_fit_names_its_own_key() -> None:
     told = r"validation does not fit; .*lower search\.batch_tokens \(4096; try 2048\)"
-    with pytest.raises(RunError, match=told), trial.validation_fits("search.batch_tokens", 4096, CPU):
+    with pytest.raises(RunError, match=told), memory.validation_fits("search.batch_tokens", 4096, CPU):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes cannot be multiplied"), KeyError("x"), RunError("disk full")])
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, trial.batch_fits(BATCH, 100, CPU):
+    with pytest.raises(type(error)) as caught, memory.batch_fits(BATCH, 100, CPU):
         raise error
     assert caught.value is error
 

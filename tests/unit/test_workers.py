@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from transformer_mt import workers
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.workers import ONE_AT_A_TIME, Workers, num_cores, on_all_cores
+from transformer_mt.system import processes
+from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, num_cores, on_all_cores
 
 needs_forks = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are Linux's")
 
@@ -28,7 +28,7 @@ def test_a_containers_quota_counts(
 ) -> None:
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(workers, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(processes, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert num_cores() == cores
@@ -38,7 +38,7 @@ def test_a_containers_quota_counts(
 def test_results_come_in_order_and_jobs_are_not_read_far_ahead(
     num_processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "num_cores", lambda: num_processes)
+    monkeypatch.setattr(processes, "num_cores", lambda: num_processes)
     read = 0
 
     def jobs() -> Iterator[int]:
@@ -56,7 +56,7 @@ def test_results_come_in_order_and_jobs_are_not_read_far_ahead(
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_little_work_needs_no_process(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "num_cores", lambda: 3)
+    monkeypatch.setattr(processes, "num_cores", lambda: 3)
     assert list(on_all_cores(lambda job: os.getpid(), range(count))) == [os.getpid()] * count
 
 
@@ -111,7 +111,7 @@ def test_a_process_that_was_waited_for_is_not_killed(monkeypatch: pytest.MonkeyP
         kill(process, number)
 
     monkeypatch.setattr(os, "kill", noted)
-    workers._end(os.getpid(), [child])
+    processes._end(os.getpid(), [child])
     assert killed == []
     pool: Workers[Any, Any] = Workers(lambda job: job, 2)
     pool.close()
@@ -122,7 +122,7 @@ def test_a_process_that_was_waited_for_is_not_killed(monkeypatch: pytest.MonkeyP
 def test_a_handler_of_a_c_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
     monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("it could not be put back"))
-    with workers._interrupts_later():
+    with processes._interrupts_later():
         pass
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer_mt.cleaning import CleanReport, check_rules
-from transformer_mt.config import DataConfig
+from transformer_mt.config.sections import DataConfig
 from transformer_mt.curation.common import format_table, named_sources, share, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,
@@ -19,10 +18,11 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
+from transformer_mt.data.cleaning import CleanReport, check_rules
+from transformer_mt.data.pairs import Chunk, Places, find_duplicates, judge, read_chunks
 from transformer_mt.errors import InputError
-from transformer_mt.export.directory import exported_directory
-from transformer_mt.passes import Chunk, Places, find_duplicates, judge, read_chunks
-from transformer_mt.workers import on_all_cores
+from transformer_mt.exchange.directory import exported_directory
+from transformer_mt.system.processes import on_all_cores
 
 
 class _Cleaned(NamedTuple):

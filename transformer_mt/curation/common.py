@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from transformer_mt.config import DataConfig, SourceConfig
-from transformer_mt.directories import scratch_directory
-from transformer_mt.passes import NamedSource
-from transformer_mt.textio import write_error
+from transformer_mt.config.sections import DataConfig, SourceConfig
+from transformer_mt.data.pairs import NamedSource
+from transformer_mt.system.directories import scratch_directory
+from transformer_mt.system.lines import write_error
 
 PARTS = ("train", "valid", "test")
 

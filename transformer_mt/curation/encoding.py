@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 from transformer_mt.curation.common import share
+from transformer_mt.data.pairs import NamedSource
+from transformer_mt.data.readers import source_files
 from transformer_mt.errors import InputError
-from transformer_mt.passes import NamedSource
-from transformer_mt.sources import source_files
-from transformer_mt.textio import LONGEST_LINE, READ_ERRORS, open_binary
-from transformer_mt.workers import on_all_cores
+from transformer_mt.system.lines import LONGEST_LINE, READ_ERRORS, open_binary
+from transformer_mt.system.processes import on_all_cores
 
 MAX_EXAMPLES = 5
 _BLOCK_BYTES = 1 << 20

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
-from transformer_mt.config import DataConfig
-from transformer_mt.config_file import as_yaml
+from transformer_mt.config.loading import as_yaml
+from transformer_mt.config.sections import DataConfig
+from transformer_mt.data.pairs import NamedSource
+from transformer_mt.data.readers import source_files
 from transformer_mt.errors import InputError
-from transformer_mt.passes import NamedSource
-from transformer_mt.sources import source_files
-from transformer_mt.textio import replaced_file
+from transformer_mt.system.lines import replaced_file
 
 DATA_FILE = "data.yaml"
 

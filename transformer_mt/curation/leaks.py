@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.cleaning import SentencePair, duplicate_key, text_key
 from transformer_mt.curation.common import share
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
-from transformer_mt.duplicates import Keys
-from transformer_mt.passes import NamedSource, Places, read_chunks
+from transformer_mt.data.cleaning import SentencePair, duplicate_key, text_key
+from transformer_mt.data.duplicates import Keys
+from transformer_mt.data.pairs import NamedSource, Places, read_chunks
 
 MAX_EXAMPLES = 5
 _MAX_TEXT = 60  # characters of an example

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.cleaning import SentencePair, text_key
-from transformer_mt.config import DataConfig
+from transformer_mt.config.sections import DataConfig
 from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,
@@ -26,12 +25,13 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
+from transformer_mt.data.cleaning import SentencePair, text_key
+from transformer_mt.data.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
+from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
 from transformer_mt.errors import InputError
-from transformer_mt.export.directory import exported_directory
-from transformer_mt.passes import Chunk, NamedSource, read_chunks
-from transformer_mt.textio import LONGEST_LINE, TOO_LONG
-from transformer_mt.workers import on_all_cores
+from transformer_mt.exchange.directory import exported_directory
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
+from transformer_mt.system.processes import on_all_cores
 
 _BLOCK = 1 << 20  # pairs counted at once
 

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_mt.cleaning import (
+from transformer_mt.config.sections import CleanConfig, DataConfig
+from transformer_mt.curation.common import PARTS, named_sources, workspace
+from transformer_mt.data.cleaning import (
     SCRIPTS,
     CleanReport,
     Kind,
@@ -24,12 +26,10 @@ from transformer_mt.cleaning import (
     duplicate_key,
     text_key,
 )
-from transformer_mt.config import CleanConfig, DataConfig
-from transformer_mt.curation.common import PARTS, named_sources, workspace
-from transformer_mt.duplicates import LATER, DuplicateFinder, Keys
-from transformer_mt.passes import Chunk, NamedSource, Places, read_chunks
-from transformer_mt.textio import write_error
-from transformer_mt.workers import on_all_cores
+from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys
+from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
+from transformer_mt.system.lines import write_error
+from transformer_mt.system.processes import on_all_cores
 
 RATIO_BINS = 8  # of an octave: bin b holds length ratios around 2^(b/8)
 _MAX_RATIO_BIN = 4 * RATIO_BINS  # longer than 16 times

@@ -1,0 +1,1 @@
+"""Models, checkpoints and runs on disk, whole or not there at all."""

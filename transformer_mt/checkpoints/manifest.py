@@ -1,0 +1,121 @@
+"""``manifest.json``: what belongs to a model directory, with size and SHA-256, and its own hash at the end.
+
+The directory may come from a stranger, whose hashes are as good as ours. What is read of it are plain files of sane
+sizes: nothing in it blocks, leads elsewhere or takes more memory than there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from transformer_mt.config.loading import MAX_MODEL_BYTES
+from transformer_mt.config.sections import Count, PositiveInt
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import open_plain, read_plain
+
+FORMAT = 2
+MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+CONFIG = "config.yaml"
+
+# What files may have at most, far above what any model needs.
+MOST_BYTES = 1 << 26
+_MOST_BYTES_OF = {MANIFEST: 1 << 20, CONFIG: MAX_MODEL_BYTES}
+
+
+class _File(BaseModel, strict=True):
+    bytes: Annotated[Count, Field(lt=1 << 63)]
+    sha256: str
+
+
+# No path to another place, and nothing that a file system or a terminal could stumble over.
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+
+
+class _Manifest(BaseModel, strict=True):
+    """What ``manifest.json`` holds besides the format and its own hash."""
+
+    longest_src_tokens: Annotated[PositiveInt, Field(lt=1 << 31)]
+    files: Annotated[dict[_Name, _File], Field(max_length=20)]
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest, which end in the hash of the rest."""
+    seal = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": seal}, indent=1).encode()
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Check every file of a model directory against its manifest, which is returned.
+
+    Raises:
+        InputError: no manifest, or a file that is missing, cut short or changed.
+    """
+    damaged = InputError(f"{directory / MANIFEST}: damaged; use another checkpoint")
+    try:
+        content = read_plain(directory / MANIFEST, _MOST_BYTES_OF[MANIFEST])
+        manifest: dict[str, Any] = json.loads(content)
+        version, _ = manifest["format"], manifest.pop("sha256", None)
+    except (FileNotFoundError, NotADirectoryError):
+        lacking = MANIFEST if os.path.exists(directory / MODEL) else MODEL
+        raise InputError(
+            f"{directory}: not a model (no {lacking}); name a run, a checkpoint or an averaged model"
+        ) from None
+    except OSError as error:
+        raise unreadable(directory / MANIFEST, error) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise damaged from None
+    if version != FORMAT:
+        raise InputError(
+            f"{directory / MANIFEST}: format {version!r:.20}, this version reads {FORMAT}; use the version that "
+            "wrote it"
+        )
+    if content != sealed(manifest):
+        raise damaged
+    try:
+        files = _Manifest.model_validate(manifest).files
+    except ValidationError:
+        raise damaged from None
+    if not {MODEL, CONFIG} <= files.keys():
+        raise damaged
+    _check_sizes(directory, files)
+    for name, facts in files.items():
+        path, num_bytes = directory / name, facts.bytes
+        try:
+            with open_plain(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest() if size == num_bytes else ""
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing, the model is not complete; use another checkpoint") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if size != num_bytes:
+            raise InputError(
+                f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
+            )
+        if sha256 != facts.sha256:
+            raise InputError(
+                f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
+            )
+    return manifest
+
+
+def _check_sizes(directory: Path, files: Mapping[str, _File]) -> None:
+    """Refuse what cannot be used before it is read: a file with holes may claim any size."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Two moments and perhaps the weights themselves, for each weight.
+    most = _MOST_BYTES_OF | {MODEL: memory, OPTIMIZER: 4 * files[MODEL].bytes + (1 << 20)}
+    for name, facts in files.items():
+        if facts.bytes > (limit := most.get(name, MOST_BYTES)):
+            remedy = "use a machine with more memory" if name == MODEL else "use another checkpoint"
+            raise InputError(f"{directory / name}: {facts.bytes:,} bytes, more than the {limit:,} possible; {remedy}")
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror}); use another checkpoint")

@@ -1,0 +1,128 @@
+"""The directory of a run: whose it is, and that one process at a time trains into it.
+
+`tmt train` writes a handful of names into it and leaves every other file there alone. A directory in which one of these
+names stands already is taken only if it is a run's: known by its mark, which is the content of ``.lock``, or, as those
+of version 0.1.0, by the manifest of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from transformer_mt.checkpoints.manifest import MANIFEST
+from transformer_mt.checkpoints.model_directory import CheckpointInfo, list_checkpoints
+from transformer_mt.errors import InputError
+from transformer_mt.system import locks
+from transformer_mt.system.console import tell
+from transformer_mt.system.directories import listed_files, put_back
+
+_MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"
+_LOCK = ".lock"
+_FILES = (
+    *("config.yaml", "tokenizer.model", "source.model", "target.model", "vocab.json", "target_vocab.json"),
+    *("metrics.jsonl", "last", "best", _LOCK),
+)
+_DIRECTORIES = ("checkpoints", "epochs", "tensorboard")
+
+
+@contextlib.contextmanager
+def only_process_in(run: Path) -> Iterator[Callable[[], bool]]:
+    """Hold the lock of a run directory, which is made if need be, and is removed again where nothing came into it.
+
+    Yields:
+        Whether the lock still is the directory's: somebody may have removed it, or all of the directory.
+
+    Raises:
+        InputError: another process is training there; the directory cannot be written, or is not a run's.
+    """
+    with contextlib.ExitStack() as cleanup:
+        try:
+            made = [path for path in (run, *run.parents) if not path.exists()]
+            _refuse_foreign(run)
+            is_new = not os.path.lexists(run / _LOCK)
+            cleanup.callback(_remove_empty, made)
+            run.mkdir(parents=True, exist_ok=True)
+            is_held = cleanup.enter_context(locks.locked(run / _LOCK, tell, wait=False))
+            if is_new:
+                cleanup.callback(_remove_failed_start, run, is_held)
+            if not _is_marked(run):
+                (run / _LOCK).write_bytes(_MARK)
+        except BlockingIOError:
+            raise InputError(
+                f"{run}: another process is training into it; wait for it or choose another --output"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
+        yield is_held
+
+
+def _remove_failed_start(run: Path, is_held: Callable[[], bool]) -> None:
+    """Remove what a start has made that never came to its run's files."""
+    if is_held() and {*_found(run)} <= {_LOCK, "epochs"}:
+        shutil.rmtree(run / "epochs", ignore_errors=True)
+        (run / _LOCK).unlink()
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for path in directories:
+        with contextlib.suppress(OSError):  # somebody's files are in it
+            path.rmdir()
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete what a crash left behind under hidden names: half-written checkpoints, half-deleted ones and half-written
+    files of the run. A checkpoint that was put aside to be replaced gets its name again."""
+    for path in (run / "checkpoints").glob(".step_*"):
+        put_back(path.with_name(path.name.split(".")[1]))
+        shutil.rmtree(path, ignore_errors=True)
+    for name in _FILES:
+        locks.remove_leftovers(run / name, "tmp")
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Refuse a directory in which a name that a run has stands for something else.
+
+    Raises:
+        InputError: such a name; a link, behind which somebody else's file would be written.
+        OSError: the directory cannot be read.
+    """
+    found = _found(run)
+    for name in found:
+        mode = os.lstat(run / name).st_mode
+        kind = "a link" if stat.S_ISLNK(mode) else "no directory" if name in _DIRECTORIES else "no plain file"
+        if not (stat.S_ISDIR(mode) if name in _DIRECTORIES else stat.S_ISREG(mode)):
+            raise InputError(
+                f"{run / name}: is {kind}, and a run would write there; remove it, or choose another --output"
+            )
+    # What a start of 0.1.0 that failed has left behind.
+    is_empty = {
+        _LOCK: lambda: not os.stat(run / _LOCK).st_size,
+        "checkpoints": lambda: not os.listdir(run / "checkpoints"),
+    }
+    foreign = [name for name in found if name not in is_empty or not is_empty[name]()]
+    if foreign and not _is_marked(run) and not any(map(_is_ours, list_checkpoints(run))):
+        raise InputError(
+            f"{run}: is not a run, and its {foreign[0]} would be overwritten; choose another --output, or move it away"
+        )
+
+
+def _found(run: Path) -> list[str]:
+    """The names that a run has, as far as they are there."""
+    return [name for name in (*_FILES, *_DIRECTORIES) if os.path.lexists(run / name)]
+
+
+def _is_marked(run: Path) -> bool:
+    try:
+        return (run / _LOCK).read_bytes() == _MARK
+    except OSError:
+        return False
+
+
+def _is_ours(info: CheckpointInfo) -> bool:
+    keys = {"format", "longest_src_tokens", "files"}
+    return listed_files(info.path, MANIFEST, lambda facts: facts.keys() >= keys) is not None

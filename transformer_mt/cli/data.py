@@ -1,0 +1,127 @@
+"""The commands of ``tmt data``: they look at parallel text, clean it and split it before anything is trained."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.system.console import tell
+
+if TYPE_CHECKING:
+    from transformer_mt.config.sections import DataConfig
+
+data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
+]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
+OutputDirectory = Annotated[
+    Path, typer.Option("--output", help="Directory for the files; an earlier result there is replaced.")
+]
+Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
+
+
+def _load(config: Path, overrides: list[str]) -> DataConfig:
+    """The section ``data``, with the files of sources that a model makes."""
+    from transformer_mt.config.loading import load_config
+
+    data = load_config(config, overrides).data
+    if all(source.model is None for source in (*data.train, *data.valid, *data.test)):
+        return data
+    from transformer_mt.curation.synthetic import synthesize  # with a model comes torch
+
+    return synthesize(data, tell)
+
+
+@data_app.command("stats")
+def stats(
+    config: ConfigArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write a page with pictures as well, for example page.html.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    overrides: SetOption = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Count words, lengths, repeats, scripts, and what the rules of cleaning would reject."""
+    from transformer_mt.system.lines import check_writable, write_lines
+
+    if output is not None:
+        check_writable(output)
+    data = _load(config, overrides)
+    from transformer_mt.curation.page import render_page
+    from transformer_mt.curation.stats import collect
+    from transformer_mt.curation.summary import as_dict, format_summary
+
+    parts = collect(data)
+    if output is not None:
+        write_lines(output, [render_page(parts, f"{config.stem}: {data.src_lang} to {data.tgt_lang}", data.clean)])
+        if str(output) != "-":
+            tell(f"wrote {output}")
+    print(json.dumps(as_dict(parts), ensure_ascii=False) if json_output else format_summary(parts))
+
+
+@data_app.command("clean")
+def clean(
+    config: ConfigArgument,
+    output: OutputDirectory,
+    compressed: Compressed = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Write the training text without what data.clean rejects, with a report. (Token limits are up to training.)"""
+    data = _load(config, overrides)
+    from transformer_mt.curation.clean import clean_corpus
+
+    print(clean_corpus(data, output, ".gz" if compressed else "").summary())
+
+
+@data_app.command("split")
+def split(
+    config: ConfigArgument,
+    output: OutputDirectory,
+    valid: Annotated[int, typer.Option("--valid", min=0, help="Pairs to hold out for validation.")],
+    test: Annotated[int, typer.Option("--test", min=0, help="Pairs to hold out for a test.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other pairs.")] = 1,
+    compressed: Compressed = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Hold out training pairs whose sides occur nowhere else in the training text."""
+    data = _load(config, overrides)
+    from transformer_mt.curation.split import split_corpus
+
+    print(split_corpus(data, output, valid, test, seed, ".gz" if compressed else "").summary())
+
+
+@data_app.command("check")
+def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
+    """Look for leaks from training into held-out text, damaged encoding and shifted lines; one finding a line."""
+    data = _load(config, overrides)
+    from transformer_mt.curation.check import check
+
+    num_findings = 0
+    for finding in check(data):
+        print(finding, flush=True)
+        num_findings += 1
+    if num_findings:
+        raise RunError(f"{num_findings} {'finding' if num_findings == 1 else 'findings'} in {config}, listed above")
+
+
+@data_app.command("synthesize")
+def synthesize_command(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
+    """Make what models translate for data.train, valid and test ahead of training; print both files of each source."""
+    from transformer_mt.config.loading import load_config
+
+    data = load_config(config, overrides).data
+    asked = [source.model is not None for source in (*data.train, *data.valid, *data.test)]
+    if not any(asked):
+        raise InputError(f"{config}: no source has back_translate or distill; add one to data.train")
+    from transformer_mt.curation.synthetic import synthesize
+
+    made = synthesize(data, tell)
+    for source in itertools.compress((*made.train, *made.valid, *made.test), asked):
+        print(f"{source.src}\t{source.tgt}")

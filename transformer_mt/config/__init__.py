@@ -1,0 +1,1 @@
+"""The configuration: what its keys are, and how it is read and checked."""

@@ -1,0 +1,1 @@
+"""From parallel text to the batches of an update."""

@@ -1,0 +1,350 @@
+"""The id store: tokenised pairs on disk, memory-mapped, for random access to corpora of any size.
+
+A directory with, for each shard and side, one file of ids (uint16 or uint32) and one of offsets (int64), for each shard
+the pairs' places in the corpus, for each side the lengths of all pairs (int32), and ``meta.json``. That holds the size
+and the CRC-32 of each of these files, taken from memory when they were written, and one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import json
+import os
+import resource
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from transformer_mt.config.sections import Count
+from transformer_mt.data.batching import Lengths, Pairs, Part
+from transformer_mt.data.cleaning import CleanReport
+from transformer_mt.data.pairs import Places
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.system.lines import refused_read, replaced_file
+
+FORMAT = 2
+SIDES = ("src", "tgt")
+_MAX_OPEN_SHARDS = 32
+_READ_BYTES = 1 << 20
+_MAX_READERS = 8
+# What the system says of damage. All else is about this process or this moment, and no reason to delete anything.
+_DAMAGE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+
+Checksums = dict[str, tuple[int, int]]  # file name -> bytes, CRC-32
+
+Ids = npt.NDArray[np.integer[Any]]
+Offsets = npt.NDArray[np.int64]
+
+
+class _Shard(NamedTuple):
+    ids: dict[str, Ids]
+    offsets: dict[str, Offsets]
+
+
+class _Sides(BaseModel, strict=True):
+    src: Count
+    tgt: Count
+
+
+class _Meta(BaseModel, strict=True):
+    """What ``meta.json`` holds besides the format."""
+
+    dtype: Literal["uint16", "uint32"]
+    shards: list[Count]
+    sources: list[tuple[str, Count, Count]]  # name, pairs, pairs kept
+    longest: _Sides
+    tokens: _Sides
+    report: CleanReport
+    fingerprint: str
+
+
+class IdStore:
+    """Tokenised pairs on disk, each side ending in </s>. Opening it reads no ids, and no shard before it is needed.
+
+    Raises:
+        InputError: files are missing or do not fit together; of a shard, when it is needed.
+        RunError: the system does not let us read them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            with _reading(directory / "meta.json") as path:
+                content = path.read_text(encoding="utf-8")
+            meta = _Meta.model_validate_json(content)
+            self.meta: dict[str, Any] = json.loads(content)
+            self._lengths = {side: _mapped(directory / f"{side}.lengths", np.dtype(np.int32)) for side in SIDES}
+        except ValidationError as error:
+            raise self._damaged(f"meta.json: {error.errors()[0]['msg']}") from None
+        except ValueError as error:
+            raise self._damaged(error) from None
+        self.fingerprint = meta.fingerprint
+        self.report = meta.report
+        self.shard_sizes = meta.shards
+        self.source_sizes = [kept for _, _, kept in meta.sources]
+        self.longest_src = meta.longest.src  # ids, tags and </s> included
+        self.num_tgt_tokens = meta.tokens.tgt  # of all pairs, </s> included
+        self.dtype = np.dtype(meta.dtype)
+        self._starts = np.array([0, *itertools.accumulate(self.shard_sizes)])
+        self._open: dict[int, _Shard] = {}
+        self._most_open = _most_open_shards()
+        sizes = {sum(self.shard_sizes), sum(self.source_sizes), *map(len, self._lengths.values())}
+        if len(sizes) > 1:
+            raise self._damaged("its shards, its sources and its lengths have different numbers of pairs")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def lengths(self, side: str) -> Lengths:
+        """Ids of every pair's side, </s> included: a memory map."""
+        return self._lengths[side]
+
+    def parts(self) -> list[Part]:
+        """What the pairs of each source are on disk: a run for each of its shards."""
+        borders = np.cumsum([0, *self.source_sizes])
+        cuts = np.unique(np.concatenate([borders, self._starts]))
+        sources = np.searchsorted(borders, cuts[:-1], side="right") - 1
+        return [
+            Part(int(source), int(start), int(end))
+            for source, (start, end) in zip(sources, itertools.pairwise(cuts), strict=True)
+        ]
+
+    def get(self, side: str, pairs: Pairs) -> list[Ids]:
+        """The ids of some pairs, by their number in the store."""
+        shards = np.searchsorted(self._starts, pairs, side="right") - 1
+        rows = pairs - self._starts[shards]
+        out = []
+        for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
+            opened = self._shard(shard)
+            begin, end = opened.offsets[side][row : row + 2]
+            out.append(opened.ids[side][begin:end])
+        return out
+
+    def describe(self, pair: int) -> str:
+        """Where a pair came from: its source and its line there."""
+        shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
+        place = int(self.places(shard)[pair - int(self._starts[shard])])
+        if not 0 <= place < sum(count for _, count, _ in self.meta["sources"]):
+            raise self._damaged(f"shard {shard} has wrong places")
+        labels, counts, _ = zip(*self.meta["sources"], strict=True)
+        return Places(labels, counts).describe(place)
+
+    def places(self, shard: int) -> npt.NDArray[np.int64]:
+        """The places of a shard's pairs in the corpus, rejected pairs counted: a memory map."""
+        places = self._array(f"{shard:05d}.places.npy")
+        if places.dtype != np.int64 or places.shape != (self.shard_sizes[shard],):
+            raise self._damaged(f"shard {shard} has wrong places")
+        return places
+
+    def _shard(self, number: int) -> _Shard:
+        """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
+        found = self._open.pop(number, None)
+        if found is None:
+            try:
+                found = _Shard(
+                    {side: _mapped(self.directory / f"{number:05d}.{side}.ids", self.dtype) for side in SIDES},
+                    {side: self._array(f"{number:05d}.{side}.offsets.npy") for side in SIDES},
+                )
+            except ValueError as error:
+                raise self._damaged(error) from None
+            pairs = slice(*self._starts[number : number + 2])
+            if not all(_fit(found.ids[side], found.offsets[side], self._lengths[side][pairs]) for side in SIDES):
+                raise self._damaged(f"shard {number} is cut off or changed")
+            if len(self._open) == self._most_open:
+                del self._open[next(iter(self._open))]
+        self._open[number] = found  # now the last in order
+        return found
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        try:
+            with _reading(self.directory / name) as path:
+                return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        except (RunError, MemoryError):
+            raise
+        except Exception as error:  # whatever NumPy meets in a header: it is parsed as Python
+            raise self._damaged(f"{name}: {error}") from None
+
+    def _damaged(self, reason: object) -> InputError:
+        return InputError(f"{self.directory}: the prepared corpus is damaged ({reason}); delete it and run again")
+
+
+def _most_open_shards() -> int:
+    """A memory map keeps its file open: four a shard. Of a run's two stores each takes a quarter of all."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_OPEN_SHARDS if files == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_SHARDS, files // 16))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Tell damage of a file from all else that the system may refuse.
+
+    Raises:
+        ValueError: it is missing, no plain file, or the disk cannot read it.
+        RunError: it may be whole.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            raise ValueError("no plain file")
+        yield path
+    except OSError as error:
+        if error.errno in _DAMAGE:
+            raise ValueError(error.strerror or error) from None
+        raise refused_read(path, error) from error
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    try:
+        with _reading(path):
+            return np.memmap(path, dtype=dtype, mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
+    """Whether offsets lead through all ids, in steps of these lengths."""
+    if offsets.dtype != np.int64 or offsets.shape != (len(lengths) + 1,) or lengths.min() < 1:
+        return False
+    return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.array_equal(np.diff(offsets), lengths))
+
+
+def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: Offsets) -> Checksums:
+    """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end."""
+    name = f"{shard:05d}.{side}"
+    return _write(directory, f"{name}.ids", ids.tobytes()) | _write(directory, f"{name}.offsets.npy", _npy(offsets))
+
+
+def write_places(directory: Path, shard: int, places: npt.NDArray[np.int64]) -> Checksums:
+    """Write where the pairs of a shard come from."""
+    return _write(directory, f"{shard:05d}.places.npy", _npy(places))
+
+
+def _write(directory: Path, name: str, content: bytes) -> Checksums:
+    with replaced_file(directory / name) as file:
+        file.write(content)
+    return {name: (len(content), zlib.crc32(content))}
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def finish_store(directory: Path, meta: Mapping[str, Any], files: Checksums) -> None:
+    """Make a store of its shards: the lengths of all pairs, then the file without which it is none.
+
+    ``files``: what the shards were written with.
+    """
+    files = dict(files)
+    for side in SIDES:
+        size = crc = 0
+        with replaced_file(directory / f"{side}.lengths") as file:
+            for shard, num_pairs in enumerate(meta["shards"]):
+                if num_pairs:
+                    offsets = np.load(directory / f"{shard:05d}.{side}.offsets.npy", mmap_mode="r")
+                    content = np.diff(offsets).astype(np.int32).tobytes()
+                    file.write(content)
+                    size, crc = size + len(content), zlib.crc32(content, crc)
+        files[f"{side}.lengths"] = size, crc
+    write_note(directory / "meta.json", {**meta, "files": files})
+
+
+def write_note(path: Path, note: Mapping[str, Any]) -> None:
+    """Write facts as JSON that tells whether it is whole."""
+    with replaced_file(path) as file:
+        file.write(_note_bytes(note))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Such facts.
+
+    Raises:
+        ValueError: there are none, or they are not, byte for byte, what was written.
+        RunError: the system does not let us read them.
+    """
+    with _reading(path):
+        content = path.read_bytes()
+    note = json.loads(content)
+    if not isinstance(note, dict) or _note_bytes(note) != content:
+        raise ValueError("its checksum is missing or another")
+    return note
+
+
+def _note_bytes(note: Mapping[str, Any]) -> bytes:
+    facts = {key: value for key, value in note.items() if key != "crc32"}
+    return json.dumps({**facts, "crc32": zlib.crc32(json.dumps(facts).encode())}, indent=1).encode()
+
+
+def seal(directory: Path, note: str, *names: str) -> None:
+    """Write a note with the checksums of some files of a directory, as they are now.
+
+    Raises:
+        RunError: they cannot be read, or it cannot be written.
+    """
+    try:
+        sums = {name: _checksum(directory / name) for name in names}
+    except ValueError as error:
+        raise RunError(f"{directory}: damaged while it was made ({error}); check the disk and run again") from None
+    write_note(directory / note, {"files": sums})
+
+
+def damage(directory: Path, note: str = "meta.json") -> str | None:
+    """What keeps a store (or other files of which there is a note) from being used, if anything does: a file that is
+    missing or not what was written.
+
+    Raises:
+        RunError: the system does not let us read it: nothing is known then.
+    """
+    try:
+        files = read_note(directory / note)["files"]
+    except ValueError as error:
+        return f"{note}: {error}"
+    return changed_file(directory, files)
+
+
+def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | None:
+    """The first file that is missing or not what was written, if there is one.
+
+    Several threads read, and not through memory maps: there, an error of the disk would end the process.
+
+    Raises:
+        RunError: the system does not let us read a file: nothing is known of it then.
+    """
+
+    def wrong(name: str) -> str | None:
+        try:
+            return None if _checksum(directory / name) == tuple(files[name]) else f"{name} is not what was written"
+        except ValueError as error:
+            return f"{name}: {error}"
+
+    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
+        return next(filter(None, pool.map(wrong, files)), None)
+
+
+def remove_store(path: Path) -> None:
+    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
+    if path.exists():
+        hidden = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(hidden, ignore_errors=True)
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _checksum(path: Path) -> tuple[int, int]:
+    size = crc = 0
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with _reading(path), open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            size, crc = size + count, zlib.crc32(buffer[:count], crc)
+    return size, crc

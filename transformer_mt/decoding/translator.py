@@ -1,0 +1,537 @@
+"""Text in, translations out: split, tokenise, sort by length, batch, search, restore the order.
+
+`Translator` is what `tmt translate`, validation and other programs use. Line i of the result belongs to line i of the
+input; a blank line stays blank; a translation does not depend on the lines around it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar
+
+import numpy as np
+import torch
+
+from transformer_mt.checkpoints.model_directory import load_model
+from transformer_mt.config.loading import override_search
+from transformer_mt.config.sections import SearchConfig
+from transformer_mt.data.batching import cut_update
+from transformer_mt.decoding.engine import Engine
+from transformer_mt.errors import InputError
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
+from transformer_mt.model.loss import label_log_probs
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.search.beam import Hypothesis, StepScorer, batch_size, search
+from transformer_mt.search.ensemble import Ensemble
+from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
+from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
+from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
+from transformer_mt.text.tokenizer import Tokenizers
+
+# What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
+# where they have more characters than this.
+CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
+
+# Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
+# Pairs beyond a quarter of that are scored one by one, so that no batch takes more.
+_LONGEST_SCORED = 4096
+
+_LINE_END = re.compile(r"\r?\n")  # as in files
+Value = TypeVar("Value")
+
+_ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
+
+
+class Alternative(NamedTuple):
+    """One translation of a line. Of a line translated in parts: theirs together, and the sum of their scores."""
+
+    text: str
+    score: float  # the log-probability divided by the length penalty: what alternatives are ranked by
+    tokens: list[str]  # pieces
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The best translation of a line, and all that were asked for, best first. A blank line has blank ones."""
+
+    source: str
+    text: str
+    score: float
+    tokens: list[str]
+    alternatives: list[Alternative]
+    num_source_tokens: int
+    is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`, learned positions)
+
+
+class _Batch(NamedTuple):
+    src: list[list[int]]
+    prefixes: list[list[int]]
+
+
+class _Line(NamedTuple):
+    """A line of input on its way: the parts that are translated by themselves, as numbers of a chunk's sources."""
+
+    text: str
+    split: SplitLine | None  # None: it is short enough
+    parts: range
+
+
+class Translator:
+    """A model, or an ensemble of several, ready to translate.
+
+        with Translator.load("runs/quickstart") as translator:
+            print(translator.translate(["A dog runs."])[0].text)
+
+    Any number of threads may use one. They take turns, batch by batch. After a fork, parent and child each have
+    processes of their own; a stream goes on only in the process that began it.
+
+    A string may have line ends in it, and its translation has the same ones. Each of its lines is translated by itself.
+
+    ``longest_src_tokens``: the longest source seen in training; longer lines are split, with a warning.
+    """
+
+    tgt_lang: str | None = None  # of the translations; known of a model that was loaded
+    tokenize: str | None = None  # the model's own tokenisation for BLEU of that language (`eval.tokenize`)
+
+    def __init__(
+        self,
+        models: Sequence[Transformer],
+        tokenizers: Tokenizers,
+        config: SearchConfig,
+        longest_src_tokens: int,
+        warn: Callable[[str], None] = lambda line: None,
+        tags: Sequence[int] = (),
+    ) -> None:
+        """``tags``: the ids that every source starts with."""
+        self._models = models
+        self._tags = tags
+        self._tokenizers = tokenizers
+        self._config = config
+        self._warn = warn
+        learned = [model.config.max_positions for model in models if model.config.positions == "learned"]
+        self._max_positions = min(learned, default=None)
+        self._max_source_tokens = config.max_source_tokens or longest_src_tokens
+        if self._max_positions is not None:
+            self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
+        tgt = tokenizers.tgt
+        self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
+        self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
+        self._device = models[0].src_embed.weight.device
+        with ONE_AT_A_TIME:
+            engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
+        self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        overrides: Iterable[str] = (),
+        warn: Callable[[str], None] = lambda line: None,
+        ensemble: Sequence[str | Path] = (),
+    ) -> Self:
+        """Load MODEL onto the GPU where there is one.
+
+        Args:
+            overrides: ``search.key=value``, changes to the search settings that it was trained with.
+            warn: called with one line about each line of input that is too long.
+            ensemble: further models with the same vocabulary, that translate together with the first.
+
+        Raises:
+            InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
+        """
+        overrides, ensemble = list(_texts("overrides", overrides)), list(_listed("ensemble", ensemble))
+        keep_freed_memory()
+        with ONE_AT_A_TIME:
+            first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
+        for other in others:
+            if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
+                raise InputError(
+                    f"{other.path}: its vocabulary is not that of {first.path}; an ensemble needs models that were "
+                    "trained with the same tokenizer (tokenizer.model in their configurations)"
+                )
+        search_config = override_search(first.config.search, overrides)
+        own = first.config.data.tgt_lang
+        wanted = search_config.tgt_lang or own
+        if wanted != own and not first.tokenizers.has_languages:
+            raise InputError(f"search.tgt_lang {wanted}: {first.path} translates into {own} only; choose another model")
+        translator = cls(
+            [one.model.to(local_device()) for one in loaded],
+            first.tokenizers,
+            search_config,
+            min(one.longest_src_tokens for one in loaded),
+            warn,
+            first.tokenizers.tag_ids(wanted, search_config.tag),
+        )
+        translator.tgt_lang, translator.tokenize = wanted, first.config.eval.tokenize.get(wanted)
+        return translator
+
+    def translate(
+        self, lines: Sequence[str], prefixes: Sequence[str] | None = None, tags: Sequence[int] | None = None
+    ) -> list[Translation]:
+        """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
+
+        Args:
+            prefixes: what each translation starts with; "" for nothing.
+            tags: the ids that these sources start with; the translator's where there are none.
+        """
+        tags = self._tags if tags is None else tags
+        return list(
+            self._stream(
+                _texts("lines", lines), _prefixes(prefixes), tags, self._num_processes(self._config.workers or 1)
+            )
+        )
+
+    def stream(
+        self, lines: Iterable[str], prefixes: Iterable[str] | None = None, chunk_lines: int = CHUNK_LINES
+    ) -> Iterator[Translation]:
+        """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
+
+        The first translation comes when one chunk of lines is read, or two where several processes translate. With
+        ``chunk_lines`` of 1, each line is answered before the next one is read.
+        """
+        num_processes = self._num_processes(self._config.workers or num_cores())
+        return self._stream(_texts("lines", lines), _prefixes(prefixes), self._tags, num_processes, chunk_lines)
+
+    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
+        ids = [list(source) for source in sources]
+        workers = self._workers(self._num_processes(self._config.workers or num_cores()))
+        asked = self._submit(workers, ids, {})
+        try:
+            return self._collect(workers, asked, len(ids))
+        finally:
+            workers.drop(job for _, job in asked)
+
+    def close(self) -> None:
+        """End the processes that translate, if there are any; they are started again when they are needed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a Translator cannot be copied or pickled; load the model where it is needed, or use one in several threads"
+        )
+
+    def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[float | None]:
+        """The log-probability of each target given its source, `</s>` included; None where the source is blank.
+
+        By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
+        number of the first line, for warnings and refusals. A pair is scored as a whole, also where the source is so
+        long that `translate` would split it, whose score is then another: a warning says so. Of strings with line
+        ends in them each line is scored by itself, as `translate` translates it, and the sum counts. Memory is bounded:
+        it grows with the square of a side, of at most 4,096 tokens.
+
+        Raises:
+            InputError: a side is longer than that, or than the positions that the model has learned; there are not as
+                many targets as sources, or not as many lines in both; a blank line's target is none.
+        """
+        sources, targets = list(_texts("sources", sources)), list(_texts("targets", targets))
+        if len(sources) != len(targets):
+            raise InputError(f"{len(sources)} sources, {len(targets)} targets: give one target for each source")
+        texts = list(zip(sources, targets, strict=True))
+        pairs = [(i, *pair) for i, text in enumerate(texts) for pair in _line_pairs(*text, first_line + i)]
+        with ONE_AT_A_TIME:
+            encoded = self._tokenizers.src.encode([source for _, source, _ in pairs])
+            src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
+            tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([target for _, _, target in pairs])]
+        numbers = [first_line + i for i, _, _ in pairs]
+        self._check_lengths(src, tgt, numbers)
+        if long := sorted({n for n, ids in zip(numbers, src, strict=True) if len(ids) > self._max_source_tokens}):
+            self._warn(
+                f"warning: {len(long)} of lines {first_line} to {first_line + len(texts) - 1} have more than "
+                f"{self._max_source_tokens} source tokens (search.max_source_tokens, or the longest trained on), the "
+                f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
+            )
+        scores: list[float | None] = [None] * len(texts)
+        for (i, _, _), score in zip(pairs, self._log_probs(src, tgt), strict=True):
+            if score is not None:
+                scores[i] = (scores[i] or 0.0) + score
+        return scores
+
+    def _check_lengths(self, src: list[list[int]], tgt: list[list[int]], numbers: list[int]) -> None:
+        """Refuse to score a pair that is too long, by its line's number."""
+        for number, one, other in zip(numbers, src, tgt, strict=True):
+            longest = max(len(one), len(other))
+            if self._max_positions is not None and longest > self._max_positions:
+                raise InputError(
+                    f"line {number}: {longest} tokens, the model has learned {self._max_positions} "
+                    "positions; split the line"
+                )
+            if longest > _LONGEST_SCORED:
+                raise InputError(
+                    f"line {number}: {longest} tokens, at most {_LONGEST_SCORED} of a side are scored; split the line"
+                )
+
+    def _log_probs(self, src: list[list[int]], tgt: list[list[int]]) -> list[float | None]:
+        """Of each target, given its source; None where the source is nothing but its end."""
+        scores: list[float | None] = [None] * len(src)
+        filled = [i for i, ids in enumerate(src) if len(ids) > 1]
+        alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > _LONGEST_SCORED // 4]
+        together = np.array(sorted({*filled} - {*alone}), dtype=np.int64)
+        model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
+        [batches] = cut_update(together, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
+        for pairs in [*batches, *(np.array([i]) for i in alone)]:
+            with ONE_AT_A_TIME, torch.inference_mode():  # the mode below is the model's, in all threads
+                was_training = model.training
+                model.eval()
+                try:
+                    batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
+                    hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
+                    logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+                    found = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
+                finally:
+                    model.train(was_training)
+            for i, score in zip(pairs, found, strict=True):
+                scores[i] = score
+        return scores
+
+    def _stream(
+        self,
+        lines: Iterable[str],
+        prefixes: Iterable[str] | None,
+        tags: Sequence[int],
+        num_processes: int,
+        chunk_lines: int = CHUNK_LINES,
+    ) -> Iterator[Translation]:
+        pairs = zip(lines, itertools.repeat("")) if prefixes is None else _paired(lines, prefixes)
+        first_line = 1
+        chunk = take_chunk(pairs, chunk_lines)
+        workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
+        most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
+        under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
+        try:
+            while chunk or under_way:
+                if chunk:
+                    with ONE_AT_A_TIME:  # SentencePiece has threads of its own as well
+                        split, sources = self._encode([line for line, _ in chunk], tags, first_line)
+                        starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
+                    under_way.append((split, sources, self._submit(workers, sources, starts)))
+                    first_line += len(chunk)
+                if not chunk or len(under_way) > most_ahead:
+                    split, sources, asked = under_way[0]
+                    found = self._collect(workers, asked, len(sources))
+                    under_way.popleft()
+                    with ONE_AT_A_TIME:
+                        translations = [
+                            self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
+                            for line in split
+                        ]
+                    yield from translations
+                chunk = take_chunk(pairs, chunk_lines)
+        finally:  # also when the caller wants no more
+            workers.drop(job for _, _, asked in under_way for _, job in asked)
+
+    def _start_ids(self, chunk: list[tuple[str, str]], split: list[_Line], first_line: int) -> dict[int, list[int]]:
+        """The ids that sources start with, by the sources' numbers: a line's first part has its prefix."""
+        starts: dict[int, list[int]] = {}
+        encoded = self._tokenizers.tgt.encode([prefix.strip() for _, prefix in chunk])
+        for number, (line, ids) in enumerate(zip(split, encoded, strict=True), first_line):
+            if self._max_positions is not None and len(ids) + 1 > self._max_positions:
+                raise InputError(
+                    f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, the model has learned "
+                    f"{self._max_positions} positions; shorten it"
+                )
+            if line.parts:
+                starts[line.parts[0]] = ids
+        return starts
+
+    def _num_processes(self, wanted: int) -> int:
+        return wanted if can_fork(self._device) else 1
+
+    def _workers(self, num_processes: int) -> Workers[_Batch, list[list[Hypothesis]]]:
+        """Processes stay for the next call: what they have prepared is worth keeping."""
+        if num_processes < 2:
+            return Workers(self._search, 1)
+        with ONE_AT_A_TIME:
+            pool = self._pool
+            if pool is None or pool.is_closed or pool.num_processes != num_processes:
+                # Those of another number end when no thread uses them any more.
+                self._pool = pool = Workers(self._search, num_processes, _ADVICE)
+            return pool
+
+    def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
+        with ONE_AT_A_TIME:
+            return search(
+                self._scorer,
+                batch.src,
+                self._config,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                forbidden_ids=self._forbidden_ids,
+                max_length=self._max_positions,
+                prefixes=batch.prefixes,
+            )
+
+    def _encode(
+        self, lines: Sequence[str], tags: Sequence[int], first_line: int
+    ) -> tuple[list[_Line], list[list[int]]]:
+        """What the lines are in parts, and the source ids of all parts, with tags and </s>."""
+        tokenizer = self._tokenizers.src
+
+        def num_tokens(texts: list[str]) -> list[int]:
+            return [len(tags) + len(ids) + 1 for ids in tokenizer.encode(texts)]
+
+        split: list[_Line] = []
+        sources: list[list[int]] = []
+        for number, (line, ids) in enumerate(
+            zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
+        ):
+            own, found = None, [ids] if ids else []
+            if "\n" in line:
+                own = self._split_text(line, number, num_tokens)
+                found = tokenizer.encode([part.text for part in own.parts])
+            elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
+                own = self._split(line, length, number, num_tokens)
+                found = tokenizer.encode([part.text for part in own.parts])
+            split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
+            sources += [[*tags, *part, EOS_ID] for part in found]
+        return split, sources
+
+    def _split(self, line: str, length: int, number: int, num_tokens: CountTokens) -> SplitLine:
+        """A line of too many tokens in parts, with a warning."""
+        own = split_line(line, num_tokens, self._max_source_tokens)
+        self._warn(
+            f"warning: line {number}: {length} source tokens, more than {self._max_source_tokens} "
+            f"(search.max_source_tokens, or the longest trained on): translated in {len(own.parts)} parts"
+        )
+        return own
+
+    def _split_text(self, text: str, number: int, num_tokens: CountTokens) -> SplitLine:
+        """A text with line ends, as the parts of its lines: their line ends between them, nothing for blank ones."""
+        lead, parts, start = "", list[Part](), 0
+        ends = [(end.start(), end.end()) for end in _LINE_END.finditer(text)]
+        for end, after in (*ends, (len(text), len(text))):
+            if line := text[start:end].strip():
+                [length] = num_tokens([line])
+                is_long = length > self._max_source_tokens
+                parts += self._split(line, length, number, num_tokens).parts if is_long else [Part(line, "")]
+            gap, start = text[end:after], after
+            if parts:
+                parts[-1] = Part(parts[-1].text, parts[-1].gap + gap)
+            else:
+                lead += gap
+        return SplitLine(lead, parts)
+
+    def _submit(
+        self,
+        workers: Workers[_Batch, list[list[Hypothesis]]],
+        sources: list[list[int]],
+        starts: dict[int, list[int]],
+    ) -> _Asked:
+        """Begin the search, longest first, so that a batch too large for memory shows at once."""
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        width = self._config.n_best if self._config.sampling else self._config.beam_size
+        share = len(order)
+        if workers.num_processes > 1:
+            share = -(-share // (2 * workers.num_processes))
+        batches = []
+        while order:
+            rows = max(1, min(share, self._config.batch_tokens // (len(sources[order[0]]) * width)))
+            while batch_size(rows) > rows:
+                rows -= 1
+            batches.append(order[:rows])
+            order = order[rows:]
+        jobs = [_Batch([sources[i] for i in batch], [starts.get(i, []) for i in batch]) for batch in batches]
+        return list(zip(batches, workers.submit(jobs), strict=True))
+
+    def _collect(
+        self, workers: Workers[_Batch, list[list[Hypothesis]]], asked: _Asked, num_sources: int
+    ) -> list[list[Hypothesis]]:
+        found: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
+        for batch, job in asked:
+            for i, hypotheses in zip(batch, workers.result(job), strict=True):
+                found[i] = hypotheses
+        return found
+
+    def _translation(self, line: _Line, sources: list[list[int]], found: list[list[Hypothesis]]) -> Translation:
+        if not found:
+            text = "" if line.split is None else line.split.lead
+            return Translation(line.text, text, 0.0, [], [Alternative(text, 0.0, [])], 0, False)
+        alternatives = []
+        for rank in range(max(map(len, found))):
+            # A part that has fewer contributes its last.
+            chosen = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found]
+            texts = [self._tokenizers.tgt.decode(h.ids) for h in chosen]
+            text = texts[0] if line.split is None else line.split.join(texts)
+            tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
+            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens))
+        cap = self._max_positions or sys.maxsize
+        limits = [min(len(ids) + self._config.max_extra_tokens, cap) for ids in sources]
+        is_cut = any(len(hypotheses[0].ids) + 1 >= limit for hypotheses, limit in zip(found, limits, strict=True))
+        return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
+
+
+def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:
+    """The next lines to be worked on together, each with what goes with it; none at the end."""
+    chunk: list[tuple[str, str]] = []
+    num_characters = 0
+    for line, other in pairs:
+        chunk.append((line, other))
+        num_characters += len(line) + len(other)
+        if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
+            break
+    return chunk
+
+
+def _line_pairs(source: str, target: str, number: int) -> list[tuple[str, str]]:
+    """The lines of two texts, without the white space around them; most texts have one, a blank source has none."""
+    if not source.strip():
+        return []
+    sources, targets = ([line.strip() for line in _LINE_END.split(text.strip())] for text in (source, target))
+    if len(sources) != len(targets):
+        raise InputError(
+            f"line {number}: {len(sources)} lines in the source, {len(targets)} in the target; each line of a text is "
+            "scored by itself: give both the same line ends, or put spaces in their places"
+        )
+    pairs = list(zip(sources, targets, strict=True))
+    if any(not one and other for one, other in pairs) and len(pairs) > 1:
+        raise InputError(f"line {number}: in its text, a blank line has a target that is not; take one of the two away")
+    return pairs
+
+
+def _paired(lines: Iterable[str], prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, (line, prefix) in enumerate(itertools.zip_longest(lines, prefixes), 1):
+        if line is None or prefix is None:
+            few, many = ("lines", "prefixes") if line is None else ("prefixes", "lines")
+            raise InputError(f'{number - 1} {few}, but more {many}: give a prefix for each line, "" for none')
+        yield line, prefix
+
+
+def _listed(what: str, values: Iterable[Value]) -> Iterable[Value]:
+    """Those of an argument that is a list, and not one text, which would be taken apart into letters."""
+    if isinstance(values, (str, bytes, bytearray, Path)):
+        kind = type(values).__name__
+        raise InputError(f"{what}: a list of texts is needed, one {kind} was found; write [text] for a single one")
+    return values
+
+
+def _texts(what: str, values: Iterable[str]) -> Iterator[str]:
+    """The same, each of them a text."""
+    return itertools.starmap(partial(_text, what), enumerate(_listed(what, values), 1))
+
+
+def _text(what: str, number: int, value: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{what}: number {number} is no text but of type {type(value).__name__}; a str is needed")
+    return value
+
+
+def _prefixes(prefixes: Iterable[str] | None) -> Iterator[str] | None:
+    return None if prefixes is None else _texts("prefixes", prefixes)
+
+
+_Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

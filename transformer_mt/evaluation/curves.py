@@ -1,0 +1,125 @@
+"""Pictures of runs, with Matplotlib (the extra ``plots``)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import check_writable, replaced_file
+from transformer_mt.training.run_log import FILE_NAME, Record, read_records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+FORMATS = ("png", "svg", "pdf")
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows. More runs
+# than colours are told apart by dashes.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("solid", "dashed", "dashdot", "dotted")
+
+# Title, kind of record, key, scale of y.
+_PANELS = (
+    ("Training loss", "train", "loss", "linear"),
+    ("Perplexity", "valid", "perplexity", "log"),
+    ("Validation BLEU", "valid", "bleu", "linear"),
+    ("Validation chrF", "valid", "chrf", "linear"),
+    ("Validation TER", "valid", "ter", "linear"),
+    ("Learning rate", "train", "learning_rate", "linear"),
+    ("Gradient norm", "train", "gradient_norm", "log"),
+)
+
+
+def plot_curves(runs: Sequence[Path], output: Path) -> None:
+    """Draw what runs have logged, also while they go on, over their updates and each in its colour.
+
+    Raises:
+        InputError: an image format that is not one of `FORMATS`, no Matplotlib, a path that is no run directory, a run
+            that has logged nothing yet.
+        RunError: the picture cannot be written.
+    """
+    suffix = output.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise InputError(f"{output}: an image ends in {', '.join(f'.{name}' for name in FORMATS)}; rename it")
+    check_writable(output)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plot: Matplotlib is not installed; pip install 'transformer-mt[plots]'") from None
+
+    records = [_records(run) for run in runs]
+    logged = {(record["kind"], key) for of_run in records for record in of_run for key in record}
+    panels = [panel for panel in _PANELS if panel[1:3] in logged or ("train", panel[2]) in logged]
+    num_columns = 2 if len(panels) == 4 else 3
+    num_rows = -(-len(panels) // num_columns)
+    figure = Figure(figsize=(4.2 * num_columns, 2.8 * num_rows + 0.4), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, sharex=True, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        if number < len(panels):
+            lines = _draw(axes, panels[number], records)
+            if number + num_columns >= len(panels):  # nothing below it
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel("updates")
+        else:
+            axes.set_visible(False)
+    figure.legend(lines, _names(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False)
+    with replaced_file(output) as file:
+        figure.savefig(file, format=suffix, dpi=150, bbox_inches="tight", pad_inches=0.1)
+
+
+def _records(run: Path) -> list[Record]:
+    if not (run / FILE_NAME).exists():
+        if (run / "checkpoints").is_dir():
+            raise InputError(f"{run}: has logged nothing yet; wait for the first train.log_steps")
+        raise InputError(f"{run}: not a run directory (no {FILE_NAME}); give one that tmt train has made")
+    records = read_records(run / FILE_NAME)
+    if not any("perplexity" in record for record in records):  # both kinds, training and validation, have it
+        raise InputError(f"{run}: has logged nothing yet; wait for the first train.log_steps")
+    return records
+
+
+def _points(records: Sequence[Record], kind: str, key: str) -> tuple[list[int], list[float]]:
+    """The updates at which a run logged a number, and the numbers."""
+    found = [record for record in records if record["kind"] == kind and key in record]
+    return [record["step"] for record in found], [record[key] for record in found]
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Directory names; whole paths where these are not different."""
+    names = [run.resolve().name for run in runs]
+    names = names if len(set(names)) == len(names) else [str(run) for run in runs]
+    return [os.fsencode(name).decode("utf-8", "replace") for name in names]  # of any bytes
+
+
+def _draw(axes: Axes, panel: tuple[str, str, str, str], records: Sequence[Sequence[Record]]) -> list[Line2D]:
+    """One panel; returns the line of each run."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    title, kind, key, scale = panel
+    lines: list[Line2D] = []
+    styles = itertools.cycle(itertools.product(_DASHES, _COLOURS))
+    for of_run, (dashes, colour) in zip(records, styles, strict=False):
+        style: dict[str, Any] = dict(color=colour, linestyle=dashes)
+        if key == "perplexity":
+            # Where the two part, the model begins to learn by heart.
+            title = "Perplexity: validation (dots), training (thin)"
+            axes.plot(*_points(of_run, "train", key), linewidth=0.7, **style)
+        steps, values = _points(of_run, kind, key)
+        marker = "o" if kind == "valid" or len(steps) == 1 else None
+        lines += axes.plot(steps, values, linewidth=1.5, marker=marker, markersize=3, **style)
+    axes.set_title(title, fontsize=10)
+    axes.set_yscale(scale)
+    if scale == "log":
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return lines

@@ -1,0 +1,158 @@
+"""What a batch of translations looks like from outside: how many are empty, loop, are copies or are too long.
+
+No reference is needed, so any translation can be watched. One such output proves nothing, and a name is rightly copied;
+but a share that is far from the usual one is the first sign of a wrong language, a broken model or a wrong tokenizer.
+
+    stats = OutputStats()
+    stats.count("Ein Hund.", "A dog.", num_source_tokens=4, num_target_tokens=4)
+    print(stats.format(seconds=12.5), file=sys.stderr)
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass, field
+from itertools import repeat
+from operator import eq
+
+from transformer_mt.text.sentences import UNSPACED
+
+MAX_LOOP_WORDS = 4
+MAX_LOOP_CHARACTERS = 8  # of scripts without spaces, where a word is one to a few
+MIN_REPEATS = 4
+MIN_CHARACTERS = 8  # that such a loop covers: 哈哈哈哈 is laughter
+
+TOO_LONG_RATIO, TOO_LONG_EXTRA = 2, 10  # more target tokens than this times the source's, plus this
+
+MAX_SOURCES = 100_000  # different ones whose translations are compared; 64-bit hashes of them are kept
+
+_UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+_PUNCTUATION = string.punctuation + "…“”„‘’‚«»‹›¿¡–—،؛؟۔।"
+
+
+def has_loop(text: str, min_repeats: int = MIN_REPEATS) -> bool:
+    """Whether the same one to four words stand there so often or more in a row, whatever their case and punctuation.
+
+    In scripts without spaces the same one to eight characters, so often or more and eight characters at least.
+    """
+    text = text.casefold()
+    is_spaced = _IS_UNSPACED.search(text) is None
+    words = text.split() if is_spaced else _UNIT.findall(text)
+    units = list(map(str.strip, words, repeat(_PUNCTUATION)))
+    if "" in units:
+        units = [unit or word for unit, word in zip(units, words, strict=True)]
+    max_period = MAX_LOOP_WORDS if is_spaced else MAX_LOOP_CHARACTERS
+    for period in range(1, min(max_period, len(units) // min_repeats) + 1):
+        # A loop is a run of units that equal the one a period before. Every run that is long enough has one of these.
+        needed = (min_repeats - 1) * period
+        if any(map(eq, units[period::needed], units[::needed])) and _has_loop(units, period, needed):
+            return True
+    return False
+
+
+def _has_loop(units: list[str], period: int, needed: int) -> bool:
+    equal = bytes(map(eq, units[period:], units))
+    for run in re.finditer(b"\1{%d,}" % needed, equal):
+        if not all(map(_IS_UNSPACED.match, units[run.start() : run.start() + period])):
+            if period <= MAX_LOOP_WORDS:
+                return True
+        elif run.end() - run.start() + period >= MIN_CHARACTERS:
+            return True
+    return False
+
+
+def is_copy(source: str, output: str) -> bool:
+    """Whether the output is the source, but for case and the amount of white space, and has a letter in it."""
+    words = source.casefold().split()
+    return words == output.casefold().split() and any(character.isalpha() for character in source)
+
+
+@dataclass
+class OutputStats:
+    """Counts of translations, fed one at a time, in bounded memory.
+
+    Blank sources are counted and otherwise left out: their outputs are blank by contract. An output may be of several
+    kinds at once. All but the last are shares of ``num_translations``:
+
+    - empty: nothing but white space;
+    - looping: `has_loop`, where the source has none itself (a row of equal numbers is copied from a table);
+    - copied: `is_copy`;
+    - too long: more than twice the source's tokens and ten, or cut at the length limit (the caller says so);
+    - alike: of the first 100,000 different sources (``num_sources``), those with the most frequent translation, when
+      two or more have it and it is not empty.
+    """
+
+    num_translations: int = 0
+    num_blank: int = 0
+    num_empty: int = 0
+    num_looping: int = 0
+    num_copied: int = 0
+    num_too_long: int = 0
+    num_alike: int = 0
+    most_frequent: str = ""  # the translation that `num_alike` sources share
+    num_source_tokens: int = 0
+    num_target_tokens: int = 0
+    _sources: set[int] = field(default_factory=set, repr=False)
+    _frequencies: dict[int, int] = field(default_factory=dict, repr=False)  # hash of a translation -> its sources
+
+    @property
+    def num_sources(self) -> int:
+        return len(self._sources)
+
+    def count(
+        self, source: str, output: str, num_source_tokens: int, num_target_tokens: int, hit_limit: bool = False
+    ) -> None:
+        """Count one line. ``hit_limit``: the search ended it because it could grow no longer."""
+        if not source.strip():
+            self.num_blank += 1
+            return
+        self.num_translations += 1
+        self.num_source_tokens += num_source_tokens
+        self.num_target_tokens += num_target_tokens
+        self.num_empty += not output.strip()
+        self.num_looping += has_loop(output) and not has_loop(source)
+        self.num_copied += is_copy(source, output)
+        self.num_too_long += hit_limit or num_target_tokens > TOO_LONG_RATIO * num_source_tokens + TOO_LONG_EXTRA
+        self._compare(source.strip(), output.strip())
+
+    def _compare(self, source: str, output: str) -> None:
+        if self.num_sources >= MAX_SOURCES or hash(source) in self._sources:
+            return
+        self._sources.add(hash(source))
+        if output:
+            key = hash(output)
+            self._frequencies[key] = self._frequencies.get(key, 0) + 1
+            if self._frequencies[key] > max(1, self.num_alike):
+                self.num_alike, self.most_frequent = self._frequencies[key], output
+
+    def format(self, seconds: float) -> str:
+        """Three lines for a reader: throughput over ``seconds``, the kinds of outputs, the most frequent one."""
+        blank = f" (blank lines left out: {self.num_blank:,})" if self.num_blank else ""
+        throughput = f"{self.num_translations:,} translations{blank} in {seconds:.1f} s"
+        if seconds > 0:
+            sentences, source_tokens, target_tokens = (
+                number / seconds for number in (self.num_translations, self.num_source_tokens, self.num_target_tokens)
+            )
+            throughput += (
+                f": {sentences:,.1f} sentences/s, {source_tokens:,.0f} source and {target_tokens:,.0f} target tokens/s"
+            )
+        kinds = {
+            "empty": self.num_empty,
+            "looping": self.num_looping,
+            "copied from the source": self.num_copied,
+            "too long": self.num_too_long,
+        }
+        shares = ", ".join(f"{_share(number, self.num_translations)} {kind}" for kind, number in kinds.items())
+        frequent = "no two sources gave the same"
+        if self.num_alike:
+            shown = " ".join(self.most_frequent.split())
+            shown = shown if len(shown) <= 60 else shown[:59] + "…"
+            # As a literal: a terminal is told nothing by what a model made up.
+            frequent = f"{_share(self.num_alike, self.num_sources)} of the different sources gave {shown!r}"
+        return f"{throughput}\n{shares}\nmost frequent: {frequent}"
+
+
+def _share(number: int, total: int) -> str:
+    return f"{number:,} ({number / max(1, total):.1%})"

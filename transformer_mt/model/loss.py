@@ -1,0 +1,122 @@
+"""Label-smoothed cross-entropy as a sum, without ever holding the logits of a whole batch.
+
+Shapes: P rows, of which the first N have labels, C rows of one chunk, D d_model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_mt.model.layout import ROWS_MULTIPLE
+
+# Logits of one chunk, in bytes. On a CPU a chunk should stay in the cache between its passes; a GPU wants
+# enough rows to fill its multiprocessors.
+_CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
+
+
+def label_smoothed_cross_entropy(
+    hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Sum over labels of the cross-entropy between the smoothed target and softmax(hidden · weight^T).
+
+    Rows behind the labels are the tail of a `Layout`; they take no part and have no gradient.
+
+    The smoothed target (Szegedy et al. 2016, section 7; paper, section 5.4) puts 1 - ε on the gold piece and spreads
+    ε evenly over all V rows, the gold one included: loss = (1 - ε) · nll + ε/V · Σ_v -log p(v).
+
+    Returns:
+        (loss, nll): two float32 scalars, sums over positions, in nats. Only the loss carries a gradient; nll is the
+        unsmoothed negative log-likelihood of the labels, whose mean's exponential is the perplexity.
+    """
+    needs_grad = torch.is_grad_enabled() and (hidden_PD.requires_grad or weight_VD.requires_grad)
+    loss, nll = _ChunkedCrossEntropy.apply(hidden_PD, weight_VD, labels_N, smoothing, needs_grad)  # type: ignore[no-untyped-call]
+    return loss, nll
+
+
+def label_log_probs(hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """log softmax(hidden · weight^T) of each label (N), without a gradient."""
+    parts = []
+    rows = _chunk_rows(hidden_PD, len(weight_VD))
+    for start in range(0, len(labels_N), rows):
+        labels_C1 = labels_N[start : start + rows, None]
+        logits_CV = hidden_PD[start : start + len(labels_C1)] @ weight_VD.T
+        parts.append(logits_CV.log_softmax(-1).gather(1, labels_C1).squeeze(1))
+    return torch.cat(parts)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Forward computes the gradients too, chunk by chunk, so that each chunk's logits live once and for a moment.
+
+    Only the softmax touches all C × V numbers. What smoothing and the gold pieces add is of low rank and needs none:
+    with z = h W^T, Σ_v z_v = h · Σ_v W_v, and the uniform part of d loss / d z, -ε/V, reaches the gradients as
+    -ε/V Σ_v W_v (of each h) and -ε/V Σ_n h_n (of each row of W).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor, smoothing: float, needs_grad: bool
+    ) -> tuple[Tensor, Tensor]:
+        num_labels, num_pieces = len(labels_N), weight_VD.shape[0]
+        narrow, wide = hidden_PD.dtype, torch.promote_types(hidden_PD.dtype, torch.float32)
+        compute_weight_VD = weight_VD.to(narrow)
+        sum_hidden_D, sum_weight_D = hidden_PD[:num_labels].sum(0, dtype=wide), weight_VD.sum(0, dtype=wide)
+        uniform = smoothing / num_pieces
+        smallest = torch.finfo(wide).tiny  # a label less probable than this, e^-87, counts as this probable
+        nll, log_normalizers = hidden_PD.new_zeros(2, dtype=wide)
+        grad_hidden_PD = torch.empty_like(hidden_PD) if needs_grad else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_grad else None
+        rows = min(len(hidden_PD), _chunk_rows(hidden_PD, num_pieces))
+        # The same memory for every chunk: fresh pages would cost more than the arithmetic.
+        narrow_buffer = hidden_PD.new_empty(rows, num_pieces)
+        wide_buffer = narrow_buffer if narrow is wide else narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
+        for start in range(0, len(hidden_PD), rows):
+            hidden_CD, labels_1 = hidden_PD[start : start + rows], labels_N[start : start + rows, None]
+            narrow_CV, wide_CV = narrow_buffer[: len(hidden_CD)], wide_buffer[: len(hidden_CD)]
+            torch.mm(hidden_CD, compute_weight_VD.T, out=narrow_CV)
+            if wide is not narrow:
+                wide_CV.copy_(narrow_CV)
+            labelled_V = wide_CV[: len(labels_1)]
+            gold_logits_1 = labelled_V.gather(1, labels_1)
+            torch.softmax(wide_CV, dim=-1, out=wide_CV)
+            gold_1 = labelled_V.gather(1, labels_1)
+            chunk_nll = -gold_1.clamp_min(smallest).log().sum()
+            nll += chunk_nll
+            log_normalizers += chunk_nll + gold_logits_1.sum()
+            if grad_hidden_PD is not None and grad_weight_VD is not None:
+                # d loss / d logits = softmax - smoothed target
+                labelled_V.scatter_(1, labels_1, gold_1 - (1 - smoothing))
+                wide_CV[len(labels_1) :] = 0
+                if wide is narrow:
+                    grad_weight_VD.addmm_(narrow_CV.T, hidden_CD)
+                else:
+                    narrow_CV.copy_(wide_CV)
+                    grad_weight_VD += narrow_CV.T @ hidden_CD
+                torch.mm(narrow_CV, compute_weight_VD, out=grad_hidden_PD[start : start + rows])
+        if grad_hidden_PD is not None and grad_weight_VD is not None:
+            grad_hidden_PD[:num_labels] -= uniform * sum_weight_D
+            grad_weight_VD -= uniform * sum_hidden_D
+        ctx.save_for_backward(grad_hidden_PD, grad_weight_VD)
+        ctx.weight_dtype = weight_VD.dtype
+        ctx.mark_non_differentiable(nll)
+        # Not `@`: autocast would round both sums to bfloat16, which shows in the third digit of the loss.
+        sum_logits = torch.dot(sum_hidden_D, sum_weight_D)
+        loss = (1 - smoothing) * nll + smoothing * log_normalizers - uniform * sum_logits
+        return loss, nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_hidden_PD, grad_weight_VD = ctx.saved_tensors
+        return grad_hidden_PD * grad_loss, (grad_weight_VD * grad_loss).to(ctx.weight_dtype), None, None, None
+
+
+def _chunk_rows(hidden_PD: Tensor, num_pieces: int) -> int:
+    """As many rows as have that many bytes of logits; at least 2 · D, because each chunk adds to all of V × D.
+
+    A multiple of `ROWS_MULTIPLE` where it is larger, so that the last chunks of different batches have few shapes.
+    """
+    fitting = _CHUNK_BYTES.get(hidden_PD.device.type, 1 << 26) // (num_pieces * hidden_PD.element_size())
+    rows = max(1, fitting, 2 * hidden_PD.shape[1] if hidden_PD.device.type == "cpu" else 0)
+    return rows - rows % ROWS_MULTIPLE if rows > ROWS_MULTIPLE else rows

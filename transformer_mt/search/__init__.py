@@ -1,0 +1,1 @@
+"""Greedy, beam and sampling search: ids in, ids out."""

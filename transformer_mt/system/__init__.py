@@ -1,0 +1,1 @@
+"""What knows nothing of translation: lines of files, whole files and directories, locks, processes, devices, ranks."""

@@ -1,0 +1,184 @@
+"""Directories that appear whole or not at all, in the place of an earlier one that this program wrote and nothing else.
+
+A directory is made under a hidden name beside its place, and changes places with what stands there in one step, where
+the system can. Elsewhere what stood there is put aside for a moment; after a crash in it, the next start puts it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import be_like, read_plain, write_error
+from transformer_mt.system.locks import hidden, hold, leftovers, remove_leftovers
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_MAX_MANIFEST_BYTES = 1 << 20
+
+
+def listed_files(directory: Path, manifest: str, is_ours: Callable[[dict[str, Any]], bool]) -> set[str] | None:
+    """The names in the list ``files`` of a directory's manifest, and the manifest's own; None if it is not ours."""
+    try:
+        content = json.loads(read_plain(directory / manifest, _MAX_MANIFEST_BYTES))
+        return {*content["files"], manifest} if is_ours(content) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None], what: str) -> Path:
+    """Where a directory will stand: ``target``, or what the link leads to that it is.
+
+    Args:
+        files_of: the files that a directory lists as ours, or None.
+        what: what may be replaced, as "an earlier export".
+
+    Raises:
+        InputError: something stands there that is neither an empty directory nor ours, or holds more or less than what
+            it lists; there is no directory for it, or it cannot have this name.
+    """
+    place = Path(os.path.realpath(target))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(hidden(place, "deleted"))  # the longest name that will be needed
+        put_back(place)
+        if place == Path.cwd():
+            raise InputError(f"{target}: is the current directory, which cannot be replaced; choose another --output")
+        if not os.path.lexists(place):
+            if not place.parent.is_dir():
+                raise InputError(f"{target}: cannot be written (no directory {place.parent}); make it first")
+            if not os.access(place.parent, os.W_OK):
+                raise InputError(
+                    f"{target}: cannot be written (no permission in {place.parent}); choose another --output"
+                )
+            return place
+        if not place.is_dir():
+            raise InputError(f"{target}: exists and is not a directory; choose another --output")
+        found = {entry.name for entry in os.scandir(place)}
+        are_files = all(entry.is_file(follow_symlinks=False) for entry in os.scandir(place))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another --output") from None
+    if found and not (are_files and found == files_of(place)):
+        raise InputError(
+            f"{target}: exists and holds something else than {what}; remove it, or choose another --output"
+        )
+    return place
+
+
+@contextlib.contextmanager
+def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None], what: str) -> Iterator[Path]:
+    """Yield an empty directory to fill with files; when the block ends well it takes the place of ``target``.
+
+    Raises:
+        InputError: as `check_replaceable`, before the block and again after it.
+        RunError: the place cannot be written or is full; what stood there before stays.
+    """
+    place = check_replaceable(target, files_of, what)
+    try:
+        with scratch_directory(place) as temporary:
+            yield temporary
+            for path in [*temporary.iterdir(), temporary]:
+                sync(path)
+            check_replaceable(target, files_of, what)
+            if place.exists():
+                _be_like_earlier(temporary, place)
+            exchange(temporary, place)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+@contextlib.contextmanager
+def scratch_directory(place: Path) -> Iterator[Path]:
+    """Yield an empty directory under a hidden name beside ``place``; it is gone when the block ends, however it does.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for ending in ("tmp", "deleted", "old"):
+        remove_leftovers(place, ending)
+    temporary = hidden(place, "tmp")
+
+    def make() -> int:
+        temporary.mkdir()
+        return os.open(temporary, os.O_RDONLY)
+
+    descriptor = hold(temporary, make)
+    try:
+        yield temporary
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exchange(temporary: Path, place: Path) -> None:
+    """Let a directory whose files are synced take the place of another, which is deleted, if there is one."""
+    if not place.exists():
+        os.rename(temporary, place)
+        sync(place.parent)
+    elif _swap(temporary, place):
+        sync(place.parent)  # before what it replaces is gone
+        remove_directory(temporary, place)
+    else:
+        old = hidden(place, "old")
+        os.rename(place, old)
+        try:
+            os.rename(temporary, place)
+        except OSError:
+            os.rename(old, place)
+            raise
+        sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_directory(path: Path, place: Path | None = None) -> None:
+    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found.
+
+    Args:
+        place: whose leftover it would be; by default its own.
+    """
+    out_of_sight = hidden(place or path, "deleted")
+    os.rename(path, out_of_sight)
+    shutil.rmtree(out_of_sight, ignore_errors=True)
+
+
+def _be_like_earlier(temporary: Path, place: Path) -> None:
+    """Give a directory and its files the owner and the mode of those that they will replace."""
+    for path, old in [*((path, place / path.name) for path in temporary.iterdir()), (temporary, place)]:
+        if old.exists():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                be_like(old, descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _swap(first: Path, second: Path) -> bool:
+    """Exchange two directories in one step; False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def put_back(place: Path) -> None:
+    """What a crash has left put aside gets its name again."""
+    if not os.path.lexists(place):
+        for old in leftovers(place, "old")[:1]:
+            os.rename(old, place)
+
+
+def sync(path: Path) -> None:
+    """Get a file, or the names in a directory, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

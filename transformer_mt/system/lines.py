@@ -1,0 +1,428 @@
+"""Files as the line contract wants them.
+
+Text is UTF-8, a byte order mark is dropped, lines end at LF only, a CR before it is dropped; U+2028, NEL, VT
+and FF stay inside the line. A path that ends in ``.gz``, ``.zst`` or ``.xz`` is compressed, ``-`` is stdin or stdout.
+What we write appears whole or not at all: a temporary name beside the target, then a rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import io
+import itertools
+import lzma
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.system.locks import hidden, hold, remove_leftovers
+
+COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
+_READ_BYTES = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+
+LONGEST_LINE = 4 << 20  # bytes that are read as one line: what a line takes in memory is bounded as well
+TOO_LONG = "\ufdd0 a line that is too long \ufdd0"  # stands for one in a sentence pair; cleaning knows it
+
+
+def read_lines(path: str | Path, instead: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text file, without their line ends, one at a time, in bounded memory.
+
+    Args:
+        instead: what a line of more than `LONGEST_LINE` bytes becomes; without it, such a line is refused.
+
+    Raises:
+        InputError: no such file, not readable, not UTF-8 (names the line), damaged compressed text, or a line that is
+            too long.
+    """
+    number, is_rest = 0, False
+    for lines, is_whole in _pieces(path):
+        if is_rest:  # of a line that was too long
+            del lines[0]
+        if not is_whole and lines:
+            if instead is None:
+                raise InputError(
+                    f"{_name(path)}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+                )
+            lines = [instead]
+        yield from lines
+        number += len(lines)
+        is_rest = not is_whole
+
+
+class TextPart(NamedTuple):
+    """A line, or a part of a line of more than `LONGEST_LINE` bytes, with what stands before and after it."""
+
+    lead: str  # white space
+    text: str
+    end: str  # the line's end; white space where the line goes on
+
+
+def read_parts(path: str | Path) -> Iterator[TextPart]:
+    """Yield the lines of a text file, those that are too long in parts, cut at white space where there is some.
+
+    Raises:
+        InputError: as `read_lines` does but for the length.
+    """
+    is_rest = False
+    for lines, is_whole in _pieces(path):
+        for i, line in enumerate(lines):
+            goes_on = not is_whole and i + 1 == len(lines)
+            text = line.lstrip() if is_rest else line
+            lead, rest = line[: len(line) - len(text)], text
+            text = text.rstrip() if goes_on else text
+            yield TextPart(lead, text, rest[len(text) :] if goes_on else "\n")
+            is_rest = goes_on
+
+
+def _pieces(path: str | Path) -> Iterator[tuple[list[str], bool]]:
+    """The lines of each block, and whether its last one is whole: of a line that is too long, each part is a block."""
+    number = 0
+    try:
+        with open_binary(path) as file:
+            for i, (block, is_whole) in enumerate(_whole_lines(file)):
+                if i == 0:
+                    block = block.removeprefix(_BOM)
+                try:
+                    text = block.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    start = block.rfind(b"\n", 0, error.start) + 1  # of the line that is not UTF-8
+                    before = _split(block[:start].decode("utf-8"))[:-1]
+                    if before:
+                        yield before.copy(), True
+                    raise InputError(
+                        f"{_name(path)}, line {number + len(before) + 1}: not UTF-8 (byte "
+                        f"0x{block[error.start]:02x} at offset {error.start - start} of the line); convert the file, "
+                        "for example: iconv -f ISO-8859-1 -t UTF-8"
+                    ) from None
+                lines = _split(text) if is_whole else [text]
+                number += len(lines) if is_whole else 0
+                yield lines, is_whole
+    except READ_ERRORS as error:
+        raise read_error(path, error, number) from None
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """What is read, in blocks that end where a line does, without its LF: thousands of lines are decoded at once.
+
+    A line of more than `LONGEST_LINE` bytes comes in parts of that size, each with False but the last.
+    """
+    parts: list[bytes] = []  # of a line whose end is still to come
+    size = 0
+    is_first = True
+    while block := file.read1(_READ_BYTES):  # type: ignore[attr-defined]  # what there is, so that nobody waits
+        end = block.rfind(b"\n")
+        if size + len(block) > LONGEST_LINE:
+            block = b"".join([*parts, block])
+            parts.clear()
+            while len(block) > LONGEST_LINE and b"\n" not in block[: LONGEST_LINE + 1]:
+                cut = _cut(block)
+                yield block[:cut], False
+                block, is_first = block[cut:], False
+            end, size = block.rfind(b"\n"), 0
+        if end >= 0:
+            yield b"".join([*parts, block[:end]]), True
+            parts.clear()
+            size, is_first = 0, False
+        parts.append(block[end + 1 :])
+        size += len(parts[-1])
+    last = b"".join(parts)
+    if last and not (is_first and last == _BOM):  # no LF at the end of the file
+        yield last, True
+
+
+def _cut(line: bytes) -> int:
+    """Where to end the first part of a line that is too long: behind white space near its end, or a character."""
+    space = max(line.rfind(white, LONGEST_LINE - _READ_BYTES, LONGEST_LINE) for white in (b" ", b"\t"))
+    if space >= 0:
+        return space + 1
+    end = LONGEST_LINE
+    while end > LONGEST_LINE - 4 and line[end] & 0xC0 == 0x80:  # inside a character
+        end -= 1
+    return end
+
+
+def _split(text: str) -> list[str]:
+    # At LF only; str.splitlines and text mode would also split at U+2028, NEL, VT, FF and CR.
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+
+
+def count_lines(path: str | Path) -> int | None:
+    """The lines of a file, as `read_lines` has them, for a progress bar; None of what can be read only once, or is
+    damaged."""
+    if not Path(path).is_file():
+        return None
+    count, last = 0, b"\n"
+    try:
+        with open_binary(path) as file:
+            block = file.read(1 << 20).removeprefix(_BOM)
+            while block:
+                count += block.count(b"\n")
+                last = block[-1:]
+                block = file.read(1 << 20)
+    except READ_ERRORS:
+        return None
+    return count + (last != b"\n")
+
+
+def read_line_pairs(first: str | Path, second: str | Path, instead: str | None = None) -> Iterator[tuple[str, str]]:
+    """The lines of two files side by side; ``instead`` of those that are too long, as in `read_lines`.
+
+    Raises:
+        InputError: as `read_lines` does, or one file has more lines than the other.
+    """
+    if str(first) == str(second) == "-":
+        raise InputError("stdin: cannot be both of two files; name a file for one")
+    first_lines, second_lines = read_lines(first, instead), read_lines(second, instead)
+    pairs = itertools.zip_longest(first_lines, second_lines)
+    for number, (line, other) in enumerate(pairs, 1):
+        if line is None or other is None:
+            longer, shorter = (first, second) if other is None else (second, first)
+            total = number + sum(1 for _ in pairs)
+            raise InputError(
+                f"{shorter} has {number - 1:,} lines, {longer} {total:,}; line {number:,} of {longer} is the first "
+                "without a partner: line i of one file must belong to line i of the other"
+            )
+        yield line, other
+
+
+@contextlib.contextmanager
+def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file, or stdin, for reading; what is compressed is decompressed on the way, a block at a time.
+
+    Raises:
+        READ_ERRORS: at once, or later from the file; `read_error` has the words for them.
+    """
+    if str(path) == "-":
+        if sys.stdin is None:  # it was closed (`<&-`)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        yield sys.stdin.buffer
+        return
+    with open(path, "rb") as file:
+        match Path(path).suffix:
+            case ".gz":
+                yield gzip.GzipFile(fileobj=file)  # type: ignore[misc]
+            case ".zst":
+                import pyarrow as pa
+
+                yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _READ_BYTES)
+            case ".xz":
+                yield io.BufferedReader(_XzReader(file), _READ_BYTES)
+            case _:
+                yield file
+
+
+class _XzReader(io.RawIOBase):
+    """The content of an xz file. (`lzma.open` takes damage at the start of a second stream for the end.)"""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = b""
+        while not data:
+            block = self._stream.unused_data
+            if not block and (self._stream.eof or self._stream.needs_input):
+                block = self._file.read(_READ_BYTES)
+                if not block and self._stream.eof:
+                    return 0
+                if not block:
+                    raise EOFError("it ends within a stream")
+            if self._stream.eof:
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            data = self._stream.decompress(block, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def read_error(path: str | Path, error: Exception, number: int) -> InputError:
+    """The one-line refusal of a file that could be read up to line ``number`` only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(f"{_name(path)}: cannot be read ({_reason(error)}); check the path")
+    suffix = Path(path).suffix
+    if number == 0:
+        return InputError(
+            f"{path}: damaged {COMPRESSED[suffix]} file, or none at all ({error}); copy or download it again, "
+            f"or take {suffix} off its name if it is not compressed"
+        )
+    return InputError(
+        f"{path}: damaged {COMPRESSED[suffix]} file after line {number} ({error}); copy or download it again"
+    )
+
+
+def _name(path: str | Path) -> str:
+    return "stdin" if str(path) == "-" else str(path)
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines to a file or to stdout; a file appears whole, under its own name, at the end.
+
+    Raises:
+        RunError: the place cannot be written or the disk is full; what stood there before stays.
+    """
+    write_texts(path, (f"{line}\n" for line in lines))
+
+
+def write_texts(path: str | Path, texts: Iterable[str]) -> None:
+    """Write texts, one behind the other, as `write_lines` writes lines.
+
+    Raises:
+        RunError: as `write_lines`.
+    """
+    if str(path) == "-":
+        out = sys.stdout.buffer
+        for text in texts:
+            out.write(text.encode("utf-8"))
+            out.flush()
+        return
+    with replaced_file(path) as file:
+        for text in texts:
+            file.write(text.encode("utf-8", "replace"))  # a path may have bytes of other encodings
+
+
+@contextlib.contextmanager
+def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed.
+
+    The same content gives the same bytes. A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is:
+    it must not be replaced by a file. Nor is a link: the file that it leads to is (``/dev/stdout`` may be one).
+
+    Raises:
+        RunError: the place cannot be written or the disk is full; what stood there before stays.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        try:
+            with open(path, "wb") as special, _compressed(special, path.suffix) as file:
+                yield file
+        except OSError as error:
+            raise write_error(path, error) from error
+        return
+    target = Path(os.path.realpath(path))
+    remove_leftovers(target, "tmp")
+    temporary = hidden(target, "tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        with open(hold(temporary, lambda: os.open(temporary, flags, 0o666)), "wb") as raw:
+            if target.exists():
+                be_like(target, raw.fileno())
+            with _compressed(raw, path.suffix) as file:
+                yield file
+            raw.flush()
+            os.fsync(raw.fileno())
+            os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def be_like(target: Path, descriptor: int) -> None:
+    """Give a file or directory the owner and the mode of what it will replace, as far as the system lets us."""
+    old, new = os.stat(target), os.fstat(descriptor)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(OSError):  # only root may give files away, and not all file systems have owners
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """What is written to this arrives compressed in ``raw``, which stays open. No name and no time goes along.
+
+    Zstandard files of pyarrow have no checksum: of these three, they are the ones whose damage may go unseen.
+    """
+    match suffix:
+        case ".gz":
+            return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]
+        case ".zst":
+            import pyarrow as pa
+
+            unowned = open(raw.fileno(), "wb", closefd=False)  # noqa: SIM115 (closed by what is around it)
+            return pa.CompressedOutputStream(unowned, "zstd")  # type: ignore[no-any-return]
+        case ".xz":
+            return lzma.LZMAFile(raw, "wb")
+        case _:
+            return contextlib.nullcontext(raw)
+
+
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a plain file. What else a stranger's directory may have under its name could block, never end, or lead
+    elsewhere: a pipe, a device, a link.
+
+    Raises:
+        OSError: there is no such file, or it is no plain one.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, not a plain file", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a plain file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """The content of a plain file (see `open_plain`); a larger one is an OSError as well."""
+    with open_plain(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"has more than {most_bytes:,} bytes", str(path))
+    return content
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse an output path that cannot be written, before any work is done for it.
+
+    Raises:
+        InputError: its directory does not exist or refuses new files, or the path is a directory.
+    """
+    if str(path) == "-":
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
+    parent = Path(os.path.realpath(path)).parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: cannot be written (no directory {parent}); make it first: mkdir -p {parent}")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{path}: cannot be written (no permission in {parent}); choose another output path")
+
+
+def write_error(path: str | Path, error: OSError) -> RunError:
+    """The one-line failure for a write that the system refused."""
+    return RunError(f"{path}: cannot be written ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+
+def refused_read(path: str | Path, error: OSError) -> RunError:
+    """The one-line failure for a file of ours that the system did not let us read."""
+    return RunError(f"{path}: cannot be read ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
+
+
+_CHECK = "check the path and its permissions"
+_ADVICE = {
+    errno.ENOSPC: "free some space and run again",
+    errno.ENOMEM: "free some memory and run again",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit, for example: ulimit -n 1024"),
+}
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

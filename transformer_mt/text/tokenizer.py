@@ -1,0 +1,404 @@
+"""SentencePiece tokenizers: train, load, save, encode, decode, fingerprint.
+
+SentencePiece only segments. The numbers that the model sees come from a table piece -> id of our own (``vocab.json``),
+which starts with ``<pad> <unk> <s> </s>`` = 0-3, so that a vocabulary can be imported or extended without touching
+the segmentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import sentencepiece as spm
+
+from transformer_mt.config.sections import TokenizerConfig
+from transformer_mt.errors import InputError
+from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
+from transformer_mt.system.lines import read_plain
+
+# Of a file in a model directory: more than a million pieces take.
+_MAX_FILE_BYTES = 1 << 26
+# Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
+_MAX_LINE_CHARACTERS = 4096
+_MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
+# SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one, its own mark.
+_LEFT_OUT = {ord("\0"): " ", ord("▅"): " "}
+# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
+_MAX_SAMPLE_CHARACTERS = 1 << 27
+# SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
+_NUM_THREADS = 16
+
+
+def language_tag(language: str) -> str:
+    """What a source starts with that shall be translated into a language."""
+    return f"<2{language}>"
+
+
+def domain_tag(domain: str) -> str:
+    """What a source of a domain starts with. No domain starts with a digit."""
+    return f"<{domain}>"
+
+
+def is_language_tag(tag: str) -> bool:
+    return tag.startswith("<2")
+
+
+class Piece(NamedTuple):
+    """A piece of a SentencePiece model as its file has it."""
+
+    text: str
+    score: float  # unigram: its log-probability; BPE: minus its place in the order of merges
+    is_normal: bool  # ordinary text, not <unk>, a control symbol, a symbol of the user or a byte
+
+
+class Tokenizer:
+    """Text to ids and back, for one language or for two that share a vocabulary. Ids here exclude <s> and </s>."""
+
+    def __init__(self, model: bytes, table: dict[str, int] | None = None) -> None:
+        if not model:  # SentencePiece takes it for no model yet
+            raise InputError("not a SentencePiece model (empty)")
+        try:
+            self._processor = spm.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise InputError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+        self.model = model
+        self.table = _table_of(self._processor) if table is None else table
+        ids = list(self.table.values()) if isinstance(self.table, dict) else []
+        if not ids or not all(type(i) is int for i in ids) or sorted(ids) != list(range(len(ids))):
+            raise InputError("not a table of pieces with the ids from 0 to their number, each once")
+        self.vocab_size = len(ids)
+        pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        # Segmentation's ids -> ours, and back. Pieces outside the table are unknown; ids outside SentencePiece
+        # (tags, unused rows) have no text.
+        self._to_table = np.array([self.table.get(piece, UNK_ID) for piece in pieces], dtype=np.int64)
+        self._from_table = np.full(self.vocab_size, -1, dtype=np.int64)
+        for i, piece in enumerate(pieces):
+            if piece in self.table and not self._processor.is_control(i):
+                self._from_table[self.table[piece]] = i
+        self._piece_of = {i: piece for piece, i in self.table.items()}
+        self._is_identity = bool(np.array_equal(self._to_table, np.arange(len(pieces))))
+        # Symbols that no text becomes: what a source starts with to say its domain or the language wanted.
+        self.tags = sorted(self.table.keys() - {*pieces, *SPECIALS})
+
+    def with_tags(self, tags: Iterable[str]) -> Tokenizer:
+        """The same with further tags, behind all other ids.
+
+        Raises:
+            InputError: a tag is a piece already.
+        """
+        table = dict(self.table)
+        for tag in tags:
+            if tag in table and tag not in self.tags:
+                raise InputError(
+                    f"the tag {tag} is a piece of the tokenizer already; choose another tag, or a tokenizer without it"
+                )
+            table.setdefault(tag, len(table))
+        return self if len(table) == len(self.table) else Tokenizer(self.model, table)
+
+    def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
+        """Piece ids of each text; an empty text has none."""
+        encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=num_threads)
+        return encoded if self._is_identity else [self._to_table[ids].tolist() for ids in encoded]
+
+    def encode_pieces(self, text: str) -> list[str]:
+        pieces: list[str] = self._processor.encode(text, out_type=str)
+        return pieces
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, on one line whatever bytes the pieces spell."""
+        known = [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0] if len(ids) else []
+        return _on_one_line(self._processor.decode(known))
+
+    def pieces_of(self, ids: Sequence[int]) -> list[str]:
+        return [self._piece_of[i] for i in ids]
+
+    def decode_pieces(self, pieces: Sequence[str]) -> str:
+        return _on_one_line(self._processor.decode(list(pieces)))
+
+    def specials_of_text(self) -> list[str]:
+        """Our special symbols that a text may become, <unk> for what is unknown left aside."""
+        processor = self._processor
+        names = {processor.id_to_piece(i): i for i in range(processor.get_piece_size()) if not processor.is_control(i)}
+        return [one for one in SPECIALS if one in names and not (one == "<unk>" and processor.is_unknown(names[one]))]
+
+    def pieces(self) -> tuple[str, list[Piece]]:
+        """The kind of the model (unigram, bpe, word or char) and its pieces in SentencePiece's order."""
+        return _read_model(self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        table = json.dumps(self.table, ensure_ascii=False, sort_keys=True).encode()
+        return hashlib.sha256(self.model + table).hexdigest()
+
+
+class Tokenizers:
+    """The source's and the target's tokenizer: one object twice where the vocabulary is shared."""
+
+    def __init__(self, src: Tokenizer, tgt: Tokenizer) -> None:
+        self.src, self.tgt = src, tgt
+        self.is_shared = src is tgt
+        self.fingerprint = hashlib.sha256((src.fingerprint + tgt.fingerprint).encode()).hexdigest()[:16]
+
+    def with_tags(self, tags: Iterable[str]) -> Self:
+        """The same with further tags for sources."""
+        src = self.src.with_tags(tags)
+        return type(self)(src, src if self.is_shared else self.tgt)
+
+    @property
+    def has_languages(self) -> bool:
+        """Whether sources say which of several languages is wanted."""
+        return any(is_language_tag(one) for one in self.src.tags)
+
+    def tag_ids(self, tgt_lang: str, tag: str | None) -> list[int]:
+        """What a source starts with: the language wanted, where the vocabulary has several, and the domain, if any.
+
+        Raises:
+            InputError: there is no such language or domain.
+        """
+        names = [language_tag(tgt_lang)] if self.has_languages else []
+        if tag is not None:
+            names.append(domain_tag(tag))
+        for name in names:
+            if name not in self.src.tags:
+                known = [one for one in self.src.tags if is_language_tag(one) == is_language_tag(name)]
+                raise InputError(f"the vocabulary has no tag {name}; it has {', '.join(known) or 'none'}")
+        return [self.src.table[name] for name in names]
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content, as every model directory holds them."""
+
+        def table(tokenizer: Tokenizer) -> bytes:
+            return (json.dumps(tokenizer.table, ensure_ascii=False, indent=0) + "\n").encode()
+
+        if self.is_shared:
+            return {"tokenizer.model": self.src.model, "vocab.json": table(self.src)}
+        return {
+            "source.model": self.src.model,
+            "target.model": self.tgt.model,
+            "vocab.json": table(self.src),
+            "target_vocab.json": table(self.tgt),
+        }
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes]) -> Self:
+        """From the content of such files."""
+
+        def tokenizer(model: str, table: str) -> Tokenizer:
+            return Tokenizer(files[model], json.loads(files[table]))
+
+        if "tokenizer.model" in files:
+            shared = tokenizer("tokenizer.model", "vocab.json")
+            return cls(shared, shared)
+        return cls(tokenizer("source.model", "vocab.json"), tokenizer("target.model", "target_vocab.json"))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """From a model directory.
+
+        Raises:
+            InputError: a file is missing or not what its name says.
+        """
+        names: tuple[str, ...] = ("tokenizer.model", "vocab.json")
+        if not os.path.lexists(directory / "tokenizer.model"):
+            names = ("source.model", "target.model", "vocab.json", "target_vocab.json")
+        try:
+            return cls.from_files({name: read_plain(directory / name, _MAX_FILE_BYTES) for name in names})
+        except OSError as error:
+            raise InputError(
+                f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it"
+            ) from None
+        except (InputError, ValueError, RecursionError) as error:
+            raise InputError(f"{directory}: its tokenizer is damaged ({error}); copy the model again") from None
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A tokenizer from a bare SentencePiece model file, with the table that its order gives.
+
+    Raises:
+        InputError: it cannot be read, is no such model, or makes our special symbols of text.
+    """
+    try:
+        tokenizer = Tokenizer(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a SentencePiece model file") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if special := tokenizer.specials_of_text():
+        raise InputError(
+            f"{path}: it makes {' and '.join(special)} of text, which would be read as the end of a sentence or the "
+            "like; train it again without these among its symbols"
+        )
+    return tokenizer
+
+
+def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1) -> tuple[Tokenizer, str]:
+    """Train SentencePiece on a sample of the lines.
+
+    Returns:
+        (tokenizer, report): the report is one line with what was asked for, what the text supported, and how many
+        lines were read and sampled.
+
+    Raises:
+        InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
+    """
+    _check_symbols(config)
+    sample, count = _sample(lines, config.max_lines, seed)
+    if not sample:
+        raise InputError("the tokenizer's training text is empty; check data.train")
+    spm.set_min_log_level(2)
+    out = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(sample),
+            model_writer=out,
+            model_type=config.type,
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,  # a vocabulary larger than the text supports is lowered
+            normalization_rule_name=config.normalization,
+            byte_fallback=config.byte_fallback,
+            character_coverage=config.character_coverage,
+            max_sentence_length=_MAX_LINE_BYTES,
+            user_defined_symbols=list(config.user_symbols),
+            num_threads=_NUM_THREADS,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
+        if "Vocabulary size" in reason:
+            raise InputError(
+                f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
+                "raise it, or lower tokenizer.character_coverage"
+            ) from None
+        normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
+        if not any(map(normalizer.normalize, sample)):
+            raise InputError(
+                "the tokenizer's training text has nothing but characters that tokenizer.normalization "
+                f"{config.normalization} leaves out; check data.train"
+            ) from None
+        raise InputError(f"tokenizer: cannot be trained on this text ({reason}); check data.train") from None
+    tokenizer = Tokenizer(out.getvalue())
+    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
+    if count > len(sample):
+        report += f" (sampled from {count:,})"
+    if tokenizer.vocab_size < config.vocab_size:
+        report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
+    return tokenizer, report
+
+
+def _check_symbols(config: TokenizerConfig) -> None:
+    """Refuse symbols of the user that cannot be, and those that no line of text ever becomes."""
+    symbols = config.user_symbols
+    shown = f"tokenizer.user_symbols {', '.join(map(repr, symbols))}"
+    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
+        raise InputError(
+            f"{shown}: each may be there once, and none may be empty or one of {' '.join(SPECIALS)}; remove such"
+        )
+    # Before symbols are looked for, a space becomes U+2581; lines hold no line end, and SentencePiece ends at NUL.
+    if idle := [symbol for symbol in symbols if set(symbol) & set(" \n\r\0")]:
+        raise InputError(
+            f"{shown}: {', '.join(map(repr, idle))} would never match, as it holds a space, line end or NUL; write "
+            "\u2581 for a space, or remove it"
+        )
+    if config.byte_fallback and (taken := [symbol for symbol in symbols if re.fullmatch("<0x[0-9A-F]{2}>", symbol)]):
+        raise InputError(
+            f"{shown}: {', '.join(taken)} stands for a byte; remove it, or set tokenizer.byte_fallback: false"
+        )
+
+
+def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
+    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
+    draw = random.Random(seed)
+    sample: list[str] = []
+    count = num_characters = 0
+    for whole in lines:
+        for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
+            line = whole[start : start + _MAX_LINE_CHARACTERS].translate(_LEFT_OUT)
+            if not line.strip():
+                continue
+            count += 1
+            if len(sample) < most:
+                sample.append(line)
+                num_characters += len(line)
+            elif (place := int(draw.random() * count)) < most:
+                num_characters += len(line) - len(sample[place])
+                sample[place] = line
+            if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
+                draw.shuffle(sample)
+                most = max(1, len(sample) * 3 // 4)
+                del sample[most:]
+                num_characters = sum(map(len, sample))
+    return sample, count
+
+
+def _on_one_line(text: str) -> str:
+    """Bytes are pieces too, so decoded text may hold line ends."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:
+    """Our specials first, then SentencePiece's pieces in their order."""
+    table = {piece: i for i, piece in enumerate(SPECIALS)}
+    for i in range(processor.get_piece_size()):
+        if not processor.is_control(i) and not processor.is_unknown(i):
+            table.setdefault(processor.id_to_piece(i), len(table))
+    return table
+
+
+# SentencePiece's file is one protocol-buffer message. Its library tells no piece of ordinary text from a symbol of
+# the user and does not name the kind of the model, so these are read here: field numbers of sentencepiece_model.proto.
+_MODEL_PIECES, _MODEL_TRAINER = 1, 2
+_PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
+_TRAINER_KIND = 3
+_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+_NORMAL = _UNIGRAM = 1  # what stands where the field is left out
+
+
+def _read_model(model: bytes) -> tuple[str, list[Piece]]:
+    kind, pieces = _UNIGRAM, []
+    for number, message in _fields(model):
+        if number == _MODEL_PIECES:
+            fields = dict(_fields(message))
+            score = struct.unpack("<f", fields.get(_PIECE_SCORE, b"\0" * 4))[0]
+            is_normal = fields.get(_PIECE_TYPE, _NORMAL) == _NORMAL
+            pieces.append(Piece(fields[_PIECE_TEXT].decode("utf-8"), score, is_normal))
+        elif number == _MODEL_TRAINER:
+            kind = dict(_fields(message)).get(_TRAINER_KIND, _UNIGRAM)
+    return _KINDS[kind], pieces
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of the fields of a protocol-buffer message: an integer, or the bytes of anything else."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            yield number, varint()
+        else:
+            size = {1: 8, 5: 4}.get(wire_type) or varint()
+            yield number, message[at : at + size]
+            at += size

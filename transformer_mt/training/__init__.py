@@ -1,0 +1,1 @@
+"""Training a model: what is set up once, and the loop that runs after it."""

@@ -1,0 +1,243 @@
+"""Does it fit into memory? The largest batches are tried before the first update, and running out is told in one line.
+
+Forward and backward passes of the longest input first, then everything else in the memory that they leave in the
+allocator, is PyTorch's own advice for inputs of varying length (performance tuning guide).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from transformer_mt.config.sections import MIN_UPDATE_TOKENS, Config
+from transformer_mt.data import batching
+from transformer_mt.data.batching import Lengths, Pairs, Part
+from transformer_mt.errors import RunError, is_out_of_memory
+from transformer_mt.model.layout import EOS_ID, ROWS_MULTIPLE, Batch, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system import device
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.training.optim import FlatGradients
+
+Shape = tuple[int, int, int]  # of a micro-batch: rows, longest source, longest target
+
+
+@dataclass(frozen=True)
+class Largest:
+    """What to try, and how to cut updates so that nothing larger comes."""
+
+    shapes: list[Shape]  # no micro-batch has more positions than the first, nor more attention scores than the last
+    micro_tokens: int  # to cut all updates with; at most batch.micro_tokens
+
+
+def largest_batches(
+    src_lengths: Lengths,
+    tgt_lengths: Lengths,
+    parts: Sequence[Part],
+    weights: Sequence[Sequence[float]],
+    config: Config,
+    *,
+    num_ranks: int,
+    is_sampled: bool,
+) -> Largest:
+    """The micro-batches that need most memory, of all ranks and all epochs.
+
+    Only the first window of each stage (``weights``: of its sources) is planned, which is a whole epoch below some two
+    million pairs. Cut with the positions of its largest micro-batch instead of ``batch.micro_tokens``, it falls into
+    the same micro-batches.
+
+    - Where every epoch is one window with the same pairs, their plans differ only in which of several pairs of equal
+      lengths stands where: its micro-batches have the shapes of every epoch's, and the largest of them are exact.
+    - Else, and where subword sampling draws other lengths for each epoch (``is_sampled``), nobody can look at all plans
+      in advance. There a larger micro-batch is cut in two, and what is tried is a bound: as many rows of the longest
+      source and target that cleaning allows as have that many positions. Scores per position,
+      (S² + ST + T²) / (S + T), grow with both S and T, so no other micro-batch has more scores either.
+    """
+    micro_batches = [
+        (len(micro), int(src_lengths[micro].max()), int(tgt_lengths[micro].max()))
+        for stage in weights
+        for pairs in _first_window(src_lengths, tgt_lengths, parts, stage, config)
+        for of_rank in batching.cut_update(
+            pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=config.batch.micro_tokens
+        )
+        for micro in of_rank
+    ]
+    micro_tokens = config.batch.micro_tokens
+    if micro_batches:  # an epoch of a small sample may have none
+        widest = max(micro_batches, key=_num_positions)
+        micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
+        if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
+            return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
+    src = min(config.data.clean.max_src_tokens + 1, config.batch.max_source_tokens or config.batch.max_tokens)
+    tgt = min(config.data.clean.max_tgt_tokens + 1, config.batch.max_tokens)
+    return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
+
+
+def _first_window(
+    src_lengths: Lengths, tgt_lengths: Lengths, parts: Sequence[Part], weights: Sequence[float], config: Config
+) -> list[Pairs]:
+    windows = batching.plan_windows(
+        src_lengths,
+        tgt_lengths,
+        parts,
+        weights,
+        seed=config.train.seed,
+        epoch=0,
+        max_tokens=config.batch.max_tokens,
+        max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
+    )
+    return next(windows)
+
+
+def _num_positions(shape: Shape) -> int:
+    """Padded positions, to which most of the memory is proportional."""
+    rows, src, tgt = shape
+    return rows * (src + tgt)
+
+
+def _num_scores(shape: Shape) -> int:
+    """Attention scores of a head and a layer, in the encoder, the decoder and between both."""
+    rows, src, tgt = shape
+    return rows * (src * src + src * tgt + tgt * tgt)
+
+
+def try_batches(
+    shapes: Sequence[Shape],
+    config: Config,
+    model: Transformer,
+    gradients: FlatGradients,
+    optimizer: torch.optim.Optimizer,
+    where: torch.device,
+    ranks: Ranks,
+) -> str:
+    """Run batches of some shapes forwards and backwards, beside all that a run keeps; tell the memory that it took.
+
+    Leaves no trace in the run: weights, optimizer and random streams are as before, gradients are zero.
+
+    Raises:
+        RunError: out of memory. The first rank that is tells it; all of them end.
+    """
+    failure = None
+    try:
+        with torch.random.fork_rng([where] if where.type == "cuda" else []):
+            # Adam makes its two moments at its first update, and saving will keep a copy of weights and moments on the
+            # host. Until then something of their size stands for them.
+            num_copies = 0 if where.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
+            num_buffers = (0 if optimizer.state else 2) + num_copies
+            stand_in = [torch.ones_like(gradients.buffer) for _ in range(num_buffers)]
+            _run(shapes, config, model, where)
+            del stand_in
+    except RunError as error:
+        failure = str(error)
+    gradients.zero()
+    failures = ranks.gather(failure)
+    if any(failures):
+        first = next(rank for rank, reason in enumerate(failures) if reason)
+        raise RunError(failures[first]) if ranks.rank == first else SystemExit(RunError.exit_status)
+    rows, src, tgt = shapes[0]
+    return (
+        f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
+        f"peak memory of the whole process {_peak_memory(where) / 2**30:.2f} GiB"
+    )
+
+
+def labels_per_second(
+    shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, where: torch.device
+) -> float:
+    """How fast one rank goes forwards and backwards through batches that `try_batches` has tried before: an estimate of
+    training's speed, to which the optimizer and the differences between batches come."""
+    started = time.monotonic()
+    num_labels = _run(shapes, config, model, where)
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    gradients.zero()
+    return num_labels / (time.monotonic() - started)
+
+
+def _run(shapes: Sequence[Shape], config: Config, model: Transformer, where: torch.device) -> int:
+    """Forwards and backwards through batches of some shapes; the number of their labels."""
+    num_labels = 0
+    budgets = config.batch.max_source_tokens or config.batch.max_tokens, config.batch.max_tokens
+    for batch in (_filled(shape, budgets) for shape in shapes):
+        with batch_fits(batch, config.batch.micro_tokens, where):
+            with device.autocast(where, config.train.precision):
+                loss, _ = model(batch.to(where), config.train.label_smoothing)
+            (loss / batch.num_labels).backward()
+        num_labels += batch.num_labels
+    return num_labels
+
+
+def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
+    """A batch of a shape with as many ids as an update may have, of source and target: so tables are as large as can
+    be, and so are rows. Where there is more than one row, one is shorter, because padding takes memory too."""
+    num_rows, *longest = shape
+    sides: list[list[list[int]]] = []
+    for length, budget in zip(longest, budgets, strict=True):
+        rest = max(1, min(length, (budget - length) // max(1, num_rows - 1)))
+        lengths = [length, *[rest] * (num_rows - 1)]
+        if num_rows > 1:
+            lengths[-1] = 1
+        sides.append([[EOS_ID] * n for n in lengths])
+    return collate(sides[0], sides[1], ROWS_MULTIPLE)
+
+
+def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Inside, one micro-batch is computed; running out of memory becomes a `RunError` that names it."""
+    rows, src, tgt = batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length
+    remedy = "lower data.clean.max_src_tokens and data.clean.max_tgt_tokens, or take a smaller model"
+    if rows > 1:
+        half = max(min(rows * (src + tgt), micro_tokens) // 2, MIN_UPDATE_TOKENS)
+        remedy = f"lower batch.micro_tokens ({micro_tokens}; try {half}), which changes the memory only"
+    what = f"a batch of {rows} × {src} source and {rows} × {tgt} target positions"
+    return _enough_memory(what, remedy, where)
+
+
+def validation_fits(key: str, num_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The same for a part of validation, whose batches ``key`` limits."""
+    half = max(num_tokens // 2, MIN_UPDATE_TOKENS)
+    return _enough_memory("validation", f"lower {key} ({num_tokens}; try {half})", where)
+
+
+@contextlib.contextmanager
+def _enough_memory(what: str, remedy: str, where: torch.device) -> Iterator[None]:
+    """Turn running out of memory inside into one line.
+
+    Raises:
+        RunError: what did not fit into which memory, and the remedy.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(f"out of memory: {what} does not fit; {_memory(where)}; {remedy}") from None
+
+
+def _memory(where: torch.device) -> str:
+    """The memory that there is, in GiB."""
+    gib = 2**30
+    if where.type == "cuda":
+        free, total = torch.cuda.mem_get_info(where)
+        ours = torch.cuda.memory_reserved(where)
+        name = device.describe(where)
+        return f"{name} has {total / gib:.1f} GiB, {ours / gib:.1f} of them used here and {free / gib:.1f} free"
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        return f"this process is limited to {limit / gib:.1f} GiB of address space (ulimit -v)"
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"this machine has {total / gib:.1f} GiB"
+
+
+def _peak_memory(where: torch.device) -> int:
+    """Bytes."""
+    if where.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(where))
+    # Kibibytes on Linux, bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,107 @@
+"""Adam as the paper sets it (section 5.3), the learning-rate schedules, and a running average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from transformer_mt.config.sections import OptimConfig
+
+
+def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) -> float:
+    """The rate of update number ``step`` (from 1).
+
+    - paper: d_model^-0.5 · min(step^-0.5, step · warmup^-1.5) (equation 3);
+    - inverse_sqrt: a linear rise to ``lr`` over the warm-up, then lr · sqrt(warmup / step), equation 3 with a free
+      peak;
+    - cosine: the same rise, then half a cosine down to 0 at ``max_steps`` (Loshchilov & Hutter 2017), for runs whose
+      length is known.
+    """
+    warmup = config.warmup_steps
+    if config.schedule == "paper":
+        return float(d_model**-0.5 * min(step**-0.5, step * warmup**-1.5))
+    assert config.lr is not None  # the configuration refuses other schedules without it
+    if step < warmup:
+        return config.lr * step / warmup
+    if config.schedule == "inverse_sqrt":
+        return config.lr * math.sqrt(warmup / step)
+    progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def adam(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); biases and norms do not decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+
+
+class FlatGradients:
+    """All gradients as one buffer: zeroed, summed over ranks, measured and scaled by one operation each."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.buffer = torch.zeros(
+            sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device
+        )
+        offset = 0
+        for p in parameters:
+            p.grad = self.buffer[offset : offset + p.numel()].view_as(p)
+            offset += p.numel()
+
+    def zero(self) -> None:
+        self.buffer.zero_()
+
+    def norm(self) -> torch.Tensor:
+        norm: torch.Tensor = torch.linalg.vector_norm(self.buffer)
+        return norm
+
+    def clip(self, norm: torch.Tensor, max_norm: float) -> None:
+        """Scale so that the norm is at most ``max_norm``; no host synchronisation."""
+        self.buffer.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+
+
+class WeightAverage:
+    """An exponential moving average of the weights, in place of the checkpoint averaging of the paper's section 6.1.
+
+    After update t (from 1): average ← d · average + (1 − d) · weights with d = min(decay, (1 + t) / (10 + t)). The
+    decay rises because the average starts at the weights of step 0, which are noise: with a constant 0.999 they would
+    still make up 0.999^1000 = 37 % of it after 1,000 updates. The formula is that of TensorFlow's
+    ``ExponentialMovingAverage`` (its ``num_updates``).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._parameters = list(model.parameters())
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int, is_bad: Tensor) -> None:
+        """Move towards the weights, unless ``is_bad``: then the update was not applied. No host synchronisation."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        share = (1 - decay) * (~is_bad).float()
+        for average, parameter in zip(self.weights.values(), self._parameters, strict=True):
+            average.lerp_(parameter, share)
+
+    @contextlib.contextmanager
+    def in_the_model(self) -> Iterator[None]:
+        """Inside, the model has the average as its weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self._parameters, self.weights.values(), strict=True):
+            weights = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(weights)

@@ -1,0 +1,183 @@
+"""What a run continues from: its newest checkpoint, which only the same configuration and corpus may go on from; or the
+weights and the vocabulary of another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints.model_directory import TrainState
+from transformer_mt.checkpoints.run_directory import remove_leftovers
+from transformer_mt.config.loading import load_config
+from transformer_mt.config.sections import Config
+from transformer_mt.errors import InputError
+from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system import device
+from transformer_mt.training.optim import WeightAverage, learning_rate
+
+# What may differ between a run and its continuation; everything else would make it another run.
+_FREE_SECTIONS = ("search", "eval")
+_FREE_KEYS = {
+    "data": {"cache_dir", "valid", "test", "train"},  # of the training pairs, the fingerprint decides
+    "batch": {"micro_tokens"},
+    "train": {
+        *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
+        *("precision", "threads", "recompute_activations", "compile", "init_from", "tensorboard", "tracker"),
+    },
+    "tokenizer": {"model", "tgt_model"},  # the run has its own copy; another vocabulary is refused
+}
+
+Say = Callable[[str], None]
+
+
+def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -> Path | None:
+    """The checkpoint to go on from, if the run has one and may."""
+    remove_leftovers(run)
+    if not model_directory.list_checkpoints(run):
+        return None
+    if not resume:
+        raise InputError(f"{run}: has checkpoints; continue it with --resume, or choose another --output")
+    latest = model_directory.newest_usable(run, say)
+    if latest is None:
+        raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
+    before = load_config(latest / "config.yaml", of_model=True)
+    if config.train.init_from is not None:
+        if before.train.init_from is None:
+            raise InputError(
+                f"{run}: did not start from another model; remove train.init_from, or choose another --output"
+            )
+        config = like_initial(config, latest)
+    if differing := differing_keys(before, config):
+        raise InputError(
+            f"{run}: cannot continue with another configuration ({'; '.join(differing)}); "
+            "set these back, or start another run with --output"
+        )
+    return latest
+
+
+# What a run from another model may have otherwise than it. The tokenizer's files are compared by their content.
+_OTHER_THAN_INITIAL = {
+    "model": {"preset", "dropout", "attention_dropout", "activation_dropout"},
+    "tokenizer": {"model", "tgt_model", "bpe_dropout", "unigram_alpha"},
+}
+
+
+def like_initial(config: Config, latest: Path | None) -> Config:
+    """The configuration of a run that starts from another model: shape and vocabulary are that model's.
+
+    Keys of the tokenizer that were not given are what the run's configuration has, or the initial model's.
+
+    Raises:
+        InputError: keys that differ from the initial model's, with both values; no such model.
+    """
+    assert config.train.init_from is not None
+    directory = latest or model_directory.resolve_model(Path(config.train.init_from))
+    before = load_config(directory / "config.yaml", of_model=True)
+    free = _OTHER_THAN_INITIAL["tokenizer"] | config.tokenizer.model_fields_set
+    unsaid = {key: value for key, value in before.tokenizer if key not in free}
+    config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update=unsaid)})
+    differing = [
+        f"{section}.{key} is {getattr(ours, key)}, that of train.init_from {value}"
+        for section, ours, theirs in (
+            ("model", config.model, before.model),
+            ("tokenizer", config.tokenizer, before.tokenizer),
+        )
+        for key, value in theirs
+        if key not in _OTHER_THAN_INITIAL[section] and getattr(ours, key) != value
+    ]
+    if differing and latest is None:  # of a run that goes on, everything is compared
+        raise InputError(
+            f"{'; '.join(differing)}; set {'it' if len(differing) == 1 else 'them'} so, or remove train.init_from "
+            f"({config.train.init_from})"
+        )
+    return config
+
+
+def precision_of(config: Config, latest: Path | None, where: torch.device, say: Say) -> str:
+    """Of the run: what is asked for; what it began with; what the hardware is fast in."""
+    found = device.resolve_precision(config.train.precision, where)
+    if config.train.precision != "auto" or latest is None:
+        return found
+    own = load_config(latest / "config.yaml", of_model=True).train.precision
+    if own != found:
+        say(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
+    return own
+
+
+def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
+    """The keys that would make this another run, with both values; or those that may change (``is_free``)."""
+    before, now = old.model_dump(exclude_none=True), new.model_dump(exclude_none=True)
+    return [
+        f"{section}.{key} was {before[section].get(key)}, is {now[section].get(key)}"
+        for section in before
+        for key in before[section] | now[section]
+        if is_free == (section in _FREE_SECTIONS or key in _FREE_KEYS.get(section, ()))
+        and before[section].get(key) != now[section].get(key)
+    ]
+
+
+def tell_changes(old: Config, new: Config, state: TrainState, validation: str, say: Say) -> None:
+    """Say which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
+    if changed := differing_keys(old, new, is_free=True):
+        say(f"continuing with changed settings: {'; '.join(changed)}")
+    if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
+        rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
+        say(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
+    if validation != state.validation or _scoring(old) != _scoring(new):
+        state.best_score, state.best_loss, state.evals_without_improvement = None, None, 0
+    state.validation = validation
+
+
+def _scoring(config: Config) -> tuple[object, ...]:
+    """What scores of the same sentences and weights depend on."""
+    search = config.search
+    how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
+    limits = search.min_tokens, search.no_repeat_ngram, search.max_source_tokens
+    # A language that is not there was scored with 13a, in runs of 0.1.0 whatever it is.
+    tokenize = {language: name for language, name in config.eval.tokenize.items() if name != DEFAULT_TOKENIZE}
+    return (config.train.best_metric, config.eval.beam_size, tokenize, *how, *limits)
+
+
+def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:
+    """The same pairs may have moved to other files; other pairs would make it another run."""
+    state = model_directory.read_state(latest)
+    if state.corpus == fresh.corpus:
+        return
+    before, now = state.training_files, fresh.training_files
+    changes = [
+        f"{path} {'has changed' if path in before and path in now else 'is new' if path in now else 'is gone'}"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
+    changes = changes or [key for key in differing_keys(old, new, is_free=True) if key.startswith("data.train ")]
+    raise InputError(
+        f"{latest}: was trained on another corpus ({'; '.join(changes) or 'its data sets have changed'}); restore it, "
+        "or start another run with --output"
+    )
+
+
+def restore(
+    latest: Path,
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    fresh: TrainState,
+    say: Say,
+) -> TrainState:
+    """Weights, moments and state of a checkpoint."""
+    state = model_directory.load_training(latest, model, optimizer, None if average is None else average.weights)
+    changed = [
+        f"{name} was {state.environment.get(name)}, is {value}"
+        for name, value in fresh.environment.items()
+        if state.environment.get(name) != value
+    ]
+    if changed:
+        say(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")
+    state.environment, state.training_files = fresh.environment, fresh.training_files
+    say(f"continuing from step {state.step:,}, epoch {state.cursor.epoch + 1}")
+    return state
