@@ -35,7 +35,8 @@ from transformer_mt.data.preparing import prepare
 from transformer_mt.data.store import IdStore
 from transformer_mt.system.lines import read_line_pairs
 from transformer_mt.system.processes import num_cores
-from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
+from transformer_mt.text.tokenizer_training import train_tokenizer
 
 SEED = 1
 ONE_IN_REPEATS = 20

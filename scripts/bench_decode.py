@@ -54,11 +54,12 @@ from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError, TmtError
 from transformer_mt.evaluation.scores import evaluate
 from transformer_mt.exchange.ctranslate2 import export_ctranslate2
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.system.device import processor
 from transformer_mt.system.lines import read_lines
-from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 from transformer_mt.toy_corpus import grammar
 
 Ids = list[list[int]]

@@ -45,7 +45,7 @@ import numpy as np
 import torch
 
 import transformer_mt.training.loop  # noqa: F401 (imported once, here, and not by each batch)
-from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints import model_directory, run_directory, saver
 from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.cli import main as cli
 from transformer_mt.config.loading import load_config, to_yaml, validate
@@ -529,8 +529,8 @@ def continue_training(base: Base, directory: Path) -> None:
     """What `tmt train --resume` reads of a checkpoint."""
     model = model_directory.load_model(base.run).model
     optimizer = torch.optim.Adam(model.parameters())
-    if model_directory.newest_usable(directory.parent.parent, lambda line: None) == directory:
-        model_directory.load_training(directory, model, optimizer)
+    if run_directory.newest_usable(directory.parent.parent, lambda line: None) == directory:
+        saver.load_training(directory, model, optimizer)
         for parameter, moments in optimizer.state.items():
             assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape, (
                 "moments of another shape"

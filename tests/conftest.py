@@ -10,7 +10,8 @@ from harness import Trained, copy_corpus, symbol_lines, tmt, write_config
 from hypothesis import settings
 
 from transformer_mt.config.sections import TokenizerConfig
-from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.toy_corpus import grammar
 
 # Of each property. Before a release: HYPOTHESIS_PROFILE=thorough scripts/test.sh

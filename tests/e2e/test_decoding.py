@@ -49,11 +49,12 @@ from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.decoding import translator as translator_module
 from transformer_mt.decoding.translator import CHUNK_LINES, Translation, Translator
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.loss import label_log_probs
-from transformer_mt.search.beam import length_penalty
+from transformer_mt.search.scoring import length_penalty
 from transformer_mt.system.processes import Workers
 from transformer_mt.text.tokenizer import Tokenizer, load_tokenizer
+from transformer_mt.text.vocabulary import EOS_ID
 
 WHOLE = "max_source_tokens=40"  # the model has seen 12 at most, some of our lines have more: they are not to be split
 SCORE_ERROR = 1e-4  # design, section 2: what scores of the same text may differ by in float32

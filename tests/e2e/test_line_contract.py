@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.decoding import translator as translator_module
 from transformer_mt.decoding.translator import Translator
-from transformer_mt.system.lines import open_binary, replaced_file
-from transformer_mt.text.tokenizer import train_tokenizer
+from transformer_mt.system.compression import open_binary
+from transformer_mt.system.whole_files import replaced_file
+from transformer_mt.text.tokenizer_training import train_tokenizer
 
 SUFFIXES = ["", ".gz", ".zst", ".xz"]
 BOM = b"\xef\xbb\xbf"

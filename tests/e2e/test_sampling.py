@@ -29,7 +29,8 @@ from harness import (
 from safetensors.torch import load_file
 
 from transformer_mt.checkpoints import model_directory
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.toy_corpus import grammar
 
 LAST_STEP = 40

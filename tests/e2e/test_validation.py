@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import checkpoints, copy_corpus, last_checkpoint, metrics, moments, tmt_here, weights, write_config
 
-from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints import training_state
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
 from transformer_mt.decoding import translator
@@ -82,7 +82,7 @@ def test_a_failing_validation_saves_the_step_and_is_made_up_for(
         assert f"step {step} is saved, without its validation; continue with --resume" in failed.stderr
     saved = last_checkpoint(run)
     assert saved.name == f"step_{step:08d}"
-    assert model_directory.read_state(saved).by_signal
+    assert training_state.read_state(saved).by_signal
 
     with failing(step, RunError("once more"), "early"):  # nothing has changed
         assert "once more" in tmt_here("train", config, "--output", run, "--resume").refusal
@@ -171,7 +171,7 @@ def test_tokenisation_follows_the_language_and_is_in_the_runs_configuration(tmp_
     changed = ("--set", "train.max_steps=2", "--set", "eval.tokenize={zh: char}")
     resumed = tmt_here("train", path, "--output", run, "--resume", *changed).ok()
     assert "eval.tokenize was {'zh': 'zh'}, is {'zh': 'char'}" in resumed.stderr
-    assert model_directory.read_state(last_checkpoint(run)).best_step == 2
+    assert training_state.read_state(last_checkpoint(run)).best_step == 2
     assert "|tok:char|" in tmt_here("eval", run, *files, "--metrics", "bleu").ok().lines[0]
     assert "|tok:intl|" in tmt_here("eval", run, *files, "--tokenize", "intl").ok().lines[0]
 

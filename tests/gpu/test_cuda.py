@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from transformer_mt.config.sections import ModelConfig, OptimConfig
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system.device import autocast
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.optim import FlatGradients, adam
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.model.attention import MultiHeadAttention
-from transformer_mt.model.layout import EOS_ID, Layout, collate
+from transformer_mt.model.layout import Layout, collate
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.vocabulary import EOS_ID
 
 D, H = 24, 3
 CASES = {"padded": ([3, 1, 5], [4, 6, 2]), "full": ([4, 4], [7, 7]), "one": ([1], [1]), "mixed": ([2, 2, 2], [1, 5, 3])}

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.ctranslate2 import NUM_POSITIONS, export_ctranslate2
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.search.beam import Hypothesis, search
-from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.search.beam import search
+from transformer_mt.search.scorer import Hypothesis
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 

@@ -21,9 +21,12 @@ from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.decoding import prepared_linear
 from transformer_mt.decoding.engine import VOCAB_MULTIPLE, Engine, EngineState
 from transformer_mt.errors import InputError
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.search.beam import Hypothesis, StepScorer, length_penalty, search
+from transformer_mt.search.beam import search
+from transformer_mt.search.scorer import Hypothesis, StepScorer
+from transformer_mt.search.scoring import length_penalty
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 Path = tuple[int, ...]  # ids of a hypothesis behind <s>
 V_SRC, V_TGT = 30, 70

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from transformer_mt.config.sections import ModelConfig
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 transformers = pytest.importorskip("transformers")
 

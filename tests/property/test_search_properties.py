@@ -21,7 +21,9 @@ from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
-from transformer_mt.search.beam import BLOCK_IDS, Hypothesis, PenaltyForm, StopRule, length_penalty, search
+from transformer_mt.search.beam import search
+from transformer_mt.search.scorer import Hypothesis
+from transformer_mt.search.scoring import BLOCK_IDS, PenaltyForm, StopRule, length_penalty
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden
 Prefix = tuple[int, ...]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.data.batching import Pairs, cut_update
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.optim import FlatGradients
 
 V, SMOOTHING = 40, 0.1

@@ -10,14 +10,16 @@ import pytest
 import torch
 from harness import copy_corpus, tmt_here
 
-from transformer_mt.checkpoints import model_directory
-from transformer_mt.checkpoints.model_directory import Saver, TrainState, training_tensors
+from transformer_mt.checkpoints import model_directory, run_directory
+from transformer_mt.checkpoints.saver import Saver, training_tensors
+from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config
 from transformer_mt.data.readers import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.training.averaging import average
 from transformer_mt.training.optim import adam
 
@@ -49,7 +51,7 @@ class Runs:
         saver.save(dict(model.named_parameters()), training_tensors(optimizer, model), state, is_best=step == 10)
         saver.wait()
         saver.close()
-        return model_directory.checkpoint_path(run, step)
+        return run_directory.checkpoint_path(run, step)
 
 
 @pytest.fixture(scope="module")

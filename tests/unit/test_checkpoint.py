@@ -22,25 +22,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_mt.checkpoints import model_directory
+from transformer_mt.checkpoints import model_directory, run_directory, training_state
 from transformer_mt.checkpoints.manifest import sealed, verify
-from transformer_mt.checkpoints.model_directory import (
-    Saver,
-    Sums,
-    TrainState,
-    load_model,
-    load_training,
-    save_model,
-    training_tensors,
-)
+from transformer_mt.checkpoints.model_directory import load_model, save_model
 from transformer_mt.checkpoints.run_directory import remove_leftovers
+from transformer_mt.checkpoints.saver import Saver, load_training, training_tensors
+from transformer_mt.checkpoints.training_state import Sums, TrainState
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.data.batching import Cursor
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system import directories
-from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.training import averaging
 from transformer_mt.training.averaging import average
 from transformer_mt.training.optim import adam
@@ -97,7 +92,7 @@ class Training:
             saver.wait()
         finally:
             saver.close()
-        return model_directory.checkpoint_path(run, self.state.step)
+        return run_directory.checkpoint_path(run, self.state.step)
 
     def save_with(self, saver: Saver, is_best: bool = False) -> None:
         weights = dict(self.model.named_parameters())
@@ -221,7 +216,7 @@ def test_nothing_is_unpickled(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(AssertionError):
         torch.load(run)
-    path = model_directory.newest_usable(run, refuse)
+    path = run_directory.newest_usable(run, refuse)
     assert path is not None
     restored = load_model(run)
     load_training(path, restored.model, adam(restored.model, restored.config.optim))
@@ -264,11 +259,11 @@ def test_damage_is_named_and_passed_over_on_resuming_only(name: str, damage: Dam
             load_model(refusing)
         assert name in str(refused.value) and "\n" not in str(refused.value)
     warnings: list[str] = []
-    assert model_directory.newest_usable(run, warnings.append) == previous
+    assert run_directory.newest_usable(run, warnings.append) == previous
     assert len(warnings) == 1 and str(newest) in warnings[0] and name in warnings[0]
     load_model(previous)
     # It still counts as a checkpoint: the run is not taken for a new one, averaging refuses it instead of skipping it.
-    assert [info.path for info in model_directory.list_checkpoints(run)] == [previous, newest]
+    assert [info.path for info in run_directory.list_checkpoints(run)] == [previous, newest]
     with pytest.raises(InputError, match=name):
         average([run], run / "mean")
     assert not (run / "mean").exists()
@@ -278,7 +273,7 @@ def test_no_checkpoint_is_intact(run: Path) -> None:
     for step in (1, 2):
         flip_a_bit(run / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
     warnings: list[str] = []
-    assert model_directory.newest_usable(run, warnings.append) is None
+    assert run_directory.newest_usable(run, warnings.append) is None
     assert ["step_00000002" in warnings[0], "step_00000001" in warnings[1]] == [True, True]
 
 
@@ -372,7 +367,7 @@ def assert_previous_is_untouched(run: Path, before: Path) -> None:
         assert path.name.startswith("step_")
         verify(path)
     assert (run / "last").read_text() == f"{before.name}\n"
-    assert model_directory.newest_usable(run, pytest.fail) is not None
+    assert run_directory.newest_usable(run, pytest.fail) is not None
     load_model(before)
 
 
@@ -502,7 +497,7 @@ def test_what_a_crash_left_behind_is_passed_over_and_removed(run: Path) -> None:
     for name in ("last", "best", "metrics.jsonl", "config.yaml", "tokenizer.model", "vocab.json"):
         (run / f".{name}.77.tmp").touch()
     shutil.copytree(checkpoints / "step_00000002", checkpoints / "step_00000002.copy")
-    assert [info.step for info in model_directory.list_checkpoints(run)] == [1, 2]
+    assert [info.step for info in run_directory.list_checkpoints(run)] == [1, 2]
     os.rename(checkpoints / "step_00000002", checkpoints / ".step_00000002.79.old")  # put aside, to be replaced
     (run / ".notes.model.77.tmp").touch()
     remove_leftovers(run)
@@ -582,7 +577,7 @@ def test_the_next_checkpoint_waits_for_the_one_before(
         training.save(tmp_path / "other")
     saver.wait()
     assert steps_of(run) == list(range(1, 9))
-    for info in model_directory.list_checkpoints(run):
+    for info in run_directory.list_checkpoints(run):
         verify(info.path)
         weights = info.path / "model.safetensors"
         assert weights.read_bytes() == (tmp_path / "other" / "checkpoints" / info.path.name / weights.name).read_bytes()
@@ -624,14 +619,14 @@ def test_closing_completes_what_is_being_written(
     assert gate.reached.wait(60)
     threading.Timer(0.1, gate.opened.set).start()
     saver.close()
-    assert model_directory.newest_usable(run, pytest.fail) == run / "checkpoints" / "step_00000003"
+    assert run_directory.newest_usable(run, pytest.fail) == run / "checkpoints" / "step_00000003"
 
 
 # Retention
 
 
 def steps_of(run: Path) -> list[int]:
-    return [info.step for info in model_directory.list_checkpoints(run)]
+    return [info.step for info in run_directory.list_checkpoints(run)]
 
 
 @pytest.fixture
@@ -647,7 +642,7 @@ def long_run(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) -> None:
-    assert [info.by_signal for info in model_directory.list_checkpoints(long_run)] == [
+    assert [info.by_signal for info in run_directory.list_checkpoints(long_run)] == [
         False,
         False,
         True,
@@ -657,7 +652,7 @@ def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) ->
     ]
     told: list[str] = []
     average([long_run], tmp_path / "mean", told.append, last=2)
-    path = {step: str(model_directory.checkpoint_path(long_run, step)) for step in range(1, 7)}
+    path = {step: str(run_directory.checkpoint_path(long_run, step)) for step in range(1, 7)}
     assert told == [
         f"left out: {path[1]} (older), {path[2]} (older), {path[3]} (made by a signal), {path[5]} (made by a signal)",
         f"averaging {path[4]}, {path[6]}",
@@ -680,10 +675,10 @@ def test_checkpoints_of_a_signal_do_not_count(long_run: Path, tmp_path: Path) ->
 def test_the_newest_the_last_and_the_best_are_kept(
     keep: int, last: int, best: int | None, kept: list[int], long_run: Path
 ) -> None:
-    model_directory.point(long_run, "last", model_directory.checkpoint_path(long_run, last))
+    run_directory.point(long_run, "last", run_directory.checkpoint_path(long_run, last))
     if best is not None:
-        model_directory.point(long_run, "best", model_directory.checkpoint_path(long_run, best))
-    model_directory.retain(long_run, keep)
+        run_directory.point(long_run, "best", run_directory.checkpoint_path(long_run, best))
+    run_directory.retain(long_run, keep)
     assert steps_of(long_run) == kept
     assert names_in(long_run / "checkpoints") == [f"step_{step:08d}" for step in kept]
 
@@ -694,14 +689,14 @@ def test_a_checkpoint_that_is_being_read_is_not_deleted(long_run: Path) -> None:
         "import sys; from pathlib import Path; from transformer_mt import checkpoint\n"
         "with checkpoint.held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
     )
-    held = [str(model_directory.checkpoint_path(long_run, step)) for step in (1, 2)]
+    held = [str(run_directory.checkpoint_path(long_run, step)) for step in (1, 2)]
     command = [sys.executable, "-c", program, *held]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == b"held\n"
-        model_directory.retain(long_run, 1)
+        run_directory.retain(long_run, 1)
         assert steps_of(long_run) == [1, 2, 6]
         reader.communicate()
-    model_directory.retain(long_run, 1)
+    run_directory.retain(long_run, 1)
     assert steps_of(long_run) == [6]
 
 
@@ -709,7 +704,7 @@ def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
     long_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_after_retention(path: Path) -> model_directory.LoadedModel:
-        model_directory.retain(long_run, 1)
+        run_directory.retain(long_run, 1)
         return load_model(path)
 
     monkeypatch.setattr(averaging, "load_model", load_after_retention)
@@ -722,22 +717,22 @@ def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
 
 
 def test_the_model_of_a_run_is_its_best_and_without_one_its_last(run: Path, tmp_path: Path) -> None:
-    first, second = (model_directory.checkpoint_path(run, step) for step in (1, 2))
+    first, second = (run_directory.checkpoint_path(run, step) for step in (1, 2))
     assert first == run / "checkpoints" / "step_00000001"
     assert model_directory.resolve_model(run) == second
-    model_directory.point(run, "best", first)
+    run_directory.point(run, "best", first)
     assert (run / "best").read_bytes() == b"step_00000001\n"
     assert model_directory.resolve_model(run) == first
     assert load_model(run).path == first
     assert names_in(run) == ["best", "checkpoints", "last"]
-    assert model_directory.is_run(run) and not model_directory.is_run(second)
+    assert run_directory.is_run(run) and not run_directory.is_run(second)
     assert model_directory.resolve_model(second) == second
     average([first, second], tmp_path / "mean")
     assert model_directory.resolve_model(tmp_path / "mean") == tmp_path / "mean"
 
 
 def test_a_pointer_to_a_checkpoint_that_is_gone_is_named(run: Path) -> None:
-    model_directory.point(run, "best", run / "checkpoints" / "step_00000009")
+    run_directory.point(run, "best", run / "checkpoints" / "step_00000009")
     with pytest.raises(InputError, match=r"step_00000009: not a model"):
         load_model(run)
 
@@ -768,7 +763,7 @@ def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path)
 
 
 def test_the_average_of_a_run_element_by_element(run: Path, tmp_path: Path) -> None:
-    paths = [model_directory.checkpoint_path(run, step) for step in (1, 2)]
+    paths = [run_directory.checkpoint_path(run, step) for step in (1, 2)]
     average([run], tmp_path / "mean")
     first, second = (load_file(path / "model.safetensors") for path in paths)
     assert not all_equal(first, second)
@@ -893,9 +888,9 @@ def test_what_is_no_plain_file_is_refused(change: Damage, name: str, run: Path, 
         load_model(path)
     with pytest.raises(InputError, match=r"step_00000002"):
         average([run], run / "mean")
-    model_directory.point(run, "last", path)
-    model_directory.retain(run, 2)
-    assert model_directory.newest_usable(run, lambda line: None) == run / "checkpoints" / "step_00000001"
+    run_directory.point(run, "last", path)
+    run_directory.retain(run, 2)
+    assert run_directory.newest_usable(run, lambda line: None) == run / "checkpoints" / "step_00000001"
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "state.json"])
@@ -906,7 +901,7 @@ def test_a_pipe_that_the_manifest_does_not_list_is_not_waited_for(name: str, run
     del manifest["sha256"], manifest["files"][name]
     (path / "manifest.json").write_bytes(sealed(manifest))
     with pytest.raises(InputError, match=rf"{name}: cannot be read"):
-        model_directory.read_state(path) if name == "state.json" else load_model(path)
+        training_state.read_state(path) if name == "state.json" else load_model(path)
 
 
 @pytest.mark.parametrize("change", [be_a_pipe, be_endless, be_a_directory])
@@ -1003,7 +998,7 @@ def test_json_nested_too_deeply_is_refused(name: str, run: Path) -> None:
     if name != "manifest.json":
         seal(path)
     with pytest.raises(InputError, match="damaged"):
-        model_directory.read_state(path) if name == "state.json" else load_model(path)
+        training_state.read_state(path) if name == "state.json" else load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -1016,22 +1011,22 @@ def test_a_state_of_another_form_is_refused(change: dict[str, Any], run: Path) -
     with pytest.raises(
         InputError, match=rf"state\.json: damaged \({next(iter(change))}.*: .*\); use another checkpoint"
     ):
-        model_directory.read_state(path)
+        training_state.read_state(path)
 
 
 def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None:
     for step in (100, 200, 300):
-        model_directory.checkpoint_path(tmp_path, step).mkdir(parents=True)
-    model_directory.point(tmp_path, "last", model_directory.checkpoint_path(tmp_path, 200))
-    model_directory.point(tmp_path, "best", model_directory.checkpoint_path(tmp_path, 100))
-    latest = model_directory.checkpoint_path(tmp_path, 300)
-    model_directory.repoint(tmp_path, latest, best_step=200, is_validated=True)
+        run_directory.checkpoint_path(tmp_path, step).mkdir(parents=True)
+    run_directory.point(tmp_path, "last", run_directory.checkpoint_path(tmp_path, 200))
+    run_directory.point(tmp_path, "best", run_directory.checkpoint_path(tmp_path, 100))
+    latest = run_directory.checkpoint_path(tmp_path, 300)
+    run_directory.repoint(tmp_path, latest, best_step=200, is_validated=True)
     assert (tmp_path / "last").read_text() == "step_00000300\n"
     assert (tmp_path / "best").read_text() == "step_00000200\n"
-    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
+    run_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"
     (tmp_path / "best").unlink()  # killed between the two
-    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=True)
+    run_directory.repoint(tmp_path, latest, best_step=0, is_validated=True)
     assert not (tmp_path / "best").exists()
-    model_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
+    run_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"

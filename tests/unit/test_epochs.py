@@ -19,7 +19,7 @@ import pytest
 
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config
-from transformer_mt.data import epochs, preparing
+from transformer_mt.data import epochs, preparing, sampled_epochs
 from transformer_mt.data.batching import Cursor, plan_windows
 from transformer_mt.data.epochs import Epochs
 from transformer_mt.data.preparing import prepare
@@ -230,7 +230,7 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
     while len(list(place.glob(".00001-*.tmp/*.places.npy"))) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    monkeypatch.setattr(epochs, "_write_shard", None)  # of this process
+    monkeypatch.setattr(epochs, "write_shard", None)  # of this process
     while (update := next(stream))[0].epoch == 0:
         pass
     assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
@@ -249,13 +249,13 @@ def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.Monkey
     for process in processes:
         process.kill()  # so that all is left to this process
         process.join()
-    write = epochs._write_shard
+    write = sampled_epochs.write_shard
 
     def slowly(*arguments: Any) -> None:
         time.sleep(0.4)
         write(*arguments)
 
-    monkeypatch.setattr(epochs, "_write_shard", slowly)
+    monkeypatch.setattr(epochs, "write_shard", slowly)
     while next(stream)[0].epoch == 0:
         pass
     assert said[1:] == ["epoch 2: waited 1 s for its pieces: drawing takes longer than training"]
@@ -329,7 +329,7 @@ def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> No
 
 def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ids_of(made().open(2, quiet).store)
-    monkeypatch.setattr(epochs, "_write_shard", None)
+    monkeypatch.setattr(epochs, "write_shard", None)
     again = made()
     assert ids_of(again.open(2, quiet).store) == expected
     assert not workers_of(again)

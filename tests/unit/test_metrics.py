@@ -16,19 +16,12 @@ from harness import CLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
+from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.config.sections import TrainConfig
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
-from transformer_mt.training.run_log import (
-    FILE_NAME,
-    Record,
-    RunLog,
-    TensorBoard,
-    check_trackers,
-    format_seconds,
-    open_trackers,
-    read_records,
-)
+from transformer_mt.training.run_log import RunLog, format_seconds
+from transformer_mt.training.trackers import TensorBoard, check_trackers, open_trackers
 
 PLAIN = {"loss": 2.5, "perplexity": 9.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 10.0}
 

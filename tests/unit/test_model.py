@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from transformer_mt.config.sections import PRESETS, ModelConfig
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, count_parameters, sinusoids
+from transformer_mt.text.vocabulary import EOS_ID
 
 V = 30
 SRC = [[4, 5, 6, 7, 8, 9, EOS_ID], [10, 11, EOS_ID], [12, 13, 14, EOS_ID]]

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.evaluation import output_checks
-from transformer_mt.evaluation.output_checks import OutputStats, has_loop, is_copy
+from transformer_mt.evaluation.output_checks import OutputStats, is_copy
+from transformer_mt.text import loops
+from transformer_mt.text.loops import has_loop
 
 
 @pytest.mark.parametrize(
@@ -77,16 +79,16 @@ def test_number_of_repeats_is_the_callers(text: str) -> None:
 
 def has_loop_unit_by_unit(text: str, min_repeats: int) -> bool:
     """The slow twin: every unit is compared with the one a period before, and equal ones in a row are counted."""
-    units = [unit.strip(output_checks._PUNCTUATION) or unit for unit in output_checks._UNIT.findall(text.casefold())]
-    for period in range(1, output_checks.MAX_LOOP_CHARACTERS + 1):
+    units = [unit.strip(loops._PUNCTUATION) or unit for unit in loops._UNIT.findall(text.casefold())]
+    for period in range(1, loops.MAX_LOOP_CHARACTERS + 1):
         length = period
         for i in range(period, len(units)):
             length = length + 1 if units[i] == units[i - period] else period
             if length >= min_repeats * period:
-                if not all(output_checks._IS_UNSPACED.match(unit) for unit in units[i - period + 1 : i + 1]):
-                    if period <= output_checks.MAX_LOOP_WORDS:
+                if not all(loops._IS_UNSPACED.match(unit) for unit in units[i - period + 1 : i + 1]):
+                    if period <= loops.MAX_LOOP_WORDS:
                         return True
-                elif length >= output_checks.MIN_CHARACTERS:
+                elif length >= loops.MIN_CHARACTERS:
                     return True
     return False
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
-from transformer_mt.search.beam import (
-    Hypothesis,
+from transformer_mt.search.beam import search
+from transformer_mt.search.sampling import sample
+from transformer_mt.search.scorer import Hypothesis
+from transformer_mt.search.scoring import (
     PenaltyForm,
     StopRule,
     best_continuations,
     best_reachable,
     is_done,
     length_penalty,
-    sample,
-    search,
 )
 
 EOS, A, B, BOS = 0, 1, 2, 3

@@ -22,7 +22,8 @@ from transformer_mt.config.sections import CleanConfig, SourceConfig
 from transformer_mt.data.cleaning import clean
 from transformer_mt.data.readers import read_pairs, source_files
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import TOO_LONG, replaced_file, write_lines
+from transformer_mt.system.lines import TOO_LONG, write_lines
+from transformer_mt.system.whole_files import replaced_file
 
 Pairs = list[tuple[str, str]]
 

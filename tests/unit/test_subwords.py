@@ -16,10 +16,11 @@ import sentencepiece as spm
 
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
-from transformer_mt.model.layout import UNK_ID
 from transformer_mt.text import subword_sampling
 from transformer_mt.text.subword_sampling import SubwordSampler, samplers
-from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.vocabulary import UNK_ID
 
 Split = tuple[str, ...]
 NUM_DRAWS = 20_000

@@ -28,14 +28,13 @@ from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.lines import (
     LONGEST_LINE,
     TOO_LONG,
-    check_writable,
     count_lines,
     read_line_pairs,
     read_lines,
     read_parts,
-    replaced_file,
     write_lines,
 )
+from transformer_mt.system.whole_files import check_writable, replaced_file
 
 NAMES = ["text", "text.gz", "text.zst", "text.xz"]
 PACKED = NAMES[1:]

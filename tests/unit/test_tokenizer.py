@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.text import tokenizer as tokenizer_module
-from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers, load_tokenizer
+from transformer_mt.text.tokenizer_training import train_tokenizer
 
 UNSEEN = "🙂 한국어 ẞ 𝔘"
 

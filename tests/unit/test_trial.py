@@ -19,11 +19,12 @@ from transformer_mt.config.sections import Config
 from transformer_mt.data import batching, preparing
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import RunError
-from transformer_mt.model.layout import EOS_ID, Batch, collate
+from transformer_mt.model.layout import Batch, collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system.device import seed_stream
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training import memory
 from transformer_mt.training.optim import FlatGradients, adam
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from transformer_mt.config.loading import MAX_MODEL_BYTES
 from transformer_mt.config.sections import Count, PositiveInt
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import open_plain, read_plain
+from transformer_mt.system.whole_files import open_plain, read_plain
 
 FORMAT = 2
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"

@@ -8,18 +8,30 @@ of version 0.1.0, by the manifest of a checkpoint.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_mt.checkpoints.manifest import MANIFEST
-from transformer_mt.checkpoints.model_directory import CheckpointInfo, list_checkpoints
+from transformer_mt.checkpoints.manifest import (
+    MANIFEST,
+    verify,
+)
+from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.errors import InputError
 from transformer_mt.system import locks
 from transformer_mt.system.console import tell
-from transformer_mt.system.directories import listed_files, put_back
+from transformer_mt.system.directories import (
+    listed_files,
+    put_back,
+    remove_directory,
+    sync,
+)
+from transformer_mt.system.whole_files import read_plain, replaced_file
 
 _MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"
 _LOCK = ".lock"
@@ -126,3 +138,92 @@ def _is_marked(run: Path) -> bool:
 def _is_ours(info: CheckpointInfo) -> bool:
     keys = {"format", "longest_src_tokens", "files"}
     return listed_files(info.path, MANIFEST, lambda facts: facts.keys() >= keys) is not None
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """One complete checkpoint of a run."""
+
+    path: Path
+    step: int
+    by_signal: bool
+
+
+CHECKPOINT_NAME = re.compile("step_[0-9]{1,18}")
+
+
+def pointed(pointer: Path) -> str:
+    """The name in ``last`` or ``best``."""
+    return read_plain(pointer, 1 << 10).decode("utf-8").strip()
+
+
+def is_run(path: Path) -> bool:
+    return os.path.isdir(path / "checkpoints")
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def list_checkpoints(run: Path) -> list[CheckpointInfo]:
+    """The checkpoints of a run, oldest first. Hidden names are unfinished writes and are passed over."""
+    found = []
+    for path in sorted((run / "checkpoints").glob("step_*")):
+        number = path.name.removeprefix("step_")
+        if not number.isdecimal():
+            continue  # a copy that someone made
+        try:
+            by_signal = read_state(path).by_signal
+        except InputError:
+            by_signal = False  # damaged: it stays in the list, so that whoever uses it refuses it by name
+        found.append(CheckpointInfo(path, int(number), by_signal))
+    return found
+
+
+def point(run: Path, pointer: str, checkpoint: Path) -> None:
+    """Let ``last`` or ``best`` name a checkpoint."""
+    with replaced_file(run / pointer) as file:
+        file.write(f"{checkpoint.name}\n".encode())
+    sync(run)  # before `retain` deletes what it named until now
+
+
+def repoint(run: Path, latest: Path, best_step: int, *, is_validated: bool) -> None:
+    """Let ``last`` and ``best`` agree with the state that a run continues from: a crash may have come between."""
+    point(run, "last", latest)
+    best = checkpoint_path(run, best_step) if best_step else latest
+    if best.exists() and (best_step or not is_validated or (run / "best").exists()):
+        point(run, "best", best)
+
+
+def retain(run: Path, keep: int) -> None:
+    """Delete all checkpoints but the newest ``keep``, the one to resume from, the best, and those being read."""
+    checkpoints = list_checkpoints(run)
+    kept = {info.path.name for info in [info for info in checkpoints if not info.by_signal][-keep:]}
+    kept.update(pointed(run / p) for p in ("last", "best") if (run / p).exists())
+    for info in checkpoints:
+        if info.path.name not in kept:
+            _remove_unless_held(info.path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    with contextlib.ExitStack() as files:
+        try:
+            # Network file systems ask for a writable file before they lock it exclusively.
+            fcntl.flock(files.enter_context(open(path / MANIFEST, "r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # the next time
+        except OSError:
+            pass  # no manifest, or a file system without locks
+        remove_directory(path)
+
+
+def newest_usable(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose files are all intact; a damaged one is reported and passed over."""
+    for info in reversed(list_checkpoints(run)):
+        try:
+            verify(info.path)
+        except InputError as error:
+            warn(f"warning: {error}")
+            continue
+        return info.path
+    return None

@@ -49,7 +49,8 @@ def stats(
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Count words, lengths, repeats, scripts, and what the rules of cleaning would reject."""
-    from transformer_mt.system.lines import check_writable, write_lines
+    from transformer_mt.system.lines import write_lines
+    from transformer_mt.system.whole_files import check_writable
 
     if output is not None:
         check_writable(output)

@@ -182,8 +182,9 @@ def tokenizer_train(
 ) -> None:
     """Train a tokenizer on text files."""
     from transformer_mt.config.loading import tokenizer_config
-    from transformer_mt.system.lines import check_writable, read_lines, replaced_file
-    from transformer_mt.text.tokenizer import train_tokenizer
+    from transformer_mt.system.lines import read_lines
+    from transformer_mt.system.whole_files import check_writable, replaced_file
+    from transformer_mt.text.tokenizer_training import train_tokenizer
 
     config = tokenizer_config({"vocab_size": vocab_size, "type": kind}, overrides)
     check_writable(output)
@@ -276,7 +277,8 @@ def translate(
 ) -> None:
     """Translate text, line by line: beam search, greedy or sampling."""
     from transformer_mt.evaluation.output_checks import OutputStats
-    from transformer_mt.system.lines import check_writable, count_lines, write_texts
+    from transformer_mt.system.lines import count_lines, write_texts
+    from transformer_mt.system.whole_files import check_writable
 
     check_writable(output)
     if line_buffered and output != "-":

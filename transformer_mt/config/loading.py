@@ -30,7 +30,8 @@ from transformer_mt.config.sections import (
     TokenizerConfig,
 )
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import read_lines, read_plain
+from transformer_mt.system.lines import read_lines
+from transformer_mt.system.whole_files import read_plain
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformer_mt.config.sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.system.directories import scratch_directory
-from transformer_mt.system.lines import write_error
+from transformer_mt.system.whole_files import write_error
 
 PARTS = ("train", "valid", "test")
 

@@ -12,7 +12,8 @@ from transformer_mt.curation.common import share
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.data.readers import source_files
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import LONGEST_LINE, READ_ERRORS, open_binary
+from transformer_mt.system.compression import READ_ERRORS, open_binary
+from transformer_mt.system.lines import LONGEST_LINE
 from transformer_mt.system.processes import on_all_cores
 
 MAX_EXAMPLES = 5

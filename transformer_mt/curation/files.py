@@ -12,7 +12,7 @@ from transformer_mt.config.sections import DataConfig
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.data.readers import source_files
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import replaced_file
+from transformer_mt.system.whole_files import replaced_file
 
 DATA_FILE = "data.yaml"
 

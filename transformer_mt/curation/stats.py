@@ -28,8 +28,8 @@ from transformer_mt.data.cleaning import (
 )
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
-from transformer_mt.system.lines import write_error
 from transformer_mt.system.processes import on_all_cores
+from transformer_mt.system.whole_files import write_error
 
 RATIO_BINS = 8  # of an octave: bin b holds length ratios around 2^(b/8)
 _MAX_RATIO_BIN = 4 * RATIO_BINS  # longer than 16 times

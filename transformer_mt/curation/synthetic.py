@@ -29,8 +29,9 @@ from transformer_mt.data.store import SIDES, damage, remove_store, seal
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.output_checks import OutputStats
-from transformer_mt.system.lines import TOO_LONG, read_lines, replaced_file, write_error, write_lines
+from transformer_mt.system.lines import TOO_LONG, read_lines, write_lines
 from transformer_mt.system.locks import locked
+from transformer_mt.system.whole_files import replaced_file, write_error
 
 # Parts begin at the same lines whatever has happened before, so that the lines translated together are the same too:
 # in bfloat16 the last bits of a score, and with them a translation, depend on that.

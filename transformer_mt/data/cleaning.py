@@ -25,8 +25,8 @@ from typing import Any, Literal, NamedTuple
 
 from transformer_mt.config.sections import CleanConfig
 from transformer_mt.errors import InputError
-from transformer_mt.evaluation.output_checks import has_loop
 from transformer_mt.system.lines import TOO_LONG
+from transformer_mt.text.loops import has_loop
 from transformer_mt.text.sentences import UNSPACED
 
 MAX_EXAMPLES = 5  # of each reason

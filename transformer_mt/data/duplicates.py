@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.system.lines import write_error
+from transformer_mt.system.whole_files import write_error
 
 # What `DuplicateFinder.find` says of a key's place.
 ONLY, FIRST, LATER = 0, 1, 2  # its only occurrence; the first of several; one after the first

@@ -15,11 +15,7 @@ import itertools
 import json
 import multiprocessing.connection
 import os
-import random
-import signal
-import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -28,32 +24,23 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_mt.config.sections import BatchConfig, CleanConfig, Config, DataConfig
+from transformer_mt.config.sections import Config, DataConfig
 from transformer_mt.data import batching
 from transformer_mt.data.batching import Cursor, Lengths, Pairs
-from transformer_mt.data.preparing import too_long
+from transformer_mt.data.sampled_epochs import FORMAT, Job, note_of, work, write_shard, write_shards
 from transformer_mt.data.store import (
-    SIDES,
     Checksums,
     IdStore,
     damage,
     finish_store,
     read_note,
     remove_store,
-    write_note,
-    write_places,
-    write_side,
 )
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.model.layout import EOS_ID
-from transformer_mt.system.lines import write_error
-from transformer_mt.system.processes import end_with_parent
 from transformer_mt.system.ranks import Ranks
+from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.subword_sampling import SubwordSampler
 
-_FORMAT = 2  # of the draws too: another one, and a run that goes on would see other pieces
-_CHUNK_PAIRS = 8192  # pairs read at once
-_LOWEST_PRIORITY = 19
 _MOST_ASKED = 8  # epochs of a worker that lags behind: some hundred requests would fill its pipe, and block the run
 
 Tell = Callable[[str], None]
@@ -123,9 +110,9 @@ class Epochs:
         self._seed, self._batch = config.train.seed, config.batch
         self.weights = source_weights(config.data, store)
         self._stage_ends = stage_ends(config.data)
-        self._job: _Job | None = None
+        self._job: Job | None = None
         if samplers is not None:
-            self._job = _Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
+            self._job = Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
         self._workers: list[tuple[SpawnProcess, Connection]] = []
         self._asked: dict[Connection, list[int]] = {}  # what each worker has not answered yet
         self._building: int | None = None  # by the workers
@@ -142,7 +129,7 @@ class Epochs:
             self._opened = epoch, Epoch(store, store.lengths("src"), store.lengths("tgt"))
         return self._opened[1]
 
-    def _sampled(self, job: _Job, epoch: int, tell: Tell) -> IdStore:
+    def _sampled(self, job: Job, epoch: int, tell: Tell) -> IdStore:
         target = self._place / self._name(job, epoch)
         if self._ranks.is_first:
             try:
@@ -210,7 +197,7 @@ class Epochs:
         if self._ranks.is_first:
             remove_store(self._place)
 
-    def _start(self, job: _Job, epoch: int) -> None:
+    def _start(self, job: Job, epoch: int) -> None:
         """Let the processes write an epoch."""
         temporary = self._temporary(job, epoch)
         try:
@@ -222,7 +209,7 @@ class Epochs:
             context = multiprocessing.get_context("spawn")  # a fork would inherit CUDA and other threads' locks
             for _ in range(min(os.cpu_count() or 1, len(self._store.shard_sizes))):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(job, theirs), daemon=True)
+                process = context.Process(target=work, args=(job, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 self._workers.append((process, ours))
@@ -236,7 +223,7 @@ class Epochs:
                     asked.append(epoch)
         self._building = epoch
 
-    def _finish(self, job: _Job, epoch: int, tell: Tell) -> None:
+    def _finish(self, job: Job, epoch: int, tell: Tell) -> None:
         """Make an epoch complete, with the hands of this process too."""
         started = time.monotonic()
         is_ahead = self._building == epoch
@@ -244,10 +231,10 @@ class Epochs:
             tell(f"epoch {epoch + 1}: drawing the pieces of {len(self._store):,} pairs")
             self._start(job, epoch)
         temporary = self._temporary(job, epoch)
-        _write_shards(job, self._store, epoch, temporary)
+        write_shards(job, self._store, epoch, temporary)
         shards = range(len(self._store.shard_sizes))
         busy = [connection for connection, asked in self._asked.items() if epoch in asked]
-        while busy and not all(_note(temporary, shard).exists() for shard in shards):
+        while busy and not all(note_of(temporary, shard).exists() for shard in shards):
             for connection in multiprocessing.connection.wait(busy):
                 assert isinstance(connection, Connection)
                 try:
@@ -258,13 +245,13 @@ class Epochs:
                 if answer == epoch:
                     busy.remove(connection)
         for shard in shards:
-            if not _note(temporary, shard).exists():  # where a process failed; here its reason is told, if it lasts
-                _write_shard(job, self._store, epoch, temporary, shard)
+            if not note_of(temporary, shard).exists():  # where a process failed; here its reason is told, if it lasts
+                write_shard(job, self._store, epoch, temporary, shard)
         name = self._name(job, epoch)
         files: Checksums = {}
         for shard in shards:
             try:
-                files |= read_note(_note(temporary, shard))["files"]
+                files |= read_note(note_of(temporary, shard))["files"]
             except ValueError as error:
                 raise RunError(f"{temporary}: shard {shard} is damaged ({error}); check the disk and resume") from None
         finish_store(temporary, {**self._store.meta, "fingerprint": name}, files)
@@ -274,87 +261,12 @@ class Epochs:
         if is_ahead and seconds >= 1:
             tell(f"epoch {epoch + 1}: waited {seconds:.0f} s for its pieces: drawing takes longer than training")
 
-    def _temporary(self, job: _Job, epoch: int) -> Path:
+    def _temporary(self, job: Job, epoch: int) -> Path:
         return self._place / f".{self._name(job, epoch)}.tmp"
 
-    def _name(self, job: _Job, epoch: int) -> str:
+    def _name(self, job: Job, epoch: int) -> str:
         """Of the epoch's directory; with other settings it is another."""
         pieces = [sampler.fingerprint for sampler in job.samplers]
         limits = [job.clean.model_dump(), job.batch.max_tokens, job.batch.max_source_tokens]
-        key = json.dumps([_FORMAT, self._store.fingerprint, pieces, limits, job.seed])
+        key = json.dumps([FORMAT, self._store.fingerprint, pieces, limits, job.seed])
         return f"{epoch:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the pieces of all epochs depend on."""
-
-    corpus: Path
-    samplers: tuple[SubwordSampler, SubwordSampler]
-    clean: CleanConfig
-    batch: BatchConfig
-    seed: int
-
-
-def _work(job: _Job, connection: Connection) -> None:
-    """A process of its own: write the shards of one epoch after the other, until the run ends."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal they go to all; the run ends its processes itself
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(_LOWEST_PRIORITY)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    store = IdStore(job.corpus)
-    while True:
-        try:
-            epoch, directory = connection.recv()
-        except EOFError:
-            return
-        with contextlib.suppress(Exception):  # the run will meet it itself, and tell it
-            _write_shards(job, store, epoch, directory)
-        connection.send(epoch)
-
-
-def _write_shards(job: _Job, store: IdStore, epoch: int, directory: Path) -> None:
-    """Write all shards that no other process has begun."""
-    for shard in range(len(store.shard_sizes)):
-        try:
-            (directory / f"{shard:05d}.claim").touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        _write_shard(job, store, epoch, directory, shard)
-
-
-def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: int) -> None:
-    src_sampler, tgt_sampler = job.samplers
-    first = sum(store.shard_sizes[:shard])
-    end = first + store.shard_sizes[shard]
-    ids = {side: array("I") for side in SIDES}
-    offsets = {side: array("q", [0]) for side in SIDES}
-    generator = random.Random()
-    for start in range(first, end, _CHUNK_PAIRS):
-        pairs = np.arange(start, min(start + _CHUNK_PAIRS, end))
-        for pair, src, tgt in zip(pairs.tolist(), store.get("src", pairs), store.get("tgt", pairs), strict=True):
-            # Python promises the same numbers for such a seed in all versions. Seeds have no largest value.
-            generator.seed(((job.seed << 32 | epoch) << 64) | pair)
-            sides = src[:-1].tolist(), tgt[:-1].tolist()
-            sampled = (
-                src_sampler.sample(sides[0], generator.random),
-                tgt_sampler.sample(sides[1], generator.random),
-            )
-            # Which pairs there are must not depend on the epoch: cleaning has seen the pieces that are not sampled.
-            if too_long(len(sampled[0]), len(sampled[1]), job.clean, job.batch) is not None:
-                sampled = sides
-            for side, pieces in zip(SIDES, sampled, strict=True):
-                ids[side].extend(pieces)
-                ids[side].append(EOS_ID)
-                offsets[side].append(len(ids[side]))
-    files: Checksums = {}
-    for side in SIDES:
-        flat = np.frombuffer(ids[side], dtype=np.uintc).astype(store.dtype)
-        files |= write_side(directory, shard, side, flat, np.frombuffer(offsets[side], dtype=np.int64))
-    files |= write_places(directory, shard, store.places(shard))
-    write_note(_note(directory, shard), {"files": files})
-
-
-def _note(directory: Path, shard: int) -> Path:
-    """The last of a shard's files."""
-    return directory / f"{shard:05d}.json"

@@ -44,12 +44,13 @@ from transformer_mt.data.store import (
     write_side,
 )
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.model.layout import EOS_ID
 from transformer_mt.system.console import tell
-from transformer_mt.system.lines import TOO_LONG, replaced_file, write_error
+from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.locks import locked
 from transformer_mt.system.processes import on_all_cores
+from transformer_mt.system.whole_files import replaced_file, write_error
 from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.vocabulary import EOS_ID
 
 SHARD_PAIRS = 1 << 18  # of input
 _SEAL = "occurrences.seal"  # the checksum of what an interrupted build has found

@@ -15,16 +15,8 @@ from xml.etree import ElementTree
 from transformer_mt.config.sections import SourceConfig
 from transformer_mt.data.cleaning import SentencePair
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import (
-    COMPRESSED,
-    LONGEST_LINE,
-    READ_ERRORS,
-    TOO_LONG,
-    open_binary,
-    read_error,
-    read_line_pairs,
-    read_lines,
-)
+from transformer_mt.system.compression import COMPRESSED, READ_ERRORS, open_binary
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_error, read_line_pairs, read_lines
 
 _NESTED = "translation"  # the column that holds one for each language, in data sets of the Hugging Face hub
 _BATCH_ROWS = 1024

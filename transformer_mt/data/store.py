@@ -31,7 +31,7 @@ from transformer_mt.data.batching import Lengths, Pairs, Part
 from transformer_mt.data.cleaning import CleanReport
 from transformer_mt.data.pairs import Places
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.system.lines import refused_read, replaced_file
+from transformer_mt.system.whole_files import refused_read, replaced_file
 
 FORMAT = 2
 SIDES = ("src", "tgt")

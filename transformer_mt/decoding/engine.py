@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from transformer_mt.decoding.prepared_linear import Linear, prepare
 from transformer_mt.model.attention import MultiHeadAttention
-from transformer_mt.model.layout import PAD_ID
 from transformer_mt.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Transformer
+from transformer_mt.text.vocabulary import PAD_ID
 
 VOCAB_MULTIPLE = 64  # to which the vocabulary is padded: search looks for the best ids block by block
 # Attention runs over a multiple of this many positions, the rest masked: PyTorch's softmax of a row that does not

@@ -25,15 +25,17 @@ from transformer_mt.config.sections import SearchConfig
 from transformer_mt.data.batching import cut_update
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.errors import InputError
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, UNK_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.loss import label_log_probs
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.search.beam import Hypothesis, StepScorer, batch_size, search
+from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
+from transformer_mt.search.scorer import Hypothesis, StepScorer, batch_size
 from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
 from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
 from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
 # where they have more characters than this.

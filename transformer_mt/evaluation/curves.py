@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import check_writable, replaced_file
-from transformer_mt.training.run_log import FILE_NAME, Record, read_records
+from transformer_mt.system.whole_files import check_writable, replaced_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.model.attention import MultiHeadAttention
-from transformer_mt.model.layout import BOS_ID, EOS_ID, SPECIALS, UNK_ID
 from transformer_mt.model.transformer import (
     LAYER_NORM_EPS,
     DecoderLayer,
@@ -26,6 +25,7 @@ from transformer_mt.model.transformer import (
     sinusoids,
 )
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, SPECIALS, UNK_ID
 
 if TYPE_CHECKING:
     from ctranslate2.specs import TransformerSpec

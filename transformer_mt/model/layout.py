@@ -19,8 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
-SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+from transformer_mt.text.vocabulary import BOS_ID, PAD_ID
 
 ROWS_MULTIPLE = 64  # to which training rounds rows up: few different shapes of matrix products, less than 2 % more rows
 

@@ -13,7 +13,7 @@ from typing import Generic, Literal
 import torch
 from torch import Tensor
 
-from transformer_mt.search.beam import StateT, StepScorer
+from transformer_mt.search.scorer import StateT, StepScorer
 
 
 @dataclass

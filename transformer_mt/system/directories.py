@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import be_like, read_plain, write_error
 from transformer_mt.system.locks import hidden, hold, leftovers, remove_leftovers
+from transformer_mt.system.whole_files import be_like, read_plain, write_error
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 _MAX_MANIFEST_BYTES = 1 << 20

@@ -7,25 +7,16 @@ What we write appears whole or not at all: a temporary name beside the target, t
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import gzip
-import io
 import itertools
-import lzma
-import os
-import stat
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from transformer_mt.errors import InputError, RunError
-from transformer_mt.system.locks import hidden, hold, remove_leftovers
+from transformer_mt.errors import InputError
+from transformer_mt.system.compression import COMPRESSED, READ_ERRORS, open_binary
+from transformer_mt.system.whole_files import reason_of, replaced_file
 
-COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
-READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
 _READ_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
@@ -195,63 +186,10 @@ def read_line_pairs(first: str | Path, second: str | Path, instead: str | None =
         yield line, other
 
 
-@contextlib.contextmanager
-def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file, or stdin, for reading; what is compressed is decompressed on the way, a block at a time.
-
-    Raises:
-        READ_ERRORS: at once, or later from the file; `read_error` has the words for them.
-    """
-    if str(path) == "-":
-        if sys.stdin is None:  # it was closed (`<&-`)
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        yield sys.stdin.buffer
-        return
-    with open(path, "rb") as file:
-        match Path(path).suffix:
-            case ".gz":
-                yield gzip.GzipFile(fileobj=file)  # type: ignore[misc]
-            case ".zst":
-                import pyarrow as pa
-
-                yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _READ_BYTES)
-            case ".xz":
-                yield io.BufferedReader(_XzReader(file), _READ_BYTES)
-            case _:
-                yield file
-
-
-class _XzReader(io.RawIOBase):
-    """The content of an xz file. (`lzma.open` takes damage at the start of a second stream for the end.)"""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = b""
-        while not data:
-            block = self._stream.unused_data
-            if not block and (self._stream.eof or self._stream.needs_input):
-                block = self._file.read(_READ_BYTES)
-                if not block and self._stream.eof:
-                    return 0
-                if not block:
-                    raise EOFError("it ends within a stream")
-            if self._stream.eof:
-                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
-            data = self._stream.decompress(block, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def read_error(path: str | Path, error: Exception, number: int) -> InputError:
     """The one-line refusal of a file that could be read up to line ``number`` only."""
     if isinstance(error, OSError) and error.errno is not None:
-        return InputError(f"{_name(path)}: cannot be read ({_reason(error)}); check the path")
+        return InputError(f"{_name(path)}: cannot be read ({reason_of(error)}); check the path")
     suffix = Path(path).suffix
     if number == 0:
         return InputError(
@@ -291,138 +229,3 @@ def write_texts(path: str | Path, texts: Iterable[str]) -> None:
     with replaced_file(path) as file:
         for text in texts:
             file.write(text.encode("utf-8", "replace"))  # a path may have bytes of other encodings
-
-
-@contextlib.contextmanager
-def replaced_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` for writing; when the block ends well it is synced and renamed.
-
-    The same content gives the same bytes. A device or a pipe (``/dev/null``, a shell's ``>(…)``) is written as it is:
-    it must not be replaced by a file. Nor is a link: the file that it leads to is (``/dev/stdout`` may be one).
-
-    Raises:
-        RunError: the place cannot be written or the disk is full; what stood there before stays.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        try:
-            with open(path, "wb") as special, _compressed(special, path.suffix) as file:
-                yield file
-        except OSError as error:
-            raise write_error(path, error) from error
-        return
-    target = Path(os.path.realpath(path))
-    remove_leftovers(target, "tmp")
-    temporary = hidden(target, "tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        with open(hold(temporary, lambda: os.open(temporary, flags, 0o666)), "wb") as raw:
-            if target.exists():
-                be_like(target, raw.fileno())
-            with _compressed(raw, path.suffix) as file:
-                yield file
-            raw.flush()
-            os.fsync(raw.fileno())
-            os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def be_like(target: Path, descriptor: int) -> None:
-    """Give a file or directory the owner and the mode of what it will replace, as far as the system lets us."""
-    old, new = os.stat(target), os.fstat(descriptor)
-    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-        with contextlib.suppress(OSError):  # only root may give files away, and not all file systems have owners
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-
-
-def _compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """What is written to this arrives compressed in ``raw``, which stays open. No name and no time goes along.
-
-    Zstandard files of pyarrow have no checksum: of these three, they are the ones whose damage may go unseen.
-    """
-    match suffix:
-        case ".gz":
-            return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]
-        case ".zst":
-            import pyarrow as pa
-
-            unowned = open(raw.fileno(), "wb", closefd=False)  # noqa: SIM115 (closed by what is around it)
-            return pa.CompressedOutputStream(unowned, "zstd")  # type: ignore[no-any-return]
-        case ".xz":
-            return lzma.LZMAFile(raw, "wb")
-        case _:
-            return contextlib.nullcontext(raw)
-
-
-def open_plain(path: Path) -> io.BufferedReader:
-    """Open a plain file. What else a stranger's directory may have under its name could block, never end, or lead
-    elsewhere: a pipe, a device, a link.
-
-    Raises:
-        OSError: there is no such file, or it is no plain one.
-    """
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "is a link, not a plain file", str(path))
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is not a plain file", str(path))
-    return open(descriptor, "rb")
-
-
-def read_plain(path: Path, most_bytes: int) -> bytes:
-    """The content of a plain file (see `open_plain`); a larger one is an OSError as well."""
-    with open_plain(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"has more than {most_bytes:,} bytes", str(path))
-    return content
-
-
-def check_writable(path: str | Path) -> None:
-    """Refuse an output path that cannot be written, before any work is done for it.
-
-    Raises:
-        InputError: its directory does not exist or refuses new files, or the path is a directory.
-    """
-    if str(path) == "-":
-        return
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; name a file in it")
-    if path.exists() and not path.is_file():
-        return  # a device or a pipe
-    parent = Path(os.path.realpath(path)).parent
-    if not parent.is_dir():
-        raise InputError(f"{path}: cannot be written (no directory {parent}); make it first: mkdir -p {parent}")
-    if not os.access(parent, os.W_OK):
-        raise InputError(f"{path}: cannot be written (no permission in {parent}); choose another output path")
-
-
-def write_error(path: str | Path, error: OSError) -> RunError:
-    """The one-line failure for a write that the system refused."""
-    return RunError(f"{path}: cannot be written ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
-
-
-def refused_read(path: str | Path, error: OSError) -> RunError:
-    """The one-line failure for a file of ours that the system did not let us read."""
-    return RunError(f"{path}: cannot be read ({_reason(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
-
-
-_CHECK = "check the path and its permissions"
-_ADVICE = {
-    errno.ENOSPC: "free some space and run again",
-    errno.ENOMEM: "free some memory and run again",
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit, for example: ulimit -n 1024"),
-}
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

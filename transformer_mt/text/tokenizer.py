@@ -8,11 +8,8 @@ the segmentation.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import random
-import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,36 +18,18 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import sentencepiece as spm
 
-from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
-from transformer_mt.model.layout import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
-from transformer_mt.system.lines import read_plain
+from transformer_mt.system.whole_files import read_plain
+from transformer_mt.text.vocabulary import (
+    SPECIALS,
+    UNK_ID,
+    domain_tag,
+    is_language_tag,
+    language_tag,
+)
 
 # Of a file in a model directory: more than a million pieces take.
 _MAX_FILE_BYTES = 1 << 26
-# Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
-_MAX_LINE_CHARACTERS = 4096
-_MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
-# SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one, its own mark.
-_LEFT_OUT = {ord("\0"): " ", ord("▅"): " "}
-# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
-_MAX_SAMPLE_CHARACTERS = 1 << 27
-# SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
-_NUM_THREADS = 16
-
-
-def language_tag(language: str) -> str:
-    """What a source starts with that shall be translated into a language."""
-    return f"<2{language}>"
-
-
-def domain_tag(domain: str) -> str:
-    """What a source of a domain starts with. No domain starts with a digit."""
-    return f"<{domain}>"
-
-
-def is_language_tag(tag: str) -> bool:
-    return tag.startswith("<2")
 
 
 class Piece(NamedTuple):
@@ -241,113 +220,6 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1) -> tuple[Tokenizer, str]:
-    """Train SentencePiece on a sample of the lines.
-
-    Returns:
-        (tokenizer, report): the report is one line with what was asked for, what the text supported, and how many
-        lines were read and sampled.
-
-    Raises:
-        InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
-    """
-    _check_symbols(config)
-    sample, count = _sample(lines, config.max_lines, seed)
-    if not sample:
-        raise InputError("the tokenizer's training text is empty; check data.train")
-    spm.set_min_log_level(2)
-    out = io.BytesIO()
-    try:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(sample),
-            model_writer=out,
-            model_type=config.type,
-            vocab_size=config.vocab_size,
-            hard_vocab_limit=False,  # a vocabulary larger than the text supports is lowered
-            normalization_rule_name=config.normalization,
-            byte_fallback=config.byte_fallback,
-            character_coverage=config.character_coverage,
-            max_sentence_length=_MAX_LINE_BYTES,
-            user_defined_symbols=list(config.user_symbols),
-            num_threads=_NUM_THREADS,
-            pad_id=PAD_ID,
-            unk_id=UNK_ID,
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-        )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
-        if "Vocabulary size" in reason:
-            raise InputError(
-                f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
-                "raise it, or lower tokenizer.character_coverage"
-            ) from None
-        normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
-        if not any(map(normalizer.normalize, sample)):
-            raise InputError(
-                "the tokenizer's training text has nothing but characters that tokenizer.normalization "
-                f"{config.normalization} leaves out; check data.train"
-            ) from None
-        raise InputError(f"tokenizer: cannot be trained on this text ({reason}); check data.train") from None
-    tokenizer = Tokenizer(out.getvalue())
-    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
-    if count > len(sample):
-        report += f" (sampled from {count:,})"
-    if tokenizer.vocab_size < config.vocab_size:
-        report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
-    return tokenizer, report
-
-
-def _check_symbols(config: TokenizerConfig) -> None:
-    """Refuse symbols of the user that cannot be, and those that no line of text ever becomes."""
-    symbols = config.user_symbols
-    shown = f"tokenizer.user_symbols {', '.join(map(repr, symbols))}"
-    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
-        raise InputError(
-            f"{shown}: each may be there once, and none may be empty or one of {' '.join(SPECIALS)}; remove such"
-        )
-    # Before symbols are looked for, a space becomes U+2581; lines hold no line end, and SentencePiece ends at NUL.
-    if idle := [symbol for symbol in symbols if set(symbol) & set(" \n\r\0")]:
-        raise InputError(
-            f"{shown}: {', '.join(map(repr, idle))} would never match, as it holds a space, line end or NUL; write "
-            "\u2581 for a space, or remove it"
-        )
-    if config.byte_fallback and (taken := [symbol for symbol in symbols if re.fullmatch("<0x[0-9A-F]{2}>", symbol)]):
-        raise InputError(
-            f"{shown}: {', '.join(taken)} stands for a byte; remove it, or set tokenizer.byte_fallback: false"
-        )
-
-
-def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
-    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
-    draw = random.Random(seed)
-    sample: list[str] = []
-    count = num_characters = 0
-    for whole in lines:
-        for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
-            line = whole[start : start + _MAX_LINE_CHARACTERS].translate(_LEFT_OUT)
-            if not line.strip():
-                continue
-            count += 1
-            if len(sample) < most:
-                sample.append(line)
-                num_characters += len(line)
-            elif (place := int(draw.random() * count)) < most:
-                num_characters += len(line) - len(sample[place])
-                sample[place] = line
-            if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
-                draw.shuffle(sample)
-                most = max(1, len(sample) * 3 // 4)
-                del sample[most:]
-                num_characters = sum(map(len, sample))
-    return sample, count
-
-
-def _on_one_line(text: str) -> str:
-    """Bytes are pieces too, so decoded text may hold line ends."""
-    return text.replace("\r", " ").replace("\n", " ")
-
-
 def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:
     """Our specials first, then SentencePiece's pieces in their order."""
     table = {piece: i for i, piece in enumerate(SPECIALS)}
@@ -402,3 +274,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             size = {1: 8, 5: 4}.get(wire_type) or varint()
             yield number, message[at : at + size]
             at += size
+
+
+def _on_one_line(text: str) -> str:
+    """Bytes are pieces too, so decoded text may hold line ends."""
+    return text.replace("\r", " ").replace("\n", " ")

@@ -10,16 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from transformer_mt.checkpoints.manifest import CONFIG, STATE
-from transformer_mt.checkpoints.model_directory import (
-    CheckpointInfo,
-    held,
-    is_run,
-    list_checkpoints,
-    load_model,
-    read_state,
-    resolve_model,
-    save_model,
-)
+from transformer_mt.checkpoints.model_directory import held, load_model, resolve_model, save_model
+from transformer_mt.checkpoints.run_directory import CheckpointInfo, is_run, list_checkpoints
+from transformer_mt.checkpoints.run_records import FILE_NAME, read_records
+from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
 from transformer_mt.curation.synthetic import synthesize
@@ -28,7 +22,7 @@ from transformer_mt.system.device import local_device, resolve_precision
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.training.resuming import differing_keys
-from transformer_mt.training.run_log import FILE_NAME, RunLog, read_records
+from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.validation import Validation, ValidationPair, read_validation
 
 # Nats a label. In a short run (quick start, 800 updates, means of 2, 3 and 5 checkpoints) the loss fell by more than

@@ -8,22 +8,17 @@ so a checkpoint holds everything that the next step depends on.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
-import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from transformer_mt.checkpoints import model_directory
-from transformer_mt.checkpoints.model_directory import Sums, TrainState
+from transformer_mt.checkpoints import model_directory, run_directory
 from transformer_mt.checkpoints.run_directory import only_process_in
+from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import OF_RUNS, load_config, to_yaml
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
@@ -37,18 +32,19 @@ from transformer_mt.model.transformer import Transformer, count_parameters
 from transformer_mt.system import device
 from transformer_mt.system.console import tell
 from transformer_mt.system.directories import scratch_directory
-from transformer_mt.system.lines import replaced_file
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.system.signals import StopSignal
+from transformer_mt.system.whole_files import replaced_file
 from transformer_mt.text import subword_sampling
-from transformer_mt.text.tokenizer import Tokenizers, domain_tag, language_tag, load_tokenizer, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
+from transformer_mt.training.meter import Meter, end_run
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
-from transformer_mt.training.run_log import RunLog, check_trackers, format_seconds, open_trackers
+from transformer_mt.training.run_log import RunLog, format_seconds
+from transformer_mt.training.trackers import check_trackers, open_trackers
 from transformer_mt.training.validation import Validation, fingerprint, read_validation, with_tokenization
-
-# Updates between launching one and reading its numbers, so that a GPU never waits for the host.
-_LAG_STEPS = {"cuda": 2}
 
 _DIRECTORY_LOST = 1000  # told among the ranks like a signal; no signal has this number
 
@@ -122,7 +118,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             resuming.refuse_other_corpus(latest, before, given, state)
             state = resuming.restore(latest, model, optimizer, average, state, say)
             if ranks.is_first:
-                model_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
+                run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
             resuming.tell_changes(before, given, state, fingerprint(valid_pairs), say)
         gradients = FlatGradients(model)
         validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
@@ -162,19 +158,19 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
         awaits = state.awaits_validation = state.awaits_validation and bool(validation)
         log = RunLog(own, state.step, config.train, trackers, bool(validation), awaits_validation=awaits)
         cleanup.callback(log.close)
-        meter = _Meter(store, log, where, ranks, state, config.train.log_steps)
+        meter = Meter(store, log, where, ranks, state, config.train.log_steps)
         # Until here a signal just ends the process; from here it saves first.
         stop_signal = cleanup.enter_context(StopSignal())
         saver = None
         if ranks.is_first:
-            saver = model_directory.Saver(run, given, tokenizers, store.longest_src, is_ours or (lambda: True))
+            saver = saver.Saver(run, given, tokenizers, store.longest_src, is_ours or (lambda: True))
             cleanup.callback(saver.close)
 
         def save(by_signal: bool = False) -> None:
             state.by_signal = by_signal
             if saver is not None:
                 weights = dict(model.named_parameters()) if average is None else average.weights
-                training = model_directory.training_tensors(optimizer, model, is_averaged=average is not None)
+                training = saver.training_tensors(optimizer, model, is_averaged=average is not None)
                 saver.save(weights, training, state, is_best=not validation or state.best_step == state.step)
 
         def validate() -> bool:
@@ -194,7 +190,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                     raise
                 with contextlib.suppress(RunError):  # the other ranks may be gone
                     ranks.first_says(None)  # that it is written
-                _stop(
+                end_run(
                     ranks,
                     f"step {state.step:,} is saved, but its validation failed: {error}; then continue with --resume",
                 )
@@ -220,7 +216,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             is_lost = is_ours is not None and not is_ours()
             signal_number = ranks.largest(_DIRECTORY_LOST if is_lost else stop_signal.number)
             if signal_number == _DIRECTORY_LOST:
-                _stop(ranks, f"{run}: it or its .lock was removed while training; stopped after step {state.step:,}")
+                end_run(ranks, f"{run}: it or its .lock was removed while training; stopped after step {state.step:,}")
             if not is_saved and (is_due or signal_number):
                 meter.pause()
                 save(by_signal=not is_due)
@@ -232,7 +228,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
                     saver.wait()
                 ranks.first_says(None)  # that it is written; a rank that ends earlier may take rank 0 along
                 name = signal.Signals(signal_number).name
-                _stop(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
+                end_run(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
 
         # 4. One update after the other.
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
@@ -283,90 +279,6 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
             saver.finish()
         epochs.remove()
         log.line(f"done at step {state.step:,}: {_outcome(run, config, state)}")
-
-
-class _Meter:
-    """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means.
-
-    What it sums between two reports is part of the run's state, so that a resumed run reports the same means.
-    """
-
-    def __init__(
-        self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks, state: TrainState, log_steps: int
-    ) -> None:
-        self._store, self._log, self._ranks = store, log, ranks
-        self._state, self._log_steps = state, log_steps
-        self._lag = _LAG_STEPS.get(where.type, 0)
-        self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
-        self._restart_clock()
-
-    def _restart_clock(self) -> None:
-        self._since, self._labels_since = time.monotonic(), 0
-
-    def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
-        """``numbers``: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite."""
-        event = None
-        if numbers.is_cuda:
-            numbers = torch.empty(4, pin_memory=True).copy_(numbers, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self._pending.append((step, pairs, num_labels, rate, numbers, event))
-        while len(self._pending) > self._lag:
-            self._read()
-
-    def pause(self) -> None:
-        """Read what is pending, and stop the clock while something else than training happens."""
-        while self._pending:
-            self._read()
-        self._paused = time.monotonic()
-
-    def resume(self) -> None:
-        self._since += time.monotonic() - self._paused
-
-    def _read(self) -> None:
-        step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
-        if event is not None:
-            event.synchronize()
-        loss, nll, norm, is_bad = numbers.tolist()
-        if is_bad:
-            self._log.record(
-                kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist()
-            )
-            first = ", ".join(f"{pair} ({self._store.describe(pair)})" for pair in pairs[:3].tolist())
-            _stop(
-                self._ranks,
-                f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; the update was not applied. "
-                f"Its {len(pairs)} pairs are in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, "
-                "raise optim.warmup_steps or set optim.clip_norm, and start again",
-            )
-        sums = self._state.since_report
-        sums.loss, sums.nll, sums.norm = sums.loss + loss, sums.nll + nll, sums.norm + norm
-        sums.labels, sums.steps = sums.labels + num_labels, sums.steps + 1
-        self._labels_since += num_labels
-        per_second = self._labels_since / (time.monotonic() - self._since)
-        self._log.progress(step, f"loss {loss / num_labels:.3f}, {per_second:,.0f} tokens/s, lr {rate:.1e}")
-        if step % self._log_steps == 0:
-            self._report(step, rate, per_second)
-
-    def _report(self, step: int, rate: float, per_second: float) -> None:
-        """Log the means since the last report."""
-        sums, self._state.since_report = self._state.since_report, Sums()
-        self._log.training(
-            step,
-            {
-                "loss": sums.loss / sums.labels,
-                "perplexity": math.exp(min(sums.nll / sums.labels, 700.0)),
-                "gradient_norm": sums.norm / sums.steps,
-                "learning_rate": rate,
-                "tokens_per_second": round(per_second, 1),
-            },
-        )
-        self._restart_clock()
-
-
-def _stop(ranks: Ranks, reason: str) -> NoReturn:
-    """All ranks stop for the same reason, and rank 0 tells it."""
-    raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)
 
 
 def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:

@@ -20,10 +20,11 @@ from transformer_mt.config.sections import MIN_UPDATE_TOKENS, Config
 from transformer_mt.data import batching
 from transformer_mt.data.batching import Lengths, Pairs, Part
 from transformer_mt.errors import RunError, is_out_of_memory
-from transformer_mt.model.layout import EOS_ID, ROWS_MULTIPLE, Batch, collate
+from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system import device
 from transformer_mt.system.ranks import Ranks
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.optim import FlatGradients
 
 Shape = tuple[int, int, int]  # of a micro-batch: rows, longest source, longest target

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from transformer_mt.checkpoints import model_directory
-from transformer_mt.checkpoints.model_directory import TrainState
+from transformer_mt.checkpoints import model_directory, run_directory, saver, training_state
 from transformer_mt.checkpoints.run_directory import remove_leftovers
+from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import InputError
@@ -38,11 +38,11 @@ Say = Callable[[str], None]
 def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -> Path | None:
     """The checkpoint to go on from, if the run has one and may."""
     remove_leftovers(run)
-    if not model_directory.list_checkpoints(run):
+    if not run_directory.list_checkpoints(run):
         return None
     if not resume:
         raise InputError(f"{run}: has checkpoints; continue it with --resume, or choose another --output")
-    latest = model_directory.newest_usable(run, say)
+    latest = run_directory.newest_usable(run, say)
     if latest is None:
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
     before = load_config(latest / "config.yaml", of_model=True)
@@ -145,7 +145,7 @@ def _scoring(config: Config) -> tuple[object, ...]:
 
 def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:
     """The same pairs may have moved to other files; other pairs would make it another run."""
-    state = model_directory.read_state(latest)
+    state = training_state.read_state(latest)
     if state.corpus == fresh.corpus:
         return
     before, now = state.training_files, fresh.training_files
@@ -170,7 +170,7 @@ def restore(
     say: Say,
 ) -> TrainState:
     """Weights, moments and state of a checkpoint."""
-    state = model_directory.load_training(latest, model, optimizer, None if average is None else average.weights)
+    state = saver.load_training(latest, model, optimizer, None if average is None else average.weights)
     changed = [
         f"{name} was {state.environment.get(name)}, is {value}"
         for name, value in fresh.environment.items()

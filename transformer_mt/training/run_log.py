@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from transformer_mt.checkpoints.run_records import FILE_NAME
 from transformer_mt.config.sections import TrainConfig
-from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
-from transformer_mt.system.lines import read_lines, replaced_file, write_error
-
-FILE_NAME = "metrics.jsonl"
-
-Record = dict[str, Any]  # a line of metrics.jsonl: "kind", "step" and what there is to tell
-Tracker = Callable[[Record], object]  # called for every record, after it is in the file
+from transformer_mt.system.lines import read_lines
+from transformer_mt.system.whole_files import replaced_file, write_error
+from transformer_mt.training.trackers import Tracker, reason_of
 
 
 class RunLog:
@@ -83,7 +79,7 @@ class RunLog:
             except Exception as error:
                 del self._trackers[key]
                 self.line(
-                    f"warning: step {values['step']:,}: {key} failed ({_reason(error)}) and is switched off; "
+                    f"warning: step {values['step']:,}: {key} failed ({reason_of(error)}) and is switched off; "
                     f"{FILE_NAME} has everything, --resume switches it on again"
                 )
 
@@ -119,100 +115,12 @@ class RunLog:
                 self._file.close()
 
 
-class TensorBoard:
-    """A tracker: every number of a record becomes a point of the curve ``kind/name``."""
-
-    def __init__(self, directory: Path, step: int) -> None:
-        """Write event files into ``directory``, and take back what older ones there have after ``step``."""
-        self._writer = _summary_writer()(directory, purge_step=step + 1)
-
-    def __call__(self, record: Record) -> None:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-        self._writer.flush()  # like the file: a killed run has told everything
-
-
-def open_trackers(config: TrainConfig, run: Path, step: int) -> dict[str, Tracker]:
-    """The trackers that a configuration asks for, by their keys, for a run that goes on after ``step``.
-
-    Raises:
-        InputError: as `check_trackers`.
-    """
-    trackers: dict[str, Tracker] = {}
-    if config.tensorboard:
-        trackers["train.tensorboard"] = TensorBoard(run / "tensorboard", step)
-    if config.tracker is not None:
-        trackers["train.tracker"] = _function(config.tracker)
-    return trackers
-
-
-def check_trackers(config: TrainConfig) -> None:
-    """Import what `open_trackers` needs: a mistake should show at once, not when the corpus is prepared.
-
-    Raises:
-        InputError: TensorBoard is not installed; ``train.tracker`` cannot be imported, or is no function.
-    """
-    if config.tensorboard:
-        _summary_writer()
-    if config.tracker is not None:
-        _function(config.tracker)
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "train.tensorboard: TensorBoard is not installed; pip install 'transformer-mt[tensorboard]'"
-        ) from None
-    return SummaryWriter
-
-
-def _function(name: str) -> Tracker:
-    module, _, attribute = name.partition(":")
-    try:
-        function: Tracker = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # it is the user's code: anything may happen
-        raise InputError(
-            f"train.tracker {name}: cannot be imported ({_reason(error)}); correct it, install it, or put its folder "
-            "on PYTHONPATH"
-        ) from None
-    if not callable(function):
-        raise InputError(f"train.tracker {name}: is {function!r}, not a function of one record")
-    return function
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 def format_seconds(seconds: float) -> str:
     """As 12 s, 3 min, 5 h 10 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def read_records(path: Path) -> list[Record]:
-    """All records of a ``metrics.jsonl``, also while a run is writing it: a last line that is cut is left out.
-
-    Raises:
-        InputError: a line before the last that is no record.
-    """
-    lines = list(read_lines(path))
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            record["kind"], record["step"]
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: is no record with a kind and a step; remove it") from None
-        else:
-            records.append(record)
-    return records
 
 
 def _cut_back(path: Path, step: int, awaits_validation: bool) -> None:

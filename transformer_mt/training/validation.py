@@ -13,19 +13,20 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from transformer_mt.checkpoints.model_directory import TrainState
+from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.sections import Config, DataConfig, EvalConfig
 from transformer_mt.data.batching import cut_update
 from transformer_mt.data.readers import read_pairs
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate
-from transformer_mt.model.layout import EOS_ID, collate
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system.device import autocast
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.memory import validation_fits
 from transformer_mt.training.run_log import RunLog
 

@@ -1,0 +1,72 @@
+"""What search asks of a model, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+_LEAVING_SHARE = 8  # done sentences leave a batch when an eighth of it can go: leaving copies all that stays
+
+
+class SearchState(Protocol):
+    """What a scorer keeps between steps: encoded sources and, for each row, the ids fed so far."""
+
+    def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
+        """In place: keep only the sentences `keep_B` (int64 indices into the batch; None keeps all), then let row w of
+        each kept sentence b continue from its former row `parents_BW[b, w]` (int64). The number of rows may change."""
+
+
+StateT = TypeVar("StateT", bound=SearchState)
+
+
+class StepScorer(Protocol[StateT]):
+    """What search needs of a model, or of several."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of `step` and `select` live."""
+
+    def start(self, src: list[list[int]]) -> StateT:
+        """Encode the sources and return a state with one row a sentence."""
+
+    def step(self, state: StateT, last_BW: Tensor) -> Tensor:
+        """Feed one id (int64) to each row; return log-probabilities (B, W, V) of the next one: float32, log-softmax
+        over all ids, in a contiguous tensor that the caller may overwrite. V may be more than there are ids: -inf."""
+
+
+class Hypothesis(NamedTuple):
+    """A finished translation."""
+
+    ids: list[int]  # without `</s>`
+    score: float  # log_prob / length penalty: what hypotheses are ranked by
+    log_prob: float  # of all its ids and `</s>`
+
+
+def batch_size(at_least: int) -> int:
+    """The next number of sentences that a batch may have: 1, 2, 4, 8, 16, 24, 32, …
+
+    The libraries below prepare their kernels anew for each new size of a matrix, which costs as much as using them.
+    """
+    return -(-at_least // 8) * 8 if at_least > 4 else 1 << (at_least - 1).bit_length()
+
+
+def staying(live: Sequence[int | None]) -> Ints:
+    """The rows of a batch that stay: all until enough sentences are done (None), then the others and some to fill up;
+    none when no sentence is left."""
+    rows = [b for b, s in enumerate(live) if s is not None]
+    size = batch_size(len(rows)) if rows else 0
+    if rows and len(live) - size < max(1, len(live) // _LEAVING_SHARE):
+        return np.arange(len(live))
+    done = [b for b, s in enumerate(live) if s is None]
+    return np.array(sorted(rows + done[: size - len(rows)]), dtype=np.int64)

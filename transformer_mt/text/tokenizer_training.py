@@ -1,0 +1,141 @@
+"""Training a SentencePiece tokenizer on a sample of text."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections.abc import Iterable
+
+import sentencepiece as spm
+
+from transformer_mt.config.sections import TokenizerConfig
+from transformer_mt.errors import InputError
+from transformer_mt.text.tokenizer import Tokenizer
+from transformer_mt.text.vocabulary import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    SPECIALS,
+    UNK_ID,
+)
+
+# Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
+_MAX_LINE_CHARACTERS = 4096
+
+
+_MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
+
+
+# SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one, its own mark.
+_LEFT_OUT = {ord("\0"): " ", ord("▅"): " "}
+
+
+# What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
+_MAX_SAMPLE_CHARACTERS = 1 << 27
+
+
+# SentencePiece's default. It decides the order of sums and so the last bits of a unigram model: the same everywhere.
+_NUM_THREADS = 16
+
+
+def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1) -> tuple[Tokenizer, str]:
+    """Train SentencePiece on a sample of the lines.
+
+    Returns:
+        (tokenizer, report): the report is one line with what was asked for, what the text supported, and how many
+        lines were read and sampled.
+
+    Raises:
+        InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
+    """
+    _check_symbols(config)
+    sample, count = _sample(lines, config.max_lines, seed)
+    if not sample:
+        raise InputError("the tokenizer's training text is empty; check data.train")
+    spm.set_min_log_level(2)
+    out = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(sample),
+            model_writer=out,
+            model_type=config.type,
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,  # a vocabulary larger than the text supports is lowered
+            normalization_rule_name=config.normalization,
+            byte_fallback=config.byte_fallback,
+            character_coverage=config.character_coverage,
+            max_sentence_length=_MAX_LINE_BYTES,
+            user_defined_symbols=list(config.user_symbols),
+            num_threads=_NUM_THREADS,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
+        if "Vocabulary size" in reason:
+            raise InputError(
+                f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
+                "raise it, or lower tokenizer.character_coverage"
+            ) from None
+        normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
+        if not any(map(normalizer.normalize, sample)):
+            raise InputError(
+                "the tokenizer's training text has nothing but characters that tokenizer.normalization "
+                f"{config.normalization} leaves out; check data.train"
+            ) from None
+        raise InputError(f"tokenizer: cannot be trained on this text ({reason}); check data.train") from None
+    tokenizer = Tokenizer(out.getvalue())
+    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
+    if count > len(sample):
+        report += f" (sampled from {count:,})"
+    if tokenizer.vocab_size < config.vocab_size:
+        report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
+    return tokenizer, report
+
+
+def _check_symbols(config: TokenizerConfig) -> None:
+    """Refuse symbols of the user that cannot be, and those that no line of text ever becomes."""
+    symbols = config.user_symbols
+    shown = f"tokenizer.user_symbols {', '.join(map(repr, symbols))}"
+    if len({*symbols, *SPECIALS, ""}) < len(symbols) + len(SPECIALS) + 1:
+        raise InputError(
+            f"{shown}: each may be there once, and none may be empty or one of {' '.join(SPECIALS)}; remove such"
+        )
+    # Before symbols are looked for, a space becomes U+2581; lines hold no line end, and SentencePiece ends at NUL.
+    if idle := [symbol for symbol in symbols if set(symbol) & set(" \n\r\0")]:
+        raise InputError(
+            f"{shown}: {', '.join(map(repr, idle))} would never match, as it holds a space, line end or NUL; write "
+            "\u2581 for a space, or remove it"
+        )
+    if config.byte_fallback and (taken := [symbol for symbol in symbols if re.fullmatch("<0x[0-9A-F]{2}>", symbol)]):
+        raise InputError(
+            f"{shown}: {', '.join(taken)} stands for a byte; remove it, or set tokenizer.byte_fallback: false"
+        )
+
+
+def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
+    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
+    draw = random.Random(seed)
+    sample: list[str] = []
+    count = num_characters = 0
+    for whole in lines:
+        for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
+            line = whole[start : start + _MAX_LINE_CHARACTERS].translate(_LEFT_OUT)
+            if not line.strip():
+                continue
+            count += 1
+            if len(sample) < most:
+                sample.append(line)
+                num_characters += len(line)
+            elif (place := int(draw.random() * count)) < most:
+                num_characters += len(line) - len(sample[place])
+                sample[place] = line
+            if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
+                draw.shuffle(sample)
+                most = max(1, len(sample) * 3 // 4)
+                del sample[most:]
+                num_characters = sum(map(len, sample))
+    return sample, count

@@ -1,0 +1,106 @@
+"""The numbers of updates: read when they are there, checked, and reported as means."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from transformer_mt.checkpoints.training_state import Sums, TrainState
+from transformer_mt.data import batching
+from transformer_mt.data.store import IdStore
+from transformer_mt.errors import RunError
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.training.run_log import RunLog
+
+
+class Meter:
+    """Reads the numbers of an update when they are there, stops the run at a bad one, and reports means.
+
+    What it sums between two reports is part of the run's state, so that a resumed run reports the same means.
+    """
+
+    def __init__(
+        self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks, state: TrainState, log_steps: int
+    ) -> None:
+        self._store, self._log, self._ranks = store, log, ranks
+        self._state, self._log_steps = state, log_steps
+        self._lag = _LAG_STEPS.get(where.type, 0)
+        self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._since, self._labels_since = time.monotonic(), 0
+
+    def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
+        """``numbers``: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite."""
+        event = None
+        if numbers.is_cuda:
+            numbers = torch.empty(4, pin_memory=True).copy_(numbers, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._pending.append((step, pairs, num_labels, rate, numbers, event))
+        while len(self._pending) > self._lag:
+            self._read()
+
+    def pause(self) -> None:
+        """Read what is pending, and stop the clock while something else than training happens."""
+        while self._pending:
+            self._read()
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        self._since += time.monotonic() - self._paused
+
+    def _read(self) -> None:
+        step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
+        if event is not None:
+            event.synchronize()
+        loss, nll, norm, is_bad = numbers.tolist()
+        if is_bad:
+            self._log.record(
+                kind="not_finite", step=step, loss=str(loss), gradient_norm=str(norm), pairs=pairs.tolist()
+            )
+            first = ", ".join(f"{pair} ({self._store.describe(pair)})" for pair in pairs[:3].tolist())
+            end_run(
+                self._ranks,
+                f"step {step:,}: the loss sums to {loss} and the gradient norm is {norm}; the update was not applied. "
+                f"Its {len(pairs)} pairs are in metrics.jsonl, the first: {first}. Look at them, lower optim.lr, "
+                "raise optim.warmup_steps or set optim.clip_norm, and start again",
+            )
+        sums = self._state.since_report
+        sums.loss, sums.nll, sums.norm = sums.loss + loss, sums.nll + nll, sums.norm + norm
+        sums.labels, sums.steps = sums.labels + num_labels, sums.steps + 1
+        self._labels_since += num_labels
+        per_second = self._labels_since / (time.monotonic() - self._since)
+        self._log.progress(step, f"loss {loss / num_labels:.3f}, {per_second:,.0f} tokens/s, lr {rate:.1e}")
+        if step % self._log_steps == 0:
+            self._report(step, rate, per_second)
+
+    def _report(self, step: int, rate: float, per_second: float) -> None:
+        """Log the means since the last report."""
+        sums, self._state.since_report = self._state.since_report, Sums()
+        self._log.training(
+            step,
+            {
+                "loss": sums.loss / sums.labels,
+                "perplexity": math.exp(min(sums.nll / sums.labels, 700.0)),
+                "gradient_norm": sums.norm / sums.steps,
+                "learning_rate": rate,
+                "tokens_per_second": round(per_second, 1),
+            },
+        )
+        self._restart_clock()
+
+
+# Updates between launching one and reading its numbers, so that a GPU never waits for the host.
+_LAG_STEPS = {"cuda": 2}
+
+
+def end_run(ranks: Ranks, reason: str) -> NoReturn:
+    """All ranks stop for the same reason, and rank 0 tells it."""
+    raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)
