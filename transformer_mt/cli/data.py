@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from transformer_mt.cli.options import ConfigArgument, SetOption
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.console import tell
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
 
-ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
-]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 OutputDirectory = Annotated[
     Path, typer.Option("--output", help="Directory for the files; an earlier result there is replaced.")
 ]

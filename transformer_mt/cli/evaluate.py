@@ -1,0 +1,148 @@
+"""``tmt score`` and ``tmt eval``: what a model thinks of translations, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transformer_mt.cli.options import ModelArgument, SetOption
+from transformer_mt.cli.translate import LongLines
+from transformer_mt.errors import InputError
+from transformer_mt.system.console import tell
+
+if TYPE_CHECKING:
+    pass
+
+
+def score(
+    model: ModelArgument,
+    src: Annotated[str, typer.Option("--src", help="Source text.")],
+    tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Print the log-probability (float32) of each given translation, its end included; blank where the source is.
+
+    A line is scored as a whole, also where translate would split it; at most 4,096 tokens a side.
+    """
+    from transformer_mt.decoding.translator import Translator, take_chunk
+    from transformer_mt.system.lines import read_line_pairs, write_lines
+
+    translator = Translator.load(model, overrides, tell)
+
+    def lines() -> Iterator[str]:
+        pairs, first_line = read_line_pairs(src, tgt), 1
+        while chunk := take_chunk(pairs):
+            found = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
+            first_line += len(chunk)
+            yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in found)
+
+    write_lines("-", lines())
+
+
+def _check_eval_options(
+    model: Path | None,
+    hyp: str | None,
+    src: str | None,
+    ref: list[str],
+    overrides: list[str],
+    of_corpus: str,
+    sentence: bool,
+) -> None:
+    """Refuse what does not go together. ``of_corpus``: an option that ``--sentence`` leaves without effect, or none."""
+    if hyp is not None and model is not None:
+        raise InputError(
+            f"eval: beside --hyp, {model} is taken for a MODEL; give one of the two, and a --ref for each reference"
+        )
+    if not ref or (hyp is None) == (model is None) or (model is not None) != (src is not None):
+        raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    if hyp is not None and overrides:
+        raise InputError("eval: --set changes how MODEL translates, --hyp is translated already; remove --set")
+    if sentence and of_corpus:
+        raise InputError(
+            f"eval: {of_corpus} has no effect beside --sentence, which prints JSON without intervals; remove it"
+        )
+    if [hyp, src, *ref].count("-") > 1:
+        raise InputError("stdin: cannot be two of the files; name a file for one")
+
+
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Translate --src first, then score.")] = None,
+    hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
+    ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")] = [],  # noqa: B006
+    src: Annotated[str | None, typer.Option("--src", help="Source text, with MODEL.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Of bleu, chrf, ter, multi_bleu; separated by commas.  [default: bleu,chrf and, unless it takes "
+            "minutes, ter]",
+            show_default=False,
+        ),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")
+    ] = False,
+    sentence: Annotated[
+        bool, typer.Option("--sentence", help="Scores of each sentence instead, one JSON object a line.")
+    ] = False,
+    tokenize: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenize",
+            help="sacreBLEU's tokenisation for BLEU.  [default: MODEL's own, or that of the target language: zh, "
+            "ja-mecab, ko-mecab, char or 13a]",
+            show_default=False,
+        ),
+    ] = None,
+    tgt_lang: Annotated[
+        str | None, typer.Option("--tgt-lang", help="Of the translations: zh, ja, …; with MODEL, the one wanted.")
+    ] = None,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Score translations with sacreBLEU; every number comes with its signature."""
+    from transformer_mt.evaluation import scores as scoring
+    from transformer_mt.system.lines import read_lines
+
+    of_corpus = "--json" if json_output else "--confidence" if confidence else ""
+    _check_eval_options(model, hyp, src, ref, overrides, of_corpus, sentence)
+    chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    if chosen is not None:
+        scoring.check_metrics(chosen)
+    names = [hyp or f"{model} on {src}", *ref]
+    references = [list(read_lines(path)) for path in ref]
+    if hyp is not None:
+        hypotheses = list(read_lines(hyp))
+    else:
+        from transformer_mt.decoding.translator import Translator
+
+        assert model is not None and src is not None
+        sources = list(read_lines(src))
+        scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
+        wanted = [] if tgt_lang is None else [f"search.tgt_lang={json.dumps(tgt_lang)}"]
+        long_lines = LongLines()
+        translator = Translator.load(model, [*wanted, *overrides], long_lines)
+        tgt_lang = translator.tgt_lang
+        tokenize = scoring.checked_tokenizer(tokenize, translator.tokenize, str(model))
+        try:
+            hypotheses = [translation.text for translation in translator.stream(sources)]
+        finally:
+            long_lines.tell()
+    how: dict[str, Any] = {"tokenize": tokenize, "tgt_lang": tgt_lang, "lowercase": lowercase, "names": names}
+
+    def warn(note: str) -> None:
+        tell(f"warning: {note}")
+
+    if sentence:
+        for scores in scoring.sentence_scores(hypotheses, references, chosen, **how, warn=warn):
+            print(json.dumps(scores))
+        return
+    report = scoring.evaluate(hypotheses, references, chosen, **how, confidence=confidence)
+    for note in report.notes:
+        warn(note)
+    print(json.dumps(report.as_dict(), ensure_ascii=False) if json_output else report.format())

@@ -1,0 +1,147 @@
+"""``tmt translate``: text in, translations out, line by line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transformer_mt.cli.options import ModelArgument, SetOption
+from transformer_mt.errors import InputError
+from transformer_mt.system.console import tell
+
+if TYPE_CHECKING:
+    from transformer_mt.decoding.translator import Translation, Translator
+
+
+class LongLines:
+    """What a `Translator` warns with: of any number of long lines one warning, with their count, told at the end."""
+
+    def __init__(self, at_once: bool = False) -> None:
+        """``at_once``: each is told, for those who wait for each line."""
+        self._at_once = at_once
+        self._first = ""
+        self._num_more = 0
+
+    def __call__(self, line: str) -> None:
+        if self._at_once:
+            tell(line)
+        elif self._first:
+            self._num_more += 1
+        else:
+            self._first = line
+
+    def tell(self) -> None:
+        if self._first:
+            tell(self._first + (f"; more such lines: {self._num_more:,}" if self._num_more else ""))
+
+
+def translate(
+    model: ModelArgument,
+    source: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
+    output: Annotated[str, typer.Option("--output", help="File for the translations; - is stdout.")] = "-",
+    beam_size: Annotated[
+        int | None, typer.Option("--beam-size", help="Hypotheses kept at each step; 1 is greedy.")
+    ] = None,
+    length_penalty: Annotated[float | None, typer.Option("--length-penalty", help="Exponent of the penalty.")] = None,
+    n_best: Annotated[
+        int | None, typer.Option("--n-best", help="Write N lines a sentence: number ||| text ||| score.")
+    ] = None,
+    tgt_lang: Annotated[
+        str | None, typer.Option("--tgt-lang", help="Of a model with several target languages: the one wanted.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="File whose line i is what translation i starts with, if not blank.")
+    ] = None,
+    ensemble: Annotated[
+        list[Path], typer.Option("--ensemble", metavar="MODEL", help="A further model; give it again for more.")
+    ] = [],  # noqa: B006
+    json_output: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: text, score, tokens, alternatives.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tell speed and shares of suspicious translations on stderr, at the end.")
+    ] = False,
+    line_buffered: Annotated[
+        bool, typer.Option("--line-buffered", help="Answer each line before the next is read, as a terminal has it.")
+    ] = False,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Translate text, line by line: beam search, greedy or sampling."""
+    from transformer_mt.evaluation.output_checks import OutputStats
+    from transformer_mt.system.lines import count_lines, write_texts
+    from transformer_mt.system.whole_files import check_writable
+
+    check_writable(output)
+    if line_buffered and output != "-":
+        raise InputError(f"--line-buffered: {output} appears as a whole at the end; leave out --output, or that option")
+    from tqdm import tqdm
+
+    from transformer_mt.decoding.translator import CHUNK_LINES, Translator
+
+    options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
+    from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
+    if tgt_lang is not None:
+        from_options.append(f"search.tgt_lang={json.dumps(tgt_lang)}")  # as text: no is Norwegian
+    is_typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
+    chunk_lines = 1 if line_buffered or (is_typed and output == "-") else CHUNK_LINES
+    has_bar = sys.stderr.isatty() and (output != "-" or (not is_typed and Path("/dev/stdout").is_file()))
+
+    long_lines = LongLines(at_once=chunk_lines == 1)
+    translator = Translator.load(model, [*from_options, *overrides], long_lines, ensemble)
+    counts, started = OutputStats(), time.monotonic()
+
+    is_text = not json_output and n_best is None
+
+    def texts() -> Iterator[str]:
+        if is_typed:
+            tell("Type text to translate, a line and Enter at a time; Ctrl-D on an empty line ends.")
+        with tqdm(
+            total=count_lines(source) if has_bar else None, unit=" lines", disable=not has_bar, dynamic_ncols=True
+        ) as bar:
+            for number, (found, lead, end) in enumerate(_translated(translator, source, prefix, is_text, chunk_lines)):
+                bar.update()
+                if stats:
+                    counts.count(found.source, found.text, found.num_source_tokens, len(found.tokens), found.is_cut)
+                yield f"{lead}{found.text}{end}" if is_text else _formatted(found, number, json_output)
+
+    try:
+        write_texts(output, texts())
+    finally:
+        long_lines.tell()
+    if stats:
+        tell(counts.format(time.monotonic() - started))
+
+
+def _translated(
+    translator: Translator, source: str, prefix: str | None, is_text: bool, chunk_lines: int
+) -> Iterator[tuple[Translation, str, str]]:
+    """The translations, with what stands before and behind each. Only text alone can have a line in several parts."""
+    from transformer_mt.system.lines import read_line_pairs, read_lines, read_parts
+
+    if prefix is not None:
+        ours, theirs = itertools.tee(read_line_pairs(source, prefix))
+        found = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines)
+    elif is_text:
+        texts, parts = itertools.tee(read_parts(source))
+        found = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
+        yield from ((one, part.lead, part.end) for one, part in zip(found, parts, strict=True))
+        return
+    else:
+        found = translator.stream(read_lines(source), chunk_lines=chunk_lines)
+    yield from ((one, "", "\n") for one in found)
+
+
+def _formatted(found: Translation, number: int, json_output: bool) -> str:
+    """The lines of a translation as JSON, or as the list of its alternatives."""
+    if json_output:
+        alternatives = [alternative._asdict() for alternative in found.alternatives]
+        best = {"text": found.text, "score": found.score, "tokens": found.tokens}
+        return json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False) + "\n"
+    return "".join(f"{number} ||| {text} ||| {score:.4f}\n" for text, score, _ in found.alternatives)
