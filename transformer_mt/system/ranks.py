@@ -11,10 +11,10 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,8 @@ from transformer_mt.errors import RunError
 # A rank that waits this long waits for one that is stuck: honest waits are rank 0 scoring a validation, or a slow disk.
 # A process that dies is noticed at once, because its connections close. Preparing a large corpus may take hours.
 _TIMEOUT, _PATIENCE = timedelta(minutes=15), timedelta(days=7)
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Ranks:
         with self._together():
             dist.broadcast_object_list(box, src=0, group=_patient_group if patiently else _host_group)
         return box[0]
+
+    def first_then_others(self, make: Callable[[], Made]) -> Made:
+        """What each rank makes, rank 0 before the others, which so find its work done."""
+        if self.is_first:
+            made = make()
+            self.first_says(None, patiently=True)
+            return made
+        self.first_says(None, patiently=True)
+        return make()
 
     def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         """Every rank's value, in the order of ranks, on every rank; ``patiently`` where one may work for hours."""

@@ -1,0 +1,280 @@
+"""What a training run is made of, put together before its first update: ranks, tokenizer, corpus, model, validation,
+all of it new or as a checkpoint left it, and tried with the largest batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from transformer_mt.checkpoints import model_directory, run_directory
+from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.config.loading import OF_RUNS, load_config
+from transformer_mt.config.sections import Config, TokenizerConfig
+from transformer_mt.curation.synthetic import synthesize
+from transformer_mt.data import preparing
+from transformer_mt.data.epochs import Epochs
+from transformer_mt.data.epochs import fingerprint as corpus_fingerprint
+from transformer_mt.data.store import IdStore
+from transformer_mt.errors import InputError
+from transformer_mt.model.transformer import Transformer, count_parameters
+from transformer_mt.system import device
+from transformer_mt.system.console import tell
+from transformer_mt.system.directories import scratch_directory
+from transformer_mt.system.ranks import Ranks, join
+from transformer_mt.text import subword_sampling
+from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.vocabulary import domain_tag, language_tag
+from transformer_mt.training import memory, resuming
+from transformer_mt.training.optim import FlatGradients, WeightAverage, adam
+from transformer_mt.training.run_log import format_seconds
+from transformer_mt.training.trackers import check_trackers
+from transformer_mt.training.validation import Validation, fingerprint, read_validation, with_tokenization
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the training loop works with."""
+
+    config: Config  # as it is in force: precision chosen, sources that a model makes as files
+    given: Config  # as the run's files have it: those sources as they were asked for
+    ranks: Ranks
+    device: torch.device
+    is_ours: Callable[[], bool]  # whether the run directory still is this run's, as far as this rank knows
+    tokenizers: Tokenizers
+    epochs: Epochs
+    store: IdStore
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    gradients: FlatGradients
+    average: WeightAverage | None
+    validation: Validation
+    state: TrainState
+    largest: memory.Largest
+    tried: str  # what the trial of the largest batch took, for people
+    say: Say
+
+
+def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: bool, dry_run: bool) -> Setup:
+    """Put a run together. What has to be undone at its end, however it ends, goes to ``cleanup``.
+
+    Raises:
+        InputError: configuration or input that cannot be trained on; a run directory that is in use or not a run's.
+        RunError: a full disk; no room in memory for the largest batch.
+    """
+    # 1. Who and where we are.
+    ranks = join()
+    cleanup.callback(ranks.close)
+    where = device.local_device(ranks.local_rank)
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    config = with_tokenization(config)
+    _be_deterministic(config.train.deterministic)
+    say: Say = tell if ranks.is_first else lambda line: None
+
+    # 2. What to continue from, the tokenizer and the corpus. Rank 0 makes them, the others find them made.
+    latest: Path | None = None
+    is_ours: Callable[[], bool] = _yes
+    if ranks.is_first and not dry_run:
+        is_ours = cleanup.enter_context(run_directory.only_process_in(run))
+        latest = resuming.checkpoint_to_continue(config, run, resume, say)
+        check_trackers(config.train)
+    latest = ranks.first_says(latest)
+    if config.train.init_from is not None:
+        config = resuming.like_initial(config, latest)
+    precision = resuming.precision_of(config, latest, where, say)
+    given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    data = ranks.first_then_others(lambda: synthesize(given.data, say, ("train", "valid")))
+    config = given.model_copy(update={"data": data})
+    valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
+    tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
+    files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
+    tokenizers = tokenizers or Tokenizers.from_files(files)
+    samplers = subword_sampling.samplers(tokenizers, config.tokenizer)
+    store = _corpus(config, tokenizers, ranks)
+    place = run / "epochs"
+    if dry_run:  # the run directory may be in use
+        cache = Path(config.data.cache_dir).expanduser()
+        place = cleanup.enter_context(scratch_directory(cache / "dry-run"))
+    epochs = Epochs(store, samplers, config, place, ranks)
+    cleanup.callback(epochs.close)
+
+    # 3. Model and optimizer, new or restored.
+    device.seed_stream(config.train.seed)
+    model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    if config.train.init_from is not None and latest is None:
+        initial = model_directory.load_model(config.train.init_from)
+        model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
+    model.to(where).train()
+    model.recompute_activations = config.train.recompute_activations
+    if config.train.compile and not device.compile_layers(model.layers, where):
+        say("train.compile: of use on a GPU only; these layers run as they are")
+    optimizer = adam(model, config.optim)
+    average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
+    state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
+    state.training_files, state.validation = preparing.training_files(config.data), fingerprint(valid_pairs)
+    state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
+    if latest is not None:
+        before = load_config(latest / "config.yaml", of_model=True)
+        resuming.refuse_other_corpus(latest, before, given, state)
+        state = resuming.restore(latest, model, optimizer, average, state, say)
+        if ranks.is_first:
+            run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
+        resuming.tell_changes(before, given, state, fingerprint(valid_pairs), say)
+    gradients = FlatGradients(model)
+    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
+    state.awaits_validation = state.awaits_validation and bool(validation)
+    say(f"corpus: {store.report.summary()}")
+    say(_summary(config, model, store, where, ranks.num_ranks))
+    if config.train.max_steps < config.optim.warmup_steps:
+        say(
+            f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
+            f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
+        )
+
+    # 4. Does it fit?
+    epochs.open(state.cursor.epoch, say)
+    largest = memory.largest_batches(
+        store.lengths("src"),
+        store.lengths("tgt"),
+        store.parts(),
+        epochs.weights,
+        config,
+        num_ranks=ranks.num_ranks,
+        is_sampled=samplers is not None,
+    )
+    tried = memory.try_batches(largest.shapes, config, model, gradients, optimizer, where, ranks)
+    return Setup(
+        config=config,
+        given=given,
+        ranks=ranks,
+        device=where,
+        is_ours=is_ours,
+        tokenizers=tokenizers,
+        epochs=epochs,
+        store=store,
+        model=model,
+        optimizer=optimizer,
+        gradients=gradients,
+        average=average,
+        validation=validation,
+        state=state,
+        largest=largest,
+        tried=tried,
+        say=say,
+    )
+
+
+def _yes() -> bool:
+    return True
+
+
+def tell_plan(setup: Setup) -> None:
+    """Say how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
+    config, ranks = setup.config, setup.ranks
+    speed = memory.labels_per_second(setup.largest.shapes, config, setup.model, setup.gradients, setup.device)
+    epoch = setup.epochs.open(0, setup.say)
+    updates = [int(epoch.tgt_lengths[pairs].sum()) for window in setup.epochs.plan(epoch, 0) for pairs in window]
+    seconds = sum(updates) / (speed * ranks.num_ranks)
+    whole = seconds / max(1, len(updates)) * config.train.max_steps
+    setup.say(f"plan: {len(updates):,} updates an epoch; {setup.tried}")
+    setup.say(
+        f"time, by that batch: about {format_seconds(seconds)} an epoch and {format_seconds(whole)} for "
+        f"train.max_steps {config.train.max_steps:,}, validation and saving apart"
+    )
+
+
+def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
+    """The run's own, those of the model it starts from, the given ones, or new ones."""
+    settings, data = config.tokenizer, config.data
+    tags = [domain_tag(tag) for tag in data.tags()]
+    if len(data.tgt_langs()) > 1:
+        tags = [*(language_tag(language) for language in data.tgt_langs()), *tags]
+    given = None
+    if settings.model is not None and (latest is None or Path(settings.model).exists()):
+        src = load_tokenizer(settings.model)
+        given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
+        given = given.with_tags(tags)
+    if latest is not None:
+        own = Tokenizers.load(latest)
+        if given is not None and given.fingerprint != own.fingerprint:
+            raise InputError(
+                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that {latest} was "
+                f"trained with ({own.fingerprint}); restore it, or start another run with --output"
+            )
+        return own
+    if config.train.init_from is not None:
+        initial = model_directory.load_model(config.train.init_from)
+        if given is not None and given.fingerprint != initial.tokenizers.fingerprint:
+            raise InputError(
+                f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that train.init_from "
+                f"{config.train.init_from} was trained with ({initial.tokenizers.fingerprint}); remove tokenizer.model"
+            )
+        if lacking := sorted({*tags} - {*initial.tokenizers.src.tags}):
+            raise InputError(
+                f"train.init_from {config.train.init_from}: its vocabulary has no {', '.join(lacking)}, which the "
+                "tags or target languages in data.train ask for; remove these, or start from another model"
+            )
+        return initial.tokenizers
+    if given is not None:
+        idle = [key for key, value in settings if key not in OF_RUNS and value != getattr(TokenizerConfig(), key)]
+        if idle:
+            keys = ", ".join(f"tokenizer.{key}" for key in idle)
+            say(f"warning: {keys}: no effect beside tokenizer.model, which is used as it is")
+        return given
+
+    trained = []
+    for sides in [(0, 1)] if settings.shared else [(0,), (1,)]:
+        lines = (pair[side] for pair in preparing.training_pairs(data) for side in sides)
+        tokenizer, report = train_tokenizer(lines, settings, config.train.seed)
+        trained.append(tokenizer)
+        say(report)
+    return Tokenizers(trained[0], trained[-1]).with_tags(tags)
+
+
+def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
+    """The training corpus, made and checked by rank 0 and, for nodes without its cache, by the first rank of each."""
+    store = preparing.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
+    directory = ranks.first_says(None if store is None else store.directory, patiently=True)
+    if store is None and ranks.local_rank == 0:
+        store = preparing.prepare(config.data, config.batch, tokenizers)
+    ranks.gather(None, patiently=True)
+    return IdStore(directory) if store is None else store
+
+
+def _be_deterministic(deterministic: bool) -> None:
+    if deterministic and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _environment(num_ranks: int, where: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
+    """What the last bits of a run depend on besides its configuration."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "processor": device.processor(),
+        "device": device.describe(where),
+        "ranks": num_ranks,
+        "precision": precision,
+        "micro_tokens": micro_tokens,
+    }
+
+
+def _summary(config: Config, model: Transformer, store: IdStore, where: torch.device, num_ranks: int) -> str:
+    data = config.data
+    many = f" × {num_ranks}" if num_ranks > 1 else ""
+    return (
+        f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
+        f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
+        f"{store.num_tgt_tokens:,} target tokens, {device.describe(where)}{many}, {config.train.precision}"
+    )
