@@ -31,34 +31,47 @@ def gradients(out_PC: Tensor, inputs: Sequence[Tensor], layout: Layout) -> tuple
     return torch.autograd.grad((out_PC[: layout.num_real].sin() * weights_NC).sum(), inputs)
 
 
+def assert_distributions(weights_BHLM: Tensor, keys: Layout, causal: bool) -> None:
+    """Each query's weights sum to 1, and are 0 where it may not look."""
+    torch.testing.assert_close(weights_BHLM.sum(-1), torch.ones(weights_BHLM.shape[:-1], dtype=torch.float64))
+    if causal:
+        assert not weights_BHLM.triu(1).any()
+    if keys.bias_BL is not None:
+        assert not weights_BHLM.masked_select((keys.bias_BL != 0)[:, None, None, :]).any()
+
+
 @cases
 @pytest.mark.parametrize("multiple", [1, 16])
 @pytest.mark.parametrize("causal", [False, True])
-def test_self_attention_is_that_of_pytorchs_kernel(
+def test_self_attention_is_equation_1(
     tgt_lengths: list[int], src_lengths: list[int], multiple: int, causal: bool
 ) -> None:
     layer, layout = attention(d_k=8, d_v=5), Layout.packed(tgt_lengths, multiple)
     qkv_PC = torch.randn(layout.num_rows, H * (8 + 8 + 5), dtype=torch.float64, requires_grad=True)
-    found = layer._attend_on_cpu(qkv_PC, layout, None, layout, causal)
-    expected = layer._attend_by_kernel(qkv_PC, layout, None, layout, causal)
+    expected, weights_BHLM = layer.plainly(qkv_PC, layout, None, layout, causal)
     assert expected[: layout.num_real].abs().min() > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    for ours, theirs in zip(gradients(found, [qkv_PC], layout), gradients(expected, [qkv_PC], layout), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert_distributions(weights_BHLM, layout, causal)
+    [expected_grad] = gradients(expected, [qkv_PC], layout)
+    for attend in (layer._attend_on_cpu, layer._attend_by_kernel):
+        found = attend(qkv_PC, layout, None, layout, causal)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        [grad] = gradients(found, [qkv_PC], layout)
+        torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
 
 
 @cases
-def test_attention_over_memory_is_that_of_pytorchs_kernel(tgt_lengths: list[int], src_lengths: list[int]) -> None:
+def test_attention_over_memory_is_equation_1(tgt_lengths: list[int], src_lengths: list[int]) -> None:
     layer, layout, memory = attention(d_k=8, d_v=5), Layout.packed(tgt_lengths, 8), Layout.packed(src_lengths)
     q_PC = torch.randn(layout.num_rows, H * 8, dtype=torch.float64, requires_grad=True)
     kv_RC = torch.randn(memory.num_rows, H * (8 + 5), dtype=torch.float64, requires_grad=True)
-    found = layer._attend_on_cpu(q_PC, layout, kv_RC, memory, False)
-    expected = layer._attend_by_kernel(q_PC, layout, kv_RC, memory, False)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    for ours, theirs in zip(
-        gradients(found, [q_PC, kv_RC], layout), gradients(expected, [q_PC, kv_RC], layout), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    expected, weights_BHLM = layer.plainly(q_PC, layout, kv_RC, memory, False)
+    assert_distributions(weights_BHLM, memory, causal=False)
+    expected_grads = gradients(expected, [q_PC, kv_RC], layout)
+    for attend in (layer._attend_on_cpu, layer._attend_by_kernel):
+        found = attend(q_PC, layout, kv_RC, memory, False)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        for ours, theirs in zip(gradients(found, [q_PC, kv_RC], layout), expected_grads, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_the_gradient_knows_the_dropped_weights() -> None:
