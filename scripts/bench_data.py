@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_mt.config.sections import BatchConfig, CleanConfig, DataConfig, SourceConfig, TokenizerConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.sections import BatchConfig, TokenizerConfig
 from transformer_mt.data.batching import plan_windows
 from transformer_mt.data.preparing import prepare
 from transformer_mt.data.store import IdStore

@@ -48,9 +48,9 @@ import transformer_mt.training.loop  # noqa: F401 (imported once, here, and not 
 from transformer_mt.checkpoints import model_directory, run_directory, saver
 from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.cli import main as cli
+from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.loading import load_config, to_yaml, validate
-from transformer_mt.config.sections import SourceConfig
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.store import SIDES, IdStore
 from transformer_mt.toy_corpus import grammar
 

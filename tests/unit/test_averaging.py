@@ -15,7 +15,7 @@ from transformer_mt.checkpoints.saver import Saver, training_tensors
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.text.tokenizer import Tokenizers

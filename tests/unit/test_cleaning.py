@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.config.sections import CleanConfig
+from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.data import cleaning
 from transformer_mt.data.cleaning import (
     MAX_EXAMPLES,

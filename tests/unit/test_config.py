@@ -14,19 +14,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from transformer_mt.config.data_sections import SOURCE_KINDS, CleanConfig, DataConfig, SourceConfig
 from transformer_mt.config.loading import load_config, override_search, to_yaml, tokenizer_config, validate
+from transformer_mt.config.section import Section
 from transformer_mt.config.sections import (
-    SOURCE_KINDS,
     BatchConfig,
-    CleanConfig,
     Config,
-    DataConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,
     SearchConfig,
-    Section,
-    SourceConfig,
     TokenizerConfig,
     TrainConfig,
 )

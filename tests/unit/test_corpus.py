@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt.config.sections import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data import epochs, preparing
 from transformer_mt.data.batching import plan_windows
 from transformer_mt.data.cleaning import CleanReport
 from transformer_mt.data.preparing import prepare
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.store import Checksums, IdStore, damage, write_side
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.lines import write_lines
@@ -117,7 +118,7 @@ def test_pairs_of_files_are_what_the_lines_say(suffix: str, tmp_path: Path) -> N
 
 
 def test_no_tokenizer_learns_from_what_stands_for_a_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
     source = SourceConfig(**text_files(tmp_path, [("a", "b"), ("x" * 101, "c"), ("d", "e")]))
     data = DataConfig(src_lang="en", tgt_lang="de", train=(source,))
     assert list(preparing.training_pairs(data)) == [("a", "b"), ("d", "e")]

@@ -15,7 +15,7 @@ from harness import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transformer_mt.config.sections import DataConfig, SourceConfig
+from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.curation.check import check
 from transformer_mt.curation.encoding import NOT_UTF8, faults_of
 from transformer_mt.curation.shifted_lines import find_shift
@@ -271,7 +271,7 @@ def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
 
 def test_lines_that_are_too_long_are_told_and_are_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stand for themselves: two of them need not be the same."""
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
     monkeypatch.setattr("transformer_mt.curation.encoding.LONGEST_LINE", 100)
     train, valid = [*good_pairs(9), ("x" * 101, "y")], [("x" * 100, "x"), ("z" * 350, "z"), ("a", "b")]
     found = findings(data_of(tmp_path, train, valid))

@@ -13,14 +13,14 @@ from harness import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.config.loading import load_config
-from transformer_mt.config.sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.clean import clean_corpus
 from transformer_mt.curation.common import named_sources
 from transformer_mt.curation.split import split_corpus
 from transformer_mt.data.cleaning import SentencePair, clean, duplicate_key, text_key
 from transformer_mt.data.pairs import read_chunks
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_lines
 
@@ -278,7 +278,7 @@ def test_chunks_are_bounded_and_lose_nothing(tmp_path_factory: pytest.TempPathFa
 
 
 def test_a_line_that_is_too_long_to_be_read_is_in_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
     data = corpus(tmp_path, [("a", "가"), ("x" * 101, "나"), ("c", "다")])
     with pytest.raises(InputError, match="only 2 pairs"):
         split_corpus(data, tmp_path / "out", 2, 1, 1, "")

@@ -15,7 +15,7 @@ from harness import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.config.sections import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.charts import nice_ceiling
 from transformer_mt.curation.common import format_table, share
 from transformer_mt.curation.page import render_page
@@ -303,7 +303,7 @@ def test_merging_is_counting_all_at_once(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_too_long_to_be_read_are_only_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
     stats = stats_of(tmp_path, [("A dog.", "개"), ("x" * 101, "긴"), ("y" * 102, "긴")])
     total = stats.total
     assert (total.pairs, total.src.words.total, total.src.words.counts.total()) == (3, 2, 1)

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from transformer_mt.config.sections import CleanConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, SourceConfig
 from transformer_mt.data.cleaning import clean
-from transformer_mt.data.readers import read_pairs, source_files
+from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG, write_lines
 from transformer_mt.system.whole_files import replaced_file
@@ -496,7 +496,7 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     LARGE[kind](large, 100_000)
     program = (
         "import re, sys; from pathlib import Path\n"
-        "from transformer_mt.config.sections import SourceConfig; from transformer_mt.data.readers import read_pairs\n"
+        "from transformer_mt.config.sections import SourceConfig; from transformer_mt.data.readers.sources import read_pairs\n"
         "for path in sys.argv[2:]:\n"
         "    num_pairs = sum(1 for _ in read_pairs(SourceConfig(**{sys.argv[1]: path}), 'en', 'de'))\n"
         "    print(num_pairs, re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
@@ -509,7 +509,7 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_segment_that_is_too_long_is_not_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 1000)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 1000)
     path = tmp_path / "a.tmx"
     path.write_text(f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv></tu></tmx>')
     tracemalloc.start()
@@ -525,7 +525,7 @@ def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transformer_mt.system.lines.LONGEST_LINE", 100)
-    monkeypatch.setattr("transformer_mt.data.readers.LONGEST_LINE", 100)
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
     long = "x" * 101
     (tmp_path / "a.en").write_text(f"a\n{long}\nb\n")
     (tmp_path / "a.de").write_text("a\nb\nc\n")

@@ -12,8 +12,9 @@ import pytest
 from harness import text, write
 
 from transformer_mt.checkpoints import model_directory
+from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.loading import override_search, validate
-from transformer_mt.config.sections import DataConfig, SearchConfig
+from transformer_mt.config.sections import SearchConfig
 from transformer_mt.curation import synthetic
 from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.errors import InputError, RunError

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from transformer_mt.config.loading import MAX_MODEL_BYTES
-from transformer_mt.config.sections import Count, PositiveInt
+from transformer_mt.config.section import Count, PositiveInt
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import open_plain, read_plain
 

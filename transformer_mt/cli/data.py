@@ -14,7 +14,7 @@ from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
-    from transformer_mt.config.sections import DataConfig
+    from transformer_mt.config.data_sections import DataConfig
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it.")
 

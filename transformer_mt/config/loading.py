@@ -19,16 +19,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from transformer_mt.config.sections import (
-    KEYS_ONLY,
-    Config,
-    DataConfig,
-    SearchConfig,
-    Section,
-    SourceConfig,
-    StageConfig,
-    TokenizerConfig,
-)
+from transformer_mt.config.data_sections import DataConfig, SourceConfig, StageConfig
+from transformer_mt.config.section import KEYS_ONLY, Section
+from transformer_mt.config.sections import Config, SearchConfig, TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_lines
 from transformer_mt.system.whole_files import read_plain

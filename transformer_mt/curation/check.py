@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from transformer_mt.config.sections import DataConfig
+from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.curation.common import PARTS, named_sources
 from transformer_mt.curation.encoding import encoding_findings
 from transformer_mt.curation.leaks import HeldOut, Ints
@@ -14,7 +14,7 @@ from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
 from transformer_mt.data.cleaning import SentencePair
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores

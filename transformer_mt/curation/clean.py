@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer_mt.config.sections import DataConfig
+from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.curation.common import format_table, named_sources, share, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,

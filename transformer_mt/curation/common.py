@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from transformer_mt.config.sections import DataConfig, SourceConfig
+from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import write_error

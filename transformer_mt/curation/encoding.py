@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 from transformer_mt.curation.common import share
 from transformer_mt.data.pairs import NamedSource
-from transformer_mt.data.readers import source_files
+from transformer_mt.data.readers.sources import source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import READ_ERRORS, open_binary
 from transformer_mt.system.lines import LONGEST_LINE

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
+from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.loading import as_yaml
-from transformer_mt.config.sections import DataConfig
 from transformer_mt.data.pairs import NamedSource
-from transformer_mt.data.readers import source_files
+from transformer_mt.data.readers.sources import source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import replaced_file
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from transformer_mt.config.sections import CleanConfig
+from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.curation.charts import Mark, Series, histogram, stacked_bar
 from transformer_mt.curation.common import share
 from transformer_mt.curation.stats import PERCENTILES, RATIO_BINS, REPEATS, Lengths, PairStats, PartStats, SideStats

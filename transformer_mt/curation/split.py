@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.config.sections import DataConfig
+from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_mt.config.sections import CleanConfig, DataConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.data.cleaning import (
     SCRIPTS,

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from transformer_mt.checkpoints.manifest import verify
 from transformer_mt.checkpoints.model_directory import resolve_model
+from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.config.loading import load_config, override_search
-from transformer_mt.config.sections import DataConfig, SourceConfig
 from transformer_mt.data.preparing import content_hash
 from transformer_mt.data.store import SIDES, damage, remove_store, seal
 from transformer_mt.decoding.translator import Translator

@@ -23,7 +23,7 @@ from functools import cache
 from html.entities import html5
 from typing import Any, Literal, NamedTuple
 
-from transformer_mt.config.sections import CleanConfig
+from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.loops import has_loop

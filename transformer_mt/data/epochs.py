@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_mt.config.sections import Config, DataConfig
+from transformer_mt.config.data_sections import DataConfig
+from transformer_mt.config.sections import Config
 from transformer_mt.data import batching
 from transformer_mt.data.batching import Cursor, Lengths, Pairs
 from transformer_mt.data.sampled_epochs import FORMAT, Job, note_of, work, write_shard, write_shards

@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from transformer_mt.config.sections import CleanConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, SourceConfig
 from transformer_mt.data.cleaning import CleanReport, SentencePair, clean, duplicate_key
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys, Occurrences
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_mt.config.sections import BatchConfig, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data.batching import Lengths
 from transformer_mt.data.cleaning import CleanReport, SentencePair, check_rules
 from transformer_mt.data.duplicates import Occurrences
 from transformer_mt.data.pairs import Chunk, NamedSource, find_duplicates, judge, read_chunks
-from transformer_mt.data.readers import read_pairs, source_files
+from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.data.store import (
     FORMAT,
     SIDES,

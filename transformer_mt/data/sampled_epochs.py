@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer_mt.config.sections import BatchConfig, CleanConfig
+from transformer_mt.config.data_sections import CleanConfig
+from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data.preparing import too_long
 from transformer_mt.data.store import (
     SIDES,

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from transformer_mt.config.sections import Count
+from transformer_mt.config.section import Count
 from transformer_mt.data.batching import Lengths, Pairs, Part
 from transformer_mt.data.cleaning import CleanReport
 from transformer_mt.data.pairs import Places

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from transformer_mt.checkpoints.training_state import TrainState
-from transformer_mt.config.sections import Config, DataConfig, EvalConfig
+from transformer_mt.config.data_sections import DataConfig
+from transformer_mt.config.sections import Config, EvalConfig
 from transformer_mt.data.batching import cut_update
-from transformer_mt.data.readers import read_pairs
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate

@@ -1,0 +1,122 @@
+"""Rows with columns: JSON lines, Parquet, data sets of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import TOO_LONG, read_error, read_lines
+
+_NESTED = "translation"  # the column that holds one for each language, in data sets of the Hugging Face hub
+
+
+_BATCH_ROWS = 1024
+
+
+def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> tuple[str, str]:
+    src, tgt = source.src_column, source.tgt_column
+    return str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt)
+
+
+def _sides(row: object, columns: tuple[str, str], place: str) -> tuple[str, str]:
+    """The text of two columns of a row, or of the columns inside its column "translation"; no value is no text."""
+    if isinstance(row, dict) and columns[0] not in row and _NESTED in row:
+        row = dict.fromkeys(columns) if row[_NESTED] is None else row[_NESTED]
+    if not isinstance(row, dict):
+        raise InputError(f"{place}: columns with names are needed, found {type(row).__name__}")
+    values = []
+    for column in columns:
+        if column not in row:
+            names = " ".join(", ".join(map(str, row)).split())
+            raise InputError(
+                f"{place}: no column {column!r}; it has {names}; name the right ones with src_column and tgt_column"
+            )
+        value = "" if row[column] is None else row[column]
+        if not isinstance(value, str):
+            raise InputError(f"{place}: column {column!r} should be text, found {type(value).__name__}")
+        values.append(value)
+    return values[0], values[1]
+
+
+def read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """One JSON object a line. A blank line is a pair of two empty sides, so that a pair's number stays its line's."""
+    for number, line in enumerate(read_lines(path, TOO_LONG), 1):
+        if line == TOO_LONG or not line.strip():
+            yield (line, line) if line == TOO_LONG else ("", "")
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
+        except (RecursionError, ValueError) as error:  # lists in lists in lists …, numbers of thousands of digits
+            raise InputError(f"{place}: unusable JSON ({error}); mend the line") from None
+        src, tgt = _sides(row, columns, place)
+        try:
+            (src + tgt).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise InputError(f"{place}: half a character ({half!a}, a lone surrogate); mend the line") from None
+        yield src, tgt
+
+
+def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    try:
+        # Buffered, a page at a time: without that, whole row groups are read, which may be whole files.
+        with (
+            open(path, "rb") as raw,
+            ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file,
+        ):
+            kinds = {field.name: field.type for field in file.schema_arrow}
+            inner = {name: [field.name for field in kind] for name, kind in kinds.items() if pa.types.is_struct(kind)}
+            _sides({name: dict.fromkeys(inner[name]) if name in inner else "" for name in kinds}, columns, path)
+            prefix = f"{_NESTED}." if columns[0] not in kinds else ""
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[prefix + column for column in columns]):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _sides(row, columns, f"{path}, line {number}")
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise read_error(path, error, number) from None
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: damaged Parquet file after line {number}, or none at all ({reason}); copy or download it again"
+        ) from None
+
+
+def read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str | None) -> Iterator[tuple[str, str]]:
+    import datasets  # slow to import, and needed by those who name a data set only
+
+    assert source.hub is not None
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said below
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    is_saved = any((Path(source.hub) / name).exists() for name in ("state.json", "dataset_dict.json"))
+    name, number = f"data set {source.hub}", -1
+    try:
+        if is_saved:
+            rows = datasets.load_from_disk(source.hub)
+            splits = rows if isinstance(rows, datasets.DatasetDict) else {str(rows.split or source.split): rows}
+            if source.split not in splits:
+                raise InputError(f"{name}: no split {source.split!r}; it has {', '.join(splits)}")
+            rows = splits[source.split]
+        else:
+            rows = datasets.load_dataset(
+                source.hub, source.subset, split=source.split, streaming=source.streaming, revision=revision
+            )
+        for number, row in enumerate(rows):
+            yield _sides(row, columns, f"{name}, row {number}")
+    except InputError:
+        raise
+    except Exception as error:  # whatever its many formats and the network may raise
+        reason = " ".join(str(error).split())
+        where = "cannot be loaded" if number < 0 else f"cannot be read after row {number}"
+        raise InputError(f"{name}, split {source.split}: {where} ({reason})") from None
