@@ -55,7 +55,7 @@ class SourceConfig(Section):
     back_translate: str | None = None  # text of the target language, whose sources `model` makes
     distill: str | None = None  # text of the source language, whose targets `model` makes
     model: str | None = None
-    search: dict[str, bool | int | float | str] = {}  # changes to that model's search settings
+    search: dict[str, bool | int | float | str] = {}  # noqa: RUF012 (pydantic copies it); changes to that model's search settings
     builtin: Literal["grammar"] | None = None
     num_pairs: PositiveInt | None = None
     seed: Count = 1
@@ -143,7 +143,7 @@ class CleanConfig(Section):
     max_repeats: Annotated[int, Field(ge=2)] | None = None  # "repeated_ngram": more of the same words in a row
     # "wrong_script": fewer of a side's letters than min_script_share are of its language's scripts, by their Unicode
     # names, for example {ko: [Hangul], ja: [Han, Hiragana, Katakana]}
-    scripts: dict[str, Annotated[tuple[str, ...], AsTuple]] = {}
+    scripts: dict[str, Annotated[tuple[str, ...], AsTuple]] = {}  # noqa: RUF012
     min_script_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     drop_html: bool = False  # "html": tags or character references
     drop_control_characters: bool = False  # "control_characters": also U+FFFD and private-use characters

@@ -198,7 +198,8 @@ class EvalConfig(Section):
     """Scores during training: validation text is decoded greedily unless beam_size says otherwise."""
 
     metrics: Annotated[tuple[Literal["bleu", "chrf", "ter"], ...], AsTuple] = ("bleu", "chrf")
-    tokenize: dict[str, str] = {}  # sacreBLEU's tokenisation for BLEU by target language; default: by language
+    # sacreBLEU's tokenisation for BLEU by target language; default: by language
+    tokenize: dict[str, str] = {}  # noqa: RUF012
     beam_size: Annotated[int, Field(gt=0, le=SEARCH_LIMITS["beam_size"][1])] = 1
 
 

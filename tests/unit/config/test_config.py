@@ -29,7 +29,7 @@ from transformer_mt.config.sections import (
 )
 from transformer_mt.errors import InputError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 DATA = "data: {src_lang: en, tgt_lang: de, train: [{src: a.en, tgt: a.de}]}\n"
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,

@@ -496,7 +496,8 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     LARGE[kind](large, 100_000)
     program = (
         "import re, sys; from pathlib import Path\n"
-        "from transformer_mt.config.sections import SourceConfig; from transformer_mt.data.readers.sources import read_pairs\n"
+        "from transformer_mt.config.data_sections import SourceConfig\n"
+        "from transformer_mt.data.readers.sources import read_pairs\n"
         "for path in sys.argv[2:]:\n"
         "    num_pairs = sum(1 for _ in read_pairs(SourceConfig(**{sys.argv[1]: path}), 'en', 'de'))\n"
         "    print(num_pairs, re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
