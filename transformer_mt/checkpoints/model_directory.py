@@ -69,7 +69,7 @@ def save_model(
         RunError: the place cannot be written or is full; whatever stood there or elsewhere is untouched.
     """
     with replaced_directory(target, model_files, "an averaged model") as directory:
-        _fill_directory(directory, _small_files(config, tokenizers), {MODEL: weights}, longest_src_tokens)
+        fill_directory(directory, small_files(config, tokenizers), {MODEL: weights}, longest_src_tokens)
 
 
 def model_files(directory: Path) -> set[str] | None:
@@ -78,11 +78,11 @@ def model_files(directory: Path) -> set[str] | None:
     return listed_files(directory, MANIFEST, lambda facts: facts.keys() == keys and STATE not in facts["files"])
 
 
-def _small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
+def small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
     return {"config.yaml": to_yaml(config).encode(), **tokenizers.files()}
 
 
-def _fill_directory(
+def fill_directory(
     directory: Path,
     files: Mapping[str, bytes],
     tensors: Mapping[str, Mapping[str, Tensor]],
@@ -184,7 +184,7 @@ def _build_model(path: Path, config: Config, tokenizers: Tokenizers) -> Transfor
         ) from None
     _check_shapes({name: list(p.shape) for name, p in outline.named_parameters()}, shapes, path)
     model = Transformer(*sizes)
-    copy_weights(model, _load_tensors(path), path)
+    copy_weights(model, load_tensors(path), path)
     return model
 
 
@@ -245,16 +245,16 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, framework="pt") as tensors:
             return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise _damaged_tensors(path, error) from None
+        raise damaged_tensors(path, error) from None
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _damaged_tensors(path, error) from None
+        raise damaged_tensors(path, error) from None
 
 
-def _damaged_tensors(path: Path, error: Exception) -> InputError:
+def damaged_tensors(path: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
     return InputError(f"{path}: damaged, or no safetensors file ({reason:.200}); use another checkpoint")

@@ -18,11 +18,11 @@ from transformer_mt.checkpoints.manifest import (
     STATE,
 )
 from transformer_mt.checkpoints.model_directory import (
-    _damaged_tensors,
-    _fill_directory,
-    _load_tensors,
-    _small_files,
     copy_weights,
+    damaged_tensors,
+    fill_directory,
+    load_tensors,
+    small_files,
 )
 from transformer_mt.checkpoints.run_directory import checkpoint_path, point, retain
 from transformer_mt.checkpoints.training_state import TrainState, read_state
@@ -60,7 +60,7 @@ class Saver:
         """
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
-        self._files, self._is_ours = _small_files(config, tokenizers), is_ours
+        self._files, self._is_ours = small_files(config, tokenizers), is_ours
         self._copies: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}}
         self._pool = ThreadPoolExecutor(max_workers=1, initializer=_step_back)
         self._pending: Future[None] | None = None
@@ -133,7 +133,7 @@ class Saver:
             if metrics.exists():
                 sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
             with scratch_directory(path) as temporary:
-                _fill_directory(temporary, files, tensors, self._longest_src_tokens)
+                fill_directory(temporary, files, tensors, self._longest_src_tokens)
                 sync(temporary)
                 self._check_place(path)
                 exchange(temporary, path)
@@ -179,7 +179,7 @@ def load_training(
         average: to be filled as well, where the run averages its weights; ``model.safetensors`` holds the average then.
     """
     state = read_state(directory)
-    copy_weights(model, _load_tensors(directory / MODEL), directory / MODEL)
+    copy_weights(model, load_tensors(directory / MODEL), directory / MODEL)
     try:
         with safe_open(directory / OPTIMIZER, framework="pt") as tensors, torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -191,5 +191,5 @@ def load_training(
                     raise SafetensorError(f"the moments of {name} have another shape than it")
                 optimizer.state[parameter] = {key: moment.to(parameter.device) for key, moment in moments.items()}
     except (OSError, SafetensorError) as error:
-        raise _damaged_tensors(directory / OPTIMIZER, error) from None
+        raise damaged_tensors(directory / OPTIMIZER, error) from None
     return state

@@ -11,7 +11,7 @@ from transformer_mt.curation.encoding import encoding_findings
 from transformer_mt.curation.leaks import HeldOut, Ints
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
-from transformer_mt.data.cleaning import SentencePair
+from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.data.readers.sources import read_pairs

@@ -18,7 +18,8 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.data.cleaning import CleanReport, check_rules
+from transformer_mt.data.clean_report import CleanReport
+from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.pairs import Chunk, Places, find_duplicates, judge, read_chunks
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import exported_directory

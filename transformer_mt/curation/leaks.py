@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from transformer_mt.curation.common import share
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
-from transformer_mt.data.cleaning import SentencePair, duplicate_key, text_key
+from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import NamedSource, Places, read_chunks
 

@@ -24,8 +24,9 @@ from transformer_mt.checkpoints.manifest import verify
 from transformer_mt.checkpoints.model_directory import resolve_model
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.config.loading import load_config, override_search
-from transformer_mt.data.preparing import content_hash
-from transformer_mt.data.store import SIDES, damage, remove_store, seal
+from transformer_mt.data.cache_keys import content_hash
+from transformer_mt.data.checksums import damage, remove_store, seal
+from transformer_mt.data.store import SIDES
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.output_checks import OutputStats

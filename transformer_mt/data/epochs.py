@@ -28,15 +28,9 @@ from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.sections import Config
 from transformer_mt.data import batching
 from transformer_mt.data.batching import Cursor, Lengths, Pairs
+from transformer_mt.data.checksums import Checksums, damage, read_note, remove_store
 from transformer_mt.data.sampled_epochs import FORMAT, Job, note_of, work, write_shard, write_shards
-from transformer_mt.data.store import (
-    Checksums,
-    IdStore,
-    damage,
-    finish_store,
-    read_note,
-    remove_store,
-)
+from transformer_mt.data.store import IdStore, finish_store
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.system.whole_files import write_error

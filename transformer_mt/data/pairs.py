@@ -15,7 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from transformer_mt.config.data_sections import CleanConfig, SourceConfig
-from transformer_mt.data.cleaning import CleanReport, SentencePair, clean, duplicate_key
+from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.cleaning import clean
+from transformer_mt.data.duplicate_keys import duplicate_key
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys, Occurrences
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -21,35 +20,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data.batching import Lengths
-from transformer_mt.data.cleaning import CleanReport, SentencePair, check_rules
+from transformer_mt.data.cache_keys import hub_revision, source_key
+from transformer_mt.data.checksums import Checksums, changed_file, damage, read_note, remove_store, seal, write_note
+from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.duplicates import Occurrences
 from transformer_mt.data.pairs import Chunk, NamedSource, find_duplicates, judge, read_chunks
-from transformer_mt.data.readers.sources import read_pairs, source_files
-from transformer_mt.data.store import (
-    FORMAT,
-    SIDES,
-    Checksums,
-    Ids,
-    IdStore,
-    changed_file,
-    damage,
-    finish_store,
-    read_note,
-    remove_store,
-    seal,
-    write_note,
-    write_places,
-    write_side,
-)
+from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.console import tell
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.locks import locked
 from transformer_mt.system.processes import on_all_cores
-from transformer_mt.system.whole_files import replaced_file, write_error
+from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID
 
@@ -69,7 +56,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     """
     cache = Path(data.cache_dir).expanduser()
     sources = [
-        NamedSource(str(source), source, data.languages(source), _hub_revision(source, cache)) for source in data.train
+        NamedSource(str(source), source, data.languages(source), hub_revision(source, cache)) for source in data.train
     ]
     inputs = {
         "format": FORMAT,
@@ -81,7 +68,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
             min(batch.max_tokens, data.clean.max_tgt_tokens + 1),
             min(batch.max_source_tokens or batch.max_tokens, data.clean.max_src_tokens + 1),
         ],
-        "sources": [_source_key(named, cache) for named in sources],
+        "sources": [source_key(named, cache) for named in sources],
     }
     if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
         inputs["langid"] = version("py3langid")
@@ -317,79 +304,7 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
     return None
 
 
-def _source_key(named: NamedSource, cache: Path) -> Any:
-    """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
-    source = named.source
-    settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
-    paths = source_files(source, *named.languages)
-    if paths:  # their content counts, not their names
-        for name in ("src", "tgt", source.kind):
-            settings.pop(name, None)
-        settings["kind"] = source.kind
-    elif source.hub is not None:
-        settings["revision"] = named.revision
-    elif source.builtin is not None:
-        from transformer_mt.toy_corpus import grammar
-
-        settings["version"] = grammar.VERSION
-    # In a data set's directory the names tell which split a file is of.
-    names = [os.path.relpath(path, source.hub) for path in paths] if source.hub is not None else []
-    return [settings, names, [content_hash(path, cache) for path in paths]]
-
-
 def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
     """The raw pairs of all training sources, without those of which a line is too long to be read."""
     for source in data.train:
         yield from (pair for pair in read_pairs(source, *data.languages(source)) if TOO_LONG not in pair)
-
-
-def training_files(data: DataConfig) -> dict[str, str]:
-    """The SHA-256 of every file that the training pairs are read from, by its path."""
-    cache = Path(data.cache_dir).expanduser()
-    files = (path for source in data.train for path in source_files(source, *data.languages(source)))
-    return {path: content_hash(path, cache) for path in files}
-
-
-def content_hash(path: str, cache: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and modification time."""
-    try:
-        stat = os.stat(path)
-        note = _note(cache, os.path.abspath(path))
-        stamp = f"{stat.st_size} {stat.st_mtime_ns} "
-        if note.exists() and (text := note.read_text("latin-1")).startswith(stamp):  # so that damage is no error
-            return text.removeprefix(stamp)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check data.train") from None
-    _remember(note, stamp + digest)
-    return digest
-
-
-def _hub_revision(source: SourceConfig, cache: Path) -> str | None:
-    """The newest commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
-    if source.hub is None or Path(source.hub).is_dir():
-        return None
-    note = _note(cache, f"hub {source.hub}")
-    try:
-        from huggingface_hub import HfApi  # slow to import
-
-        revision = HfApi().dataset_info(source.hub, timeout=10).sha
-    except Exception:  # whatever the network may raise; a name that is wrong is told when it is read
-        return note.read_text("latin-1") if note.exists() else None
-    if revision is not None:
-        _remember(note, revision)
-    return revision
-
-
-def _note(cache: Path, subject: str) -> Path:
-    return cache / "hashes" / hashlib.sha256(subject.encode()).hexdigest()[:24]
-
-
-def _remember(note: Path, text: str) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(note.parent, error) from error
-    with replaced_file(note) as out:
-        out.write(text.encode())

@@ -16,15 +16,9 @@ import numpy as np
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.sections import BatchConfig
+from transformer_mt.data.checksums import Checksums, write_note
 from transformer_mt.data.preparing import too_long
-from transformer_mt.data.store import (
-    SIDES,
-    Checksums,
-    IdStore,
-    write_note,
-    write_places,
-    write_side,
-)
+from transformer_mt.data.store import SIDES, IdStore, write_places, write_side
 from transformer_mt.system.processes import end_with_parent
 from transformer_mt.text.subword_sampling import SubwordSampler
 from transformer_mt.text.vocabulary import EOS_ID

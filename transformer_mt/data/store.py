@@ -7,18 +7,12 @@ and the CRC-32 of each of these files, taken from memory when they were written,
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
 import itertools
 import json
-import os
 import resource
-import shutil
-import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,20 +22,16 @@ from pydantic import BaseModel, ValidationError
 
 from transformer_mt.config.section import Count
 from transformer_mt.data.batching import Lengths, Pairs, Part
-from transformer_mt.data.cleaning import CleanReport
+from transformer_mt.data.checksums import Checksums, reading, write_note
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.pairs import Places
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.system.whole_files import refused_read, replaced_file
+from transformer_mt.system.whole_files import replaced_file
 
 FORMAT = 2
 SIDES = ("src", "tgt")
 _MAX_OPEN_SHARDS = 32
-_READ_BYTES = 1 << 20
-_MAX_READERS = 8
-# What the system says of damage. All else is about this process or this moment, and no reason to delete anything.
-_DAMAGE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 
-Checksums = dict[str, tuple[int, int]]  # file name -> bytes, CRC-32
 
 Ids = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
@@ -80,7 +70,7 @@ class IdStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            with _reading(directory / "meta.json") as path:
+            with reading(directory / "meta.json") as path:
                 content = path.read_text(encoding="utf-8")
             meta = _Meta.model_validate_json(content)
             self.meta: dict[str, Any] = json.loads(content)
@@ -168,7 +158,7 @@ class IdStore:
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         try:
-            with _reading(self.directory / name) as path:
+            with reading(self.directory / name) as path:
                 return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
         except (RunError, MemoryError):
             raise
@@ -185,27 +175,9 @@ def _most_open_shards() -> int:
     return _MAX_OPEN_SHARDS if files == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_SHARDS, files // 16))
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    """Tell damage of a file from all else that the system may refuse.
-
-    Raises:
-        ValueError: it is missing, no plain file, or the disk cannot read it.
-        RunError: it may be whole.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
-            raise ValueError("no plain file")
-        yield path
-    except OSError as error:
-        if error.errno in _DAMAGE:
-            raise ValueError(error.strerror or error) from None
-        raise refused_read(path, error) from error
-
-
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
-        with _reading(path):
+        with reading(path):
             return np.memmap(path, dtype=dtype, mode="r")
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
@@ -258,93 +230,3 @@ def finish_store(directory: Path, meta: Mapping[str, Any], files: Checksums) -> 
                     size, crc = size + len(content), zlib.crc32(content, crc)
         files[f"{side}.lengths"] = size, crc
     write_note(directory / "meta.json", {**meta, "files": files})
-
-
-def write_note(path: Path, note: Mapping[str, Any]) -> None:
-    """Write facts as JSON that tells whether it is whole."""
-    with replaced_file(path) as file:
-        file.write(_note_bytes(note))
-
-
-def read_note(path: Path) -> dict[str, Any]:
-    """Such facts.
-
-    Raises:
-        ValueError: there are none, or they are not, byte for byte, what was written.
-        RunError: the system does not let us read them.
-    """
-    with _reading(path):
-        content = path.read_bytes()
-    note = json.loads(content)
-    if not isinstance(note, dict) or _note_bytes(note) != content:
-        raise ValueError("its checksum is missing or another")
-    return note
-
-
-def _note_bytes(note: Mapping[str, Any]) -> bytes:
-    facts = {key: value for key, value in note.items() if key != "crc32"}
-    return json.dumps({**facts, "crc32": zlib.crc32(json.dumps(facts).encode())}, indent=1).encode()
-
-
-def seal(directory: Path, note: str, *names: str) -> None:
-    """Write a note with the checksums of some files of a directory, as they are now.
-
-    Raises:
-        RunError: they cannot be read, or it cannot be written.
-    """
-    try:
-        sums = {name: _checksum(directory / name) for name in names}
-    except ValueError as error:
-        raise RunError(f"{directory}: damaged while it was made ({error}); check the disk and run again") from None
-    write_note(directory / note, {"files": sums})
-
-
-def damage(directory: Path, note: str = "meta.json") -> str | None:
-    """What keeps a store (or other files of which there is a note) from being used, if anything does: a file that is
-    missing or not what was written.
-
-    Raises:
-        RunError: the system does not let us read it: nothing is known then.
-    """
-    try:
-        files = read_note(directory / note)["files"]
-    except ValueError as error:
-        return f"{note}: {error}"
-    return changed_file(directory, files)
-
-
-def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | None:
-    """The first file that is missing or not what was written, if there is one.
-
-    Several threads read, and not through memory maps: there, an error of the disk would end the process.
-
-    Raises:
-        RunError: the system does not let us read a file: nothing is known of it then.
-    """
-
-    def wrong(name: str) -> str | None:
-        try:
-            return None if _checksum(directory / name) == tuple(files[name]) else f"{name} is not what was written"
-        except ValueError as error:
-            return f"{name}: {error}"
-
-    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
-        return next(filter(None, pool.map(wrong, files)), None)
-
-
-def remove_store(path: Path) -> None:
-    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
-    if path.exists():
-        hidden = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(hidden, ignore_errors=True)
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _checksum(path: Path) -> tuple[int, int]:
-    size = crc = 0
-    buffer = memoryview(bytearray(_READ_BYTES))
-    with _reading(path), open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            size, crc = size + count, zlib.crc32(buffer[:count], crc)
-    return size, crc

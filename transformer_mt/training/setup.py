@@ -17,7 +17,7 @@ from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
-from transformer_mt.data import preparing
+from transformer_mt.data import cache_keys, preparing
 from transformer_mt.data.epochs import Epochs
 from transformer_mt.data.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.data.store import IdStore
@@ -120,7 +120,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     optimizer = adam(model, config.optim)
     average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
-    state.training_files, state.validation = preparing.training_files(config.data), fingerprint(valid_pairs)
+    state.training_files, state.validation = cache_keys.training_files(config.data), fingerprint(valid_pairs)
     state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
     if latest is not None:
         before = load_config(latest / "config.yaml", of_model=True)

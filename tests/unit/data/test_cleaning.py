@@ -16,20 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.data import cleaning
-from transformer_mt.data.cleaning import (
-    MAX_EXAMPLES,
-    SCRIPTS,
-    CleanReport,
-    Example,
-    SentencePair,
-    Verdict,
-    check_rules,
-    clean,
-    duplicate_key,
-    text_key,
-)
+from transformer_mt.data.clean_report import MAX_EXAMPLES, CleanReport, Example, SentencePair
+from transformer_mt.data.cleaning import Verdict, check_rules, clean
+from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.errors import InputError
+from transformer_mt.text import languages, scripts
+from transformer_mt.text.scripts import SCRIPTS
 
 NO_RULES = CleanConfig(drop_identical=False, max_chars=None, max_char_ratio=None, max_word_chars=None)
 
@@ -409,7 +401,7 @@ def test_every_script_has_letters() -> None:
     letters = [character for code in range(0x20000) if (character := chr(code)).isalpha()]
     for name in SCRIPTS:
         check_rules(CleanConfig(scripts={"xx": (name,)}), "", "")
-        assert any(cleaning._is_of_scripts(character, frozenset([name])) for character in letters), name
+        assert any(scripts.is_of_scripts(character, frozenset([name])) for character in letters), name
 
 
 def test_first_broken_rule_is_the_reason() -> None:
@@ -478,7 +470,7 @@ def test_a_side_agrees_with_itself(text: str, more: str, rule: str) -> None:
 @pytest.fixture
 def fresh_languages() -> Iterator[None]:
     yield
-    for cached in (cleaning._identifier, cleaning._language_label):
+    for cached in (languages._identifier, languages.language_label):
         cached.cache_clear()
 
 
@@ -511,7 +503,7 @@ def test_language_probability_is_the_sides_own() -> None:
     """The limit is what the identifier gives to the language, be it the best one or not."""
     pytest.importorskip("py3langid")
     for text, language in (("The dog sleeps.", "en"), ("The dog sleeps.", "nl"), ("Der Hund", "nl")):
-        probability = dict(cleaning._identifier().rank(text))[language]
+        probability = dict(languages._identifier().rank(text))[language]
         for factor, expected in ((0.999, None), (1.001, "wrong_language")):
             rules = CleanConfig(min_language_probability=min(probability * factor, 0.9999999))
             if probability * factor < 1:
@@ -531,15 +523,15 @@ def test_unknown_language_is_refused(language: str) -> None:
 
 def test_every_code_is_of_a_known_language() -> None:
     pytest.importorskip("py3langid")
-    assert set(cleaning._LABELS.values()) <= set(cleaning._identifier().labels)
+    assert set(languages._LABELS.values()) <= set(languages._identifier().labels)
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, fresh_languages: None) -> None:
     def fail(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    cleaning._identifier.cache_clear()
-    cleaning._language_label.cache_clear()
+    languages._identifier.cache_clear()
+    languages.language_label.cache_clear()
     monkeypatch.setattr(importlib, "import_module", fail)
     check_rules(CleanConfig(), "en", "de")
     with pytest.raises(InputError, match=r"min_language_probability: .*: pip install transformer-mt\[langid\]$"):

@@ -22,10 +22,11 @@ from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceC
 from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data import epochs, preparing
 from transformer_mt.data.batching import plan_windows
-from transformer_mt.data.cleaning import CleanReport
+from transformer_mt.data.checksums import Checksums, damage
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.preparing import prepare
 from transformer_mt.data.readers.sources import read_pairs
-from transformer_mt.data.store import Checksums, IdStore, damage, write_side
+from transformer_mt.data.store import IdStore, write_side
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.lines import write_lines
 from transformer_mt.text.tokenizer import Tokenizers

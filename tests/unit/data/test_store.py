@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transformer_mt.data.cleaning import CleanReport, SentencePair
-from transformer_mt.data.store import SIDES, Checksums, IdStore, damage, finish_store, write_places, write_side
+from transformer_mt.data.checksums import Checksums, damage
+from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.store import SIDES, IdStore, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
 
 ROWS = {"src": [[5, 3], [6, 7, 8, 3], [3], [9, 3]], "tgt": [[5, 5, 3], [3], [6, 3], [7, 7, 7, 3]]}

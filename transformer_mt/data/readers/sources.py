@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transformer_mt.config.data_sections import SourceConfig
-from transformer_mt.data.cleaning import SentencePair
+from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.plain_text import moses_file, read_tsv
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_jsonl, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx

@@ -1,0 +1,86 @@
+"""What a prepared corpus depends on: the content of files, remembered, and the revision of data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from transformer_mt.config.data_sections import DataConfig, SourceConfig
+from transformer_mt.data.pairs import NamedSource
+from transformer_mt.data.readers.sources import source_files
+from transformer_mt.errors import InputError
+from transformer_mt.system.whole_files import replaced_file, write_error
+
+
+def source_key(named: NamedSource, cache: Path) -> Any:
+    """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
+    source = named.source
+    settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
+    paths = source_files(source, *named.languages)
+    if paths:  # their content counts, not their names
+        for name in ("src", "tgt", source.kind):
+            settings.pop(name, None)
+        settings["kind"] = source.kind
+    elif source.hub is not None:
+        settings["revision"] = named.revision
+    elif source.builtin is not None:
+        from transformer_mt.toy_corpus import grammar
+
+        settings["version"] = grammar.VERSION
+    # In a data set's directory the names tell which split a file is of.
+    names = [os.path.relpath(path, source.hub) for path in paths] if source.hub is not None else []
+    return [settings, names, [content_hash(path, cache) for path in paths]]
+
+
+def training_files(data: DataConfig) -> dict[str, str]:
+    """The SHA-256 of every file that the training pairs are read from, by its path."""
+    cache = Path(data.cache_dir).expanduser()
+    files = (path for source in data.train for path in source_files(source, *data.languages(source)))
+    return {path: content_hash(path, cache) for path in files}
+
+
+def content_hash(path: str, cache: Path) -> str:
+    """SHA-256 of a file, remembered by path, size and modification time."""
+    try:
+        stat = os.stat(path)
+        note = _note(cache, os.path.abspath(path))
+        stamp = f"{stat.st_size} {stat.st_mtime_ns} "
+        if note.exists() and (text := note.read_text("latin-1")).startswith(stamp):  # so that damage is no error
+            return text.removeprefix(stamp)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check data.train") from None
+    _remember(note, stamp + digest)
+    return digest
+
+
+def hub_revision(source: SourceConfig, cache: Path) -> str | None:
+    """The newest commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
+    if source.hub is None or Path(source.hub).is_dir():
+        return None
+    note = _note(cache, f"hub {source.hub}")
+    try:
+        from huggingface_hub import HfApi  # slow to import
+
+        revision = HfApi().dataset_info(source.hub, timeout=10).sha
+    except Exception:  # whatever the network may raise; a name that is wrong is told when it is read
+        return note.read_text("latin-1") if note.exists() else None
+    if revision is not None:
+        _remember(note, revision)
+    return revision
+
+
+def _note(cache: Path, subject: str) -> Path:
+    return cache / "hashes" / hashlib.sha256(subject.encode()).hexdigest()[:24]
+
+
+def _remember(note: Path, text: str) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(note.parent, error) from error
+    with replaced_file(note) as out:
+        out.write(text.encode())

@@ -1,0 +1,88 @@
+"""What cleaning left out: counts and examples by reason."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from transformer_mt.data.duplicate_keys import hash_of
+
+
+class Example(NamedTuple):
+    """A rejected pair: its number over the corpus, and its text, cut where it is long."""
+
+    place: int
+    src: str
+    tgt: str
+
+
+@dataclass
+class CleanReport:
+    """How many pairs were kept, and how many rejected for each reason, with a few of these as examples.
+
+    Later stages count reasons of their own into it, such as "too_many_src_tokens". The examples are a uniform sample of
+    the pairs that came with their text, the same in whatever order and in however many reports they are counted. What
+    `dataclasses.asdict` makes of a report, JSON can store, and ``CleanReport(**stored)`` is the report again.
+    """
+
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.examples = {reason: [Example(*fields) for fields in found] for reason, found in self.examples.items()}
+
+    @property
+    def num_pairs(self) -> int:
+        return self.kept + sum(self.rejected.values())
+
+    def count(self, reason: str | None, pair: SentencePair | None = None, place: int = 0) -> None:
+        """Count one pair: rejected for this reason, or kept (``None``). ``place`` is its number over the corpus."""
+        if reason is None:
+            self.kept += 1
+            return
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        if pair is not None:
+            self._add_examples(reason, [Example(place, _cut(pair.src), _cut(pair.tgt))])
+
+    def merge(self, other: CleanReport) -> None:
+        """Add what another report has counted."""
+        self.kept += other.kept
+        for reason, number in other.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + number
+        for reason, examples in other.examples.items():
+            self._add_examples(reason, examples)
+
+    def _add_examples(self, reason: str, examples: Iterable[Example]) -> None:
+        found = self.examples.setdefault(reason, [])
+        for example in examples:
+            if len(found) < MAX_EXAMPLES or _rank(example) < _rank(found[-1]):
+                insort(found, example, key=_rank)
+        del found[MAX_EXAMPLES:]
+
+    def summary(self) -> str:
+        """One line, reasons in alphabetical order: "29,000 pairs: 28,731 kept, 12 empty, 257 length_ratio"."""
+        counts = [(self.kept, "kept")] + [(self.rejected[reason], reason) for reason in sorted(self.rejected)]
+        return f"{self.num_pairs:,} pairs: " + ", ".join(f"{number:,} {name}" for number, name in counts)
+
+
+def _rank(example: Example) -> int:
+    """A number by chance, but always the same: the lowest ones of all are a uniform sample, however they are found."""
+    return hash_of(str(example.place))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_EXAMPLE_CHARS else text[: MAX_EXAMPLE_CHARS - 1] + "…"
+
+
+MAX_EXAMPLES = 5  # of each reason
+
+
+MAX_EXAMPLE_CHARS = 300  # of each side
+
+
+class SentencePair(NamedTuple):
+    src: str
+    tgt: str
