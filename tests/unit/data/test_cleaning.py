@@ -42,7 +42,7 @@ pieces = st.sampled_from(
 )
 texts = st.lists(pieces, max_size=12).map("".join)
 pairs = st.builds(SentencePair, texts, texts)
-languages = st.sampled_from(["en", "zh", "xx"])
+codes = st.sampled_from(["en", "zh", "xx"])
 rule_sets = st.builds(
     CleanConfig,
     drop_identical=st.booleans(),
@@ -440,7 +440,7 @@ def test_cheap_rules_come_first() -> None:
         assert reason(text, "a", rules) == expected
 
 
-@given(pairs, rule_sets, languages, languages)
+@given(pairs, rule_sets, codes, codes)
 def test_clean_invents_no_text_and_is_idempotent(
     pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang: str
 ) -> None:
@@ -451,7 +451,7 @@ def test_clean_invents_no_text_and_is_idempotent(
     assert clean(verdict.pair, rules, src_lang, tgt_lang) == verdict
 
 
-@given(pairs, rule_sets, languages, languages)
+@given(pairs, rule_sets, codes, codes)
 def test_sides_are_judged_alike_and_rules_only_reject(
     pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang: str
 ) -> None:
