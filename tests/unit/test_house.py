@@ -4,6 +4,7 @@ nothing heavy is imported before it is needed."""
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,17 @@ def test_files_and_functions_are_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
     }
     assert long <= LONG_FUNCTIONS
+
+
+def test_the_way_of_a_sentence_is_short() -> None:
+    """The tour walks it, with today's numbers of lines."""
+    tour = (PACKAGE.parent / "docs" / "tour.md").read_text(encoding="utf-8")
+    way = re.findall(r"^ *\d+\. \[`[\w/]+`\]\(\.\./transformer_mt/([\w/]+\.py)\) \((\d+) lines\)", tour, re.M)
+    found = [(name, len((PACKAGE / name).read_text(encoding="utf-8").splitlines())) for name, _ in way]
+    assert [(name, str(count)) for name, count in found] == way
+    total = sum(count for _, count in found)
+    assert f"\nTwelve files, {total:,} lines," in tour
+    assert len(found) == 12 and total <= 2500
 
 
 def walk_commands(command: Any, path: str) -> Iterator[tuple[str, set[str]]]:
