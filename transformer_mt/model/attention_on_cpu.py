@@ -50,7 +50,7 @@ class _AttentionOnCpu(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, heads)
-            bias = _bias(q, k, kv_layout, causal, heads.count)
+            bias = _bias(q, k, kv_layout, causal, heads.number)
             weights = torch.softmax(torch.baddbmm(bias, q, k.mT, alpha=heads.scale), dim=-1)
             mask = None
             dropped = weights
@@ -68,7 +68,7 @@ class _AttentionOnCpu(torch.autograd.Function):
         layout, kv_layout, heads = ctx.layout, ctx.kv_layout, ctx.heads
         with torch.autocast("cpu", enabled=False):
             q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, heads)
-            [grad] = _wide_heads(grad_PC, layout, heads.count, [heads.d_v])
+            [grad] = _wide_heads(grad_PC, layout, heads.number, [heads.d_v])
             grad_v = (weights if mask is None else weights * mask).mT @ grad
             grad_weights = grad @ v.mT
             if mask is not None:
@@ -86,10 +86,10 @@ class _AttentionOnCpu(torch.autograd.Function):
 
 def _tables(q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, heads: Heads) -> list[Tensor]:
     """Queries (B·H, L, K), keys and values (B·H, M, K), in float32 at least."""
-    count, d_k, d_v, _ = heads
+    number, d_k, d_v, _ = heads
     if kv_RC is None:
-        return _wide_heads(q_PC, layout, count, [d_k, d_k, d_v])
-    return _wide_heads(q_PC, layout, count, [d_k]) + _wide_heads(kv_RC, kv_layout, count, [d_k, d_v])
+        return _wide_heads(q_PC, layout, number, [d_k, d_k, d_v])
+    return _wide_heads(q_PC, layout, number, [d_k]) + _wide_heads(kv_RC, kv_layout, number, [d_k, d_v])
 
 
 def _wide_heads(x_PC: Tensor, layout: Layout, num_heads: int, sizes: list[int]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 class Heads(NamedTuple):
     """How many heads, and their sizes."""
 
-    count: int
+    number: int
     d_k: int
     d_v: int
     scale: float  # of the products of queries and keys: 1 / sqrt(d_k)

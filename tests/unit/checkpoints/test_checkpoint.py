@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from transformer_mt.checkpoints import model_directory, run_directory, training_state
+from transformer_mt.checkpoints import saver as saver_module
 from transformer_mt.checkpoints.manifest import sealed, verify
 from transformer_mt.checkpoints.model_directory import load_model, save_model
 from transformer_mt.checkpoints.run_directory import remove_leftovers
@@ -534,7 +535,7 @@ class Gate:
             assert self.opened.wait(60)
             replace(temporary, target)
 
-        monkeypatch.setattr(model_directory, "exchange", wait_and_replace)
+        monkeypatch.setattr(saver_module, "exchange", wait_and_replace)
 
 
 @pytest.fixture
@@ -634,7 +635,7 @@ def long_run(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Checkpoints of steps 1 to 6, of which 3 and 5 were made by a signal, and none deleted yet; `last` is 6."""
     training = Training(tokenizers)
     with monkeypatch.context() as patch:
-        patch.setattr(model_directory, "retain", lambda run, keep: None)
+        patch.setattr(saver_module, "retain", lambda run, keep: None)
         for step in range(1, 7):
             training.step()
             training.save(tmp_path / "run", by_signal=step in (3, 5))
@@ -686,8 +687,8 @@ def test_the_newest_the_last_and_the_best_are_kept(
 def test_a_checkpoint_that_is_being_read_is_not_deleted(long_run: Path) -> None:
     """By another process, which says when it holds it and lets it go when its input ends."""
     program = (
-        "import sys; from pathlib import Path; from transformer_mt import checkpoint\n"
-        "with checkpoint.held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from transformer_mt.checkpoints.model_directory import held\n"
+        "with held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
     )
     held = [str(run_directory.checkpoint_path(long_run, step)) for step in (1, 2)]
     command = [sys.executable, "-c", program, *held]

@@ -113,7 +113,7 @@ def test_pieces_depend_on_seed_epoch_and_pair_only(
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert [ids_of(one.open(epoch, quiet).store) for epoch in (0, 1)] == expected
     monkeypatch.setattr(preparing, "SHARD_PAIRS", 20)
-    monkeypatch.setattr(epochs, "_CHUNK_PAIRS", 7)
+    monkeypatch.setattr(sampled_epochs, "_CHUNK_PAIRS", 7)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     shutil.rmtree(one._store.directory)
     other = made("others")
@@ -230,7 +230,8 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
     while len(list(place.glob(".00001-*.tmp/*.places.npy"))) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    monkeypatch.setattr(epochs, "write_shard", None)  # of this process
+    for module in (epochs, sampled_epochs):
+        monkeypatch.setattr(module, "write_shard", None)  # of this process
     while (update := next(stream))[0].epoch == 0:
         pass
     assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
@@ -255,7 +256,8 @@ def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.Monkey
         time.sleep(0.4)
         write(*arguments)
 
-    monkeypatch.setattr(epochs, "write_shard", slowly)
+    for module in (epochs, sampled_epochs):
+        monkeypatch.setattr(module, "write_shard", slowly)
     while next(stream)[0].epoch == 0:
         pass
     assert said[1:] == ["epoch 2: waited 1 s for its pieces: drawing takes longer than training"]
@@ -329,7 +331,8 @@ def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> No
 
 def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ids_of(made().open(2, quiet).store)
-    monkeypatch.setattr(epochs, "write_shard", None)
+    for module in (epochs, sampled_epochs):
+        monkeypatch.setattr(module, "write_shard", None)
     again = made()
     assert ids_of(again.open(2, quiet).store) == expected
     assert not workers_of(again)
@@ -410,7 +413,7 @@ def test_a_full_disk_is_a_run_error(made: Made, tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     one = made()
-    monkeypatch.setattr(epochs, "write_side", full)
+    monkeypatch.setattr(sampled_epochs, "write_side", full)
     with pytest.raises(RunError, match=r"epochs.*No space left on device.*free some space"):
         one.open(0, quiet)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ import pytest
 
 from transformer_mt.data import preparing
 from transformer_mt.system.ranks import Ranks
-from transformer_mt.training import loop
+from transformer_mt.training import setup
 
 
 class Listening(Ranks):
@@ -32,7 +32,7 @@ def test_a_corpus_is_checked_once_a_node(
 ) -> None:
     made: Any = SimpleNamespace(directory=Path("there"))
     monkeypatch.setattr(preparing, "prepare", lambda *args: made)
-    monkeypatch.setattr(loop, "IdStore", lambda directory: f"opened {directory}")
+    monkeypatch.setattr(setup, "IdStore", lambda directory: f"opened {directory}")
     anything: Any = SimpleNamespace(data=None, batch=None)
-    store = loop._corpus(anything, anything, Listening(rank, 8, local))
+    store = setup._corpus(anything, anything, Listening(rank, 8, local))
     assert store == (made if prepares else "opened there")
