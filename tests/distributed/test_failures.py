@@ -109,7 +109,7 @@ PROGRAM = """
 import time
 from datetime import timedelta
 import torch
-from transformer_mt import distributed
+from transformer_mt.system import ranks as distributed
 from transformer_mt.errors import RunError
 
 distributed._TIMEOUT = timedelta(seconds=3)

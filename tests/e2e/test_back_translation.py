@@ -22,7 +22,7 @@ PART_LINES = 8
 # Makes the sources of a configuration, says how many lines it translates, and kills itself on the way to one of them.
 MAKE = f"""
 import os, signal, sys
-from transformer_mt import synthetic
+from transformer_mt.curation import synthetic
 from transformer_mt.config.loading import load_config
 
 synthetic.PART_LINES = {PART_LINES}

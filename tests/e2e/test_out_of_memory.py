@@ -21,13 +21,13 @@ def launcher(code: str) -> tuple[str, ...]:
 LITTLE_MEMORY = f"""
 import resource
 from pathlib import Path
-from transformer_mt import trial
-try_batches = trial.try_batches
+from transformer_mt.training import memory
+try_batches = memory.try_batches
 def with_little_memory(*args):
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + {256 * MIB}, resource.RLIM_INFINITY))
     return try_batches(*args)
-trial.try_batches = with_little_memory
+memory.try_batches = with_little_memory
 """
 
 # CUDA's allocator, without CUDA: the pass of a certain number fails.
