@@ -1,22 +1,24 @@
-"""Pictures as inline SVG: histograms over a linear or a logarithmic axis, with lines at limits, and shares of a whole.
-
-Colours come from the style sheet of the page, by class: `src`, `tgt`, `both`, `limit`, `axis`, `grid`, `c0` and so on.
-"""
+"""What the pictures of a page show, as numbers; `templates/charts.html` draws them."""
 
 from __future__ import annotations
 
-import html
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-_WIDTH, _HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 22, 34  # around the plot, for ticks and labels
-_PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+from transformer_mt.config.data_sections import CleanConfig
+from transformer_mt.curation.common import share
+from transformer_mt.curation.stats import RATIO_BINS, Lengths, PairStats, SideStats
+
+CHAR_RATIO = 3.0  # where data.clean has no max_char_ratio
+_MAX_BARS = 60
+_MAX_CLASSES = 6  # kinds of characters with a colour of their own
+_WIDEST_RATIO = 4  # octaves on either side
 
 
 class Series(NamedTuple):
-    """One histogram: the share of the whole in each bin, with words for who points at it."""
+    """Bars of one colour: the share of the whole in each bin in percent, with words for who points at it."""
 
     css_class: str
     shares: Sequence[float]
@@ -31,61 +33,16 @@ class Mark(NamedTuple):
     is_dashed: bool
 
 
-def histogram(series: Sequence[Series], ticks: Mapping[float, str], marks: Sequence[Mark], axis: str) -> str:
-    """Bars of equal width, one transparent colour a series; ``ticks`` are labels by their place (0 to 1)."""
-    top = nice_ceiling(max((share for one in series for share in one.shares), default=0) or 1)
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(axis)}">']
-    for step in range(5):
-        y = _y(step / 4)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="axis" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top * step / 4:.3g} %</text>'
-        )
-    for one in series:
-        parts.append(_bars(one, top))
-    for place, label in ticks.items():
-        parts.append(
-            f'<text class="axis" x="{_x(place):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">'
-            f"{html.escape(label)}</text>"
-        )
-    parts.append(
-        f'<text class="axis" x="{_x(0.5):.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(axis)}</text>'
-    )
-    for mark in marks:
-        parts.append(_line(mark))
-    parts.append("</svg>")
-    return "".join(parts)
+class Histogram(NamedTuple):
+    axis: str
+    series: Sequence[Series]
+    ticks: Mapping[float, str]  # labels by their place on the axis (0 to 1)
+    marks: Sequence[Mark]
 
-
-def _bars(series: Series, top: float) -> str:
-    width = _PLOT_WIDTH / max(1, len(series.shares))
-    bars = []
-    for number, (share, title) in enumerate(zip(series.shares, series.titles, strict=True)):
-        if share > 0:
-            height = max(0.6, _PLOT_HEIGHT * share / top)  # one in a million is seen, too
-            bars.append(
-                f'<rect x="{_LEFT + number * width:.2f}" y="{_HEIGHT - _BOTTOM - height:.2f}" width="{width:.2f}" '
-                f'height="{height:.2f}"><title>{html.escape(title)}</title></rect>'
-            )
-    return f'<g class="bars {series.css_class}">{"".join(bars)}</g>'
-
-
-def _line(mark: Mark) -> str:
-    x, anchor = _x(mark.place), "end" if mark.place > 0.5 else "start"
-    return (
-        f'<line class="limit{" dashed" if mark.is_dashed else ""}" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" '
-        f'y2="{_HEIGHT - _BOTTOM}"/>'
-        f'<text class="limit" x="{x + (-4 if anchor == "end" else 4):.1f}" y="{_TOP - 8}" text-anchor="{anchor}">'
-        f"{html.escape(mark.label)}</text>"
-    )
-
-
-def _x(place: float) -> float:
-    return _LEFT + place * _PLOT_WIDTH
-
-
-def _y(height: float) -> float:
-    return _HEIGHT - _BOTTOM - height * _PLOT_HEIGHT
+    @property
+    def top(self) -> float:
+        """Where the axis of shares ends, in percent."""
+        return nice_ceiling(max((share for one in self.series for share in one.shares), default=0) or 1)
 
 
 def nice_ceiling(value: float) -> float:
@@ -94,13 +51,80 @@ def nice_ceiling(value: float) -> float:
     return next(step * unit for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10, 12) if step * unit >= value)
 
 
-def stacked_bar(shares: Mapping[str, float]) -> str:
-    """Shares of a whole in one bar; the legend is up to the page."""
-    x, parts = 0.0, []
-    for number, (name, share) in enumerate(shares.items()):
-        parts.append(
-            f'<rect class="c{number}" x="{x:.2f}" y="0" width="{share:.2f}" height="6">'
-            f"<title>{html.escape(name)}: {share:.2f} %</title></rect>"
-        )
-        x += share
-    return f'<svg class="stack" viewBox="0 0 100 6" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
+def word_histogram(stats: PairStats) -> Histogram:
+    return _length_histogram(stats.src.words, stats.tgt.words, "words", None)
+
+
+def character_histogram(stats: PairStats, clean: CleanConfig) -> Histogram:
+    """With a mark at max_chars, where some line is longer."""
+    src, tgt = stats.src.characters, stats.tgt.characters
+    is_reached = clean.max_chars is not None and clean.max_chars < max(src.longest, tgt.longest)
+    return _length_histogram(src, tgt, "characters", clean.max_chars if is_reached else None)
+
+
+def _length_histogram(src: Lengths, tgt: Lengths, unit: str, max_chars: int | None) -> Histogram:
+    """Up to the longest line but one in two hundred, or up to a limit beyond; the last bar holds all longer ones."""
+    longest = max(src.percentile(99.5), tgt.percentile(99.5), int((max_chars or 0) * 1.1), 1)
+    width = _bin_width(longest)
+    num_bars = longest // width + 2  # with one for longer lines
+    series = []
+    for css_class, lengths in (("src", src), ("tgt", tgt)):
+        bins: Counter[int] = Counter()
+        for length, number in lengths.counts.items():
+            bins[min(length // width, num_bars - 1)] += number
+        total = lengths.counts.total()
+        shares = [100 * bins[b] / total for b in range(num_bars)]
+        titles = [f"{_range_of(b, width, num_bars)} {unit}: {share(bins[b], total)} lines" for b in range(num_bars)]
+        series.append(Series(css_class, shares, titles))
+    step = max(1, round(num_bars / 6))
+    ticks = {b / num_bars: f"{b * width:,}" for b in range(0, num_bars, step)}
+    marks = []
+    if max_chars is not None:
+        marks.append(Mark(min(1.0, max_chars / (width * num_bars)), f"max_chars {max_chars:,}", False))
+    return Histogram(unit, series, ticks, marks)
+
+
+def _bin_width(longest: int) -> int:
+    """The least of 1, 2, 5, 10, 20 and so on that needs no more than so many bars."""
+    width = 1
+    while longest // width + 2 > _MAX_BARS:
+        width = {1: 2, 2: 5, 5: 10}[int(str(width)[0])] * 10 ** (len(str(width)) - 1)
+    return width
+
+
+def _range_of(number: int, width: int, num_bars: int) -> str:
+    first = number * width
+    if number == num_bars - 1:
+        return f"{first:,} and more"
+    return f"{first:,}" if width == 1 else f"{first:,}–{first + width - 1:,}"
+
+
+def ratio_histogram(stats: PairStats, clean: CleanConfig) -> Histogram:
+    """Of characters of the target to those of the source, on an axis of octaves."""
+    total = stats.ratios.total()
+    bins = range(-_WIDEST_RATIO * RATIO_BINS, _WIDEST_RATIO * RATIO_BINS + 1)
+    shares = [100 * stats.ratios[b] / max(1, total) for b in bins]
+    titles = [f"about {2 ** (b / RATIO_BINS):.3g} : 1: {share(stats.ratios[b], total)} pairs" for b in bins]
+
+    def place(ratio: float) -> float:
+        return (math.log2(ratio) * RATIO_BINS + _WIDEST_RATIO * RATIO_BINS + 0.5) / len(bins)
+
+    octaves = range(-_WIDEST_RATIO, _WIDEST_RATIO + 1)
+    ticks = {place(2.0**octave): f"{2**octave}" if octave >= 0 else f"1/{2**-octave}" for octave in octaves}
+    limit = CHAR_RATIO if clean.max_char_ratio is None else clean.max_char_ratio
+    marks = [
+        Mark(place(ratio), label, clean.max_char_ratio is None)
+        for ratio, label in ((1 / limit, f"1/{limit:g}"), (limit, f"{limit:g}"))
+        if 0 < place(ratio) < 1
+    ]
+    return Histogram("target characters / source characters", [Series("both", shares, titles)], ticks, marks)
+
+
+def class_shares(side: SideStats) -> dict[str, float]:
+    """The commonest kinds of characters and the rest, in percent."""
+    classes = side.classes
+    most = [(name, 100 * number / classes.total()) for name, number in classes.most_common(_MAX_CLASSES)]
+    shares = {name: percent for name, percent in most if percent >= 0.05}
+    if classes.total() and (rest := 100 - sum(shares.values())) >= 0.05:
+        shares["the rest"] = rest
+    return shares

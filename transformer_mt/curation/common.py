@@ -42,10 +42,15 @@ def workspace(data: DataConfig) -> Iterator[Path]:
 
 def share(count: int, total: int) -> str:
     """ "12 (0.4 %)"; a count that is not 0 does not look like 0."""
-    if count == 0 or total == 0:
-        return f"{count:,}"
+    return f"{count:,} ({percent(count, total)})" if count and total else f"{count:,}"
+
+
+def percent(count: int, total: int) -> str:
+    """ "0.40 %" or "12.3 %"; what is not 0 does not look like 0."""
+    if not (count and total):
+        return "0 %"
     percent = 100 * count / total
-    return f"{count:,} ({'< 0.01' if percent < 0.005 else f'{percent:.2f}' if percent < 1 else f'{percent:.1f}'} %)"
+    return "< 0.01 %" if percent < 0.005 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

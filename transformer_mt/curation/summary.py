@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transformer_mt.curation.common import format_table, share
-from transformer_mt.curation.stats import PERCENTILES, RATIO_BINS, REPEATS, Lengths, PairStats, PartStats, Rule
+from transformer_mt.curation.stats import RATIO_BINS, REPEATS, PairStats, PartStats
+from transformer_mt.curation.tables import (
+    LENGTH_HEADER,
+    REPEAT_HEADER,
+    SIZE_HEADER,
+    Labelled,
+    describe_rule,
+    length_rows,
+    repeat_rows,
+    rows_of,
+    sides_of,
+    size_rows,
+    suspicions,
+)
 
 
 def as_dict(parts: Sequence[PartStats]) -> dict[str, Any]:
@@ -44,36 +57,14 @@ def _pairs_as_dict(part: PartStats, stats: PairStats) -> dict[str, Any]:
     }
 
 
-def suspicions(part: PartStats) -> Iterator[tuple[str, Rule | None]]:
-    """Every reason that was looked for, in the order of cleaning. A blank side needs no rule, nor a line of MiBs."""
-    yield "empty", None
-    if "too_long_line" in part.total.suspects.rejected:
-        yield "too_long_line", None
-    yield from part.rules.items()
-
-
-def describe_rule(rule: Rule | None) -> str:
-    """ "max_char_ratio: 3.0", with the scripts of each language in words."""
-    if rule is None:
-        return "always"
-    if isinstance(rule.value, dict):
-        return f"{rule.key}: " + ", ".join(f"{lang} {'/'.join(names)}" for lang, names in rule.value.items())
-    value = str(rule.value).lower() if isinstance(rule.value, bool) else f"{rule.value:g}"
-    return f"{rule.key}: {value}"
-
-
-def rows_of(part: PartStats) -> Iterator[tuple[str, PairStats]]:
-    """Each source, where there are several, and all of them."""
-    if len(part.sources) > 1:
-        yield from part.sources.items()
-    yield part.name, part.total
-
-
 def format_summary(parts: Sequence[PartStats]) -> str:
     """Tables of text, each under a line that says what it counts."""
     rows = [row for part in parts for row in rows_of(part)]
     tables = [
-        ("Size. Words are what stands between white space; copies are pairs whose sides are equal.", _sizes(rows)),
+        (
+            "Size. Words are what stands between white space; copies are pairs whose sides are equal.",
+            format_table(SIZE_HEADER, size_rows(rows)),
+        ),
         (
             "Words in a line. In a column such as 95 %: the length that so many of the lines do not exceed.",
             _lengths(rows, "words"),
@@ -82,7 +73,7 @@ def format_summary(parts: Sequence[PartStats]) -> str:
         (
             "Repeats: pairs and sides that stand earlier in the same part. Near ones differ in case, accents, digits, "
             "punctuation and white space only.",
-            _repeats(rows),
+            format_table(REPEAT_HEADER, repeat_rows(rows)),
         ),
         ("Characters by kind; letters by script.", _classes(rows)),
         (
@@ -94,62 +85,18 @@ def format_summary(parts: Sequence[PartStats]) -> str:
     return "\n\n".join(f"{caption}\n\n{table}" for caption, table in tables)
 
 
-def _sizes(rows: Sequence[tuple[str, PairStats]]) -> str:
-    header = ["", "pairs", "source words", "target words", "source characters", "target characters", "copies"]
-    return format_table(
-        header,
-        [
-            [
-                label,
-                f"{stats.pairs:,}",
-                f"{stats.src.words.total:,}",
-                f"{stats.tgt.words.total:,}",
-                f"{stats.src.characters.total:,}",
-                f"{stats.tgt.characters.total:,}",
-                share(stats.copies, stats.pairs),
-            ]
-            for label, stats in rows
-        ],
-    )
+def _lengths(rows: Labelled, wanted: str) -> str:
+    label, side, _, *numbers = LENGTH_HEADER
+    lengths = [[label, side, *numbers] for label, side, unit, *numbers in length_rows(rows) if unit == wanted]
+    return format_table([label, side, *numbers], lengths, num_names=2)
 
 
-def _lengths(rows: Sequence[tuple[str, PairStats]], unit: str) -> str:
-    header = ["", "side", "mean", *(f"{percent} %" for percent in PERCENTILES), "longest"]
-    sides: list[tuple[str, str, Lengths]] = [
-        (label, side, getattr(stats, name).words if unit == "words" else getattr(stats, name).characters)
-        for label, stats in rows
-        for side, name in (("source", "src"), ("target", "tgt"))
-    ]
-    return format_table(
-        header,
-        [
-            [
-                label,
-                side,
-                f"{lengths.mean:.1f}",
-                *(f"{lengths.percentile(percent):,}" for percent in PERCENTILES),
-                f"{lengths.longest:,}",
-            ]
-            for label, side, lengths in sides
-        ],
-        num_names=2,
-    )
-
-
-def _repeats(rows: Sequence[tuple[str, PairStats]]) -> str:
-    header = ["", *(f"{one.unit}, {one.kind}" for one in REPEATS)]
-    return format_table(
-        header, [[label, *(share(stats.repeats[one], stats.pairs) for one in REPEATS)] for label, stats in rows]
-    )
-
-
-def _classes(rows: Sequence[tuple[str, PairStats]]) -> str:
+def _classes(rows: Labelled) -> str:
     lines = []
-    for label, stats in rows:
-        for side, classes in (("source", stats.src.classes), ("target", stats.tgt.classes)):
-            total = classes.total()
-            shares = [f"{name} {100 * number / total:.1f} %" for name, number in classes.most_common()]
-            lines.append([label, side, ", ".join(one for one in shares if not one.endswith(" 0.0 %"))])
+    for label, side, stats in sides_of(rows):
+        total = stats.classes.total()
+        shares = [f"{name} {100 * number / total:.1f} %" for name, number in stats.classes.most_common()]
+        lines.append([label, side, ", ".join(one for one in shares if not one.endswith(" 0.0 %"))])
     return format_table(["", "side", "characters"], lines, num_names=3)
 
 
