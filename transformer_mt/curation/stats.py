@@ -23,7 +23,7 @@ from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.system.processes import on_all_cores
 from transformer_mt.system.whole_files import write_error
-from transformer_mt.text.scripts import SCRIPTS
+from transformer_mt.text.scripts import SCRIPTS, script_of
 
 RATIO_BINS = 8  # of an octave: bin b holds length ratios around 2^(b/8)
 _MAX_RATIO_BIN = 4 * RATIO_BINS  # longer than 16 times
@@ -138,24 +138,13 @@ class SideStats:
 
 @functools.lru_cache(1 << 16)
 def character_class(character: str) -> str:
-    """A letter's script, as the first word of its Unicode name says it, or "digits", "punctuation" and so on."""
+    """A letter's script, or "digits", "punctuation" and so on; letters that scripts share are "other"."""
     category = unicodedata.category(character)
     if category[0] in "LM":
-        plain = unicodedata.normalize("NFKC", character)[0]  # a full-width or an ordinal letter is Latin
-        script = unicodedata.name(plain, "").partition(" ")[0]
-        return _NOT_SCRIPTS.get(script, script.capitalize())
+        return script_of(character) or "other"
     if category.startswith("Z") or character == "\t":
         return "white space"
     return {"N": "digits", "P": "punctuation", "S": "symbols"}.get(category[0], "other")
-
-
-# First words of names that are no scripts, or not by their usual names.
-_NOT_SCRIPTS = {
-    "CJK": "Han",
-    "IDEOGRAPHIC": "Han",
-    "KATAKANA-HIRAGANA": "Katakana",
-    **dict.fromkeys(("COMBINING", "MODIFIER", "VARIATION", ""), "other"),
-}
 
 
 def scripts_of(classes: Counter[str]) -> tuple[str, ...]:

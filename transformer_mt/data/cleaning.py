@@ -21,10 +21,7 @@ from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.languages import is_language, language_label
 from transformer_mt.text.loops import has_loop
-from transformer_mt.text.scripts import Alphabet
-from transformer_mt.text.sentences import UNSPACED
-
-_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+from transformer_mt.text.scripts import UNSPACED_CHARACTER, Alphabet
 
 # Cc but the tab, lone surrogates, private use, U+FFFD and what is no character. U+0085 too: inside text it was an
 # ellipsis in another encoding. Not U+2028, nor what has no width (Cf), which some scripts need.
@@ -129,7 +126,7 @@ def _has_word_ratio(src: str, tgt: str, limit: float) -> bool:
     """
     if _ratio(len(src.split()), len(tgt.split())) <= limit:
         return False
-    return not (_IS_UNSPACED.search(src) or _IS_UNSPACED.search(tgt))
+    return not (UNSPACED_CHARACTER.search(src) or UNSPACED_CHARACTER.search(tgt))
 
 
 def _has_html(text: str) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
-from transformer_mt.text.sentences import UNSPACED
+from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -44,7 +44,6 @@ DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 # take what they take; of longer ones, so many cubes of words are about a minute.
 _LONG_FOR_TER, _MOST_FOR_TER = 200, 500_000_000
 
-_UNSPACED = re.compile(f"[{UNSPACED}]")
 _SEEDING = threading.Lock()
 
 
@@ -326,7 +325,7 @@ def _too_long_for_ter(hypotheses: Sequence[str], references: Sequence[Sequence[s
     """The words of the longest line where TER takes minutes, else 0."""
 
     def num_words(line: str) -> int:
-        return len(line.split()) + (len(_UNSPACED.findall(line)) if is_asian else 0)
+        return len(line.split()) + (len(UNSPACED_CHARACTER.findall(line)) if is_asian else 0)
 
     lengths = [num_words(line) for line in hypotheses]
     long = []
@@ -340,7 +339,7 @@ def _has_no_spaces(references: Sequence[Sequence[str]]) -> bool:
     """Whether text is plainly of a script without spaces, and not cut into words either."""
     num_unspaced = num_others = num_spaces = 0
     for line in (line for stream in references for line in stream):
-        unspaced, words = len(_UNSPACED.findall(line)), line.split()
+        unspaced, words = len(UNSPACED_CHARACTER.findall(line)), line.split()
         num_unspaced += unspaced
         num_others += sum(map(len, words)) - unspaced
         num_spaces += max(0, len(words) - 1)

@@ -7,7 +7,7 @@ import string
 from itertools import repeat
 from operator import eq
 
-from transformer_mt.text.sentences import UNSPACED
+from transformer_mt.text.scripts import UNSPACED, UNSPACED_CHARACTER
 
 MAX_LOOP_WORDS = 4
 
@@ -24,9 +24,6 @@ MIN_CHARACTERS = 8  # that such a loop covers: 哈哈哈哈 is laughter
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
-_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-
-
 _PUNCTUATION = string.punctuation + "…“”„‘’‚«»‹›¿¡–—،؛؟۔।"
 
 
@@ -36,7 +33,7 @@ def has_loop(text: str, min_repeats: int = MIN_REPEATS) -> bool:
     In scripts without spaces the same one to eight characters, so often or more and eight characters at least.
     """
     text = text.casefold()
-    is_spaced = _IS_UNSPACED.search(text) is None
+    is_spaced = UNSPACED_CHARACTER.search(text) is None
     words = text.split() if is_spaced else _UNIT.findall(text)
     units = list(map(str.strip, words, repeat(_PUNCTUATION)))
     if "" in units:
@@ -53,7 +50,7 @@ def has_loop(text: str, min_repeats: int = MIN_REPEATS) -> bool:
 def _has_loop(units: list[str], period: int, needed: int) -> bool:
     equal = bytes(map(eq, units[period:], units))
     for run in re.finditer(b"\1{%d,}" % needed, equal):
-        if not all(map(_IS_UNSPACED.match, units[run.start() : run.start() + period])):
+        if not all(map(UNSPACED_CHARACTER.match, units[run.start() : run.start() + period])):
             if period <= MAX_LOOP_WORDS:
                 return True
         elif run.end() - run.start() + period >= MIN_CHARACTERS:

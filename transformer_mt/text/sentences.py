@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import regex
+
+from transformer_mt.text.scripts import UNSPACED, UNSPACED_CHARACTER
+
 CountTokens = Callable[[list[str]], list[int]]
 
-# Scripts written without spaces between words (inside a character class): Thai, Lao, Tibetan, Burmese, Khmer, kana,
-# bopomofo, Han, with the full-width punctuation. Korean has spaces.
-UNSPACED = (
-    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3000-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\uff00-\uff9f\U00020000-\U0003ffff"
-)
 # These end a sentence whatever follows: CJK, Arabic, Urdu, Indic, Burmese, Khmer, Ethiopic, Armenian.
 _SURE = "。｡！？；؟۔।॥။។።։"
 # These end one where white space follows, and a word that does not go on in lower case.
@@ -48,8 +46,9 @@ _SPACES = re.compile(r"\s*+")
 _SPACE_RUN = re.compile(r"\s++")
 _WORD = re.compile(r"[^\W_]")
 _OPENINGS = re.compile(rf"(?:[{_OPENING}]\s*+){{0,8}}+")  # more are a row of dots or dashes, which may be very long
-_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _HAS_NO_SPACE_AFTER = re.compile(f"[{UNSPACED}{_SURE}]")
+# Unicode's annex 29, and marks of direction, soft hyphens and the like stay with the character before them.
+_CHARACTER = regex.compile(r"\X\p{Cf}*+")
 _NO_BREAK = "\u00a0\u2007\u202f"
 _OPENING_BRACKETS = "«‹„‚([{¿¡"
 
@@ -107,9 +106,9 @@ def _needs_space(src: str, src_after: str, tgt: str, tgt_after: str) -> bool:
     """Whether two translations need a space between them though their sources, which are not empty, had none."""
     if not (tgt and tgt_after) or (tgt, tgt_after) == (src, src_after):
         return False
-    if not (_HAS_NO_SPACE_AFTER.match(src[-1]) or _IS_UNSPACED.match(src_after[0])):
+    if not (_HAS_NO_SPACE_AFTER.match(src[-1]) or UNSPACED_CHARACTER.match(src_after[0])):
         return False  # a long word cut in two
-    return not (_IS_UNSPACED.match(tgt[-1]) or _IS_UNSPACED.match(tgt_after[0]))
+    return not (UNSPACED_CHARACTER.match(tgt[-1]) or UNSPACED_CHARACTER.match(tgt_after[0]))
 
 
 def split_line(line: str, count_tokens: CountTokens, max_tokens: int) -> SplitLine:
@@ -121,8 +120,7 @@ def split_line(line: str, count_tokens: CountTokens, max_tokens: int) -> SplitLi
 
     Every part was counted and has at most ``max_tokens`` tokens; the one exception is a single code point that has
     more. A cut between characters is inside a word only where the word has too many tokens, and inside a character as
-    a reader sees it (a letter with its marks, a joined emoji, a flag, a Hangul syllable) only where that has. These
-    are known by `unicodedata` and a few ranges, not by all of Unicode's annex 29.
+    a reader sees it (a letter with its marks, a joined emoji, a flag, a Hangul syllable) only where that has.
 
     ``count_tokens`` gives the number of tokens of each text. What is counted grows linearly with the line.
     """
@@ -196,7 +194,7 @@ def _ends_doubtful(text: str, start: int, mark: int, end: int) -> bool:
             text[mark] in "!?"
             and mark > start
             and end < len(text)
-            and all(_IS_UNSPACED.match(text[i]) and text[i].isalnum() for i in (mark - 1, end))
+            and all(UNSPACED_CHARACTER.match(text[i]) and text[i].isalnum() for i in (mark - 1, end))
         )
     if not _starts_text(text, after):
         return False
@@ -311,32 +309,4 @@ def _last_that_fits(
 
 def _character_ends(text: str, start: int, stop: int) -> list[int]:
     """The ends of characters as a reader sees them, between ``start`` and ``stop``."""
-    ends = []
-    flags = 0  # regional indicators in a row: two of them are one flag
-    for i in range(start, stop):
-        if i > start and not _continues(text[i - 1], text[i]) and not (_is_flag(text[i]) and flags % 2):
-            ends.append(i)
-        flags = flags + 1 if _is_flag(text[i]) else 0
-    return ends
-
-
-def _is_flag(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _continues(before: str, character: str) -> bool:
-    """Whether a code point belongs to the character that the one before it is part of."""
-    if character < "\u0300" and before < "\u0300":  # Latin-1 and Latin; the soft hyphen is a format character
-        return character == "\u00ad"
-    category = unicodedata.category(character)
-    return (
-        category[0] == "M"  # accents, vowel signs, variation selectors
-        or category == "Cf"  # joiners, tags, direction marks
-        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
-        or "\u1160" <= character <= "\u11ff"  # vowels and finals of Hangul in single letters
-        or "\ud7b0" <= character <= "\ud7ff"
-        or character in "\u0e33\u0eb3\uff9e\uff9f"  # Thai and Lao am, marks of half-width kana
-        or before == "\u200d"
-        # A virama joins two consonants of its own script; 128 code points are a block of one.
-        or (unicodedata.combining(before) == 9 and category == "Lo" and ord(before) >> 7 == ord(character) >> 7)
-    )
+    return [end for found in _CHARACTER.finditer(text, start, stop) if (end := found.end()) < stop]

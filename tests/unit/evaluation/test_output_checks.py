@@ -10,6 +10,7 @@ from transformer_mt.evaluation import output_checks
 from transformer_mt.evaluation.output_checks import OutputStats, is_copy
 from transformer_mt.text import loops
 from transformer_mt.text.loops import has_loop
+from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def has_loop_unit_by_unit(text: str, min_repeats: int) -> bool:
         for i in range(period, len(units)):
             length = length + 1 if units[i] == units[i - period] else period
             if length >= min_repeats * period:
-                if not all(loops._IS_UNSPACED.match(unit) for unit in units[i - period + 1 : i + 1]):
+                if not all(UNSPACED_CHARACTER.match(unit) for unit in units[i - period + 1 : i + 1]):
                     if period <= loops.MAX_LOOP_WORDS:
                         return True
                 elif length >= loops.MIN_CHARACTERS:
