@@ -530,9 +530,18 @@ def test_unknown_language_is_refused(language: str) -> None:
             refuse()
 
 
-def test_every_code_is_of_a_known_language() -> None:
+def test_codes_of_three_letters_old_ones_and_members_of_macrolanguages() -> None:
     pytest.importorskip("py3langid")
-    assert set(languages._LABELS.values()) <= set(languages._identifier().labels)
+    codes = (
+        "eng:en deu:de ger:de fra:fr fre:fr ces:cs cze:cs zho:zh chi:zh cmn:zh arb:ar azj:az ekk:et pes:fa kmr:ku",
+        "lvs:lv plt:mg khk:mn zsm:ms npi:ne nob:no nb:no nno:nn gaz:om ory:or pbt:ps quy:qu swh:sw tgl:tl fil:tl",
+        "uzn:uz als:sq iw:he in:id ki:kik gn:gug hrv:hr srp:sr bos:bs se:se sme:se",  # codespell:ignore
+    )
+    known = languages._identifier().labels
+    for code, label in (pair.split(":") for line in codes for pair in line.split()):
+        assert languages.language_label(code) == label, code
+    assert [languages.language_label(label) for label in known] == known
+    assert set(languages._LABELS.values()) <= set(known)
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, fresh_languages: None) -> None:
