@@ -42,6 +42,7 @@ class _Manifest(BaseModel, strict=True):
     """What ``manifest.json`` holds besides the format and its own hash."""
 
     longest_src_tokens: Annotated[PositiveInt, Field(lt=1 << 31)]
+    tags: list[str] | None = None  # what sources may start with; of 0.1.0: not stated
     files: Annotated[dict[_Name, _File], Field(max_length=20)]
 
 
@@ -51,11 +52,11 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": seal}, indent=1).encode()
 
 
-def verify(directory: Path) -> dict[str, Any]:
-    """Check every file of a model directory against its manifest, which is returned.
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a model directory, whole and well-formed.
 
     Raises:
-        InputError: no manifest, or a file that is missing, cut short or changed.
+        InputError: there is none, or it is damaged.
     """
     damaged = InputError(f"{directory / MANIFEST}: damaged; use another checkpoint")
     try:
@@ -79,11 +80,22 @@ def verify(directory: Path) -> dict[str, Any]:
     if content != sealed(manifest):
         raise damaged
     try:
-        files = _Manifest.model_validate(manifest).files
+        _Manifest.model_validate(manifest)
     except ValidationError:
         raise damaged from None
-    if not {MODEL, CONFIG} <= files.keys():
+    if not {MODEL, CONFIG} <= manifest["files"].keys():
         raise damaged
+    return manifest
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Check every file of a model directory against its manifest, which is returned.
+
+    Raises:
+        InputError: no manifest, or a file that is missing, cut short or changed.
+    """
+    manifest = read_manifest(directory)
+    files = _Manifest.model_validate(manifest).files
     _check_sizes(directory, files)
     for name, facts in files.items():
         path, num_bytes = directory / name, facts.bytes

@@ -1,9 +1,9 @@
 """Model directories and checkpoints: written aside, synced, checked by hash, renamed; retention.
 
 A model directory holds ``model.safetensors``, ``config.yaml``, the tokenizer's files and ``manifest.json`` (size and
-SHA-256 of each, and its own). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A run directory names its
-checkpoints in the one-line files ``last`` and ``best``, which are written after what they name. Nothing here is a
-pickle.
+SHA-256 of each, its own, and the vocabulary's tags). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A
+run directory names its checkpoints in the one-line files ``last`` and ``best``, which are written after what they name.
+Nothing here is a pickle.
 """
 
 from __future__ import annotations
@@ -69,13 +69,16 @@ def save_model(
         RunError: the place cannot be written or is full; whatever stood there or elsewhere is untouched.
     """
     with replaced_directory(target, model_files, "an averaged model") as directory:
-        fill_directory(directory, small_files(config, tokenizers), {MODEL: weights}, longest_src_tokens)
+        files = small_files(config, tokenizers)
+        fill_directory(directory, files, {MODEL: weights}, longest_src_tokens, tokenizers.src.tags)
 
 
 def model_files(directory: Path) -> set[str] | None:
     """The files of a model directory that is ours and no checkpoint, by its manifest; else None."""
     keys = {"format", "longest_src_tokens", "files", "sha256"}
-    return listed_files(directory, MANIFEST, lambda facts: facts.keys() == keys and STATE not in facts["files"])
+    return listed_files(
+        directory, MANIFEST, lambda facts: facts.keys() - {"tags"} == keys and STATE not in facts["files"]
+    )
 
 
 def small_files(config: Config, tokenizers: Tokenizers) -> dict[str, bytes]:
@@ -87,10 +90,11 @@ def fill_directory(
     files: Mapping[str, bytes],
     tensors: Mapping[str, Mapping[str, Tensor]],
     longest_src_tokens: int,
+    tags: Sequence[str],
 ) -> None:
     facts = {name: _write_file(directory / name, [content]) for name, content in files.items()}
     facts |= {name: _write_file(directory / name, _safetensors(content)) for name, content in tensors.items()}
-    manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "files": facts}
+    manifest = {"format": FORMAT, "longest_src_tokens": longest_src_tokens, "tags": tags, "files": facts}
     _write_file(directory / MANIFEST, [sealed(manifest)])
 
 
@@ -154,7 +158,7 @@ def load_model(path: str | Path) -> LoadedModel:
     with held([directory]):
         manifest = verify(directory)
         config = load_config(directory / CONFIG, of_model=True)
-        tokenizers = Tokenizers.load(directory)
+        tokenizers = Tokenizers.load(directory, manifest.get("tags"))
         try:
             model = _build_model(directory / MODEL, config, tokenizers)
         except (RuntimeError, MemoryError) as error:

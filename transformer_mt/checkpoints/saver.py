@@ -60,7 +60,7 @@ class Saver:
         """
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._run, self._keep, self._longest_src_tokens = run, config.train.keep_checkpoints, longest_src_tokens
-        self._files, self._is_ours = small_files(config, tokenizers), is_ours
+        self._files, self._tags, self._is_ours = small_files(config, tokenizers), tokenizers.src.tags, is_ours
         self._copies: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}}
         self._pool = ThreadPoolExecutor(max_workers=1, initializer=_step_back)
         self._pending: Future[None] | None = None
@@ -133,7 +133,7 @@ class Saver:
             if metrics.exists():
                 sync(metrics)  # a resumed run does not write again what was logged before its checkpoint
             with scratch_directory(path) as temporary:
-                fill_directory(temporary, files, tensors, self._longest_src_tokens)
+                fill_directory(temporary, files, tensors, self._longest_src_tokens, self._tags)
                 sync(temporary)
                 self._check_place(path)
                 exchange(temporary, path)

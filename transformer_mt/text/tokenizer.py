@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -43,7 +43,18 @@ class Piece(NamedTuple):
 class Tokenizer:
     """Text to ids and back, for one language or for two that share a vocabulary. Ids here exclude <s> and </s>."""
 
-    def __init__(self, model: bytes, table: dict[str, int] | None = None) -> None:
+    def __init__(self, model: bytes, table: dict[str, int] | None = None, tags: Collection[str] | None = None) -> None:
+        """Check that model, table and tags belong together.
+
+        Args:
+            model: a SentencePiece model, as its file has it.
+            table: piece -> id; by default our specials, then the model's pieces in their order.
+            tags: the symbols of the table that say a source's domain or the language wanted, which no text becomes; by
+                default, as in models of 0.1.0, those that SentencePiece does not have.
+
+        Raises:
+            InputError: no SentencePiece model, no table, or a tag that the table lacks.
+        """
         if not model:  # SentencePiece takes it for no model yet
             raise InputError("not a SentencePiece model (empty)")
         try:
@@ -66,10 +77,12 @@ class Tokenizer:
                 self._from_table[self.table[piece]] = i
         self._piece_of = {i: piece for piece, i in self.table.items()}
         self._is_identity = bool(np.array_equal(self._to_table, np.arange(len(pieces))))
-        # Symbols that no text becomes: what a source starts with to say its domain or the language wanted.
-        self.tags = sorted(self.table.keys() - {*pieces, *SPECIALS})
+        symbols = self.table.keys() - {*pieces, *SPECIALS}
+        self.tags = sorted(symbols if tags is None else {*tags})
+        if unknown := sorted({*self.tags} - symbols):
+            raise InputError(f"the tag {unknown[0]} is not in vocab.json, or is a piece of text")
 
-    def with_tags(self, tags: Iterable[str]) -> Tokenizer:
+    def with_tags(self, tags: Collection[str]) -> Tokenizer:
         """The same with further tags, behind all other ids.
 
         Raises:
@@ -82,7 +95,7 @@ class Tokenizer:
                     f"the tag {tag} is a piece of the tokenizer already; choose another tag, or a tokenizer without it"
                 )
             table.setdefault(tag, len(table))
-        return self if len(table) == len(self.table) else Tokenizer(self.model, table)
+        return self if len(table) == len(self.table) else Tokenizer(self.model, table, {*self.tags, *tags})
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
         """Piece ids of each text; an empty text has none."""
@@ -128,7 +141,7 @@ class Tokenizers:
         self.is_shared = src is tgt
         self.fingerprint = hashlib.sha256((src.fingerprint + tgt.fingerprint).encode()).hexdigest()[:16]
 
-    def with_tags(self, tags: Iterable[str]) -> Self:
+    def with_tags(self, tags: Collection[str]) -> Self:
         """The same with further tags for sources."""
         src = self.src.with_tags(tags)
         return type(self)(src, src if self.is_shared else self.tgt)
@@ -169,29 +182,28 @@ class Tokenizers:
         }
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes]) -> Self:
-        """From the content of such files."""
-
-        def tokenizer(model: str, table: str) -> Tokenizer:
-            return Tokenizer(files[model], json.loads(files[table]))
-
-        if "tokenizer.model" in files:
-            shared = tokenizer("tokenizer.model", "vocab.json")
-            return cls(shared, shared)
-        return cls(tokenizer("source.model", "vocab.json"), tokenizer("target.model", "target_vocab.json"))
+    def from_files(cls, files: dict[str, bytes], tags: Collection[str] | None = None) -> Self:
+        """From the content of such files, and the tags that sources may start with, as `Tokenizer` takes them."""
+        is_shared = "tokenizer.model" in files
+        model = files["tokenizer.model" if is_shared else "source.model"]
+        src = Tokenizer(model, json.loads(files["vocab.json"]), tags)
+        if is_shared:
+            return cls(src, src)
+        tgt_tags = None if tags is None else ()
+        return cls(src, Tokenizer(files["target.model"], json.loads(files["target_vocab.json"]), tgt_tags))
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
-        """From a model directory.
+    def load(cls, directory: Path, tags: Collection[str] | None) -> Self:
+        """From a model directory, whose manifest states the tags (None: it is one of 0.1.0).
 
         Raises:
-            InputError: a file is missing or not what its name says.
+            InputError: a file is missing or not what its name says, or a tag is not in the table.
         """
         names: tuple[str, ...] = ("tokenizer.model", "vocab.json")
         if not os.path.lexists(directory / "tokenizer.model"):
             names = ("source.model", "target.model", "vocab.json", "target_vocab.json")
         try:
-            return cls.from_files({name: read_plain(directory / name, _MAX_FILE_BYTES) for name in names})
+            return cls.from_files({name: read_plain(directory / name, _MAX_FILE_BYTES) for name in names}, tags)
         except OSError as error:
             raise InputError(
                 f"{error.filename}: cannot be read ({error.strerror}); a model directory needs it"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from transformer_mt.checkpoints import model_directory, run_directory
+from transformer_mt.checkpoints.manifest import read_manifest
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
@@ -95,9 +96,9 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     data = ranks.first_then_others(lambda: synthesize(given.data, say, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
-    tokenizers = _tokenizers(config, latest, say) if ranks.is_first else None
-    files = ranks.first_says(tokenizers.files() if tokenizers is not None else None, patiently=True)
-    tokenizers = tokenizers or Tokenizers.from_files(files)
+    tokenizers: Tokenizers = ranks.first_says(
+        _tokenizers(config, latest, say) if ranks.is_first else None, patiently=True
+    )
     samplers = subword_sampling.samplers(tokenizers, config.tokenizer)
     store = _corpus(config, tokenizers, ranks)
     place = run / "epochs"
@@ -204,7 +205,7 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
         given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
         given = given.with_tags(tags)
     if latest is not None:
-        own = Tokenizers.load(latest)
+        own = Tokenizers.load(latest, read_manifest(latest).get("tags"))
         if given is not None and given.fingerprint != own.fingerprint:
             raise InputError(
                 f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that {latest} was "

@@ -176,6 +176,29 @@ def test_a_state_of_version_0_1_0_is_read() -> None:
     assert TrainState.from_json(json.dumps(fields)) == TrainState(step=3, best_score=1.5)
 
 
+def restate_tags(path: Path, tags: list[str] | None) -> None:
+    """Let the manifest state other tags, and be whole."""
+    manifest = {key: value for key, value in verify(path).items() if key != "tags"}
+    (path / "manifest.json").write_bytes(sealed(manifest if tags is None else {**manifest, "tags": tags}))
+
+
+def test_the_manifest_states_the_tags(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    training = Training(tokenizers.with_tags(["<law>", "<2de>"]))
+    training.step()
+    for path in training.save(tmp_path / "run"), training.save_weights(tmp_path / "mean"):
+        assert verify(path)["tags"] == load_model(path).tokenizers.src.tags == ["<2de>", "<law>"]
+        restate_tags(path, ["<law>"])
+        assert load_model(path).tokenizers.src.tags == ["<law>"]
+        restate_tags(path, None)  # as 0.1.0 wrote it: what SentencePiece lacks
+        assert load_model(path).tokenizers.src.tags == ["<2de>", "<law>"]
+        restate_tags(path, ["<law>", "<web>"])
+        with pytest.raises(InputError, match=r"the tag <web> is not in vocab\.json.*copy the model again$"):
+            load_model(path)
+    restate_tags(tmp_path / "mean", None)
+    for _ in "without", "with":  # it is known to be ours and replaced
+        assert verify(training.save_weights(tmp_path / "mean"))["tags"] == ["<2de>", "<law>"]
+
+
 def test_a_model_is_loaded_as_it_was_saved(run: Path, tokenizers: Tokenizers) -> None:
     training = Training(tokenizers)
     training.step()

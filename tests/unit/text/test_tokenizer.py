@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import pickle
 import re
 import unicodedata
 from collections import Counter
@@ -142,6 +143,27 @@ def test_what_a_source_starts_with(grammar_lines: list[str]) -> None:
     ):
         with pytest.raises(InputError, match=message):
             tokenizers.tag_ids(tgt_lang, tag)
+
+
+def test_stated_tags_are_just_these(grammar_lines: list[str]) -> None:
+    """A vocabulary that was imported may have symbols without text which are none."""
+    tagged = trained(grammar_lines)[0].with_tags(["<2de>", "<law>", "<spare>"])
+    files = Tokenizers(tagged, tagged).files()
+    stated = Tokenizers.from_files(files, ["<law>", "<2de>"]).src
+    assert stated.tags == ["<2de>", "<law>"] and stated.vocab_size == tagged.vocab_size
+    assert stated.with_tags(["<law>", "<web>"]).tags == ["<2de>", "<law>", "<web>"]
+    assert Tokenizers.from_files(files, []).src.tags == []
+    for tag in ("<2fr>", "</s>", stated.pieces_of([300])[0]):
+        with pytest.raises(InputError, match=rf"the tag {re.escape(tag)} is not in vocab\.json, or is a piece of text"):
+            Tokenizers.from_files(files, [tag])
+
+
+def test_tokenizers_travel_between_ranks(grammar_lines: list[str]) -> None:
+    tagged = Tokenizers(*[trained(grammar_lines)[0]] * 2).with_tags(["<law>"])
+    travelled = pickle.loads(pickle.dumps(tagged))
+    assert travelled.is_shared and travelled.src is travelled.tgt
+    assert (travelled.fingerprint, travelled.src.tags) == (tagged.fingerprint, ["<law>"])
+    assert travelled.src.encode([UNSEEN]) == tagged.src.encode([UNSEEN])
 
 
 def test_only_the_source_side_has_tags(grammar_lines: list[str]) -> None:
@@ -415,7 +437,7 @@ def test_shared_tokenizer_in_a_model_directory(tokenizers: Tokenizers, tmp_path:
     assert json.loads(files["vocab.json"]) == tokenizers.src.table
     assert spm.SentencePieceProcessor(model_proto=files["tokenizer.model"]).get_piece_size() == 400
     write(tmp_path, files)
-    loaded = Tokenizers.load(tmp_path)
+    loaded = Tokenizers.load(tmp_path, None)
     assert loaded.is_shared and loaded.src is loaded.tgt
     assert loaded.fingerprint == tokenizers.fingerprint
     assert loaded.src.encode([UNSEEN]) == tokenizers.src.encode([UNSEEN])
@@ -428,7 +450,7 @@ def test_separate_tokenizers_in_a_model_directory(grammar_lines: list[str], tmp_
     files = both.files()
     assert set(files) == {"source.model", "target.model", "vocab.json", "target_vocab.json"}
     write(tmp_path, files)
-    loaded = Tokenizers.load(tmp_path)
+    loaded = Tokenizers.load(tmp_path, None)
     assert not loaded.is_shared
     assert (loaded.src.vocab_size, loaded.tgt.vocab_size) == (400, 350)
     assert (loaded.src.table, loaded.tgt.table) == (both.src.table, tgt.table)
@@ -438,7 +460,7 @@ def test_separate_tokenizers_in_a_model_directory(grammar_lines: list[str], tmp_
 def test_missing_file_is_named(tokenizers: Tokenizers, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(tokenizers.src.model)
     with pytest.raises(InputError, match=r"/vocab\.json: cannot be read \(No such file or directory\)"):
-        Tokenizers.load(tmp_path)
+        Tokenizers.load(tmp_path, None)
     with pytest.raises(InputError, match=r"none: cannot be read \(No such file.*name a SentencePiece model file"):
         load_tokenizer(tmp_path / "none")
 
@@ -462,7 +484,7 @@ def test_missing_file_is_named(tokenizers: Tokenizers, tmp_path: Path) -> None:
 def test_damaged_table_is_one_refusal(table: str, tokenizers: Tokenizers, tmp_path: Path) -> None:
     write(tmp_path, tokenizers.files() | {"vocab.json": table.encode()})
     with pytest.raises(InputError, match=rf"^{tmp_path}: its tokenizer is damaged \(.*\); copy the model again$"):
-        Tokenizers.load(tmp_path)
+        Tokenizers.load(tmp_path, None)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text"])
@@ -473,7 +495,7 @@ def test_damaged_model_is_one_refusal(damage: str, tokenizers: Tokenizers, tmp_p
     with pytest.raises(
         InputError, match=r"its tokenizer is damaged \(not a SentencePiece model \(.*copy the model again$"
     ):
-        Tokenizers.load(tmp_path)
+        Tokenizers.load(tmp_path, None)
     with pytest.raises(InputError, match=rf"^{tmp_path}/tokenizer\.model: not a SentencePiece model \("):
         load_tokenizer(tmp_path / "tokenizer.model")
 
@@ -481,7 +503,7 @@ def test_damaged_model_is_one_refusal(damage: str, tokenizers: Tokenizers, tmp_p
 def test_table_that_is_not_utf8_is_one_refusal(tokenizers: Tokenizers, tmp_path: Path) -> None:
     write(tmp_path, tokenizers.files() | {"vocab.json": b'{"\xff": 0}'})
     with pytest.raises(InputError, match=r"its tokenizer is damaged \("):
-        Tokenizers.load(tmp_path)
+        Tokenizers.load(tmp_path, None)
 
 
 def test_bare_model_file_gets_its_own_table(tokenizers: Tokenizers, tmp_path: Path) -> None:
