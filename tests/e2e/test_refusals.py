@@ -28,6 +28,7 @@ from harness import (
     write,
     write_config,
 )
+from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
 from transformer_mt.config.loading import load_config
@@ -338,6 +339,43 @@ def test_model_whose_configuration_describes_another(place: Place) -> None:
     (model / "config.yaml").write_text(config.replace("num_decoder_layers: 1", "num_decoder_layers: 2"))
     rewrite_manifest(model)
     assert_translates_not(model, model / "model.safetensors", "decoder.layers.1.", "config.yaml")
+
+
+def test_a_model_is_used_whatever_its_training_was(place: Place) -> None:
+    """Keys of data, optimizer and training may be named otherwise or taken more strictly by a later version."""
+    model = place.copy_of_model()
+    before = tmt_here("translate", model, "--json", stdin="a b c\n").ok().stdout
+    path = model / "config.yaml"
+    recorded = YAML(typ="safe").load(path)
+    for section in recorded.values():
+        if section is not recorded["model"] and section is not recorded["search"]:
+            section["abolished"] = 1
+    recorded["data"]["clean"]["max_chars"] = "many"
+    recorded["data"]["train"][0]["weight"] = -1
+    recorded["train"]["max_steps"] = recorded["optim"]["schedule"] = recorded["eval"]["beam_size"] = "none"
+    recorded["abolished"] = {"key": 1}
+    write_config(path, recorded)
+    rewrite_manifest(model)
+    assert tmt_here("translate", model, "--json", stdin="a b c\n").ok().stdout == before
+    text = write(place.path / "text", ["a b c"])
+    tmt_here("score", model, "--src", text, "--tgt", text).ok()
+    tmt_here("eval", model, "--src", text, "--ref", text).ok()
+    place.config["data"] |= {"train": [{"distill": str(text), "model": str(model)}], "valid": []}
+    tmt_here("data", "synthesize", write_config(place.path / "config.yaml", place.config)).ok()
+    # Averaging and continuing look at all of it.
+    other = shutil.copytree(model, place.path / "other")
+    assert_refused(tmt_here("average", model, other, "--output", place.path / "mean"), 2, path, "unknown key")
+
+
+@pytest.mark.parametrize(("section", "key"), [("model", "d_models"), ("search", "beam_sizes")])
+def test_model_with_an_unknown_key_that_matters(place: Place, section: str, key: str) -> None:
+    model = place.copy_of_model()
+    path = model / "config.yaml"
+    recorded = YAML(typ="safe").load(path)
+    recorded[section][key] = 4
+    write_config(path, recorded)
+    rewrite_manifest(model)
+    assert_translates_not(model, path, f"{section}.{key}: unknown key; did you mean {key[:-1]}?")
 
 
 def test_init_from_a_model_with_another_tokenizer(place: Place) -> None:

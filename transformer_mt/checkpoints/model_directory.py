@@ -34,8 +34,9 @@ from transformer_mt.checkpoints.manifest import (
     verify,
 )
 from transformer_mt.checkpoints.run_directory import CHECKPOINT_NAME, is_run, pointed
-from transformer_mt.config.loading import load_config, to_yaml
-from transformer_mt.config.sections import Config
+from transformer_mt.config.loading import load_part, to_yaml
+from transformer_mt.config.parts import DecodingConfig
+from transformer_mt.config.sections import Config, ModelConfig
 from transformer_mt.errors import InputError, is_out_of_memory
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system.directories import (
@@ -54,7 +55,7 @@ class LoadedModel:
 
     path: Path
     model: Transformer
-    config: Config
+    config: DecodingConfig
     tokenizers: Tokenizers
     longest_src_tokens: int  # the longest source that training saw, with </s>
 
@@ -157,10 +158,10 @@ def load_model(path: str | Path) -> LoadedModel:
     directory = resolve_model(Path(path))
     with held([directory]):
         manifest = verify(directory)
-        config = load_config(directory / CONFIG, of_model=True)
+        config = load_part(directory / CONFIG, DecodingConfig)
         tokenizers = Tokenizers.load(directory, manifest.get("tags"))
         try:
-            model = _build_model(directory / MODEL, config, tokenizers)
+            model = _build_model(directory / MODEL, config.model, tokenizers)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -170,11 +171,11 @@ def load_model(path: str | Path) -> LoadedModel:
     return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
 
 
-def _build_model(path: Path, config: Config, tokenizers: Tokenizers) -> Transformer:
+def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> Transformer:
     """The model whose weights a file has. Sizes are compared before there is memory for them."""
-    sizes = config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
+    sizes = config, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
     shapes = _shapes(path)
-    num_layers = config.model.num_encoder_layers + config.model.num_decoder_layers
+    num_layers = config.num_encoder_layers + config.num_decoder_layers
     if not num_layers < len(shapes) <= _MOST_TENSORS:
         raise InputError(
             f"{path}: has {len(shapes)} tensors, its config.yaml has {num_layers} layers; it describes another model"

@@ -36,18 +36,36 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, of_model: bo
     """Read a configuration file, apply ``key.path=value`` overrides, expand ``${NAME:-default}``, and check all of it.
 
     Args:
-        of_model: it lies in a model's directory, which others may have made: nothing is taken from the environment.
+        of_model: it lies in a checkpoint, which others may have made: nothing is taken from the environment. (All that
+            continuing a run takes is read; for using a model there is `load_part`.)
 
     Raises:
         InputError: one line that holds every problem found, each with its key and a remedy.
     """
-    text = _text_of_model(Path(path)) if of_model else "\n".join(read_lines(path))
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
+    tree = _tree_of(_text_of_model(Path(path)) if of_model else "\n".join(read_lines(path)), path)
     for override in overrides:
         _apply_override(tree, override)
     return validate(tree, str(path), of_model=of_model)
+
+
+def load_part(path: Path, kind: type[AnySection]) -> AnySection:
+    """Read what using a model takes from its ``config.yaml``; nothing is taken from the environment.
+
+    Args:
+        kind: one of `parts`, whose keys are read. What else the file has may be wrong.
+
+    Raises:
+        InputError: one line that holds every problem found.
+    """
+    tree = _tree_of(_text_of_model(path), path)
+    return _checked(kind, _expand(tree, from_environment=False), (), f"{path}: ", of_model=True)
+
+
+def _tree_of(text: str, path: str | Path) -> dict[str, Any]:
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not a configuration (found {_found(tree)}, expected sections such as data:, model:)")
+    return tree
 
 
 def _text_of_model(path: Path) -> str:

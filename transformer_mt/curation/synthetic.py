@@ -23,7 +23,8 @@ from tqdm import tqdm
 from transformer_mt.checkpoints.manifest import verify
 from transformer_mt.checkpoints.model_directory import resolve_model
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
-from transformer_mt.config.loading import load_config, override_search
+from transformer_mt.config.loading import load_part, override_search
+from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.data.cache_keys import content_hash
 from transformer_mt.data.checksums import damage, remove_store, seal
 from transformer_mt.data.store import SIDES
@@ -91,8 +92,8 @@ class _Work:
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:
             model = resolve_model(Path(model_path))
-            manifest, config = verify(model), load_config(model / "config.yaml", of_model=True)
-            directions = sorted({config.data.languages(one) for one in config.data.train})
+            manifest, config = verify(model), load_part(model / "config.yaml", DecodingConfig)
+            directions = config.data.directions()
             if (languages[given], languages[made]) not in directions:
                 raise InputError(
                     f"its model translates {', '.join(f'{src} to {tgt}' for src, tgt in directions)}, it needs one "

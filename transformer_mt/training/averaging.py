@@ -131,11 +131,11 @@ def _mean(paths: Sequence[Path]) -> tuple[list[_Member], dict[str, Tensor]]:
 
 def _load(path: Path) -> tuple[_Member, Iterator[tuple[str, Tensor]]]:
     loaded = load_model(path)
-    corpus, step = "", 0
+    config, corpus, step = load_config(loaded.path / CONFIG, of_model=True), "", 0
     if (loaded.path / STATE).exists():
         state = read_state(loaded.path)
         corpus, step = state.corpus, state.step
-    member = _Member(loaded.path, loaded.config, loaded.tokenizers, loaded.longest_src_tokens, corpus, step)
+    member = _Member(loaded.path, config, loaded.tokenizers, loaded.longest_src_tokens, corpus, step)
     return member, ((name, parameter.detach()) for name, parameter in loaded.model.named_parameters())
 
 
@@ -189,7 +189,7 @@ def _warn_of_fast_fall(run: Path, steps: list[int], tell: Tell) -> None:
 def _scores(path: Path, pairs: list[ValidationPair], say: Tell) -> str:
     """Loss and scores of a model on a run's validation text, as training computes them."""
     loaded = load_model(path)
-    config, where = loaded.config, local_device()
+    config, where = load_config(loaded.path / CONFIG, of_model=True), local_device()
     precision = resolve_precision(config.train.precision, where)
     model = loaded.model.to(where)
     validation = Validation(pairs, config, loaded.tokenizers, model, precision, loaded.longest_src_tokens, say)

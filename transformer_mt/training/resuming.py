@@ -12,7 +12,8 @@ import torch
 from transformer_mt.checkpoints import model_directory, run_directory, saver, training_state
 from transformer_mt.checkpoints.run_directory import remove_leftovers
 from transformer_mt.checkpoints.training_state import TrainState
-from transformer_mt.config.loading import load_config
+from transformer_mt.config.loading import load_config, load_part
+from transformer_mt.config.parts import InitialConfig
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
@@ -77,7 +78,7 @@ def like_initial(config: Config, latest: Path | None) -> Config:
     """
     assert config.train.init_from is not None
     directory = latest or model_directory.resolve_model(Path(config.train.init_from))
-    before = load_config(directory / "config.yaml", of_model=True)
+    before = load_part(directory / "config.yaml", InitialConfig)
     free = _OTHER_THAN_INITIAL["tokenizer"] | config.tokenizer.model_fields_set
     unsaid = {key: value for key, value in before.tokenizer if key not in free}
     config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update=unsaid)})

@@ -10,10 +10,10 @@ import pytest
 import torch
 from harness import copy_corpus, tmt_here
 
-from transformer_mt.checkpoints import model_directory, run_directory
+from transformer_mt.checkpoints import run_directory
 from transformer_mt.checkpoints.saver import Saver, training_tensors
 from transformer_mt.checkpoints.training_state import TrainState
-from transformer_mt.config.loading import validate
+from transformer_mt.config.loading import load_config, validate
 from transformer_mt.config.sections import Config
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
@@ -82,7 +82,7 @@ def test_a_run_may_be_continued_with_other_free_settings(runs: Runs) -> None:
     runs.save("continued", 10)
     runs.save("continued", 20, train={"max_steps": 99, "init_from": None}, search={"beam_size": 1})
     average([runs.directory / "continued"], runs.directory / "mean")
-    config = model_directory.load_model(runs.directory / "mean").config
+    config = load_config(runs.directory / "mean" / "config.yaml", of_model=True)
     assert config.train.max_steps == 99, "the newest one's configuration"
 
 

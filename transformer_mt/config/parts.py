@@ -1,0 +1,52 @@
+"""The parts of a model's configuration that using the model takes, as `load_part` reads them.
+
+How it was trained is settled: keys of that which this version does not know, or would refuse, do not make a model
+useless.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from transformer_mt.config.section import AsTuple, Section
+from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
+
+
+class _Part(Section, extra="ignore"):
+    """A section of which only these keys are read."""
+
+
+class _SourceLanguages(_Part):
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+
+
+class _Languages(_Part):
+    src_lang: str
+    tgt_lang: str
+    train: Annotated[tuple[_SourceLanguages, ...], AsTuple] = ()
+
+    def directions(self) -> list[tuple[str, str]]:
+        """The pairs of languages that the model was trained on, in order of the alphabet."""
+        sources = self.train or (_SourceLanguages(),)
+        return sorted({(one.src_lang or self.src_lang, one.tgt_lang or self.tgt_lang) for one in sources})
+
+
+class _Tokenization(_Part):
+    tokenize: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+
+
+class DecodingConfig(_Part):
+    """What translating and scoring with a model takes."""
+
+    data: _Languages
+    model: ModelConfig
+    search: SearchConfig = SearchConfig()
+    eval: _Tokenization = _Tokenization()
+
+
+class InitialConfig(_Part):
+    """What a run that starts from a model has in common with it."""
+
+    model: ModelConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
