@@ -18,7 +18,7 @@ python - "$run" <<'PY'
 import sys
 from pathlib import Path
 
-from transformer_mt.grammar import generate
+from transformer_mt.toy_corpus.grammar import generate
 
 sides = zip(*generate("test", 500), strict=True)
 for name, lines in zip(("test.en", "test.de"), sides, strict=True):

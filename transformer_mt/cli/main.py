@@ -58,6 +58,8 @@ def main() -> None:
     if sys.stderr is None:  # it was closed (`2>&-`): print would write to stdout what is meant for it
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the end)
     atexit.register(let_go_of_stderr)
+    if sys.platform == "win32":
+        _leave(2, "Windows: is not supported (it lacks Unix's file locks and signals); run tmt in WSL, as on Linux")
     if sys.stdout is None:
         _leave(2, "stdout: is closed; send it to a file, or to /dev/null")
     if isinstance(

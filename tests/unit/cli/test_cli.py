@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -109,3 +110,14 @@ def test_paths_of_other_bytes(tmp_path: Path) -> None:
     Path(path).write_text("a b c d\n")
     done = tmt_here("eval", "--hyp", path, "--ref", path, "--json").ok()
     assert json.loads(done.stdout)
+
+
+def test_windows_is_one_line() -> None:
+    """Before anything is imported that it does not have."""
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('fcntl', 'resource', 'pwd', 'termios'))\n"
+        "from transformer_mt.cli.main import main; sys.platform = 'win32'; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tmt: Windows: is not supported") and len(done.stderr.splitlines()) == 1
