@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,14 @@ from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.config.loading import load_part, override_search
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.data.cache_keys import content_hash
-from transformer_mt.data.checksums import damage, remove_store, seal
+from transformer_mt.data.checksums import damage, seal
 from transformer_mt.data.store import SIDES
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.output_checks import OutputStats
+from transformer_mt.system.directories import build_once, remove_directory
 from transformer_mt.system.lines import TOO_LONG, read_lines, write_lines
-from transformer_mt.system.locks import locked
-from transformer_mt.system.whole_files import replaced_file, write_error
+from transformer_mt.system.whole_files import replaced_file
 
 # Parts begin at the same lines whatever has happened before, so that the lines translated together are the same too:
 # in bfloat16 the last bits of a score, and with them a translation, depend on that.
@@ -127,34 +126,20 @@ class _Work:
 
 def _make(work: _Work, say: Say) -> None:
     """Make the files of a source, unless they are there; they get their place when both are whole."""
-    target = work.directory
-    building, lock = target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.lock")
-    if _damage(target) is None:
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(locked(lock, say, wait=False))
-            except BlockingIOError:
-                say(f"{work.source}: another process is translating it; waiting for that")
-                held.enter_context(locked(lock, say, wait=True))
-            if (reason := _damage(target)) is not None:  # else another process has made it meanwhile
-                if target.exists():
-                    say(f"{target}: the text that a model has made is damaged ({reason}); making it anew")
-                    remove_store(target)
-                building.mkdir(exist_ok=True)
-                if damage(building) is not None:
-                    _translate(work, building)
-                    _join(work, building, say)
-                for path in [*building.glob("*.part"), *building.glob("*.seal")]:
-                    path.unlink()
-                building.rename(target)
-    except InputError:  # other text or another model will have another place
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    except OSError as error:
-        raise write_error(target, error) from error
+
+    def build(directory: Path) -> None:
+        try:
+            if damage(directory) is not None:
+                _translate(work, directory)
+                _join(work, directory, say)
+        except InputError:  # other text or another model will have another place
+            remove_directory(directory, work.directory)
+            raise
+        for path in [*directory.glob("*.part"), *directory.glob("*.seal")]:
+            path.unlink()
+
+    waiting = f"{work.source}: another process is translating it; waiting for that"
+    build_once(work.directory, build, _damage, say, what="the text that a model has made", waiting=waiting)
 
 
 def _damage(target: Path) -> str | None:

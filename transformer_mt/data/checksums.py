@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +17,10 @@ from transformer_mt.errors import RunError
 from transformer_mt.system.whole_files import refused_read, replaced_file
 
 _READ_BYTES = 1 << 20
-
-
 _MAX_READERS = 8
-
 
 # What the system says of damage. All else is about this process or this moment, and no reason to delete anything.
 DAMAGE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
-
 
 Checksums = dict[str, tuple[int, int]]  # file name -> bytes, CRC-32
 
@@ -100,15 +95,6 @@ def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | N
 
     with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
         return next(filter(None, pool.map(wrong, files)), None)
-
-
-def remove_store(path: Path) -> None:
-    """Take a directory out of sight in one step before deleting it, so that no half of it is ever found."""
-    if path.exists():
-        hidden = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(hidden, ignore_errors=True)
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _checksum(path: Path) -> tuple[int, int]:

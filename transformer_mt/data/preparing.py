@@ -24,7 +24,7 @@ from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data.batching import Lengths
 from transformer_mt.data.cache_keys import hub_revision, source_key
-from transformer_mt.data.checksums import Checksums, changed_file, damage, read_note, remove_store, seal, write_note
+from transformer_mt.data.checksums import Checksums, changed_file, damage, read_note, seal, write_note
 from transformer_mt.data.clean_report import CleanReport, SentencePair
 from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.duplicates import Occurrences
@@ -33,10 +33,9 @@ from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.console import tell
+from transformer_mt.system.directories import build_once, remove_directory
 from transformer_mt.system.lines import TOO_LONG
-from transformer_mt.system.locks import locked
 from transformer_mt.system.processes import on_all_cores
-from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID
 
@@ -73,28 +72,20 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
         inputs["langid"] = version("py3langid")
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-    target, building, lock = cache / key, cache / f".{key}.tmp", cache / f".{key}.lock"
-    if damage(target) is not None:
+    target = cache / key
+
+    def build(directory: Path) -> None:
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with locked(lock, tell, wait=True):
-                if (reason := damage(target)) is not None:  # else another process has made it meanwhile
-                    if target.exists():
-                        tell(f"{target}: the prepared corpus is damaged ({reason}); making it anew")
-                        remove_store(target)
-                    building.mkdir(exist_ok=True)
-                    try:
-                        _write_store(building, sources, data.clean, batch, tokenizers)
-                    except InputError:
-                        if not any(building.glob("*.json")):  # shards are kept: the network may be there again later
-                            shutil.rmtree(building)
-                        raise
-                    if (reason := damage(building)) is not None:
-                        shutil.rmtree(building)
-                        raise RunError(f"{target}: damaged while it was made ({reason}); check the disk and run again")
-                    building.rename(target)
-        except OSError as error:
-            raise write_error(target, error) from error
+            _write_store(directory, sources, data.clean, batch, tokenizers)
+        except InputError:
+            if not any(directory.glob("*.json")):  # shards are kept: the network may be there again later
+                remove_directory(directory, target)
+            raise
+        if (reason := damage(directory)) is not None:
+            remove_directory(directory, target)
+            raise RunError(f"{target}: damaged while it was made ({reason}); check the disk and run again")
+
+    build_once(target, build, damage, tell, what="the prepared corpus")
     return IdStore(target)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+
+Tell = Callable[[str], None]  # what is called with a line for people
 
 
 def tell(line: str) -> None:

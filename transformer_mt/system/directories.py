@@ -2,6 +2,7 @@
 
 A directory is made under a hidden name beside its place, and changes places with what stands there in one step, where
 the system can. Elsewhere what stood there is put aside for a moment; after a crash in it, the next start puts it back.
+The hidden name is a new one each time, or, for work that goes on where a killed process has stopped, always the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from transformer_mt.errors import InputError
-from transformer_mt.system.locks import hidden, hold, leftovers, remove_leftovers
+from transformer_mt.system.console import Tell
+from transformer_mt.system.locks import hidden, hold, leftovers, locked, remove_leftovers
 from transformer_mt.system.whole_files import be_like, read_plain, write_error
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
@@ -116,6 +118,58 @@ def scratch_directory(place: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def unfinished(place: Path) -> Path:
+    """Return the hidden name beside ``place`` of a directory that one process after the other goes on to build.
+
+    It is always the same, so that the next process finds what a killed one has left. `exchange` ends the work.
+    """
+    return place.with_name(f".{place.name}.tmp")
+
+
+def build_once(
+    place: Path,
+    build: Callable[[Path], None],
+    damage_of: Callable[[Path], str | None],
+    tell: Tell,
+    *,
+    what: str,
+    waiting: str | None = None,
+) -> None:
+    """Make a directory, unless it is there and whole: one process at a time, and the next goes on with its work.
+
+    Args:
+        build: fills the directory that it is given, which holds what an interrupted call has left.
+        damage_of: the reason why a directory cannot be used, or None; of one that is not there as well.
+        tell: gets one line where a damaged directory is made anew, and where another process is waited for.
+        what: stands in the directory, for the line about damage.
+        waiting: the line about another process.
+
+    Raises:
+        RunError: the place cannot be written or is full.
+    """
+    if damage_of(place) is None:
+        return
+    lock = place.with_name(f".{place.name}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(lock, tell, wait=waiting is None))
+            except BlockingIOError:
+                tell(f"{waiting}")
+                held.enter_context(locked(lock, tell, wait=True))
+            if (reason := damage_of(place)) is None:  # another process has made it meanwhile
+                return
+            if place.exists():
+                tell(f"{place}: {what} is damaged ({reason}); making it anew")
+            remove_directory(place)
+            unfinished(place).mkdir(exist_ok=True)
+            build(unfinished(place))
+            exchange(unfinished(place), place)
+    except OSError as error:
+        raise write_error(place, error) from error
+
+
 def exchange(temporary: Path, place: Path) -> None:
     """Let a directory whose files are synced take the place of another, which is deleted, if there is one."""
     if not place.exists():
@@ -139,12 +193,16 @@ def exchange(temporary: Path, place: Path) -> None:
 def remove_directory(path: Path, place: Path | None = None) -> None:
     """Take a directory out of sight in one step before deleting it, so that no half of it is ever found.
 
+    Where it is not there, only what a process that was killed in this function has left is deleted.
+
     Args:
         place: whose leftover it would be; by default its own.
     """
-    out_of_sight = hidden(place or path, "deleted")
-    os.rename(path, out_of_sight)
-    shutil.rmtree(out_of_sight, ignore_errors=True)
+    remove_leftovers(place or path, "deleted")
+    if os.path.lexists(path):
+        out_of_sight = hidden(place or path, "deleted")
+        os.rename(path, out_of_sight)
+        shutil.rmtree(out_of_sight, ignore_errors=True)
 
 
 def _be_like_earlier(temporary: Path, place: Path) -> None:

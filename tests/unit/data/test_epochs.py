@@ -19,12 +19,13 @@ import pytest
 
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config
-from transformer_mt.data import epochs, preparing, sampled_epochs
+from transformer_mt.data import preparing, sampled_epochs
 from transformer_mt.data.batching import Cursor, plan_windows
 from transformer_mt.data.epochs import Epochs
 from transformer_mt.data.preparing import prepare
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.system.directories import unfinished
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.subword_sampling import samplers
 from transformer_mt.text.tokenizer import Tokenizers
@@ -84,7 +85,7 @@ def ids_of(store: IdStore) -> Ids:
 
 
 def workers_of(one: Epochs) -> list[tuple[SpawnProcess, Connection]]:
-    return one._workers
+    return [] if one._sampled is None else one._sampled._workers
 
 
 def sampled_by_hand(one: Epochs, tokenizers: Tokenizers, epoch: int, dropout: float = 0.3) -> Ids:
@@ -230,8 +231,7 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
     while len(list(place.glob(".00001-*.tmp/*.places.npy"))) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    for module in (epochs, sampled_epochs):
-        monkeypatch.setattr(module, "write_shard", None)  # of this process
+    monkeypatch.setattr(sampled_epochs, "_write_shard", None)  # of this process
     while (update := next(stream))[0].epoch == 0:
         pass
     assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
@@ -250,14 +250,13 @@ def test_waiting_for_a_slow_epoch_is_told(made: Made, monkeypatch: pytest.Monkey
     for process in processes:
         process.kill()  # so that all is left to this process
         process.join()
-    write = sampled_epochs.write_shard
+    write = sampled_epochs._write_shard
 
     def slowly(*arguments: Any) -> None:
         time.sleep(0.4)
         write(*arguments)
 
-    for module in (epochs, sampled_epochs):
-        monkeypatch.setattr(module, "write_shard", slowly)
+    monkeypatch.setattr(sampled_epochs, "_write_shard", slowly)
     while next(stream)[0].epoch == 0:
         pass
     assert said[1:] == ["epoch 2: waited 1 s for its pieces: drawing takes longer than training"]
@@ -331,8 +330,7 @@ def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> No
 
 def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ids_of(made().open(2, quiet).store)
-    for module in (epochs, sampled_epochs):
-        monkeypatch.setattr(module, "write_shard", None)
+    monkeypatch.setattr(sampled_epochs, "_write_shard", None)
     again = made()
     assert ids_of(again.open(2, quiet).store) == expected
     assert not workers_of(again)
@@ -363,7 +361,7 @@ def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: To
     (place / name).rename(half)
     (half / "00000.src.ids").write_bytes(b"")
     (half / "meta.json").unlink()
-    (place / f".{name}.deleted").mkdir()
+    (place / f".{name}.77.deleted").mkdir()
     (place / "00000-of-another-run").mkdir()
     assert ids_of(made().open(0, quiet).store) == expected
     assert [path.name for path in place.iterdir()] == [name]
@@ -381,7 +379,8 @@ def test_a_killed_worker_is_made_up_for(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     if when == "while it writes":
-        directory = one._temporary(one._job, 1)  # type: ignore[arg-type]
+        assert one._sampled is not None
+        directory = unfinished(one._sampled._path(1))
         (directory / "00001.claim").touch()
         (directory / "00001.src.ids").write_bytes(b"half")
     while (update := next(stream))[0].epoch == 0:
@@ -425,11 +424,11 @@ def test_what_processes_say_does_not_pile_up(made: Made) -> None:
     one = made()
     updates = one.updates(Cursor(), 0, quiet)
     for cursor, _, _ in updates:
-        if cursor.epoch == 3 * epochs._MOST_ASKED:
+        if cursor.epoch == 3 * sampled_epochs._MOST_ASKED:
             break
     for _, connection in workers_of(one):
         unread = 0
         while connection.poll(1):
             connection.recv()
             unread += 1
-        assert unread <= epochs._MOST_ASKED
+        assert unread <= sampled_epochs._MOST_ASKED
