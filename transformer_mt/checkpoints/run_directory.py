@@ -24,7 +24,7 @@ from transformer_mt.checkpoints.manifest import (
 from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.errors import InputError
 from transformer_mt.system import locks
-from transformer_mt.system.console import tell
+from transformer_mt.system.console import Tell, tell
 from transformer_mt.system.directories import (
     listed_files,
     put_back,
@@ -217,13 +217,13 @@ def _remove_unless_held(path: Path) -> None:
         remove_directory(path)
 
 
-def newest_usable(run: Path, warn: Callable[[str], None]) -> Path | None:
+def newest_usable(run: Path, tell: Tell) -> Path | None:
     """The newest checkpoint whose files are all intact; a damaged one is reported and passed over."""
     for info in reversed(list_checkpoints(run)):
         try:
             verify(info.path)
         except InputError as error:
-            warn(f"warning: {error}")
+            tell(f"warning: {error}")
             continue
         return info.path
     return None

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,7 @@ from transformer_mt.data.store import SIDES
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.output_checks import OutputStats
+from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import build_once, remove_directory
 from transformer_mt.system.lines import TOO_LONG, read_lines, write_lines
 from transformer_mt.system.whole_files import replaced_file
@@ -40,13 +41,11 @@ PART_LINES = 8192
 
 _NOT_IN_KEY = {"batch_tokens", "workers"}  # how a search is carried out, not what it finds
 
-Say = Callable[[str], None]
 
-
-def synthesize(data: DataConfig, say: Say, parts: Sequence[str] = ("train", "valid", "test")) -> DataConfig:
+def synthesize(data: DataConfig, tell: Tell, parts: Sequence[str] = ("train", "valid", "test")) -> DataConfig:
     """The same section with the two files that a model has made in place of each source that asks for them.
 
-    Those of the wanted ``parts`` are made where they are not there yet, or damaged, by one process at a time; ``say``
+    Those of the wanted ``parts`` are made where they are not there yet, or damaged, by one process at a time; ``tell``
     gets one line about each.
 
     Raises:
@@ -61,7 +60,7 @@ def synthesize(data: DataConfig, say: Say, parts: Sequence[str] = ("train", "val
     }
     for work in itertools.chain.from_iterable(works.values()):
         if work is not None:
-            _make(work, say)
+            _make(work, tell)
     made = {
         part: tuple(
             source if work is None else work.made_source() for source, work in zip(section, works[part], strict=True)
@@ -124,14 +123,14 @@ class _Work:
         )
 
 
-def _make(work: _Work, say: Say) -> None:
+def _make(work: _Work, tell: Tell) -> None:
     """Make the files of a source, unless they are there; they get their place when both are whole."""
 
     def build(directory: Path) -> None:
         try:
             if damage(directory) is not None:
                 _translate(work, directory)
-                _join(work, directory, say)
+                _join(work, directory, tell)
         except InputError:  # other text or another model will have another place
             remove_directory(directory, work.directory)
             raise
@@ -139,7 +138,7 @@ def _make(work: _Work, say: Say) -> None:
             path.unlink()
 
     waiting = f"{work.source}: another process is translating it; waiting for that"
-    build_once(work.directory, build, _damage, say, what="the text that a model has made", waiting=waiting)
+    build_once(work.directory, build, _damage, tell, what="the text that a model has made", waiting=waiting)
 
 
 def _damage(target: Path) -> str | None:
@@ -175,7 +174,7 @@ def _translate(work: _Work, building: Path) -> None:
                 seal(building, f"{number:08d}.seal", path.name)
 
 
-def _join(work: _Work, building: Path, say: Say) -> None:
+def _join(work: _Work, building: Path, tell: Tell) -> None:
     """Write both sides of all parts, and say what the translations look like."""
     stats = OutputStats()
     with replaced_file(building / work.given) as given, replaced_file(building / work.made) as made:
@@ -188,7 +187,7 @@ def _join(work: _Work, building: Path, say: Say) -> None:
         if stats.num_translations == 0:
             raise InputError(f"{work.text}: no text in it to translate; check data.train")
     seal(building, "meta.json", *SIDES)
-    say(
+    tell(
         f"{work.source}: {stats.num_translations:,} lines translated (blank ones left out: {stats.num_blank:,}), "
         f"{stats.num_empty:,} empty, {stats.num_looping:,} looping, {stats.num_copied:,} copied from the source"
     )

@@ -10,7 +10,7 @@ import itertools
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from transformer_mt.model.transformer import Transformer
 from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
 from transformer_mt.search.scorer import Hypothesis, StepScorer, batch_size
+from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
 from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
@@ -108,7 +109,7 @@ class Translator:
         tokenizers: Tokenizers,
         config: SearchConfig,
         longest_src_tokens: int,
-        warn: Callable[[str], None] = lambda line: None,
+        warn: Tell = tell_nobody,
         tags: Sequence[int] = (),
     ) -> None:
         """``tags``: the ids that every source starts with."""
@@ -135,7 +136,7 @@ class Translator:
         cls,
         path: str | Path,
         overrides: Iterable[str] = (),
-        warn: Callable[[str], None] = lambda line: None,
+        warn: Tell = tell_nobody,
         ensemble: Sequence[str | Path] = (),
     ) -> Self:
         """Load MODEL onto the GPU where there is one.

@@ -15,11 +15,12 @@ import difflib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def sentence_scores(
     tgt_lang: str | None = None,
     lowercase: bool = False,
     names: Sequence[str] | None = None,
-    warn: Callable[[str], None] = lambda line: None,
+    warn: Tell = tell_nobody,
 ) -> list[dict[str, float]]:
     """Score each sentence by itself: one ``{metric: score}`` a sentence; ``warn`` gets the notes on the text.
 

@@ -18,6 +18,10 @@ def tell(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+def tell_nobody(line: str) -> None:
+    """Take a line that nobody wants to read."""
+
+
 def let_go_of_stderr() -> None:
     """For the end of a program: what could not be written stays in the buffer, and would change the exit status."""
     try:

@@ -14,14 +14,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from transformer_mt.system.console import Tell
+
 
 @contextlib.contextmanager
-def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[Callable[[], bool]]:
+def locked(path: Path, tell: Tell, *, wait: bool) -> Iterator[Callable[[], bool]]:
     """Hold the lock of a file, which is made where it is not there, and stays: two processes could else hold a lock
     each, of a file that is gone and of the one that came after it.
 
     Args:
-        warn: told where the file system has no locks; the work goes on without one.
+        tell: gets one line where the file system has no locks; the work goes on without one.
         wait: for the process that holds it.
 
     Yields:
@@ -38,7 +40,7 @@ def locked(path: Path, warn: Callable[[str], None], *, wait: bool) -> Iterator[C
             except BlockingIOError:
                 raise
             except OSError:
-                warn(f"warning: {path}: its file system has no locks; let no other process write there")
+                tell(f"warning: {path}: its file system has no locks; let no other process write there")
             if not _is_at(path, file.fileno()):  # somebody has removed it while we waited
                 continue
             yield lambda: _is_at(path, file.fileno())

@@ -3,7 +3,7 @@ their mean is of use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
 from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.device import local_device, resolve_precision
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
@@ -28,8 +29,6 @@ from transformer_mt.training.validation import Validation, ValidationPair, read_
 # Nats a label. In a short run (quick start, 800 updates, means of 2, 3 and 5 checkpoints) the loss fell by more than
 # this between the oldest and the newest in 16 cases: the mean lost up to 39.6 BLEU against the newest, in 13 of them.
 _FAST_FALL = 0.1
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class _Member:
 def average(
     paths: Sequence[Path],
     output: Path,
-    tell: Tell = lambda line: None,
+    tell: Tell = tell_nobody,
     *,
     last: int | None = None,
     validate: bool = False,
@@ -85,7 +84,7 @@ def average(
     if validate:
         best = resolve_model(run)
         tell(f"the mean, {output}: {_scores(output, pairs, tell)}")
-        tell(f"the best so far, {best}: {_scores(best, pairs, lambda line: None)}")
+        tell(f"the best so far, {best}: {_scores(best, pairs, tell_nobody)}")
 
 
 def _validation_pairs(checkpoint: Path, tell: Tell) -> list[ValidationPair]:
@@ -186,12 +185,12 @@ def _warn_of_fast_fall(run: Path, steps: list[int], tell: Tell) -> None:
             return
 
 
-def _scores(path: Path, pairs: list[ValidationPair], say: Tell) -> str:
+def _scores(path: Path, pairs: list[ValidationPair], tell: Tell) -> str:
     """Loss and scores of a model on a run's validation text, as training computes them."""
     loaded = load_model(path)
     config, where = load_config(loaded.path / CONFIG, of_model=True), local_device()
     precision = resolve_precision(config.train.precision, where)
     model = loaded.model.to(where)
-    validation = Validation(pairs, config, loaded.tokenizers, model, precision, loaded.longest_src_tokens, say)
+    validation = Validation(pairs, config, loaded.tokenizers, model, precision, loaded.longest_src_tokens, tell)
     scores = validation.run(0, Ranks(), RunLog(None, 0, config.train, {}, validates=False))
     return ", ".join(f"{name} {value:.{4 if name == 'loss' else 2}f}" for name, value in scores.items())

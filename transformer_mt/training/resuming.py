@@ -4,7 +4,6 @@ weights and the vocabulary of another model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system import device
+from transformer_mt.system.console import Tell
 from transformer_mt.training.optim import WeightAverage, learning_rate
 
 # What may differ between a run and its continuation; everything else would make it another run.
@@ -33,17 +33,15 @@ _FREE_KEYS = {
     "tokenizer": {"model", "tgt_model"},  # the run has its own copy; another vocabulary is refused
 }
 
-Say = Callable[[str], None]
 
-
-def checkpoint_to_continue(config: Config, run: Path, resume: bool, say: Say) -> Path | None:
+def checkpoint_to_continue(config: Config, run: Path, resume: bool, tell: Tell) -> Path | None:
     """The checkpoint to go on from, if the run has one and may."""
     remove_leftovers(run)
     if not run_directory.list_checkpoints(run):
         return None
     if not resume:
         raise InputError(f"{run}: has checkpoints; continue it with --resume, or choose another --output")
-    latest = run_directory.newest_usable(run, say)
+    latest = run_directory.newest_usable(run, tell)
     if latest is None:
         raise InputError(f"{run}: none of its checkpoints is intact; start again with another --output")
     before = load_config(latest / "config.yaml", of_model=True)
@@ -99,14 +97,14 @@ def like_initial(config: Config, latest: Path | None) -> Config:
     return config
 
 
-def precision_of(config: Config, latest: Path | None, where: torch.device, say: Say) -> str:
+def precision_of(config: Config, latest: Path | None, where: torch.device, tell: Tell) -> str:
     """Of the run: what is asked for; what it began with; what the hardware is fast in."""
     found = device.resolve_precision(config.train.precision, where)
     if config.train.precision != "auto" or latest is None:
         return found
     own = load_config(latest / "config.yaml", of_model=True).train.precision
     if own != found:
-        say(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
+        tell(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
     return own
 
 
@@ -122,13 +120,13 @@ def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]
     ]
 
 
-def tell_changes(old: Config, new: Config, state: TrainState, validation: str, say: Say) -> None:
+def tell_changes(old: Config, new: Config, state: TrainState, validation: str, tell: Tell) -> None:
     """Say which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
     if changed := differing_keys(old, new, is_free=True):
-        say(f"continuing with changed settings: {'; '.join(changed)}")
+        tell(f"continuing with changed settings: {'; '.join(changed)}")
     if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
         rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
-        say(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
+        tell(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
     if validation != state.validation or _scoring(old) != _scoring(new):
         state.best_score, state.best_loss, state.evals_without_improvement = None, None, 0
     state.validation = validation
@@ -168,7 +166,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     fresh: TrainState,
-    say: Say,
+    tell: Tell,
 ) -> TrainState:
     """Weights, moments and state of a checkpoint."""
     state = saver.load_training(latest, model, optimizer, None if average is None else average.weights)
@@ -178,7 +176,7 @@ def restore(
         if state.environment.get(name) != value
     ]
     if changed:
-        say(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")
+        tell(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")
     state.environment, state.training_files = fresh.environment, fresh.training_files
-    say(f"continuing from step {state.step:,}, epoch {state.cursor.epoch + 1}")
+    tell(f"continuing from step {state.step:,}, epoch {state.cursor.epoch + 1}")
     return state

@@ -24,8 +24,8 @@ from transformer_mt.data.epochs import fingerprint as corpus_fingerprint
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer, count_parameters
-from transformer_mt.system import device
-from transformer_mt.system.console import tell
+from transformer_mt.system import console, device
+from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
@@ -37,8 +37,6 @@ from transformer_mt.training.optim import FlatGradients, WeightAverage, adam
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
 from transformer_mt.training.validation import Validation, fingerprint, read_validation, with_tokenization
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Setup:
     state: TrainState
     largest: memory.Largest
     tried: str  # what the trial of the largest batch took, for people
-    say: Say
+    tell: Tell
 
 
 def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: bool, dry_run: bool) -> Setup:
@@ -79,25 +77,25 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         torch.set_num_threads(config.train.threads)
     config = with_tokenization(config)
     _be_deterministic(config.train.deterministic)
-    say: Say = tell if ranks.is_first else lambda line: None
+    tell = console.tell if ranks.is_first else console.tell_nobody
 
     # 2. What to continue from, the tokenizer and the corpus. Rank 0 makes them, the others find them made.
     latest: Path | None = None
     is_ours: Callable[[], bool] = _yes
     if ranks.is_first and not dry_run:
         is_ours = cleanup.enter_context(run_directory.only_process_in(run))
-        latest = resuming.checkpoint_to_continue(config, run, resume, say)
+        latest = resuming.checkpoint_to_continue(config, run, resume, tell)
         check_trackers(config.train)
     latest = ranks.first_says(latest)
     if config.train.init_from is not None:
         config = resuming.like_initial(config, latest)
-    precision = resuming.precision_of(config, latest, where, say)
+    precision = resuming.precision_of(config, latest, where, tell)
     given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    data = ranks.first_then_others(lambda: synthesize(given.data, say, ("train", "valid")))
+    data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
     tokenizers: Tokenizers = ranks.first_says(
-        _tokenizers(config, latest, say) if ranks.is_first else None, patiently=True
+        _tokenizers(config, latest, tell) if ranks.is_first else None, patiently=True
     )
     samplers = subword_sampling.samplers(tokenizers, config.tokenizer)
     store = _corpus(config, tokenizers, ranks)
@@ -117,7 +115,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     model.to(where).train()
     model.recompute_activations = config.train.recompute_activations
     if config.train.compile and not device.compile_layers(model.layers, where):
-        say("train.compile: of use on a GPU only; these layers run as they are")
+        tell("train.compile: of use on a GPU only; these layers run as they are")
     optimizer = adam(model, config.optim)
     average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
@@ -126,23 +124,23 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     if latest is not None:
         before = load_config(latest / "config.yaml", of_model=True)
         resuming.refuse_other_corpus(latest, before, given, state)
-        state = resuming.restore(latest, model, optimizer, average, state, say)
+        state = resuming.restore(latest, model, optimizer, average, state, tell)
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
-        resuming.tell_changes(before, given, state, fingerprint(valid_pairs), say)
+        resuming.tell_changes(before, given, state, fingerprint(valid_pairs), tell)
     gradients = FlatGradients(model)
-    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, say)
+    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
-    say(f"corpus: {store.report.summary()}")
-    say(_summary(config, model, store, where, ranks.num_ranks))
+    tell(f"corpus: {store.report.summary()}")
+    tell(_summary(config, model, store, where, ranks.num_ranks))
     if config.train.max_steps < config.optim.warmup_steps:
-        say(
+        tell(
             f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
             f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
         )
 
     # 4. Does it fit?
-    epochs.open(state.cursor.epoch, say)
+    epochs.open(state.cursor.epoch, tell)
     largest = memory.largest_batches(
         store.lengths("src"),
         store.lengths("tgt"),
@@ -170,7 +168,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         state=state,
         largest=largest,
         tried=tried,
-        say=say,
+        tell=tell,
     )
 
 
@@ -182,18 +180,18 @@ def tell_plan(setup: Setup) -> None:
     """Say how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
     config, ranks = setup.config, setup.ranks
     speed = memory.labels_per_second(setup.largest.shapes, config, setup.model, setup.gradients, setup.device)
-    epoch = setup.epochs.open(0, setup.say)
+    epoch = setup.epochs.open(0, setup.tell)
     updates = [int(epoch.tgt_lengths[pairs].sum()) for window in setup.epochs.plan(epoch, 0) for pairs in window]
     seconds = sum(updates) / (speed * ranks.num_ranks)
     whole = seconds / max(1, len(updates)) * config.train.max_steps
-    setup.say(f"plan: {len(updates):,} updates an epoch; {setup.tried}")
-    setup.say(
+    setup.tell(f"plan: {len(updates):,} updates an epoch; {setup.tried}")
+    setup.tell(
         f"time, by that batch: about {format_seconds(seconds)} an epoch and {format_seconds(whole)} for "
         f"train.max_steps {config.train.max_steps:,}, validation and saving apart"
     )
 
 
-def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
+def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
     """The run's own, those of the model it starts from, the given ones, or new ones."""
     settings, data = config.tokenizer, config.data
     tags = [domain_tag(tag) for tag in data.tags()]
@@ -229,7 +227,7 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
         idle = [key for key, value in settings if key not in OF_RUNS and value != getattr(TokenizerConfig(), key)]
         if idle:
             keys = ", ".join(f"tokenizer.{key}" for key in idle)
-            say(f"warning: {keys}: no effect beside tokenizer.model, which is used as it is")
+            tell(f"warning: {keys}: no effect beside tokenizer.model, which is used as it is")
         return given
 
     trained = []
@@ -237,7 +235,7 @@ def _tokenizers(config: Config, latest: Path | None, say: Say) -> Tokenizers:
         lines = (pair[side] for pair in preparing.training_pairs(data) for side in sides)
         tokenizer, report = train_tokenizer(lines, settings, config.train.seed)
         trained.append(tokenizer)
-        say(report)
+        tell(report)
     return Tokenizers(trained[0], trained[-1]).with_tags(tags)
 
 

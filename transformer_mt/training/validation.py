@@ -23,6 +23,7 @@ from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.system.console import Tell
 from transformer_mt.system.device import autocast
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.ranks import Ranks
@@ -101,7 +102,7 @@ class Validation:
         model: Transformer,
         precision: str,
         longest_src_tokens: int,
-        say: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         """Say what of the pairs cannot be scored as it is.
 
@@ -119,7 +120,7 @@ class Validation:
         self._src = [[*tags, *ids, EOS_ID] for tags, ids in zip(self._tags, src, strict=True)]
         self._tgt = [[*ids, EOS_ID] for ids in tokenizers.tgt.encode([pair.tgt for pair in self._pairs])]
         self._longest_src_tokens = longest_src_tokens
-        self._for_loss = self._without_too_long(config, say)
+        self._for_loss = self._without_too_long(config, tell)
         self._model, self._precision = model, precision
         self._best_metric, self._eval = config.train.best_metric, config.eval
         self._patience = config.train.patience
@@ -138,7 +139,7 @@ class Validation:
     def __bool__(self) -> bool:
         return bool(self._pairs)
 
-    def _without_too_long(self, config: Config, say: Callable[[str], None]) -> list[int]:
+    def _without_too_long(self, config: Config, tell: Tell) -> list[int]:
         """The numbers of the pairs that have a loss, which takes memory with the square of a side's length."""
         clean = config.data.clean
         limit = max(_LONGEST_IN_LOSS, clean.max_src_tokens + 1, clean.max_tgt_tokens + 1)
@@ -147,7 +148,7 @@ class Validation:
             limit, longest_src = (min(number, config.model.max_positions) for number in (limit, longest_src))
         lengths = [(len(src), len(tgt)) for src, tgt in zip(self._src, self._tgt, strict=True)]
         if in_parts := [i for i, (src, _) in enumerate(lengths, 1) if src > longest_src]:
-            say(
+            tell(
                 f"data.valid: {len(in_parts):,} of {len(lengths):,} pairs have more than {longest_src:,} source tokens "
                 "(search.max_source_tokens, or the longest trained on) and are translated in parts; the first is "
                 f"pair {in_parts[0]:,}"
@@ -163,7 +164,7 @@ class Validation:
                     f"data.valid: all pairs have more than {limit:,} tokens on a side: {problem}; one sentence a line "
                     "is expected, look at the line ends of its files"
                 )
-            say(
+            tell(
                 f"warning: data.valid: {len(too_long):,} of {len(lengths):,} pairs have more than {limit:,} tokens on "
                 f"a side and are left out of the loss: {problem}"
             )
