@@ -119,6 +119,11 @@ class BatchConfig(Section):
                 return {**values, "max_source_tokens": max_tokens}
         return values
 
+    @property
+    def budget(self) -> tuple[int, int]:
+        """How many ids of the source and of the target, </s> included, the pairs of an update may have in all."""
+        return self.max_source_tokens or self.max_tokens, self.max_tokens
+
 
 class OptimConfig(Section):
     schedule: Literal["paper", "inverse_sqrt", "cosine"] = "paper"

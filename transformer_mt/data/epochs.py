@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.sections import Config
 from transformer_mt.data import batching
-from transformer_mt.data.batching import Cursor, Lengths, Pairs
+from transformer_mt.data.batching import Cursor, Lengths, Pairs, Part
 from transformer_mt.data.sampled_epochs import SampledEpochs
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
@@ -72,6 +72,28 @@ def stage_ends(data: DataConfig) -> list[int]:
     return list(itertools.accumulate(stage.steps for stage in data.stages if stage.steps is not None))
 
 
+def plan(
+    src_lengths: Lengths,
+    tgt_lengths: Lengths,
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    config: Config,
+    epoch: int,
+) -> Iterator[list[Pairs]]:
+    """Yield the updates of an epoch as arrays of pair numbers, window by window; see `batching.plan_windows`."""
+    max_source_tokens, max_tokens = config.batch.budget
+    return batching.plan_windows(
+        src_lengths,
+        tgt_lengths,
+        parts,
+        weights,
+        seed=config.train.seed,
+        epoch=epoch,
+        max_tokens=max_tokens,
+        max_source_tokens=max_source_tokens,
+    )
+
+
 class Epochs:
     """The epochs of a run, one after the other. On several ranks, all of them call the same methods."""
 
@@ -90,7 +112,7 @@ class Epochs:
             directory: for sampled epochs, of this run alone. Whatever else is in it is deleted.
         """
         self._store, self._directory, self._ranks = store, directory, ranks
-        self._seed, self._batch = config.train.seed, config.batch
+        self._config = config
         self.weights = source_weights(config.data, store)
         self._stage_ends = stage_ends(config.data)
         self._sampled = None if samplers is None else SampledEpochs(store, samplers, config, directory)
@@ -134,16 +156,7 @@ class Epochs:
 
     def plan(self, data: Epoch, epoch: int, stage: int = 0) -> Iterator[list[Pairs]]:
         """The updates of an epoch in a stage of the training, window by window."""
-        return batching.plan_windows(
-            data.src_lengths,
-            data.tgt_lengths,
-            data.store.parts(),
-            self.weights[stage],
-            seed=self._seed,
-            epoch=epoch,
-            max_tokens=self._batch.max_tokens,
-            max_source_tokens=self._batch.max_source_tokens or self._batch.max_tokens,
-        )
+        return plan(data.src_lengths, data.tgt_lengths, data.store.parts(), self.weights[stage], self._config, epoch)
 
     def close(self) -> None:
         """End the processes, whatever they are at."""

@@ -57,6 +57,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     sources = [
         NamedSource(str(source), source, data.languages(source), hub_revision(source, cache)) for source in data.train
     ]
+    src_budget, tgt_budget = batch.budget
     inputs = {
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint,
@@ -64,8 +65,8 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "clean": data.clean.model_dump(),
         # No larger update makes more pairs fit: what goes over these limits is rejected for its length.
         "batch": [
-            min(batch.max_tokens, data.clean.max_tgt_tokens + 1),
-            min(batch.max_source_tokens or batch.max_tokens, data.clean.max_src_tokens + 1),
+            min(tgt_budget, data.clean.max_tgt_tokens + 1),
+            min(src_budget, data.clean.max_src_tokens + 1),
         ],
         "sources": [source_key(named, cache) for named in sources],
     }
@@ -285,12 +286,12 @@ class _ShardWriter:
 
 def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
     """The reason to leave a pair of so many ids (tags, without </s>) out, if there is one."""
-    assert batch.max_source_tokens is not None
+    src_budget, tgt_budget = batch.budget
     if src > rules.max_src_tokens:
         return "too_many_src_tokens"
     if tgt > rules.max_tgt_tokens:
         return "too_many_tgt_tokens"
-    if tgt + 1 > batch.max_tokens or src + 1 > batch.max_source_tokens:
+    if tgt + 1 > tgt_budget or src + 1 > src_budget:
         return "fits_no_update"
     return None
 

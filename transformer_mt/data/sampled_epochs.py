@@ -173,7 +173,8 @@ class SampledEpochs:
         """Return the directory of an epoch; with other settings it has another name."""
         job = self._job
         pieces = [sampler.fingerprint for sampler in job.samplers]
-        limits = [job.clean.model_dump(), job.batch.max_tokens, job.batch.max_source_tokens]
+        src_budget, tgt_budget = job.batch.budget
+        limits = [job.clean.model_dump(), tgt_budget, src_budget]
         key = json.dumps([_FORMAT, self._store.fingerprint, pieces, limits, job.seed])
         return self._directory / f"{epoch:05d}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 

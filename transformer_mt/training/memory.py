@@ -18,7 +18,8 @@ import torch
 
 from transformer_mt.config.sections import MIN_UPDATE_TOKENS, Config
 from transformer_mt.data import batching
-from transformer_mt.data.batching import Lengths, Pairs, Part
+from transformer_mt.data.batching import Lengths, Part
+from transformer_mt.data.epochs import plan
 from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.transformer import Transformer
@@ -64,7 +65,7 @@ def largest_batches(
     micro_batches = [
         (len(micro), int(src_lengths[micro].max()), int(tgt_lengths[micro].max()))
         for stage in weights
-        for pairs in _first_window(src_lengths, tgt_lengths, parts, stage, config)
+        for pairs in next(plan(src_lengths, tgt_lengths, parts, stage, config, epoch=0))
         for of_rank in batching.cut_update(
             pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=config.batch.micro_tokens
         )
@@ -76,25 +77,10 @@ def largest_batches(
         micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
         if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
             return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
-    src = min(config.data.clean.max_src_tokens + 1, config.batch.max_source_tokens or config.batch.max_tokens)
-    tgt = min(config.data.clean.max_tgt_tokens + 1, config.batch.max_tokens)
+    src_budget, tgt_budget = config.batch.budget
+    src = min(config.data.clean.max_src_tokens + 1, src_budget)
+    tgt = min(config.data.clean.max_tgt_tokens + 1, tgt_budget)
     return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
-
-
-def _first_window(
-    src_lengths: Lengths, tgt_lengths: Lengths, parts: Sequence[Part], weights: Sequence[float], config: Config
-) -> list[Pairs]:
-    windows = batching.plan_windows(
-        src_lengths,
-        tgt_lengths,
-        parts,
-        weights,
-        seed=config.train.seed,
-        epoch=0,
-        max_tokens=config.batch.max_tokens,
-        max_source_tokens=config.batch.max_source_tokens or config.batch.max_tokens,
-    )
-    return next(windows)
 
 
 def _num_positions(shape: Shape) -> int:
@@ -165,8 +151,7 @@ def labels_per_second(
 def _run(shapes: Sequence[Shape], config: Config, model: Transformer, where: torch.device) -> int:
     """Forwards and backwards through batches of some shapes; the number of their labels."""
     num_labels = 0
-    budgets = config.batch.max_source_tokens or config.batch.max_tokens, config.batch.max_tokens
-    for batch in (_filled(shape, budgets) for shape in shapes):
+    for batch in (_filled(shape, config.batch.budget) for shape in shapes):
         with batch_fits(batch, config.batch.micro_tokens, where):
             with device.autocast(where, config.train.precision):
                 loss, _ = model(batch.to(where), config.train.label_smoothing)
