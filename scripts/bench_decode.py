@@ -130,7 +130,7 @@ class Tmt(System):
             "length_penalty_form": "power",
             "stop": "beam_finished",
             "n_best": 1,
-            "sampling": "false",
+            "sampling": False,
             "min_tokens": workload.forced - 1 if workload.forced else 0,
             "max_extra_tokens": 0 if workload.forced else MAX_EXTRA_TOKENS,
             "no_repeat_ngram": 0,
@@ -138,7 +138,7 @@ class Tmt(System):
             "workers": case.threads if case.mode == "batch" else 1,
             "batch_tokens": batch_size or 8192,
         }
-        self._translator = Translator.load(workload.model, [f"search.{key}={value}" for key, value in settings.items()])
+        self._translator = Translator.load(workload.model, settings=settings)
 
     def translate(self, sources: Ids) -> Any:
         return self._translator.translate_ids(sources)

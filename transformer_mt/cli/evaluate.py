@@ -124,9 +124,9 @@ def evaluate(
         assert model is not None and src is not None
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
-        wanted = [] if tgt_lang is None else [f"search.tgt_lang={json.dumps(tgt_lang)}"]
+        settings = None if tgt_lang is None else {"tgt_lang": tgt_lang}
         long_lines = LongLines()
-        translator = Translator.load(model, [*wanted, *overrides], long_lines)
+        translator = Translator.load(model, overrides, long_lines, settings=settings)
         tgt_lang = translator.tgt_lang
         tokenize = scoring.checked_tokenizer(tokenize, translator.tokenize, str(model))
         try:

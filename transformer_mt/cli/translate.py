@@ -85,16 +85,14 @@ def translate(
 
     from transformer_mt.decoding.translator import CHUNK_LINES, Translator
 
-    options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best}
-    from_options = [f"search.{key}={value}" for key, value in options.items() if value is not None]
-    if tgt_lang is not None:
-        from_options.append(f"search.tgt_lang={json.dumps(tgt_lang)}")  # as text: no is Norwegian
+    options = {"beam_size": beam_size, "length_penalty": length_penalty, "n_best": n_best, "tgt_lang": tgt_lang}
+    settings = {key: value for key, value in options.items() if value is not None}
     is_typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
     chunk_lines = 1 if line_buffered or (is_typed and output == "-") else CHUNK_LINES
     has_bar = sys.stderr.isatty() and (output != "-" or (not is_typed and Path("/dev/stdout").is_file()))
 
     long_lines = LongLines(at_once=chunk_lines == 1)
-    translator = Translator.load(model, [*from_options, *overrides], long_lines, ensemble)
+    translator = Translator.load(model, overrides, long_lines, ensemble, settings)
     counts, started = OutputStats(), time.monotonic()
 
     is_text = not json_output and n_best is None

@@ -10,7 +10,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,18 +152,27 @@ def _dotted(at: Sequence[str], path: Sequence[str | int]) -> str:
 _OF_SAMPLING, _OF_BEAMS = {"temperature", "top_k", "top_p", "seed"}, {"beam_size", "stop"}
 
 
-def override_search(search: SearchConfig, overrides: Iterable[str]) -> SearchConfig:
-    """Apply ``search.key=value`` overrides to the section that came with a model."""
+def override_search(
+    search: SearchConfig, overrides: Iterable[str] = (), settings: Mapping[str, Any] | None = None
+) -> SearchConfig:
+    """Return the search section of a model with the values of ``settings``, then ``search.key=value`` overrides.
+
+    Raises:
+        InputError: a key or value that cannot be, or one that has no effect in this way of searching.
+    """
+    settings = settings or {}
     for override in (overrides := list(overrides)):
         if not override.startswith("search."):
             raise InputError(f"--set {override}: only search.* keys can be set for a trained model")
-    found = _validate_section("search", SearchConfig, search.model_dump(), overrides)
-    idle = _OF_BEAMS if found.sampling else _OF_SAMPLING
-    for override in overrides:
-        if override.partition("=")[0].removeprefix("search.") in idle:
-            remedy = "without" if found.sampling else "with"
-            raise InputError(f"--set {override}: has an effect only {remedy} search.sampling=true; remove it")
-    return found
+    section = _validate_section("search", SearchConfig, search.model_dump() | dict(settings), overrides)
+    asked = {key: f"search.{key}={value}" for key, value in settings.items()}
+    asked |= {override.partition("=")[0].removeprefix("search."): f"--set {override}" for override in overrides}
+    idle = _OF_BEAMS if section.sampling else _OF_SAMPLING
+    for key, what in asked.items():
+        if key in idle:
+            remedy = "without" if section.sampling else "with"
+            raise InputError(f"{what}: has an effect only {remedy} search.sampling=true; remove it")
+    return section
 
 
 # The tokenizer's keys that say how a run uses one.

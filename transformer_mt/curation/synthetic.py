@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -79,7 +79,7 @@ class _Work:
     given: str  # its side of the pairs
     made: str  # the other one
     model: Path
-    overrides: list[str]  # of the model's search settings
+    settings: dict[str, Any]  # that the model's search does not have itself
     directory: Path
 
     @classmethod
@@ -100,8 +100,7 @@ class _Work:
             settings = source.search
             if languages[made] != (config.search.tgt_lang or config.data.tgt_lang):  # one of several
                 settings = {"tgt_lang": languages[made], **settings}
-            overrides = [f"search.{key}={json.dumps(value)}" for key, value in settings.items()]
-            search = override_search(config.search, overrides)
+            search = override_search(config.search, settings=settings)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         cache = Path(data.cache_dir).expanduser()
@@ -113,7 +112,7 @@ class _Work:
             "search": search.model_dump(exclude=_NOT_IN_KEY),
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(source, text, given, made, model, overrides, cache / "synthetic" / key)
+        return cls(source, text, given, made, model, settings, cache / "synthetic" / key)
 
     def made_source(self) -> SourceConfig:
         """An ordinary source of two files, with the name, weight, tag and languages of the one that asked for them."""
@@ -152,7 +151,7 @@ def _translate(work: _Work, building: Path) -> None:
     """Write the pairs of each part of the text that are not there yet: a line and its translation by turns."""
     lines = read_lines(work.text, TOO_LONG)  # cleaning rejects the pair
     with (
-        contextlib.closing(Translator.load(work.model, work.overrides)) as translator,
+        contextlib.closing(Translator.load(work.model, settings=work.settings)) as translator,
         tqdm(desc=f"translating {work.text}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar,
     ):
 

@@ -10,7 +10,7 @@ import itertools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,6 +138,7 @@ class Translator:
         overrides: Iterable[str] = (),
         warn: Tell = tell_nobody,
         ensemble: Sequence[str | Path] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> Self:
         """Load MODEL onto the GPU where there is one.
 
@@ -145,6 +146,7 @@ class Translator:
             overrides: ``search.key=value``, changes to the search settings that it was trained with.
             warn: called with one line about each line of input that is too long.
             ensemble: further models with the same vocabulary, that translate together with the first.
+            settings: values of search keys, as ``{"beam_size": 1}``; overrides come after them.
 
         Raises:
             InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
@@ -159,7 +161,7 @@ class Translator:
                     f"{other.path}: its vocabulary is not that of {first.path}; an ensemble needs models that were "
                     "trained with the same tokenizer (tokenizer.model in their configurations)"
                 )
-        search_config = override_search(first.config.search, overrides)
+        search_config = override_search(first.config.search, overrides, settings)
         own = first.config.data.tgt_lang
         wanted = search_config.tgt_lang or own
         if wanted != own and not first.tokenizers.has_languages:

@@ -325,8 +325,15 @@ def test_overrides_of_one_section() -> None:
     assert tokenizer_config({"type": "unigram"}, ["tokenizer.vocab_size=99"]) == TokenizerConfig(
         type="unigram", vocab_size=99
     )
+    settings = {"tgt_lang": "no", "n_best": 4}  # no is Norwegian, and nothing is parsed here
+    expected = SearchConfig(tgt_lang="no", n_best=2)
+    assert override_search(SearchConfig(), ["search.n_best=2"], settings) == expected
     with pytest.raises(InputError, match=r"^search\.beam_sice: unknown key; did you mean beam_size\?$"):
         override_search(SearchConfig(), ["search.beam_sice=3"])
+    with pytest.raises(InputError, match=r"^search\.beam_sice: unknown key; did you mean beam_size\?$"):
+        override_search(SearchConfig(), settings={"beam_sice": 3})
+    with pytest.raises(InputError, match=r"^search\.top_k=3: has an effect only with search\.sampling=true"):
+        override_search(SearchConfig(), settings={"top_k": 3})
     with pytest.raises(InputError, match=r"^2 problems: search\.seed: .*; search: n_best 9 needs beam_size 9"):
         override_search(SearchConfig(), ["search.n_best=9", "search.seed=x"])
     with pytest.raises(InputError, match=r"only search\.\* keys can be set for a trained model"):

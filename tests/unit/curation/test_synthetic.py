@@ -33,13 +33,13 @@ class Found(NamedTuple):
 class Shouter:
     """Stands in for a translator: capital letters, and notes of what it was asked for and what it has translated."""
 
-    calls: list[tuple[Path, list[str]]]
+    calls: list[tuple[Path, dict[str, Any]]]
     lines: list[str]
     answer: Callable[[str], str]
 
     @classmethod
-    def load(cls, path: Path, overrides: list[str]) -> Self:
-        cls.calls.append((path, overrides))
+    def load(cls, path: Path, settings: dict[str, Any]) -> Self:
+        cls.calls.append((path, settings))
         return cls()
 
     def stream(self, lines: Iterable[str]) -> Iterator[Found]:
@@ -321,9 +321,9 @@ def test_what_the_place_depends_on(tmp_path: Path, model: Path, make_model: Call
 def test_settings_reach_the_model(tmp_path: Path, model: Path, shouter: type[Shouter]) -> None:
     search: dict[str, Any] = {"sampling": True, "top_p": 1e-9, "precision": "bfloat16", "tag": "no"}
     synthesize(data_of(tmp_path, back_translation(tmp_path, model, search=search)), lambda line: None)
-    [(path, overrides)] = shouter.calls
+    [(path, settings)] = shouter.calls
     assert path == model
-    assert override_search(SearchConfig(), overrides) == SearchConfig(**search)
+    assert override_search(SearchConfig(), settings=settings) == SearchConfig(**search)
 
 
 def test_one_of_several_languages(tmp_path: Path, make_model: Callable[..., Path], shouter: type[Shouter]) -> None:
@@ -331,8 +331,8 @@ def test_one_of_several_languages(tmp_path: Path, make_model: Callable[..., Path
     for language, search in (("en", {}), ("fr", {}), ("en", {"tgt_lang": "english"})):
         source = back_translation(tmp_path, model, src_lang=language, search=search)
         synthesize(data_of(tmp_path, source), lambda line: None)
-    expected = [['search.tgt_lang="en"'], [], ['search.tgt_lang="english"']]
-    assert [overrides for _, overrides in shouter.calls] == expected
+    expected = [{"tgt_lang": "en"}, {}, {"tgt_lang": "english"}]
+    assert [settings for _, settings in shouter.calls] == expected
 
 
 def test_a_run_is_its_best_checkpoint(tmp_path: Path, model: Path, shouter: type[Shouter]) -> None:
@@ -341,7 +341,7 @@ def test_a_run_is_its_best_checkpoint(tmp_path: Path, model: Path, shouter: type
     (run / "best").write_text("step_00000010\n")
     (run / "checkpoints" / "step_00000010").symlink_to(model)
     synthesize(data_of(tmp_path, back_translation(tmp_path, run)), lambda line: None)
-    assert shouter.calls == [(run / "checkpoints" / "step_00000010", [])]
+    assert shouter.calls == [(run / "checkpoints" / "step_00000010", {})]
 
 
 @pytest.mark.parametrize(
