@@ -213,33 +213,33 @@ def held(directories: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], where: Path) -> None:
+def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Fill a model's parameters; names and shapes must be exactly its own."""
     parameters = dict(model.named_parameters())
     _check_shapes(
         {name: list(parameter.shape) for name, parameter in parameters.items()},
         {name: list(tensor.shape) for name, tensor in tensors.items()},
-        where,
+        path,
     )
     for name in parameters:
         if tensors[name].dtype != torch.float32:
-            raise InputError(f"{where}: {name} is {tensors[name].dtype}, not float32; use another checkpoint")
+            raise InputError(f"{path}: {name} is {tensors[name].dtype}, not float32; use another checkpoint")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 
-def _check_shapes(wanted: Mapping[str, list[int]], found: Mapping[str, list[int]], where: Path) -> None:
+def _check_shapes(wanted: Mapping[str, list[int]], found: Mapping[str, list[int]], path: Path) -> None:
     if problem := sorted(wanted.keys() ^ found.keys()):
         side = "lacks" if problem[0] in wanted else "has an unexpected"
         name = repr(problem[0])[1:-1]  # a stranger's may hold anything
         raise InputError(
-            f"{where}: {side} tensor {name:.100} ({len(problem)} in all); its config.yaml describes another model"
+            f"{path}: {side} tensor {name:.100} ({len(problem)} in all); its config.yaml describes another model"
         )
     for name, shape in wanted.items():
         if found[name] != shape:
             raise InputError(
-                f"{where}: {name} is {found[name]}, the configuration and the vocabulary ask for "
+                f"{path}: {name} is {found[name]}, the configuration and the vocabulary ask for "
                 f"{shape}; model, config.yaml and tokenizer must come from the same run"
             )
 

@@ -167,7 +167,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 def list_checkpoints(run: Path) -> list[CheckpointInfo]:
     """The checkpoints of a run, oldest first. Hidden names are unfinished writes and are passed over."""
-    found = []
+    checkpoints = []
     for path in sorted((run / "checkpoints").glob("step_*")):
         number = path.name.removeprefix("step_")
         if not number.isdecimal():
@@ -176,8 +176,8 @@ def list_checkpoints(run: Path) -> list[CheckpointInfo]:
             by_signal = read_state(path).by_signal
         except InputError:
             by_signal = False  # damaged: it stays in the list, so that whoever uses it refuses it by name
-        found.append(CheckpointInfo(path, int(number), by_signal))
-    return found
+        checkpoints.append(CheckpointInfo(path, int(number), by_signal))
+    return checkpoints
 
 
 def point(run: Path, pointer: str, checkpoint: Path) -> None:

@@ -36,9 +36,9 @@ def score(
     def lines() -> Iterator[str]:
         pairs, first_line = read_line_pairs(src, tgt), 1
         while chunk := take_chunk(pairs):
-            found = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
+            log_probs = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
             first_line += len(chunk)
-            yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in found)
+            yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in log_probs)
 
     write_lines("-", lines())
 

@@ -103,11 +103,11 @@ def translate(
         with tqdm(
             total=count_lines(source) if has_bar else None, unit=" lines", disable=not has_bar, dynamic_ncols=True
         ) as bar:
-            for number, (found, lead, end) in enumerate(_translated(translator, source, prefix, is_text, chunk_lines)):
+            for number, (one, lead, end) in enumerate(_translated(translator, source, prefix, is_text, chunk_lines)):
                 bar.update()
                 if stats:
-                    counts.count(found.source, found.text, found.num_source_tokens, len(found.tokens), found.is_cut)
-                yield f"{lead}{found.text}{end}" if is_text else _formatted(found, number, json_output)
+                    counts.count(one.source, one.text, one.num_source_tokens, len(one.tokens), one.is_cut)
+                yield f"{lead}{one.text}{end}" if is_text else _formatted(one, number, json_output)
 
     try:
         write_texts(output, texts())
@@ -125,21 +125,21 @@ def _translated(
 
     if prefix is not None:
         ours, theirs = itertools.tee(read_line_pairs(source, prefix))
-        found = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines)
+        translations = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines)
     elif is_text:
         texts, parts = itertools.tee(read_parts(source))
-        found = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
-        yield from ((one, part.lead, part.end) for one, part in zip(found, parts, strict=True))
+        translations = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
+        yield from ((one, part.lead, part.end) for one, part in zip(translations, parts, strict=True))
         return
     else:
-        found = translator.stream(read_lines(source), chunk_lines=chunk_lines)
-    yield from ((one, "", "\n") for one in found)
+        translations = translator.stream(read_lines(source), chunk_lines=chunk_lines)
+    yield from ((one, "", "\n") for one in translations)
 
 
-def _formatted(found: Translation, number: int, json_output: bool) -> str:
+def _formatted(translation: Translation, number: int, json_output: bool) -> str:
     """The lines of a translation as JSON, or as the list of its alternatives."""
     if json_output:
-        alternatives = [alternative._asdict() for alternative in found.alternatives]
-        best = {"text": found.text, "score": found.score, "tokens": found.tokens}
+        alternatives = [alternative._asdict() for alternative in translation.alternatives]
+        best = {"text": translation.text, "score": translation.score, "tokens": translation.tokens}
         return json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False) + "\n"
-    return "".join(f"{number} ||| {text} ||| {score:.4f}\n" for text, score, _ in found.alternatives)
+    return "".join(f"{number} ||| {text} ||| {score:.4f}\n" for text, score, _ in translation.alternatives)

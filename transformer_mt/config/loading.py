@@ -77,9 +77,9 @@ def _text_of_model(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); use another model") from None
 
 
-def validate(tree: dict[str, Any], where: str, *, of_model: bool = False) -> Config:
-    """Build a `Config` from plain data; ``where`` names its origin in the refusal."""
-    return _checked(Config, _expand(tree, from_environment=not of_model), (), f"{where}: ", of_model)
+def validate(tree: dict[str, Any], origin: str, *, of_model: bool = False) -> Config:
+    """Build a `Config` from plain data; ``origin`` names where it is from in the refusal."""
+    return _checked(Config, _expand(tree, from_environment=not of_model), (), f"{origin}: ", of_model)
 
 
 def _checked(
@@ -103,12 +103,12 @@ def _checked(
             rest["data"] = {**_STAND_IN, **rest["data"]}
         with contextlib.suppress(ValidationError):
             section = kind.model_validate(rest, context=KEYS_ONLY)
-    for place, conflict in _all_conflicts(section, at) if section is not None else ():
-        if of_model and (*place, conflict)[0].split(".")[0] != "model":
+    for path, conflict in _all_conflicts(section, at) if section is not None else ():
+        if of_model and (*path, conflict)[0].split(".")[0] != "model":
             continue  # how it was trained is settled; what a search would refuse, `override_search` does
-        named = [_dotted(place, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
+        named = [_dotted(path, [word.rstrip(".")]) for word in re.findall(r"[\w.]+", conflict)]
         if not any(name == key or name.startswith(f"{key}.") for name in named for key in wrong):
-            problems.append(f"{'.'.join(place)}: {conflict}" if place else conflict)
+            problems.append(f"{'.'.join(path)}: {conflict}" if path else conflict)
     if section is None or problems:
         count = "" if len(problems) == 1 else f"{len(problems)} problems: "
         raise InputError(f"{origin}{count}{'; '.join(problems)}")
@@ -120,23 +120,23 @@ _STAND_IN: dict[str, Any] = {"src_lang": "", "tgt_lang": "", "train": [{"src": "
 
 
 def _all_conflicts(section: Section, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(place, conflict) in the sections below, then in this one."""
+    """(path, conflict) in the sections below, then in this one."""
     for key, value in section:
         items = [((*at, key), value)]
         if isinstance(value, tuple):
             items = [((*at, key, str(number)), item) for number, item in enumerate(value)]
-        for place, item in items:
+        for path, item in items:
             if isinstance(item, Section):
-                yield from _all_conflicts(item, place)
+                yield from _all_conflicts(item, path)
     yield from ((at, conflict) for conflict in section.conflicts())
 
 
-def _without(value: Any, places: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
-    """Nested values less those at some places."""
+def _without(value: Any, paths: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
+    """Nested values less those at some paths."""
     if isinstance(value, dict):
-        return {k: _without(v, places, (*at, k)) for k, v in value.items() if (*at, k) not in places}
+        return {k: _without(v, paths, (*at, k)) for k, v in value.items() if (*at, k) not in paths}
     if isinstance(value, list):
-        return [_without(v, places, (*at, i)) for i, v in enumerate(value) if (*at, i) not in places]
+        return [_without(v, paths, (*at, i)) for i, v in enumerate(value) if (*at, i) not in paths]
     return value
 
 
@@ -219,7 +219,7 @@ def _yaml_text(text: str) -> str:
     return text if text.isprintable() else DoubleQuotedScalarString(text)
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def _parse_yaml(text: str, origin: str) -> Any:
     try:
         tree = YAML(typ="safe", pure=True).load(text)
         _check_size(tree)
@@ -227,9 +227,9 @@ def _parse_yaml(text: str, where: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise InputError(f"{where}{line}: not valid YAML ({error.problem}); check indentation and quotes") from None
+        raise InputError(f"{origin}{line}: not valid YAML ({error.problem}); check indentation and quotes") from None
     except Exception as error:  # whatever its constructors raise: `!!bool 7` a KeyError, deep nesting a RecursionError
-        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())}); write plain values") from None
+        raise InputError(f"{origin}: not valid YAML ({' '.join(str(error).split())}); write plain values") from None
 
 
 def _check_size(tree: Any) -> None:
@@ -291,19 +291,19 @@ def _environment_value(match: re.Match[str]) -> str:
 def _describe(error: Any) -> str:
     """One problem in one phrase: key, what was found, what to do."""
     keys = error["loc"]
-    where = ".".join(str(key) for key in keys) or "configuration"
+    key = ".".join(str(key) for key in keys) or "configuration"
     if error["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
         near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
+        return f"{key}: unknown key; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
-        return f"{where}: missing; add it"
+        return f"{key}: missing; add it"
     if error["type"] == "value_error":
-        return f"{where}: {message}"
+        return f"{key}: {message}"
     message = _PLAIN.get(error["type"], message[0].lower() + message[1:])
-    return f"{where}: {message}, found {_found(error['input'])}"
+    return f"{key}: {message}, found {_found(error['input'])}"
 
 
 # What pydantic says in terms of Python.

@@ -40,6 +40,6 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _is_possible(self, info: ValidationInfo) -> Self:
-        if info.context != KEYS_ONLY and (found := list(self.conflicts())):
-            raise ValueError("; ".join(found))
+        if info.context != KEYS_ONLY and (conflicts := list(self.conflicts())):
+            raise ValueError("; ".join(conflicts))
         return self

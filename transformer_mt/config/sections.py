@@ -227,11 +227,11 @@ class Config(Section):
         if self.train.init_from is None:  # else the vocabulary is another model's
             tags, languages = {None, *self.data.tags()}, {None, *self.data.tgt_langs()}
             asked = [("data.valid", source.tag, self.data.languages(source)[1]) for source in self.data.valid]
-            for where, tag, language in [*asked, ("search", self.search.tag, self.search.tgt_lang)]:
+            for section, tag, language in [*asked, ("search", self.search.tag, self.search.tgt_lang)]:
                 if tag not in tags:
-                    yield f"{where}: no training source has the tag {tag}; set it there, or remove it here"
+                    yield f"{section}: no training source has the tag {tag}; set it there, or remove it here"
                 if language not in languages:
-                    yield f"{where}: no training source has the tgt_lang {language}; set it there, or remove it here"
+                    yield f"{section}: no training source has the tgt_lang {language}; set it there, or remove it here"
             if self.tokenizer.model is None:
                 symbols = [f"<{tag}>" for tag in self.data.tags()]
                 if len(self.data.tgt_langs()) > 1:

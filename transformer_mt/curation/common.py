@@ -34,10 +34,10 @@ def workspace(data: DataConfig) -> Iterator[Path]:
     with contextlib.ExitStack() as cleanup:
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            place = cleanup.enter_context(scratch_directory(cache / "data"))
+            directory = cleanup.enter_context(scratch_directory(cache / "data"))
         except OSError as error:
             raise write_error(cache, error) from error
-        yield place
+        yield directory
 
 
 def share(count: int, total: int) -> str:

@@ -156,9 +156,9 @@ def _translate(work: _Work, building: Path) -> None:
     ):
 
         def pairs(part: Iterable[str]) -> Iterator[str]:
-            for found in translator.stream(part):
+            for translation in translator.stream(part):
                 bar.update()
-                yield from (found.source, found.text)
+                yield from (translation.source, translation.text)
 
         for number in itertools.count():
             first = next(lines, None)

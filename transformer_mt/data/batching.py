@@ -65,8 +65,8 @@ def plan_windows(
         rng = np.random.default_rng((seed, epoch, window + 1))
         rng.shuffle(pairs)
         pairs = pairs[np.lexsort((src_lengths[pairs], tgt_lengths[pairs]))]
-        cuts = _cut(src_lengths[pairs], tgt_lengths[pairs], max_tokens, max_source_tokens)
-        yield [pairs[cuts[update] : cuts[update + 1]] for update in rng.permutation(len(cuts) - 1)]
+        borders = _update_borders(src_lengths[pairs], tgt_lengths[pairs], max_tokens, max_source_tokens)
+        yield [pairs[borders[update] : borders[update + 1]] for update in rng.permutation(len(borders) - 1)]
 
 
 def is_same_in_all_epochs(parts: Sequence[Part], weights: Sequence[float]) -> bool:
@@ -104,7 +104,7 @@ class _Pass:
     def window(self, window: int, num_windows: int) -> Pairs:
         """The pairs of one of so many equal shares of the way."""
         first, last = len(self) * window // num_windows, len(self) * (window + 1) // num_windows
-        found = [np.empty(0, dtype=np.int64)]
+        taken = [np.empty(0, dtype=np.int64)]
         for i in range(int(np.searchsorted(self._ends, first, side="right")) - 1, len(self._parts)):
             begin, end = int(self._ends[i]), int(self._ends[i + 1])
             if begin >= last:
@@ -113,16 +113,16 @@ class _Pass:
             pairs = np.arange(part.start, part.end)
             if begin < first or end > last or end - begin < len(pairs):  # which of them, is a matter of chance
                 np.random.default_rng((*self._key, part.start + 1)).shuffle(pairs)
-            found.append(pairs[max(first - begin, 0) : min(end, last) - begin])
-        return np.concatenate(found)
+            taken.append(pairs[max(first - begin, 0) : min(end, last) - begin])
+        return np.concatenate(taken)
 
 
-def _cut(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source_tokens: int) -> list[int]:
+def _update_borders(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source_tokens: int) -> list[int]:
     """Borders of the longest runs that keep both budgets, from left to right."""
     src_ends, tgt_ends = np.cumsum(src_lengths, dtype=np.int64), np.cumsum(tgt_lengths, dtype=np.int64)
-    cuts = [0]
-    while cuts[-1] < len(src_ends):
-        start = cuts[-1]
+    borders = [0]
+    while borders[-1] < len(src_ends):
+        start = borders[-1]
         src_done = src_ends[start - 1] if start else 0
         tgt_done = tgt_ends[start - 1] if start else 0
         end = min(
@@ -131,8 +131,8 @@ def _cut(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source
         )
         if end == start:
             raise ValueError(f"a pair of {src_lengths[start]} and {tgt_lengths[start]} ids fits no update")
-        cuts.append(end)
-    return cuts
+        borders.append(end)
+    return borders
 
 
 def cut_update(

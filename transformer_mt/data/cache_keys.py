@@ -45,15 +45,15 @@ def content_hash(path: str, cache: Path) -> str:
     """SHA-256 of a file, remembered by path, size and modification time."""
     try:
         stat = os.stat(path)
-        note = _note(cache, os.path.abspath(path))
+        memo = _memo(cache, os.path.abspath(path))
         stamp = f"{stat.st_size} {stat.st_mtime_ns} "
-        if note.exists() and (text := note.read_text("latin-1")).startswith(stamp):  # so that damage is no error
+        if memo.exists() and (text := memo.read_text("latin-1")).startswith(stamp):  # so that damage is no error
             return text.removeprefix(stamp)
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check data.train") from None
-    _remember(note, stamp + digest)
+    _remember(memo, stamp + digest)
     return digest
 
 
@@ -61,26 +61,26 @@ def hub_revision(source: SourceConfig, cache: Path) -> str | None:
     """The newest commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
     if source.hub is None or Path(source.hub).is_dir():
         return None
-    note = _note(cache, f"hub {source.hub}")
+    memo = _memo(cache, f"hub {source.hub}")
     try:
         from huggingface_hub import HfApi  # slow to import
 
         revision = HfApi().dataset_info(source.hub, timeout=10).sha
     except Exception:  # whatever the network may raise; a name that is wrong is told when it is read
-        return note.read_text("latin-1") if note.exists() else None
+        return memo.read_text("latin-1") if memo.exists() else None
     if revision is not None:
-        _remember(note, revision)
+        _remember(memo, revision)
     return revision
 
 
-def _note(cache: Path, subject: str) -> Path:
+def _memo(cache: Path, subject: str) -> Path:
     return cache / "hashes" / hashlib.sha256(subject.encode()).hexdigest()[:24]
 
 
-def _remember(note: Path, text: str) -> None:
+def _remember(memo: Path, text: str) -> None:
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
+        memo.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(note.parent, error) from error
-    with replaced_file(note) as out:
+        raise write_error(memo.parent, error) from error
+    with replaced_file(memo) as out:
         out.write(text.encode())

@@ -9,6 +9,14 @@ from typing import NamedTuple
 
 from transformer_mt.data.duplicate_keys import hash_of
 
+MAX_EXAMPLES = 5  # of each reason
+MAX_EXAMPLE_CHARS = 300  # of each side
+
+
+class SentencePair(NamedTuple):
+    src: str
+    tgt: str
+
 
 class Example(NamedTuple):
     """A rejected pair: its number over the corpus, and its text, cut where it is long."""
@@ -32,7 +40,7 @@ class CleanReport:
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.examples = {reason: [Example(*fields) for fields in found] for reason, found in self.examples.items()}
+        self.examples = {reason: [Example(*fields) for fields in stored] for reason, stored in self.examples.items()}
 
     @property
     def num_pairs(self) -> int:
@@ -45,7 +53,7 @@ class CleanReport:
             return
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
         if pair is not None:
-            self._add_examples(reason, [Example(place, _cut(pair.src), _cut(pair.tgt))])
+            self._add_examples(reason, [Example(place, _shortened(pair.src), _shortened(pair.tgt))])
 
     def merge(self, other: CleanReport) -> None:
         """Add what another report has counted."""
@@ -56,11 +64,11 @@ class CleanReport:
             self._add_examples(reason, examples)
 
     def _add_examples(self, reason: str, examples: Iterable[Example]) -> None:
-        found = self.examples.setdefault(reason, [])
+        kept = self.examples.setdefault(reason, [])
         for example in examples:
-            if len(found) < MAX_EXAMPLES or _rank(example) < _rank(found[-1]):
-                insort(found, example, key=_rank)
-        del found[MAX_EXAMPLES:]
+            if len(kept) < MAX_EXAMPLES or _rank(example) < _rank(kept[-1]):
+                insort(kept, example, key=_rank)
+        del kept[MAX_EXAMPLES:]
 
     def summary(self) -> str:
         """One line, reasons in alphabetical order: "29,000 pairs: 28,731 kept, 12 empty, 257 length_ratio"."""
@@ -73,16 +81,5 @@ def _rank(example: Example) -> int:
     return hash_of(str(example.place))
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_EXAMPLE_CHARS else text[: MAX_EXAMPLE_CHARS - 1] + "…"
-
-
-MAX_EXAMPLES = 5  # of each reason
-
-
-MAX_EXAMPLE_CHARS = 300  # of each side
-
-
-class SentencePair(NamedTuple):
-    src: str
-    tgt: str

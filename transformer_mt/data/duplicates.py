@@ -73,7 +73,7 @@ class DuplicateFinder:
             with open(answer, "wb") as file:  # full: a map of a file with holes would end the process on a full disk
                 for start in range(0, self._count, _ZEROS):
                     file.write(bytes(min(_ZEROS, self._count - start)))
-            found = np.memmap(answer, dtype=np.uint8, mode="r+")
+            occurrences = np.memmap(answer, dtype=np.uint8, mode="r+")
             for i in range(_NUM_FILES):
                 entries = np.fromfile(self._path(i), dtype=_ENTRY)
                 self._path(i).unlink()
@@ -82,8 +82,8 @@ class DuplicateFinder:
                 kinds = np.full(len(entries), ONLY, dtype=np.uint8)
                 kinds[:-1][repeats] = FIRST
                 kinds[1:][repeats] = LATER
-                found[entries["place"]] = kinds
-            return found
+                occurrences[entries["place"]] = kinds
+            return occurrences
         except OSError as error:
             raise write_error(self._directory, error) from error
 

@@ -61,7 +61,7 @@ def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
     return stages
 
 
-def fingerprint(data: DataConfig, store: IdStore) -> str:
+def corpus_fingerprint(data: DataConfig, store: IdStore) -> str:
     """Of what a run is trained on and how often: the ids, which source they are of, and the weights of the sources."""
     facts = [store.fingerprint, store.source_sizes, source_weights(data, store)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -81,7 +81,7 @@ def read_chunks(
         begin = first
         try:
             with tqdm(desc=f"{doing} {named.label}", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
-                for pairs in _cut(
+                for pairs in _in_chunks(
                     read_pairs(named.source, *named.languages, named.revision), first, border or CHUNK_PAIRS
                 ):
                     chunk = Chunk(number, first, [src for src, _ in pairs], [tgt for _, tgt in pairs])
@@ -95,20 +95,20 @@ def read_chunks(
         counts.append(first - begin)
 
 
-def _cut(pairs: Iterator[SentencePair], place: int, border: int) -> Iterator[list[SentencePair]]:
+def _in_chunks(pairs: Iterator[SentencePair], first: int, border: int) -> Iterator[list[SentencePair]]:
     """In chunks; what stands before damage is one too."""
     chunk: list[SentencePair] = []
     num_characters = 0
-    most = min(CHUNK_PAIRS, border - place % border)
+    most = min(CHUNK_PAIRS, border - first % border)
     try:
         for pair in pairs:
             chunk.append(pair)
             num_characters += len(pair.src) + len(pair.tgt)
             if len(chunk) == most or num_characters >= _CHUNK_CHARACTERS:
-                place += len(chunk)
+                first += len(chunk)
                 yield chunk
                 chunk, num_characters = [], 0
-                most = min(CHUNK_PAIRS, border - place % border)
+                most = min(CHUNK_PAIRS, border - first % border)
     except InputError:
         if chunk:
             yield chunk

@@ -127,13 +127,13 @@ def _occurrences(directory: Path, rules: CleanConfig, sources: list[NamedSource]
         return np.memmap(answer, dtype=np.uint8, mode="r")
     shutil.rmtree(keys, ignore_errors=True)
     keys.mkdir()
-    found = find_duplicates(sources, rules.duplicates, keys)
-    if isinstance(found, np.memmap):
-        found.flush()
+    occurrences = find_duplicates(sources, rules.duplicates, keys)
+    if isinstance(occurrences, np.memmap):
+        occurrences.flush()
         (keys / answer.name).rename(answer)
         seal(directory, _SEAL, answer.name)
     shutil.rmtree(keys)
-    return found
+    return occurrences
 
 
 class _Encoder:
@@ -185,8 +185,8 @@ class _Encoder:
         ends = np.cumsum(lengths)
         ids = np.empty(int(ends[-1]) if rows else 0, dtype=self.dtype)
         is_piece = np.ones(len(ids), dtype=np.bool_)
-        for place, symbol in [*((ends - lengths + i, tag) for i, tag in enumerate(tags)), (ends - 1, EOS_ID)]:
-            ids[place], is_piece[place] = symbol, False
+        for at, symbol in [*((ends - lengths + i, tag) for i, tag in enumerate(tags)), (ends - 1, EOS_ID)]:
+            ids[at], is_piece[at] = symbol, False
         num_pieces = len(ids) - len(rows) * (len(tags) + 1)
         ids[is_piece] = np.fromiter(itertools.chain.from_iterable(rows), self.dtype, num_pieces)
         return ids, lengths.astype(np.int32)

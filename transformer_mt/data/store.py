@@ -139,22 +139,22 @@ class IdStore:
 
     def _shard(self, number: int) -> _Shard:
         """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
-        found = self._open.pop(number, None)
-        if found is None:
+        shard = self._open.pop(number, None)
+        if shard is None:
             try:
-                found = _Shard(
+                shard = _Shard(
                     {side: _mapped(self.directory / f"{number:05d}.{side}.ids", self.dtype) for side in SIDES},
                     {side: self._array(f"{number:05d}.{side}.offsets.npy") for side in SIDES},
                 )
             except ValueError as error:
                 raise self._damaged(error) from None
             pairs = slice(*self._starts[number : number + 2])
-            if not all(_fit(found.ids[side], found.offsets[side], self._lengths[side][pairs]) for side in SIDES):
+            if not all(_fit(shard.ids[side], shard.offsets[side], self._lengths[side][pairs]) for side in SIDES):
                 raise self._damaged(f"shard {number} is cut off or changed")
             if len(self._open) == self._most_open:
                 del self._open[next(iter(self._open))]
-        self._open[number] = found  # now the last in order
-        return found
+        self._open[number] = shard  # now the last in order
+        return shard
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         try:

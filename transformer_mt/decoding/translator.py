@@ -297,10 +297,10 @@ class Translator:
                     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
                     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
                     logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
-                    found = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
+                    log_probs = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
                 finally:
                     model.train(was_training)
-            for i, score in zip(pairs, found, strict=True):
+            for i, score in zip(pairs, log_probs, strict=True):
                 scores[i] = score
         return scores
 
@@ -328,11 +328,11 @@ class Translator:
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:
                     split, sources, asked = under_way[0]
-                    found = self._collect(workers, asked, len(sources))
+                    results = self._collect(workers, asked, len(sources))
                     under_way.popleft()
                     with ONE_AT_A_TIME:
                         translations = [
-                            self._translation(line, [sources[i] for i in line.parts], [found[i] for i in line.parts])
+                            self._translation(line, [sources[i] for i in line.parts], [results[i] for i in line.parts])
                             for line in split
                         ]
                     yield from translations
@@ -395,15 +395,15 @@ class Translator:
         for number, (line, ids) in enumerate(
             zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
         ):
-            own, found = None, [ids] if ids else []
+            own, part_ids = None, [ids] if ids else []
             if "\n" in line:
                 own = self._split_text(line, number, num_tokens)
-                found = tokenizer.encode([part.text for part in own.parts])
+                part_ids = tokenizer.encode([part.text for part in own.parts])
             elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
                 own = self._split(line, length, number, num_tokens)
-                found = tokenizer.encode([part.text for part in own.parts])
-            split.append(_Line(line, own, range(len(sources), len(sources) + len(found))))
-            sources += [[*tags, *part, EOS_ID] for part in found]
+                part_ids = tokenizer.encode([part.text for part in own.parts])
+            split.append(_Line(line, own, range(len(sources), len(sources) + len(part_ids))))
+            sources += [[*tags, *part, EOS_ID] for part in part_ids]
         return split, sources
 
     def _split(self, line: str, length: int, number: int, num_tokens: CountTokens) -> SplitLine:
@@ -456,27 +456,27 @@ class Translator:
     def _collect(
         self, workers: Workers[_Batch, list[list[Hypothesis]]], asked: _Asked, num_sources: int
     ) -> list[list[Hypothesis]]:
-        found: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
+        hypotheses: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
         for batch, job in asked:
-            for i, hypotheses in zip(batch, workers.result(job), strict=True):
-                found[i] = hypotheses
-        return found
+            for i, of_source in zip(batch, workers.result(job), strict=True):
+                hypotheses[i] = of_source
+        return hypotheses
 
-    def _translation(self, line: _Line, sources: list[list[int]], found: list[list[Hypothesis]]) -> Translation:
-        if not found:
+    def _translation(self, line: _Line, sources: list[list[int]], hypotheses: list[list[Hypothesis]]) -> Translation:
+        if not hypotheses:
             text = "" if line.split is None else line.split.lead
             return Translation(line.text, text, 0.0, [], [Alternative(text, 0.0, [])], 0, False)
         alternatives = []
-        for rank in range(max(map(len, found))):
+        for rank in range(max(map(len, hypotheses))):
             # A part that has fewer contributes its last.
-            chosen = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found]
+            chosen = [of_part[min(rank, len(of_part) - 1)] for of_part in hypotheses]
             texts = [self._tokenizers.tgt.decode(h.ids) for h in chosen]
             text = texts[0] if line.split is None else line.split.join(texts)
             tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
             alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens))
         cap = self._max_positions or sys.maxsize
         limits = [min(len(ids) + self._config.max_extra_tokens, cap) for ids in sources]
-        is_cut = any(len(hypotheses[0].ids) + 1 >= limit for hypotheses, limit in zip(found, limits, strict=True))
+        is_cut = any(len(of_part[0].ids) + 1 >= limit for of_part, limit in zip(hypotheses, limits, strict=True))
         return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
 
 

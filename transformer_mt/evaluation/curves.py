@@ -85,8 +85,8 @@ def _records(run: Path) -> list[Record]:
 
 def _points(records: Sequence[Record], kind: str, key: str) -> tuple[list[int], list[float]]:
     """The updates at which a run logged a number, and the numbers."""
-    found = [record for record in records if record["kind"] == kind and key in record]
-    return [record["step"] for record in found], [record[key] for record in found]
+    points = [record for record in records if record["kind"] == kind and key in record]
+    return [record["step"] for record in points], [record[key] for record in points]
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

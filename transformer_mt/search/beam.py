@@ -62,15 +62,15 @@ def search(
     limits = [min(len(ids) + config.max_extra_tokens, cap) for ids in src]
     rules = Rules(config, limits, starts, torch.tensor(forbidden_ids, dtype=torch.int64, device=scorer.device), eos_id)
     find = follow_paths if config.sampling or config.beam_size == 1 else _beam_search
-    found = find(scorer, src, config, rules, bos_id)
-    for number, hypotheses in enumerate(found):
+    by_sentence = find(scorer, src, config, rules, bos_id)
+    for number, hypotheses in enumerate(by_sentence):
         if not hypotheses:
             raise RunError(
                 f"search: sentence {number} of the batch ({len(src[number])} ids) has no translation: the model gives "
                 f"NaN or zero probability; use another checkpoint, or float32 where a lower precision was chosen"
             )
     # Sorting is stable: of equal scores the one found earlier comes first.
-    return [sorted(hypotheses, key=lambda h: -h.score)[: config.n_best] for hypotheses in found]
+    return [sorted(hypotheses, key=lambda h: -h.score)[: config.n_best] for hypotheses in by_sentence]
 
 
 def _beam_search(
@@ -98,8 +98,8 @@ def _beam_search(
         rules.apply(logp_BWV, live, tgt_BWT)
 
         # 2. Take the best 2W candidates of each sentence: at most W of them end, so W that do not are left.
-        score_BK, place_BK = best_continuations(logp_BWV, torch.from_numpy(log_prob_BW).to(device), 2 * W)
-        parent_BK, id_BK = np.divmod(place_BK, logp_BWV.shape[2])
+        score_BK, candidate_BK = best_continuations(logp_BWV, torch.from_numpy(log_prob_BW).to(device), 2 * W)
+        parent_BK, id_BK = np.divmod(candidate_BK, logp_BWV.shape[2])
         ends_BK = id_BK == rules.eos_id
 
         # 3. Finish what ends among the best W.

@@ -45,14 +45,14 @@ class Rules:
         if length <= self.config.min_tokens:
             logp_BWV[:, :, self.eos_id] = -math.inf
         if self.config.no_repeat_ngram:
-            place_E = torch.from_numpy(self._repeating(tgt_BWT, logp_BWV.shape[2])).to(logp_BWV.device)
-            logp_BWV.view(-1).index_fill_(0, place_E, -math.inf)
+            index_E = torch.from_numpy(self._repeating(tgt_BWT, logp_BWV.shape[2])).to(logp_BWV.device)
+            logp_BWV.view(-1).index_fill_(0, index_E, -math.inf)
         if only:
             logp_BWV[b_E] = -math.inf
             logp_BWV[b_E, :, id_E] = kept_EW
 
     def _repeating(self, tgt_BWT: Ints, V: int) -> Ints:
-        """The places in (B, W, V) of the ids that would end an n-gram for a second time."""
+        """The flat indices into (B, W, V) of the ids that would end an n-gram for a second time."""
         n = self.config.no_repeat_ngram
         ids_BWT = tgt_BWT[:, :, 1:]
         if ids_BWT.shape[2] < n:
@@ -60,5 +60,5 @@ class Rules:
         window_BWTN = np.lib.stride_tricks.sliding_window_view(ids_BWT, n, axis=2)
         last_BW1N = ids_BWT[:, :, None, ids_BWT.shape[2] - n + 1 :]
         b, w, t = (window_BWTN[..., : n - 1] == last_BW1N).all(axis=3).nonzero()
-        place: Ints = (b * tgt_BWT.shape[1] + w) * V + window_BWTN[b, w, t, n - 1]
-        return place
+        index: Ints = (b * tgt_BWT.shape[1] + w) * V + window_BWTN[b, w, t, n - 1]
+        return index

@@ -93,5 +93,5 @@ def sample(logp_BWV: Tensor, draw_BW: Tensor, config: SearchConfig) -> Tensor:
             best_BWV.masked_fill_(mass_before_BWV >= config.top_p, -math.inf)
         logp_BWV = torch.empty_like(best_BWV).scatter_(-1, order_BWV, best_BWV)
     mass_BWV = logp_BWV.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    place_BW1 = torch.searchsorted(mass_BWV, draw_BW.unsqueeze(-1) * mass_BWV[..., -1:], right=True)
-    return place_BW1.squeeze(-1).clamp(max=logp_BWV.size(-1) - 1)
+    index_BW1 = torch.searchsorted(mass_BWV, draw_BW.unsqueeze(-1) * mass_BWV[..., -1:], right=True)
+    return index_BW1.squeeze(-1).clamp(max=logp_BWV.size(-1) - 1)

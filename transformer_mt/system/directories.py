@@ -45,32 +45,32 @@ def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None],
         InputError: something stands there that is neither an empty directory nor ours, or holds more or less than what
             it lists; there is no directory for it, or it cannot have this name.
     """
-    place = Path(os.path.realpath(target))
+    resolved = Path(os.path.realpath(target))
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(hidden(place, "deleted"))  # the longest name that will be needed
-        put_back(place)
-        if place == Path.cwd():
+            os.lstat(hidden(resolved, "deleted"))  # the longest name that will be needed
+        put_back(resolved)
+        if resolved == Path.cwd():
             raise InputError(f"{target}: is the current directory, which cannot be replaced; choose another --output")
-        if not os.path.lexists(place):
-            if not place.parent.is_dir():
-                raise InputError(f"{target}: cannot be written (no directory {place.parent}); make it first")
-            if not os.access(place.parent, os.W_OK):
+        if not os.path.lexists(resolved):
+            if not resolved.parent.is_dir():
+                raise InputError(f"{target}: cannot be written (no directory {resolved.parent}); make it first")
+            if not os.access(resolved.parent, os.W_OK):
                 raise InputError(
-                    f"{target}: cannot be written (no permission in {place.parent}); choose another --output"
+                    f"{target}: cannot be written (no permission in {resolved.parent}); choose another --output"
                 )
-            return place
-        if not place.is_dir():
+            return resolved
+        if not resolved.is_dir():
             raise InputError(f"{target}: exists and is not a directory; choose another --output")
-        found = {entry.name for entry in os.scandir(place)}
-        are_files = all(entry.is_file(follow_symlinks=False) for entry in os.scandir(place))
+        found = {entry.name for entry in os.scandir(resolved)}
+        are_files = all(entry.is_file(follow_symlinks=False) for entry in os.scandir(resolved))
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another --output") from None
-    if found and not (are_files and found == files_of(place)):
+    if found and not (are_files and found == files_of(resolved)):
         raise InputError(
             f"{target}: exists and holds something else than {what}; remove it, or choose another --output"
         )
-    return place
+    return resolved
 
 
 @contextlib.contextmanager
@@ -81,30 +81,30 @@ def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None]
         InputError: as `check_replaceable`, before the block and again after it.
         RunError: the place cannot be written or is full; what stood there before stays.
     """
-    place = check_replaceable(target, files_of, what)
+    resolved = check_replaceable(target, files_of, what)
     try:
-        with scratch_directory(place) as temporary:
+        with scratch_directory(resolved) as temporary:
             yield temporary
             for path in [*temporary.iterdir(), temporary]:
                 sync(path)
             check_replaceable(target, files_of, what)
-            if place.exists():
-                _be_like_earlier(temporary, place)
-            exchange(temporary, place)
+            if resolved.exists():
+                _be_like_earlier(temporary, resolved)
+            exchange(temporary, resolved)
     except OSError as error:
         raise write_error(target, error) from error
 
 
 @contextlib.contextmanager
-def scratch_directory(place: Path) -> Iterator[Path]:
-    """Yield an empty directory under a hidden name beside ``place``; it is gone when the block ends, however it does.
+def scratch_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty directory under a hidden name beside ``target``; it is gone when the block ends, however it does.
 
     Raises:
         OSError: it cannot be made.
     """
     for ending in ("tmp", "deleted", "old"):
-        remove_leftovers(place, ending)
-    temporary = hidden(place, "tmp")
+        remove_leftovers(target, ending)
+    temporary = hidden(target, "tmp")
 
     def make() -> int:
         temporary.mkdir()
@@ -118,16 +118,16 @@ def scratch_directory(place: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unfinished(place: Path) -> Path:
-    """Return the hidden name beside ``place`` of a directory that one process after the other goes on to build.
+def unfinished(target: Path) -> Path:
+    """Return the hidden name beside ``target`` of a directory that one process after the other goes on to build.
 
     It is always the same, so that the next process finds what a killed one has left. `exchange` ends the work.
     """
-    return place.with_name(f".{place.name}.tmp")
+    return target.with_name(f".{target.name}.tmp")
 
 
 def build_once(
-    place: Path,
+    target: Path,
     build: Callable[[Path], None],
     damage_of: Callable[[Path], str | None],
     tell: Tell,
@@ -147,67 +147,67 @@ def build_once(
     Raises:
         RunError: the place cannot be written or is full.
     """
-    if damage_of(place) is None:
+    if damage_of(target) is None:
         return
-    lock = place.with_name(f".{place.name}.lock")
+    lock = target.with_name(f".{target.name}.lock")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(locked(lock, tell, wait=waiting is None))
             except BlockingIOError:
                 tell(f"{waiting}")
                 held.enter_context(locked(lock, tell, wait=True))
-            if (reason := damage_of(place)) is None:  # another process has made it meanwhile
+            if (reason := damage_of(target)) is None:  # another process has made it meanwhile
                 return
-            if place.exists():
-                tell(f"{place}: {what} is damaged ({reason}); making it anew")
-            remove_directory(place)
-            unfinished(place).mkdir(exist_ok=True)
-            build(unfinished(place))
-            exchange(unfinished(place), place)
+            if target.exists():
+                tell(f"{target}: {what} is damaged ({reason}); making it anew")
+            remove_directory(target)
+            unfinished(target).mkdir(exist_ok=True)
+            build(unfinished(target))
+            exchange(unfinished(target), target)
     except OSError as error:
-        raise write_error(place, error) from error
+        raise write_error(target, error) from error
 
 
-def exchange(temporary: Path, place: Path) -> None:
+def exchange(temporary: Path, target: Path) -> None:
     """Let a directory whose files are synced take the place of another, which is deleted, if there is one."""
-    if not place.exists():
-        os.rename(temporary, place)
-        sync(place.parent)
-    elif _swap(temporary, place):
-        sync(place.parent)  # before what it replaces is gone
-        remove_directory(temporary, place)
+    if not target.exists():
+        os.rename(temporary, target)
+        sync(target.parent)
+    elif _swap(temporary, target):
+        sync(target.parent)  # before what it replaces is gone
+        remove_directory(temporary, target)
     else:
-        old = hidden(place, "old")
-        os.rename(place, old)
+        old = hidden(target, "old")
+        os.rename(target, old)
         try:
-            os.rename(temporary, place)
+            os.rename(temporary, target)
         except OSError:
-            os.rename(old, place)
+            os.rename(old, target)
             raise
-        sync(place.parent)
+        sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_directory(path: Path, place: Path | None = None) -> None:
+def remove_directory(path: Path, target: Path | None = None) -> None:
     """Take a directory out of sight in one step before deleting it, so that no half of it is ever found.
 
     Where it is not there, only what a process that was killed in this function has left is deleted.
 
     Args:
-        place: whose leftover it would be; by default its own.
+        target: whose leftover it would be; by default its own.
     """
-    remove_leftovers(place or path, "deleted")
+    remove_leftovers(target or path, "deleted")
     if os.path.lexists(path):
-        out_of_sight = hidden(place or path, "deleted")
+        out_of_sight = hidden(target or path, "deleted")
         os.rename(path, out_of_sight)
         shutil.rmtree(out_of_sight, ignore_errors=True)
 
 
-def _be_like_earlier(temporary: Path, place: Path) -> None:
+def _be_like_earlier(temporary: Path, target: Path) -> None:
     """Give a directory and its files the owner and the mode of those that they will replace."""
-    for path, old in [*((path, place / path.name) for path in temporary.iterdir()), (temporary, place)]:
+    for path, old in [*((path, target / path.name) for path in temporary.iterdir()), (temporary, target)]:
         if old.exists():
             descriptor = os.open(path, os.O_RDONLY)
             try:
@@ -226,11 +226,11 @@ def _swap(first: Path, second: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
-def put_back(place: Path) -> None:
+def put_back(target: Path) -> None:
     """What a crash has left put aside gets its name again."""
-    if not os.path.lexists(place):
-        for old in leftovers(place, "old")[:1]:
-            os.rename(old, place)
+    if not os.path.lexists(target):
+        for old in leftovers(target, "old")[:1]:
+            os.rename(old, target)
 
 
 def sync(path: Path) -> None:

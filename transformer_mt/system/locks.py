@@ -47,9 +47,9 @@ def locked(path: Path, tell: Tell, *, wait: bool) -> Iterator[Callable[[], bool]
             return
 
 
-def hidden(place: Path, ending: str) -> Path:
-    """A new name beside ``place``; by chance, as processes of several machines may write there."""
-    return place.parent / f".{place.name}.{secrets.randbelow(10**12):012}.{ending}"
+def hidden(target: Path, ending: str) -> Path:
+    """A new name beside ``target``; by chance, as processes of several machines may write there."""
+    return target.parent / f".{target.name}.{secrets.randbelow(10**12):012}.{ending}"
 
 
 def hold(path: Path, make: Callable[[], int]) -> int:
@@ -70,18 +70,18 @@ def hold(path: Path, make: Callable[[], int]) -> int:
         os.close(descriptor)  # it was taken for a leftover
 
 
-def leftovers(place: Path, ending: str) -> list[Path]:
-    """The hidden files and directories of one ending that are being made, or were left, beside ``place``."""
-    start, end = f".{place.name}.", f".{ending}"
+def leftovers(target: Path, ending: str) -> list[Path]:
+    """The hidden files and directories of one ending that are being made, or were left, beside ``target``."""
+    start, end = f".{target.name}.", f".{ending}"
     with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(place.parent) if name.startswith(start) and name.endswith(end)]
-        return [place.parent / name for name in names if name[len(start) : -len(end)].isdecimal()]
+        names = [name for name in os.listdir(target.parent) if name.startswith(start) and name.endswith(end)]
+        return [target.parent / name for name in names if name[len(start) : -len(end)].isdecimal()]
     return []
 
 
-def remove_leftovers(place: Path, ending: str) -> None:
+def remove_leftovers(target: Path, ending: str) -> None:
     """Delete what processes that were killed have left; what another one holds stays, as does what cannot be locked."""
-    for path in leftovers(place, ending):
+    for path in leftovers(target, ending):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:

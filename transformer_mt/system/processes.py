@@ -195,10 +195,10 @@ class Workers(Generic[Job, Result]):
                 else:
                     self._read()
             self._open.remove(number)
-            found = self._results.pop(number)
-        if isinstance(found, Exception):
-            raise found
-        return found
+            outcome = self._results.pop(number)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Forget jobs whose results nobody will ask for."""
@@ -237,12 +237,12 @@ class Workers(Generic[Job, Result]):
                     self._changed.acquire()
                 for connection in ready:
                     assert isinstance(connection, Connection)
-                    done, found = connection.recv()
+                    done, outcome = connection.recv()
                     self._sent[connection] -= 1
                     if done in self._dropped:
                         self._dropped.remove(done)
                     else:
-                        self._results[done] = found
+                        self._results[done] = outcome
             self._send()
         finally:
             self._is_reading = False
@@ -318,14 +318,14 @@ def _work(function: Callable[[Job], Result], connection: Connection, parent: int
         threading.Thread(target=_read, args=(connection, jobs, parent), daemon=True).start()
         while True:
             number, job = jobs.get()
-            found: Result | Exception
+            outcome: Result | Exception
             try:
-                found = function(job)
+                outcome = function(job)
             except TmtError as error:
-                found = error
+                outcome = error
             except Exception as error:  # not all of them can be sent
-                found = RuntimeError("".join(traceback.format_exception(error)))
-            connection.send((number, found))
+                outcome = RuntimeError("".join(traceback.format_exception(error)))
+            connection.send((number, outcome))
     finally:
         os._exit(1)
 

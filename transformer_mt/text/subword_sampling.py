@@ -183,10 +183,10 @@ class _UnigramSampling:
         for end in range(1, len(word) + 1):
             logs, pieces = [], []
             for start in range(max(0, end - self._longest), end):
-                found = self._pieces.get(word[start:end])
-                if found is not None and log_sums[start] > -math.inf:
-                    logs.append(log_sums[start] + found[0])
-                    pieces.append((start, found[1]))
+                piece = self._pieces.get(word[start:end])
+                if piece is not None and log_sums[start] > -math.inf:
+                    logs.append(log_sums[start] + piece[0])
+                    pieces.append((start, piece[1]))
             cumulative: list[float] = []
             if pieces:
                 highest = max(logs)

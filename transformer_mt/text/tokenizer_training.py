@@ -130,9 +130,9 @@ def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]
             if len(sample) < most:
                 sample.append(line)
                 num_characters += len(line)
-            elif (place := int(draw.random() * count)) < most:
-                num_characters += len(line) - len(sample[place])
-                sample[place] = line
+            elif (slot := int(draw.random() * count)) < most:
+                num_characters += len(line) - len(sample[slot])
+                sample[slot] = line
             if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
                 draw.shuffle(sample)
                 most = max(1, len(sample) * 3 // 4)

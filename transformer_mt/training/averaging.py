@@ -66,7 +66,7 @@ def average(
     """
     if last is not None and not any(map(is_run, paths)):
         raise InputError("--last: is for a run, these are single checkpoints; leave it out, or name their run")
-    taken = [found for path in paths for found in (_newest(path, last, tell) if is_run(path) else [path])]
+    taken = [one for path in paths for one in (_newest(path, last, tell) if is_run(path) else [path])]
     if len({path.resolve() for path in taken}) < len(taken):
         raise InputError(f"{', '.join(map(str, taken))}: one of them is there twice; name each once")
     tell(f"averaging {', '.join(map(str, taken))}")
@@ -97,8 +97,8 @@ def _validation_pairs(checkpoint: Path, tell: Tell) -> list[ValidationPair]:
 
 def _newest(run: Path, count: int | None, tell: Tell) -> list[Path]:
     """The newest checkpoints of a run that count for averaging, oldest first; tell which do not."""
-    found = list_checkpoints(run)
-    usable = [info for info in found if not info.by_signal]
+    checkpoints = list_checkpoints(run)
+    usable = [info for info in checkpoints if not info.by_signal]
     if not usable:
         raise InputError(f"{run}: has no checkpoint to average (those of a signal do not count); train it further")
     if count is not None and len(usable) < count:
@@ -108,7 +108,7 @@ def _newest(run: Path, count: int | None, tell: Tell) -> list[Path]:
     def reasons(info: CheckpointInfo) -> str:
         return f"{info.path} ({'made by a signal' if info.by_signal else 'older'})"
 
-    if left_out := [reasons(info) for info in found if info not in taken]:
+    if left_out := [reasons(info) for info in checkpoints if info not in taken]:
         tell(f"left out: {', '.join(left_out)}")
     return [info.path for info in taken]
 
@@ -188,9 +188,9 @@ def _warn_of_fast_fall(run: Path, steps: list[int], tell: Tell) -> None:
 def _scores(path: Path, pairs: list[ValidationPair], tell: Tell) -> str:
     """Loss and scores of a model on a run's validation text, as training computes them."""
     loaded = load_model(path)
-    config, where = load_config(loaded.path / CONFIG, of_model=True), local_device()
-    precision = resolve_precision(config.train.precision, where)
-    model = loaded.model.to(where)
+    config, device = load_config(loaded.path / CONFIG, of_model=True), local_device()
+    precision = resolve_precision(config.train.precision, device)
+    model = loaded.model.to(device)
     validation = Validation(pairs, config, loaded.tokenizers, model, precision, loaded.longest_src_tokens, tell)
     scores = validation.run(0, Ranks(), RunLog(None, 0, config.train, {}, validates=False))
     return ", ".join(f"{name} {value:.{4 if name == 'loss' else 2}f}" for name, value in scores.items())

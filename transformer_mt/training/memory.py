@@ -23,7 +23,7 @@ from transformer_mt.data.epochs import plan
 from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.system import device
+from transformer_mt.system.device import autocast, describe
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.optim import FlatGradients
@@ -101,7 +101,7 @@ def try_batches(
     model: Transformer,
     gradients: FlatGradients,
     optimizer: torch.optim.Optimizer,
-    where: torch.device,
+    device: torch.device,
     ranks: Ranks,
 ) -> str:
     """Run batches of some shapes forwards and backwards, beside all that a run keeps; tell the memory that it took.
@@ -113,13 +113,13 @@ def try_batches(
     """
     failure = None
     try:
-        with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             # Adam makes its two moments at its first update, and saving will keep a copy of weights and moments on the
             # host. Until then something of their size stands for them.
-            num_copies = 0 if where.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
+            num_copies = 0 if device.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
             num_buffers = (0 if optimizer.state else 2) + num_copies
             stand_in = [torch.ones_like(gradients.buffer) for _ in range(num_buffers)]
-            _run(shapes, config, model, where)
+            _run(shapes, config, model, device)
             del stand_in
     except RunError as error:
         failure = str(error)
@@ -131,30 +131,30 @@ def try_batches(
     rows, src, tgt = shapes[0]
     return (
         f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
-        f"peak memory of the whole process {_peak_memory(where) / 2**30:.2f} GiB"
+        f"peak memory of the whole process {_peak_memory(device) / 2**30:.2f} GiB"
     )
 
 
 def labels_per_second(
-    shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, where: torch.device
+    shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, device: torch.device
 ) -> float:
     """How fast one rank goes forwards and backwards through batches that `try_batches` has tried before: an estimate of
     training's speed, to which the optimizer and the differences between batches come."""
     started = time.monotonic()
-    num_labels = _run(shapes, config, model, where)
-    if where.type == "cuda":
+    num_labels = _run(shapes, config, model, device)
+    if device.type == "cuda":
         torch.cuda.synchronize()
     gradients.zero()
     return num_labels / (time.monotonic() - started)
 
 
-def _run(shapes: Sequence[Shape], config: Config, model: Transformer, where: torch.device) -> int:
+def _run(shapes: Sequence[Shape], config: Config, model: Transformer, device: torch.device) -> int:
     """Forwards and backwards through batches of some shapes; the number of their labels."""
     num_labels = 0
     for batch in (_filled(shape, config.batch.budget) for shape in shapes):
-        with batch_fits(batch, config.batch.micro_tokens, where):
-            with device.autocast(where, config.train.precision):
-                loss, _ = model(batch.to(where), config.train.label_smoothing)
+        with batch_fits(batch, config.batch.micro_tokens, device):
+            with autocast(device, config.train.precision):
+                loss, _ = model(batch.to(device), config.train.label_smoothing)
             (loss / batch.num_labels).backward()
         num_labels += batch.num_labels
     return num_labels
@@ -174,7 +174,7 @@ def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
     return collate(sides[0], sides[1], ROWS_MULTIPLE)
 
 
-def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
+def batch_fits(batch: Batch, micro_tokens: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Inside, one micro-batch is computed; running out of memory becomes a `RunError` that names it."""
     rows, src, tgt = batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length
     remedy = "lower data.clean.max_src_tokens and data.clean.max_tgt_tokens, or take a smaller model"
@@ -182,17 +182,17 @@ def batch_fits(batch: Batch, micro_tokens: int, where: torch.device) -> contextl
         half = max(min(rows * (src + tgt), micro_tokens) // 2, MIN_UPDATE_TOKENS)
         remedy = f"lower batch.micro_tokens ({micro_tokens}; try {half}), which changes the memory only"
     what = f"a batch of {rows} × {src} source and {rows} × {tgt} target positions"
-    return _enough_memory(what, remedy, where)
+    return _enough_memory(what, remedy, device)
 
 
-def validation_fits(key: str, num_tokens: int, where: torch.device) -> contextlib.AbstractContextManager[None]:
+def validation_fits(key: str, num_tokens: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """The same for a part of validation, whose batches ``key`` limits."""
     half = max(num_tokens // 2, MIN_UPDATE_TOKENS)
-    return _enough_memory("validation", f"lower {key} ({num_tokens}; try {half})", where)
+    return _enough_memory("validation", f"lower {key} ({num_tokens}; try {half})", device)
 
 
 @contextlib.contextmanager
-def _enough_memory(what: str, remedy: str, where: torch.device) -> Iterator[None]:
+def _enough_memory(what: str, remedy: str, device: torch.device) -> Iterator[None]:
     """Turn running out of memory inside into one line.
 
     Raises:
@@ -203,16 +203,16 @@ def _enough_memory(what: str, remedy: str, where: torch.device) -> Iterator[None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RunError(f"out of memory: {what} does not fit; {_memory(where)}; {remedy}") from None
+        raise RunError(f"out of memory: {what} does not fit; {_memory(device)}; {remedy}") from None
 
 
-def _memory(where: torch.device) -> str:
+def _memory(device: torch.device) -> str:
     """The memory that there is, in GiB."""
     gib = 2**30
-    if where.type == "cuda":
-        free, total = torch.cuda.mem_get_info(where)
-        ours = torch.cuda.memory_reserved(where)
-        name = device.describe(where)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        ours = torch.cuda.memory_reserved(device)
+        name = describe(device)
         return f"{name} has {total / gib:.1f} GiB, {ours / gib:.1f} of them used here and {free / gib:.1f} free"
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
@@ -221,9 +221,9 @@ def _memory(where: torch.device) -> str:
     return f"this machine has {total / gib:.1f} GiB"
 
 
-def _peak_memory(where: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     """Bytes."""
-    if where.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(where))
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     # Kibibytes on Linux, bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

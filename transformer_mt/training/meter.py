@@ -25,11 +25,11 @@ class Meter:
     """
 
     def __init__(
-        self, store: IdStore, log: RunLog, where: torch.device, ranks: Ranks, state: TrainState, log_steps: int
+        self, store: IdStore, log: RunLog, device: torch.device, ranks: Ranks, state: TrainState, log_steps: int
     ) -> None:
         self._store, self._log, self._ranks = store, log, ranks
         self._state, self._log_steps = state, log_steps
-        self._lag = _LAG_STEPS.get(where.type, 0)
+        self._lag = _LAG_STEPS.get(device.type, 0)
         self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
         self._restart_clock()
 

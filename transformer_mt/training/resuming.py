@@ -17,8 +17,8 @@ from transformer_mt.config.sections import Config
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.system import device
 from transformer_mt.system.console import Tell
+from transformer_mt.system.device import resolve_precision
 from transformer_mt.training.optim import WeightAverage, learning_rate
 
 # What may differ between a run and its continuation; everything else would make it another run.
@@ -97,14 +97,14 @@ def like_initial(config: Config, latest: Path | None) -> Config:
     return config
 
 
-def precision_of(config: Config, latest: Path | None, where: torch.device, tell: Tell) -> str:
+def precision_of(config: Config, latest: Path | None, device: torch.device, tell: Tell) -> str:
     """Of the run: what is asked for; what it began with; what the hardware is fast in."""
-    found = device.resolve_precision(config.train.precision, where)
+    chosen = resolve_precision(config.train.precision, device)
     if config.train.precision != "auto" or latest is None:
-        return found
+        return chosen
     own = load_config(latest / "config.yaml", of_model=True).train.precision
-    if own != found:
-        tell(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {found})")
+    if own != chosen:
+        tell(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {chosen})")
     return own
 
 

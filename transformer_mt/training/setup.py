@@ -19,13 +19,13 @@ from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.data import cache_keys, preparing
-from transformer_mt.data.epochs import Epochs
-from transformer_mt.data.epochs import fingerprint as corpus_fingerprint
+from transformer_mt.data.epochs import Epochs, corpus_fingerprint
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer, count_parameters
-from transformer_mt.system import console, device
+from transformer_mt.system import console
 from transformer_mt.system.console import Tell
+from transformer_mt.system.device import compile_layers, describe, local_device, processor, seed_stream
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
@@ -36,7 +36,12 @@ from transformer_mt.training import memory, resuming
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
-from transformer_mt.training.validation import Validation, fingerprint, read_validation, with_tokenization
+from transformer_mt.training.validation import (
+    Validation,
+    read_validation,
+    validation_fingerprint,
+    with_tokenization,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     # 1. Who and where we are.
     ranks = join()
     cleanup.callback(ranks.close)
-    where = device.local_device(ranks.local_rank)
+    device = local_device(ranks.local_rank)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     config = with_tokenization(config)
@@ -89,7 +94,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     latest = ranks.first_says(latest)
     if config.train.init_from is not None:
         config = resuming.like_initial(config, latest)
-    precision = resuming.precision_of(config, latest, where, tell)
+    precision = resuming.precision_of(config, latest, device, tell)
     given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
@@ -99,40 +104,40 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     )
     samplers = subword_sampling.samplers(tokenizers, config.tokenizer)
     store = _corpus(config, tokenizers, ranks)
-    place = run / "epochs"
+    epochs_directory = run / "epochs"
     if dry_run:  # the run directory may be in use
         cache = Path(config.data.cache_dir).expanduser()
-        place = cleanup.enter_context(scratch_directory(cache / "dry-run"))
-    epochs = Epochs(store, samplers, config, place, ranks)
+        epochs_directory = cleanup.enter_context(scratch_directory(cache / "dry-run"))
+    epochs = Epochs(store, samplers, config, epochs_directory, ranks)
     cleanup.callback(epochs.close)
 
     # 3. Model and optimizer, new or restored.
-    device.seed_stream(config.train.seed)
+    seed_stream(config.train.seed)
     model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     if config.train.init_from is not None and latest is None:
         initial = model_directory.load_model(config.train.init_from)
         model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
-    model.to(where).train()
+    model.to(device).train()
     model.recompute_activations = config.train.recompute_activations
-    if config.train.compile and not device.compile_layers(model.layers, where):
+    if config.train.compile and not compile_layers(model.layers, device):
         tell("train.compile: of use on a GPU only; these layers run as they are")
     optimizer = adam(model, config.optim)
     average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
-    state.training_files, state.validation = cache_keys.training_files(config.data), fingerprint(valid_pairs)
-    state.environment = _environment(ranks.num_ranks, where, precision, config.batch.micro_tokens)
+    state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
+    state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens)
     if latest is not None:
         before = load_config(latest / "config.yaml", of_model=True)
         resuming.refuse_other_corpus(latest, before, given, state)
         state = resuming.restore(latest, model, optimizer, average, state, tell)
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
-        resuming.tell_changes(before, given, state, fingerprint(valid_pairs), tell)
+        resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
     gradients = FlatGradients(model)
     validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
     tell(f"corpus: {store.report.summary()}")
-    tell(_summary(config, model, store, where, ranks.num_ranks))
+    tell(_summary(config, model, store, device, ranks.num_ranks))
     if config.train.max_steps < config.optim.warmup_steps:
         tell(
             f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
@@ -150,12 +155,12 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         num_ranks=ranks.num_ranks,
         is_sampled=samplers is not None,
     )
-    tried = memory.try_batches(largest.shapes, config, model, gradients, optimizer, where, ranks)
+    tried = memory.try_batches(largest.shapes, config, model, gradients, optimizer, device, ranks)
     return Setup(
         config=config,
         given=given,
         ranks=ranks,
-        device=where,
+        device=device,
         is_ours=is_ours,
         tokenizers=tokenizers,
         epochs=epochs,
@@ -256,24 +261,24 @@ def _be_deterministic(deterministic: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _environment(num_ranks: int, where: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
+def _environment(num_ranks: int, device: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
     """What the last bits of a run depend on besides its configuration."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "processor": device.processor(),
-        "device": device.describe(where),
+        "processor": processor(),
+        "device": describe(device),
         "ranks": num_ranks,
         "precision": precision,
         "micro_tokens": micro_tokens,
     }
 
 
-def _summary(config: Config, model: Transformer, store: IdStore, where: torch.device, num_ranks: int) -> str:
+def _summary(config: Config, model: Transformer, store: IdStore, device: torch.device, num_ranks: int) -> str:
     data = config.data
     many = f" × {num_ranks}" if num_ranks > 1 else ""
     return (
         f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
         f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
-        f"{store.num_tgt_tokens:,} target tokens, {device.describe(where)}{many}, {config.train.precision}"
+        f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {config.train.precision}"
     )

@@ -86,7 +86,7 @@ def with_tokenization(config: Config) -> Config:
     return config.model_copy(update={"eval": config.eval.model_copy(update={"tokenize": chosen})})
 
 
-def fingerprint(pairs: list[ValidationPair]) -> str:
+def validation_fingerprint(pairs: list[ValidationPair]) -> str:
     """Of validation pairs: scores of different ones cannot be compared."""
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
@@ -186,8 +186,8 @@ class Validation:
         loss = sum(nll for nll, _ in parts) / num_labels
         scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
-        found, signatures = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))[0]
-        scores |= found
+        metrics, signatures = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))[0]
+        scores |= metrics
         self._model.train()
         seconds = round(time.monotonic() - started, 1)
         log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
@@ -196,7 +196,7 @@ class Validation:
         return scores
 
     @property
-    def _where(self) -> torch.device:
+    def _device(self) -> torch.device:
         return self._model.src_embed.weight.device
 
     def _translate(self, numbers: Sequence[int]) -> list[str]:
@@ -206,9 +206,9 @@ class Validation:
         texts: dict[int, str] = {}
         for tags, same in itertools.groupby(sorted(numbers, key=self._tags.__getitem__), self._tags.__getitem__):
             of_these = list(same)
-            with validation_fits("search.batch_tokens", self._search.batch_tokens, self._where):
-                found = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
-            texts.update(zip(of_these, (translation.text for translation in found), strict=True))
+            with validation_fits("search.batch_tokens", self._search.batch_tokens, self._device):
+                translations = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
+            texts.update(zip(of_these, (translation.text for translation in translations), strict=True))
         return [texts[i] for i in numbers]
 
     def _score(self, hypotheses: list[str]) -> tuple[dict[str, float], dict[str, str]]:
@@ -246,10 +246,10 @@ class Validation:
             micro_tokens=self._micro_tokens,
         )[ranks.rank]
         for pairs in batches:
-            batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(self._where)
+            batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(self._device)
             with (
-                validation_fits("batch.micro_tokens", self._micro_tokens, self._where),
-                autocast(self._where, self._precision),
+                validation_fits("batch.micro_tokens", self._micro_tokens, self._device),
+                autocast(self._device, self._precision),
             ):
                 total += self._model(batch)[1].cpu()
         return float(total)
@@ -283,16 +283,16 @@ def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
     Raises:
         RunError: another rank has failed; or what this one's work raises.
     """
-    found, failure = None, None
+    result, failure = None, None
     try:
-        found = work()
+        result = work()
     except Exception as error:
         failure = error
     reason = str(failure) if isinstance(failure, TmtError) else repr(failure)
-    told = ranks.gather((found, None if failure is None else reason))
+    told = ranks.gather((result, None if failure is None else reason))
     if failure is not None:
         raise failure
     for rank, (_, reason) in enumerate(told):
         if reason is not None:
             raise RunError(f"rank {rank}: {reason}")
-    return [result for result, _ in told]
+    return [one for one, _ in told]

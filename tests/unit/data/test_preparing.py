@@ -894,7 +894,7 @@ def test_weights_make_another_run_but_not_another_store(prepared: Prepare, tmp_p
 
     def fingerprint(*weights: float, **data: Any) -> str:
         sources = tuple(SourceConfig(**files, weight=weight, name=f"s{i}") for i, weight in enumerate(weights))
-        return epochs.fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=sources, **data), store)
+        return epochs.corpus_fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=sources, **data), store)
 
     assert fingerprint(1.0) == fingerprint(1.0)
     stages = ({"weights": {"s0": 4.0}},)
@@ -909,6 +909,6 @@ def test_the_same_pairs_in_other_sources_are_another_run(prepared: Prepare, tmp_
 
     def fingerprint(store: IdStore, *sources: dict[str, Any]) -> str:
         train = tuple(SourceConfig(**source) for source in sources)
-        return epochs.fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=train), store)
+        return epochs.corpus_fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=train), store)
 
     assert fingerprint(one, text_files(tmp_path, PAIRS)) != fingerprint(three, *files)

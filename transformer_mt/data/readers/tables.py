@@ -22,22 +22,22 @@ def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> tuple[str,
     return str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt)
 
 
-def _sides(row: object, columns: tuple[str, str], place: str) -> tuple[str, str]:
+def _sides(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str]:
     """The text of two columns of a row, or of the columns inside its column "translation"; no value is no text."""
     if isinstance(row, dict) and columns[0] not in row and _NESTED in row:
         row = dict.fromkeys(columns) if row[_NESTED] is None else row[_NESTED]
     if not isinstance(row, dict):
-        raise InputError(f"{place}: columns with names are needed, found {type(row).__name__}")
+        raise InputError(f"{origin}: columns with names are needed, found {type(row).__name__}")
     values = []
     for column in columns:
         if column not in row:
             names = " ".join(", ".join(map(str, row)).split())
             raise InputError(
-                f"{place}: no column {column!r}; it has {names}; name the right ones with src_column and tgt_column"
+                f"{origin}: no column {column!r}; it has {names}; name the right ones with src_column and tgt_column"
             )
         value = "" if row[column] is None else row[column]
         if not isinstance(value, str):
-            raise InputError(f"{place}: column {column!r} should be text, found {type(value).__name__}")
+            raise InputError(f"{origin}: column {column!r} should be text, found {type(value).__name__}")
         values.append(value)
     return values[0], values[1]
 
@@ -48,19 +48,19 @@ def read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]
         if line == TOO_LONG or not line.strip():
             yield (line, line) if line == TOO_LONG else ("", "")
             continue
-        place = f"{path}, line {number}"
+        origin = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
+            raise InputError(f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
         except (RecursionError, ValueError) as error:  # lists in lists in lists …, numbers of thousands of digits
-            raise InputError(f"{place}: unusable JSON ({error}); mend the line") from None
-        src, tgt = _sides(row, columns, place)
+            raise InputError(f"{origin}: unusable JSON ({error}); mend the line") from None
+        src, tgt = _sides(row, columns, origin)
         try:
             (src + tgt).encode()
         except UnicodeEncodeError as error:
             half = error.object[error.start]
-            raise InputError(f"{place}: half a character ({half!a}, a lone surrogate); mend the line") from None
+            raise InputError(f"{origin}: half a character ({half!a}, a lone surrogate); mend the line") from None
         yield src, tgt
 
 
@@ -118,5 +118,5 @@ def read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str |
         raise
     except Exception as error:  # whatever its many formats and the network may raise
         reason = " ".join(str(error).split())
-        where = "cannot be loaded" if number < 0 else f"cannot be read after row {number}"
-        raise InputError(f"{name}, split {source.split}: {where} ({reason})") from None
+        problem = "cannot be loaded" if number < 0 else f"cannot be read after row {number}"
+        raise InputError(f"{name}, split {source.split}: {problem} ({reason})") from None
