@@ -70,7 +70,7 @@ def plan_windows(
 
 
 def is_same_in_all_epochs(parts: Sequence[Part], weights: Sequence[float]) -> bool:
-    """Whether every epoch has the same pairs and is a single window."""
+    """Return whether every epoch has the same pairs and is a single window."""
     if any(weight != int(weight) for weight in weights):
         return False
     return round(sum((part.end - part.start) * weights[part.source] for part in parts) / WINDOW_PAIRS) <= 1
@@ -79,7 +79,10 @@ def is_same_in_all_epochs(parts: Sequence[Part], weights: Sequence[float]) -> bo
 def _orders(
     parts: Sequence[Part], weights: Sequence[float], rng: np.random.Generator
 ) -> Iterator[list[tuple[Part, int]]]:
-    """For each time that a source is gone through: its parts in random order, and how many pairs of each are seen."""
+    """Yield the way through a source for each time that it is gone through.
+
+    A way is the source's parts in random order, each with the number of its pairs that are seen.
+    """
     for source, weight in enumerate(weights):
         own = [part for part in parts if part.source == source]
         times, fraction = int(weight), weight - int(weight)
@@ -102,7 +105,7 @@ class _Pass:
         return int(self._ends[-1])
 
     def window(self, window: int, num_windows: int) -> Pairs:
-        """The pairs of one of so many equal shares of the way."""
+        """Return the pairs (numbers in the store) of one of so many equal shares of the way."""
         first, last = len(self) * window // num_windows, len(self) * (window + 1) // num_windows
         taken = [np.empty(0, dtype=np.int64)]
         for i in range(int(np.searchsorted(self._ends, first, side="right")) - 1, len(self._parts)):
@@ -118,7 +121,7 @@ class _Pass:
 
 
 def _update_borders(src_lengths: Lengths, tgt_lengths: Lengths, max_tokens: int, max_source_tokens: int) -> list[int]:
-    """Borders of the longest runs that keep both budgets, from left to right."""
+    """Return the borders of the longest runs that keep both budgets, from left to right, the first at 0."""
     src_ends, tgt_ends = np.cumsum(src_lengths, dtype=np.int64), np.cumsum(tgt_lengths, dtype=np.int64)
     borders = [0]
     while borders[-1] < len(src_ends):

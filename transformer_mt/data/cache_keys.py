@@ -15,7 +15,7 @@ from transformer_mt.system.whole_files import replaced_file, write_error
 
 
 def source_key(named: NamedSource, cache: Path) -> Any:
-    """What a source's pairs depend on: the content of its files, or the settings of what has no files here."""
+    """Return what a source's pairs depend on: the content of its files, or the settings of what has no files here."""
     source = named.source
     settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
     paths = source_files(source, *named.languages)
@@ -35,14 +35,18 @@ def source_key(named: NamedSource, cache: Path) -> Any:
 
 
 def training_files(data: DataConfig) -> dict[str, str]:
-    """The SHA-256 of every file that the training pairs are read from, by its path."""
+    """Return the SHA-256 of every file that the training pairs are read from, by its path."""
     cache = Path(data.cache_dir).expanduser()
     files = (path for source in data.train for path in source_files(source, *data.languages(source)))
     return {path: content_hash(path, cache) for path in files}
 
 
 def content_hash(path: str, cache: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and modification time."""
+    """Return the SHA-256 of a file in hexadecimal, remembered in the cache by path, size and modification time.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         stat = os.stat(path)
         memo = _memo(cache, os.path.abspath(path))
@@ -58,7 +62,10 @@ def content_hash(path: str, cache: Path) -> str:
 
 
 def hub_revision(source: SourceConfig, cache: Path) -> str | None:
-    """The newest commit of a data set on the hub; where the hub cannot be asked, the one that it named last time."""
+    """Return the newest commit of a data set on the hub.
+
+    Where the hub cannot be asked it is the one that it named last time; None for sources that are not on it.
+    """
     if source.hub is None or Path(source.hub).is_dir():
         return None
     memo = _memo(cache, f"hub {source.hub}")

@@ -32,7 +32,7 @@ def write_note(path: Path, note: Mapping[str, Any]) -> None:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """Such facts.
+    """Return the facts that `write_note` has written.
 
     Raises:
         ValueError: there are none, or they are not, byte for byte, what was written.
@@ -65,8 +65,9 @@ def seal(directory: Path, note: str, *names: str) -> None:
 
 
 def damage(directory: Path, note: str = "meta.json") -> str | None:
-    """What keeps a store (or other files of which there is a note) from being used, if anything does: a file that is
-    missing or not what was written.
+    """Return what keeps a store from being used, if anything does: a file that is missing or not what was written.
+
+    It may be any directory in which there is such a note.
 
     Raises:
         RunError: the system does not let us read it: nothing is known then.
@@ -79,7 +80,7 @@ def damage(directory: Path, note: str = "meta.json") -> str | None:
 
 
 def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | None:
-    """The first file that is missing or not what was written, if there is one.
+    """Return the first file that is missing or not what was written, in words, if there is one.
 
     Several threads read, and not through memory maps: there, an error of the disk would end the process.
 

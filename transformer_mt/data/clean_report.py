@@ -47,7 +47,10 @@ class CleanReport:
         return self.kept + sum(self.rejected.values())
 
     def count(self, reason: str | None, pair: SentencePair | None = None, place: int = 0) -> None:
-        """Count one pair: rejected for this reason, or kept (``None``). ``place`` is its number over the corpus."""
+        """Count one pair: rejected for this reason, or kept (``None``).
+
+        ``place`` is its number over the corpus, from 0.
+        """
         if reason is None:
             self.kept += 1
             return
@@ -56,7 +59,7 @@ class CleanReport:
             self._add_examples(reason, [Example(place, _shortened(pair.src), _shortened(pair.tgt))])
 
     def merge(self, other: CleanReport) -> None:
-        """Add what another report has counted."""
+        """Add what another report has counted, and let its examples compete with ours."""
         self.kept += other.kept
         for reason, number in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + number
@@ -71,13 +74,16 @@ class CleanReport:
         del kept[MAX_EXAMPLES:]
 
     def summary(self) -> str:
-        """One line, reasons in alphabetical order: "29,000 pairs: 28,731 kept, 12 empty, 257 length_ratio"."""
+        """Return one line, reasons in alphabetical order: "29,000 pairs: 28,731 kept, 12 empty, 257 length_ratio"."""
         counts = [(self.kept, "kept")] + [(self.rejected[reason], reason) for reason in sorted(self.rejected)]
         return f"{self.num_pairs:,} pairs: " + ", ".join(f"{number:,} {name}" for number, name in counts)
 
 
 def _rank(example: Example) -> int:
-    """A number by chance, but always the same: the lowest ones of all are a uniform sample, however they are found."""
+    """Return a number by chance, but always the same for a pair.
+
+    The lowest ones of all are a uniform sample, however they are found.
+    """
     return hash_of(str(example.place))
 
 

@@ -54,7 +54,9 @@ class Verdict(NamedTuple):
 
 
 def check_rules(rules: CleanConfig, src_lang: str, tgt_lang: str) -> None:
-    """Refuse rules that cannot be applied, before the first pair; what they need is loaded, for forked processes too.
+    """Refuse rules that cannot be applied, before the first pair.
+
+    What they need is loaded meanwhile, for forked processes too.
 
     Raises:
         InputError: a script or a language that is not known, or a package that is missing.
@@ -120,7 +122,7 @@ def _ratio(src: int, tgt: int) -> float:
 
 
 def _has_word_ratio(src: str, tgt: str, limit: float) -> bool:
-    """Whether one side has so many times the other's words.
+    """Return whether one side has more than so many times the other's words.
 
     Nobody can say where words end in scripts without spaces; `max_char_ratio` is for pairs that have one.
     """
@@ -140,14 +142,14 @@ def _has_html(text: str) -> bool:
 
 
 def _addresses(text: str) -> set[str]:
-    """The web and e-mail addresses, in lower case, without the marks that end them or the sentence."""
+    """Return the web and e-mail addresses, in lower case, without the marks that end them or the sentence."""
     if "://" in text or "@" in text or "www." in text or "WWW." in text:
         return {address.rstrip(_AFTER_ADDRESS).lower() for address in _ADDRESS.findall(text)}
     return set()
 
 
 def _number_overlap(src: str, tgt: str) -> float:
-    """How many of both sides' numbers have a partner on the other; one where there are none."""
+    """Return the share of both sides' numbers that have a partner on the other; one where there are none."""
     src_numbers, tgt_numbers = _NUMBER.findall(src), _NUMBER.findall(tgt)
     if src_numbers == tgt_numbers:
         return 1.0
@@ -156,7 +158,7 @@ def _number_overlap(src: str, tgt: str) -> float:
 
 
 def _plain_number(number: str) -> str:
-    """Digits of any script as ASCII, without separators and leading zeros."""
+    """Return the digits of any script as ASCII, without separators and leading zeros."""
     digits = _NO_DIGITS.sub("", number)
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)

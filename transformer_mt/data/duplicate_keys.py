@@ -35,7 +35,7 @@ _NUMBERS_OF_ZEROS = re.compile("00+")
 
 
 def text_key(text: str, kind: Kind) -> int:
-    """A 64-bit key that equal texts share, whatever the white space around them.
+    """Return a 64-bit key that equal texts share, whatever the white space around them.
 
     Near texts share it too: those that differ in case, accents, digits, punctuation, symbols and white space only. A
     text that has nothing else is near to itself only.
@@ -44,7 +44,7 @@ def text_key(text: str, kind: Kind) -> int:
 
 
 def duplicate_key(pair: tuple[str, str], kind: Kind) -> int:
-    """The key of a pair: equal where those of both sides are."""
+    """Return the key of a pair: equal keys where the keys of both sides are equal."""
     src, tgt = (_near(side) if kind == "near" else side.strip() for side in pair)
     return hash_of(f"{src}\n{tgt}")
 

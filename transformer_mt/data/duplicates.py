@@ -42,7 +42,7 @@ class DuplicateFinder:
             self._opened = opened.pop_all()
 
     def add(self, keys: Keys) -> None:
-        """The next keys, in order.
+        """Take in the next keys (uint64), in the order of the corpus.
 
         Raises:
             RunError: the disk is full.
@@ -60,7 +60,9 @@ class DuplicateFinder:
             raise write_error(self._directory, error) from error
 
     def find(self) -> Occurrences:
-        """For each key in its place ``ONLY``, ``FIRST`` or ``LATER``: an array in a file. No key can be added then.
+        """Return ``ONLY``, ``FIRST`` or ``LATER`` for each key in its place: an array (uint8) in a file.
+
+        No key can be added then.
 
         Raises:
             RunError: the disk is full.

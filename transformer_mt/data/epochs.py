@@ -39,7 +39,7 @@ class Epoch:
 
 
 def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
-    """For each stage of the training (or for the only one) the weight of each source.
+    """Return the weight of each source, for each stage of the training (or for the only one).
 
     With a temperature T a source of n pairs has a share of an epoch in proportion to n^(1/T), and an epoch has as many
     pairs as the corpus.
@@ -62,13 +62,16 @@ def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
 
 
 def corpus_fingerprint(data: DataConfig, store: IdStore) -> str:
-    """Of what a run is trained on and how often: the ids, which source they are of, and the weights of the sources."""
+    """Return 16 digits that stand for what a run is trained on and how often.
+
+    They depend on the ids, on which source these are of, and on the weights of the sources.
+    """
     facts = [store.fingerprint, store.source_sizes, source_weights(data, store)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def stage_ends(data: DataConfig) -> list[int]:
-    """The updates after which each stage but the last has ended."""
+    """Return the updates after which each stage but the last has ended."""
     return list(itertools.accumulate(stage.steps for stage in data.stages if stage.steps is not None))
 
 
@@ -119,10 +122,10 @@ class Epochs:
         self._opened: tuple[int, Epoch] | None = None
 
     def open(self, epoch: int, tell: Tell) -> Epoch:
-        """One epoch's data, where it is not there yet after making it; those of other epochs are deleted.
+        """Return one epoch's data, where it is not there yet after making it; those of other epochs are deleted.
 
         Raises:
-            RunError: no place to write it.
+            RunError: there is no place to write it.
         """
         if self._opened is None or (self._sampled is not None and self._opened[0] != epoch):
             store = self._store
@@ -155,7 +158,7 @@ class Epochs:
             cursor, stage = Cursor(cursor.epoch + 1), bisect.bisect(self._stage_ends, step)
 
     def plan(self, data: Epoch, epoch: int, stage: int = 0) -> Iterator[list[Pairs]]:
-        """The updates of an epoch in a stage of the training, window by window."""
+        """Yield the updates of an epoch in a stage of the training, window by window."""
         return plan(data.src_lengths, data.tgt_lengths, data.store.parts(), self.weights[stage], self._config, epoch)
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
         return map(SentencePair, self.src, self.tgt)
 
     def readable(self) -> Iterator[SentencePair]:
-        """The pairs without those of which a line is too long to be read: nothing is known of their text."""
+        """Yield the pairs without those of which a line is too long to be read: nothing is known of their text."""
         return (pair for pair in self.pairs() if TOO_LONG not in pair)
 
 
@@ -65,7 +65,7 @@ def read_chunks(
     border: int | None = None,
     refusals: list[InputError] | None = None,
 ) -> Iterator[Chunk]:
-    """All pairs of some sources, in order.
+    """Yield all pairs of some sources, in order, in chunks.
 
     Args:
         doing: what the progress bar says of it.
@@ -96,7 +96,7 @@ def read_chunks(
 
 
 def _in_chunks(pairs: Iterator[SentencePair], first: int, border: int) -> Iterator[list[SentencePair]]:
-    """In chunks; what stands before damage is one too."""
+    """Yield pairs in chunks, of which the first begins at a place; what stands before damage is one too."""
     chunk: list[SentencePair] = []
     num_characters = 0
     most = min(CHUNK_PAIRS, border - first % border)
@@ -124,7 +124,7 @@ class Places:
         self._ranges = list(zip(labels, itertools.accumulate(counts), counts, strict=True))
 
     def describe(self, place: int) -> str:
-        """The source and the line there of a pair."""
+        """Return the source of a pair and its line there, in words."""
         label, end, count = next(one for one in self._ranges if place < one[1])
         return f"{label}, line {place - (end - count) + 1:,}"
 
@@ -132,7 +132,7 @@ class Places:
 def find_duplicates(
     sources: Sequence[NamedSource], kind: Literal["keep", "exact", "near"], directory: Path
 ) -> Occurrences | None:
-    """Which pairs repeat an earlier one, whatever becomes of that, in a first pass; None if all shall be kept.
+    """Find, in a first pass, which pairs repeat an earlier one, whatever becomes of that; None if all shall be kept.
 
     ``directory``: an empty one for files that grow with the corpus.
     """
@@ -151,7 +151,7 @@ def find_duplicates(
 def judge(
     chunk: Chunk, named: NamedSource, rules: CleanConfig, occurrences: Occurrences | None, report: CleanReport
 ) -> tuple[list[int], list[SentencePair]]:
-    """The pairs that cleaning keeps and, before them, their places; the others are counted into the report."""
+    """Return the pairs that cleaning keeps and, before them, their places; the others are counted into the report."""
     repeated = "near_duplicate" if rules.duplicates == "near" else "duplicate"
     is_repeated = None if occurrences is None else occurrences[chunk.first : chunk.end] == LATER
     places: list[int] = []

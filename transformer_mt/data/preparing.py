@@ -44,7 +44,7 @@ _SEAL = "occurrences.seal"  # the checksum of what an interrupted build has foun
 
 
 def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdStore:
-    """The id store of a training corpus: found in the cache by content, or written there.
+    """Return the id store of a training corpus: found in the cache by content, or written there.
 
     One that is not byte for byte what was written is built anew, and that is told on stderr.
 
@@ -121,7 +121,7 @@ def _write_store(
 
 
 def _occurrences(directory: Path, rules: CleanConfig, sources: list[NamedSource]) -> Occurrences | None:
-    """Which pairs repeat an earlier one; of an interrupted build, what it has found."""
+    """Find which pairs repeat an earlier one; of an interrupted build, take what it has found."""
     answer, keys = directory / "occurrences", directory / "keys"
     if damage(directory, _SEAL) is None:
         return np.memmap(answer, dtype=np.uint8, mode="r")
@@ -137,7 +137,7 @@ def _occurrences(directory: Path, rules: CleanConfig, sources: list[NamedSource]
 
 
 class _Encoder:
-    """Cleans and tokenises."""
+    """What a process does with a chunk: it cleans and tokenises."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class _Encoder:
         return too_long(num_tags + src, tgt, self._rules, self._batch)
 
     def _in_a_row(self, rows: list[list[int]], tags: list[int]) -> tuple[Ids, Lengths]:
-        """All ids one after the other, each row between its tags and </s>, and the rows' lengths with these."""
+        """Return all ids one after the other, each row between its tags and </s>, and the rows' lengths with these."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + len(tags) + 1
         ends = np.cumsum(lengths)
         ids = np.empty(int(ends[-1]) if rows else 0, dtype=self.dtype)
@@ -193,7 +193,7 @@ class _Encoder:
 
 
 class _ShardWriter:
-    """Collects one shard at a time. Beside each it writes a note, by which it is found when the build goes on."""
+    """Collects one shard at a time and writes it, with a note beside it by which it is found when the build goes on."""
 
     def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
         self._directory, self._dtype = directory, dtype
@@ -217,7 +217,7 @@ class _ShardWriter:
         return self._directory / f"{shard:05d}.json"
 
     def add(self, encoded: _Encoded) -> None:
-        """The next chunk. No chunk goes over the end of a shard."""
+        """Take in the next chunk. No chunk goes over the end of a shard."""
         self._waiting.append(encoded)
         self.end = encoded.end
         if self.end % SHARD_PAIRS == 0:
@@ -285,7 +285,7 @@ class _ShardWriter:
 
 
 def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str | None:
-    """The reason to leave a pair of so many ids (tags, without </s>) out, if there is one."""
+    """Return the reason to leave a pair of so many ids (tags, without </s>) out, if there is one."""
     src_budget, tgt_budget = batch.budget
     if src > rules.max_src_tokens:
         return "too_many_src_tokens"
@@ -297,6 +297,6 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
 
 
 def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
-    """The raw pairs of all training sources, without those of which a line is too long to be read."""
+    """Yield the raw pairs of all training sources, without those of which a line is too long to be read."""
     for source in data.train:
         yield from (pair for pair in read_pairs(source, *data.languages(source)) if TOO_LONG not in pair)

@@ -180,7 +180,7 @@ class SampledEpochs:
 
 
 def _work(job: _Job, connection: Connection) -> None:
-    """A process of its own: write the shards of one epoch after the other, until the run ends."""
+    """Write the shards of one epoch after the other, in a process of its own, until the run ends."""
     for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal they go to all; the run ends its processes itself
         signal.signal(number, signal.SIG_IGN)
     os.nice(_LOWEST_PRIORITY)
@@ -207,6 +207,7 @@ def _write_shards(job: _Job, store: IdStore, epoch: int, directory: Path) -> Non
 
 
 def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: int) -> None:
+    """Draw the pieces of one shard's pairs and write them, the note that makes it whole last."""
     src_sampler, tgt_sampler = job.samplers
     first = sum(store.shard_sizes[:shard])
     end = first + store.shard_sizes[shard]
@@ -239,5 +240,5 @@ def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: 
 
 
 def _note_of(directory: Path, shard: int) -> Path:
-    """The last of a shard's files."""
+    """Return the path of the last of a shard's files, with which it is whole."""
     return directory / f"{shard:05d}.json"

@@ -97,11 +97,11 @@ class IdStore:
         return int(self._starts[-1])
 
     def lengths(self, side: str) -> Lengths:
-        """Ids of every pair's side, </s> included: a memory map."""
+        """Return how many ids every pair's side has, </s> included: a memory map (int32)."""
         return self._lengths[side]
 
     def parts(self) -> list[Part]:
-        """What the pairs of each source are on disk: a run for each of its shards."""
+        """Return what the pairs of each source are on disk: a run for each of its shards."""
         borders = np.cumsum([0, *self.source_sizes])
         cuts = np.unique(np.concatenate([borders, self._starts]))
         sources = np.searchsorted(borders, cuts[:-1], side="right") - 1
@@ -111,7 +111,7 @@ class IdStore:
         ]
 
     def get(self, side: str, pairs: Pairs) -> list[Ids]:
-        """The ids of some pairs, by their number in the store."""
+        """Return the ids of some pairs' side, by their number in the store, each ending in </s>."""
         shards = np.searchsorted(self._starts, pairs, side="right") - 1
         rows = pairs - self._starts[shards]
         out = []
@@ -122,7 +122,7 @@ class IdStore:
         return out
 
     def describe(self, pair: int) -> str:
-        """Where a pair came from: its source and its line there."""
+        """Return where a pair came from: its source and its line there."""
         shard = int(np.searchsorted(self._starts, pair, side="right")) - 1
         place = int(self.places(shard)[pair - int(self._starts[shard])])
         if not 0 <= place < sum(count for _, count, _ in self.meta["sources"]):
@@ -131,14 +131,17 @@ class IdStore:
         return Places(labels, counts).describe(place)
 
     def places(self, shard: int) -> npt.NDArray[np.int64]:
-        """The places of a shard's pairs in the corpus, rejected pairs counted: a memory map."""
+        """Return the places of a shard's pairs in the corpus, rejected pairs counted: a memory map (int64)."""
         places = self._array(f"{shard:05d}.places.npy")
         if places.dtype != np.int64 or places.shape != (self.shard_sizes[shard],):
             raise self._damaged(f"shard {shard} has wrong places")
         return places
 
     def _shard(self, number: int) -> _Shard:
-        """A shard's files, opened where they are not; those that were not used for the longest time are closed."""
+        """Return a shard's files, opened where they are not.
+
+        Those that were not used for the longest time are closed.
+        """
         shard = self._open.pop(number, None)
         if shard is None:
             try:
@@ -170,7 +173,10 @@ class IdStore:
 
 
 def _most_open_shards() -> int:
-    """A memory map keeps its file open: four a shard. Of a run's two stores each takes a quarter of all."""
+    """Return how many shards a store may keep open.
+
+    A memory map keeps its file open: four a shard. Of a run's two stores each takes a quarter of all.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MAX_OPEN_SHARDS if files == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_SHARDS, files // 16))
 
@@ -184,20 +190,24 @@ def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _fit(ids: Ids, offsets: Offsets, lengths: Lengths) -> bool:
-    """Whether offsets lead through all ids, in steps of these lengths."""
+    """Return whether offsets lead through all ids, in steps of these lengths."""
     if offsets.dtype != np.int64 or offsets.shape != (len(lengths) + 1,) or lengths.min() < 1:
         return False
     return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.array_equal(np.diff(offsets), lengths))
 
 
 def write_side(directory: Path, shard: int, side: str, ids: Ids, offsets: Offsets) -> Checksums:
-    """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end."""
+    """Write one side of a shard: the ids of all its pairs in a row, and where each pair's begin and end.
+
+    Returns:
+        Sizes and checksums of the two files, by their names.
+    """
     name = f"{shard:05d}.{side}"
     return _write(directory, f"{name}.ids", ids.tobytes()) | _write(directory, f"{name}.offsets.npy", _npy(offsets))
 
 
 def write_places(directory: Path, shard: int, places: npt.NDArray[np.int64]) -> Checksums:
-    """Write where the pairs of a shard come from."""
+    """Write where the pairs of a shard come from, and return the file's size and checksum."""
     return _write(directory, f"{shard:05d}.places.npy", _npy(places))
 
 

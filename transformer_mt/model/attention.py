@@ -23,7 +23,7 @@ from transformer_mt.model.layout import Layout
 def attention(
     q_BHLK: Tensor, k_BHMK: Tensor, v_BHMV: Tensor, may_look: Tensor, dropout: nn.Module
 ) -> tuple[Tensor, Tensor]:
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V (equation 1), a table for each sequence and head.
+    """Compute Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V (equation 1) on a table for each sequence and head.
 
     Args:
         may_look: True where a query may look at a key, broadcast to (B, H, L, M); each query at one of them at least.
@@ -39,10 +39,11 @@ def attention(
 
 
 class MultiHeadAttention(nn.Module):
-    """Concat(head_1, …, head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+    """Project inputs to heads, attend in each, and join them (section 3.2.2).
 
-    ``d_k`` and ``d_v`` are free of ``d_model`` (Table 3, rows A and B). The projections have no bias unless asked for:
-    the paper's are plain matrices.
+    This is Concat(head_1, …, head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V). ``d_k`` and ``d_v`` are
+    free of ``d_model`` (Table 3, rows A and B). The projections have no bias unless asked for: the paper's are plain
+    matrices.
     """
 
     def __init__(self, d_model: int, num_heads: int, d_k: int, d_v: int, dropout: float, bias: bool) -> None:
@@ -56,24 +57,27 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x_PD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
-        """Self-attention: (P, D) -> (P, D). ``causal``: position t sees positions 0 … t only."""
+        """Attend from every row to the rows of its own sequence: (P, D) -> (P, D).
+
+        With ``causal``, position t sees positions 0 … t only.
+        """
         qkv_PC = _project(x_PD, self.q_proj, self.k_proj, self.v_proj)
         return self._attend(qkv_PC, layout, None, layout, causal)
 
     def project_memory(self, memory_RD: Tensor) -> Tensor:
-        """Keys and values (R, C) of the encoder's output, side by side."""
+        """Return keys and values (R, C) of the encoder's output (R, D), side by side."""
         return _project(memory_RD, self.k_proj, self.v_proj)
 
     def attend_memory(self, x_PD: Tensor, layout: Layout, kv_RC: Tensor, memory_layout: Layout) -> Tensor:
-        """Attention from the decoder over the encoder's output: (P, D) -> (P, D)."""
+        """Attend from the decoder's rows to the encoder's output, projected by `project_memory`: (P, D) -> (P, D)."""
         return self._attend(self.q_proj(x_PD), layout, kv_RC, memory_layout, False)
 
     def plainly(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
     ) -> tuple[Tensor, Tensor]:
-        """As equation 1 is written, for those who want the weights: joined heads (P, C), weights (B, H, L, M).
+        """Attend as equation 1 is written; return the joined heads (P, C) and the weights (B, H, L, M).
 
-        Slow, and the twin that the fast ways are tested against.
+        It is slow, for those who want the weights, and the twin that the fast ways are tested against.
         """
         sizes = [self.d_k, self.d_v] if kv_RC is not None else [self.d_k, self.d_k, self.d_v]
         own = heads_of(layout.unpack(q_PC), self.num_heads, [self.d_k] if kv_RC is not None else sizes)
@@ -87,7 +91,10 @@ class MultiHeadAttention(nn.Module):
         return layout.pack(out.transpose(1, 2).flatten(2)), weights
 
     def _attend(self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool) -> Tensor:
-        """Attention of all heads, joined and projected. Without ``kv_RC``, ``q_PC`` holds keys and values too."""
+        """Return the attention of all heads, joined and projected: (P, D).
+
+        Without ``kv_RC``, ``q_PC`` holds keys and values too.
+        """
         if q_PC.device.type == "cpu":
             joined_PC = self._attend_on_cpu(q_PC, layout, kv_RC, kv_layout, causal)
         else:
@@ -104,7 +111,7 @@ class MultiHeadAttention(nn.Module):
     def _attend_by_kernel(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
     ) -> Tensor:
-        """The same through PyTorch's kernels: flash attention over packed rows where it can, else padded tables."""
+        """Do the same through PyTorch's kernels: flash attention over packed rows where it can, else padded tables."""
         sizes = [self.d_k, self.d_v] if kv_RC is not None else [self.d_k, self.d_k, self.d_v]
         drop = self.dropout.p if self.dropout.is_active else 0.0
         if _has_packed_kernel(q_PC, self.d_k, self.d_v):
@@ -124,7 +131,10 @@ class MultiHeadAttention(nn.Module):
 
 
 def _has_packed_kernel(q_PC: Tensor, d_k: int, d_v: int) -> bool:
-    """Whether flash attention (Dao 2023) takes these rows: CUDA from Ampere on, half precision, usual head sizes."""
+    """Return whether flash attention (Dao 2023) takes these rows.
+
+    It does on CUDA from Ampere on, in half precision, with the usual head sizes.
+    """
     is_narrow = q_PC.dtype in (torch.bfloat16, torch.float16)
     return q_PC.is_cuda and is_narrow and d_k == d_v <= 256 and d_k % 8 == 0 and _is_ampere(q_PC.device)
 
@@ -134,7 +144,7 @@ def _is_ampere(device: torch.device) -> bool:
 
 
 def _project(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """Several projections of the same input, side by side, in one matrix product."""
+    """Return several projections of the same input, side by side, from one matrix product."""
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     return F.linear(x, weight, bias)

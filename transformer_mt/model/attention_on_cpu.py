@@ -21,20 +21,20 @@ def attend_on_cpu(
     heads: Heads,
     dropout: Dropout,
 ) -> Tensor:
-    """Attention of all heads, joined: (P, C). Without ``kv_RC``, ``q_PC`` holds keys and values too.
+    """Return the attention of all heads, joined: (P, C). Without ``kv_RC``, ``q_PC`` holds keys and values too.
 
-    Shapes as in `attention`.
+    Shapes are as in `attention`.
     """
     joined_PC: Tensor = _AttentionOnCpu.apply(q_PC, layout, kv_RC, kv_layout, causal, heads, dropout)  # type: ignore[no-untyped-call]
     return joined_PC
 
 
 class _AttentionOnCpu(torch.autograd.Function):
-    """softmax(Q K^T / sqrt(d_k)) V (equation 1) over packed rows, on padded tables inside.
+    """Compute softmax(Q K^T / sqrt(d_k)) V (equation 1) over packed rows, on padded tables inside.
 
-    In float32 also where the rows are bfloat16: on short rows PyTorch's bfloat16 softmax and its gradient cost more
-    than all of the products, which are a small part of a layer's. The tables are made again in the backward pass: that
-    costs less than the memory to keep them.
+    It is in float32 also where the rows are bfloat16: on short rows PyTorch's bfloat16 softmax and its gradient cost
+    more than all of the products, which are a small part of a layer's. The tables are made again in the backward pass:
+    that costs less than the memory to keep them.
     """
 
     @staticmethod
@@ -85,8 +85,8 @@ class _AttentionOnCpu(torch.autograd.Function):
 
 
 def _tables(q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, heads: Heads) -> list[Tensor]:
-    """Queries (B·H, L, K), keys and values (B·H, M, K), in float32 at least."""
-    number, d_k, d_v, _ = heads
+    """Return queries (B·H, L, K), and keys and values (B·H, M, K), in float32 at least."""
+    count, d_k, d_v, _ = heads
     if kv_RC is None:
         return _wide_heads(q_PC, layout, number, [d_k, d_k, d_v])
     return _wide_heads(q_PC, layout, number, [d_k]) + _wide_heads(kv_RC, kv_layout, number, [d_k, d_v])
@@ -99,7 +99,7 @@ def _wide_heads(x_PC: Tensor, layout: Layout, num_heads: int, sizes: list[int]) 
 
 
 def _rows(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
-    """Tables (B·H, L, K) side by side as rows (P, C), the inverse of `_wide_heads`; the tail is 0."""
+    """Return tables (B·H, L, K) side by side as rows (P, C), the inverse of `_wide_heads`; the tail is 0."""
     batch, length = layout.num_sequences, layout.max_length
     width = sum(part.shape[0] // batch * part.shape[2] for part in parts)
     rows_PC = torch.empty(layout.num_rows, width, dtype=dtype)
@@ -118,7 +118,7 @@ def _rows(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
 
 
 def _bias(q: Tensor, k: Tensor, kv_layout: Layout, causal: bool, num_heads: int) -> Tensor:
-    """What is added to the scores (B·H, L, M): -inf where a query must not look."""
+    """Return what is added to the scores (B·H, L, M): -inf where a query must not look."""
     if causal:  # padding stands behind the sequence, where a causal position does not look anyhow
         length = k.shape[1]
         return torch.full((length, length), float("-inf"), dtype=q.dtype).triu_(1)

@@ -34,14 +34,14 @@ class Dropout(nn.Module):
         return x * self.mask(x.shape, x.dtype) * (1 / (1 - self.p))
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
-        """residual + dropout(x), on a CPU in one pass."""
+        """Return residual + dropout(x), on a CPU in one pass over both."""
         if self.is_active and x.device.type == "cpu":
             return torch.addcmul(residual, x, self.mask(x.shape, x.dtype), value=1 / (1 - self.p))
         dropped: Tensor = self(x)
         return residual + dropped
 
     def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """1 where an element is kept and 0 elsewhere, on the CPU."""
+        """Return a tensor on the CPU that is 1 where an element is kept and 0 elsewhere."""
         seed = int(torch.randint(0, 2**62, ()))
         count = shape.numel()
         bits = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count])

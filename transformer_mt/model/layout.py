@@ -73,7 +73,10 @@ class Layout:
 
     @cached_property
     def bias_BL(self) -> Tensor | None:
-        """0 at real positions and -inf at padding (float32), to be added to attention scores; None: no padding."""
+        """Return what is added to attention scores: 0 at real positions, -inf at padding (float32).
+
+        It is None where there is no padding.
+        """
         if self.rows_BL is None:
             return None
         return torch.zeros(self.rows_BL.shape, device=self.rows_BL.device).masked_fill_(
@@ -81,12 +84,12 @@ class Layout:
         )
 
     def unpack(self, x_PC: Tensor) -> Tensor:
-        """Rows (P, C) as a padded table (B, L, C). Padding holds a tail row."""
+        """Return rows (P, C) as a padded table (B, L, C). Padding holds a row of the tail."""
         cells = x_PC[: self.num_real] if self.rows_BL is None else x_PC.index_select(0, self.rows_BL.flatten())
         return cells.view(self.num_sequences, self.max_length, -1)
 
     def pack(self, x_BLC: Tensor) -> Tensor:
-        """A padded table (B, L, C) as rows (P, C); the tail is 0."""
+        """Return a padded table (B, L, C) as rows (P, C); the tail is 0."""
         cells = x_BLC.flatten(0, 1)
         real_NC = cells if self.cells_N is None else cells.index_select(0, self.cells_N)
         if self.num_rows == self.num_real:
@@ -122,7 +125,7 @@ def _moved(value: Layout | Batch, device: torch.device) -> list[Any]:
 
 
 def collate_source(src: Sequence[IdSequence], multiple: int = 1) -> tuple[Tensor, Layout]:
-    """Source sequences (each ending in </s>) as rows of ids (P) and their layout, on the host."""
+    """Return source sequences (each ending in </s>) as rows of ids (P) and their layout, on the host."""
     layout = Layout.packed([len(ids) for ids in src], multiple)
     return torch.from_numpy(_rows(src, layout.num_rows)), layout
 
@@ -149,7 +152,7 @@ def collate(src: Sequence[IdSequence], tgt: Sequence[IdSequence], multiple: int 
 
 
 def _rows(sequences: Sequence[IdSequence], num_rows: int) -> IdArray:
-    """Id sequences one behind the other, filled up with the padding id."""
+    """Return id sequences one behind the other, filled up with the padding id."""
     rows = np.full(num_rows, PAD_ID, dtype=np.int64)
     joined = np.concatenate(sequences)
     rows[: len(joined)] = joined

@@ -20,7 +20,9 @@ _CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
 def label_smoothed_cross_entropy(
     hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Sum over labels of the cross-entropy between the smoothed target and softmax(hidden · weight^T).
+    """Sum the cross-entropy between the smoothed target and softmax(hidden · weight^T) over the labels.
+
+    Rows behind the labels are the tail of a `Layout`; they take no part and have no gradient.
 
     Rows behind the labels are the tail of a `Layout`; they take no part and have no gradient.
 
@@ -37,7 +39,7 @@ def label_smoothed_cross_entropy(
 
 
 def label_log_probs(hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
-    """log softmax(hidden · weight^T) of each label (N), without a gradient."""
+    """Return log softmax(hidden · weight^T) of each label (N), without a gradient."""
     parts = []
     rows = _chunk_rows(hidden_PD, len(weight_VD))
     for start in range(0, len(labels_N), rows):
@@ -113,9 +115,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _chunk_rows(hidden_PD: Tensor, num_pieces: int) -> int:
-    """As many rows as have that many bytes of logits; at least 2 · D, because each chunk adds to all of V × D.
+    """Return how many rows' logits are computed at once: as many as fit into the bytes that a kind of device is given.
 
-    A multiple of `ROWS_MULTIPLE` where it is larger, so that the last chunks of different batches have few shapes.
+    On a CPU they are at least 2 · D, because each chunk adds to all of V × D. Where it is larger, the number is a
+    multiple of `ROWS_MULTIPLE`, so that the last chunks of different batches have few shapes.
     """
     fitting = _CHUNK_BYTES.get(hidden_PD.device.type, 1 << 26) // (num_pieces * hidden_PD.element_size())
     rows = max(1, fitting, 2 * hidden_PD.shape[1] if hidden_PD.device.type == "cpu" else 0)

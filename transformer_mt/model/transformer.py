@@ -33,7 +33,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": 
 
 
 class FeedForward(nn.Module):
-    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2 at each position (section 3.3)."""
+    """The feed-forward sub-layer: FFN(x) = max(0, x W_1 + b_1) W_2 + b_2 at each position (section 3.3)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Transformer(nn.Module):
             self.generator.weight = self.tgt_embed.weight
 
     def init_weights(self) -> None:
-        """All initialisation, from torch's generator.
+        """Initialise all weights from torch's generator.
 
         - Embeddings and an output projection of its own: N(0, 1/d_model), so that × sqrt(d_model) has unit variance.
         - Linear weights: uniform Xavier (Glorot & Bengio 2010); q, k and v as the one matrix that they form together.
@@ -163,7 +163,7 @@ class Transformer(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """All layers, in the order in which a batch runs through them."""
+        """Return all layers, in the order in which a batch runs through them."""
         return [*self.encoder.layers, *self.decoder.layers]
 
     def encode(self, src_ids_R: Tensor, layout: Layout) -> Memory:
@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         return Memory([_cross_attn(layer).project_memory(memory_RD) for layer in self.decoder.layers], layout)
 
     def decode(self, tgt_in_P: Tensor, layout: Layout, memory: Memory) -> Tensor:
-        """Teacher forcing: the decoder's output (P, D) at every position of known targets."""
+        """Return the decoder's output (P, D) at every position of known targets (teacher forcing)."""
         x_PD = self._embed(self.tgt_embed, tgt_in_P, layout.positions_P, layout.max_length)
         for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True):
             x_PD = self._run(layer, x_PD, layout, kv_RC, memory.layout)
@@ -183,20 +183,23 @@ class Transformer(nn.Module):
         return out
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The summed label-smoothed loss and the summed negative log-likelihood of a batch's labels (scalars)."""
+        """Return the label-smoothed loss and the negative log-likelihood of a batch's labels.
+
+        Both are scalars, sums over the labels, in nats.
+        """
         memory = self.encode(batch.src_ids_P, batch.src)
         hidden_PD = _autocast(self.decode(batch.tgt_in_P, batch.tgt, memory))
         return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits (N, V) of every target position."""
+        """Return the logits (N, V) of every target position."""
         memory = self.encode(batch.src_ids_P, batch.src)
         hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
         out: Tensor = self.generator(hidden_PD[: batch.num_labels])
         return out
 
     def _run(self, layer: nn.Module, *inputs: Any) -> Tensor:
-        """One layer; where activations are recomputed, only its inputs are kept (Chen et al. 2016, section 4)."""
+        """Run one layer; where activations are recomputed, only its inputs are kept (Chen et al. 2016, section 4)."""
         if self.recompute_activations and torch.is_grad_enabled():
             out: Tensor = torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
         else:
@@ -204,7 +207,7 @@ class Transformer(nn.Module):
         return out
 
     def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:
-        """Embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
+        """Return embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
         positions_LD = self.positions("src" if table is self.src_embed else "tgt", length)
         x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
         # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
@@ -212,7 +215,7 @@ class Transformer(nn.Module):
         return out
 
     def positions(self, side: Literal["src", "tgt"], length: int) -> Tensor:
-        """The position table of a side, ``length`` rows or more. Sinusoids grow by doubling, beside the weights.
+        """Return the position table of a side, ``length`` rows or more. Sinusoids grow by doubling, beside the weights.
 
         Raises:
             InputError: learned positions do not reach so far.
@@ -233,20 +236,23 @@ class Transformer(nn.Module):
 
 
 def _autocast(x: Tensor) -> Tensor:
-    """In the precision of the matrix products, where `torch.autocast` sets one."""
+    """Return a tensor in the precision of the matrix products, where `torch.autocast` sets one."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def sinusoids(length: int, d_model: int) -> Tensor:
-    """Position encodings (section 3.5), float64: row p holds sin(p / 10000^(2i/d)) for all i, then the cosines."""
+    """Return position encodings (section 3.5), float64 (length, d_model).
+
+    Row p holds sin(p / 10000^(2i/d)) for all i, then the cosines.
+    """
     positions_L1 = torch.arange(length, dtype=torch.float64)[:, None]
     rates = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.cat([torch.sin(positions_L1 * rates), torch.cos(positions_L1 * rates)], dim=1)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trained numbers; a shared matrix counts once."""
+    """Return how many numbers of a model are trained; a shared matrix counts once."""
     return sum(p.numel() for p in model.parameters())
 
 

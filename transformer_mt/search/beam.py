@@ -76,7 +76,7 @@ def search(
 def _beam_search(
     scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, rules: Rules, bos_id: int
 ) -> list[list[Hypothesis]]:
-    """Beam search; the finished hypotheses of each sentence in the order in which they were found.
+    """Return the finished hypotheses of each sentence in the order in which beam search has found them.
 
     A candidate that ends is a hypothesis when it is among the best W candidates of its step. It takes no place in the
     beam: W others continue (as in fairseq).

@@ -26,10 +26,10 @@ class EnsembleState(Generic[StateT]):
 
 
 class Ensemble(Generic[StateT]):
-    """Models with one target vocabulary, on one device.
+    """Several models with one target vocabulary, on one device, as one scorer.
 
-    linear: the mean of their probabilities. log_linear: the mean of their log-probabilities, normalised again, so that
-    one model can rule out what the others would take.
+    ``linear`` takes the mean of their probabilities, ``log_linear`` the mean of their log-probabilities, normalised
+    again, so that one model can rule out what the others would take.
     """
 
     def __init__(self, scorers: Sequence[StepScorer[StateT]], how: Literal["linear", "log_linear"]) -> None:

@@ -16,7 +16,7 @@ from transformer_mt.search.scorer import Ints
 
 @dataclass(frozen=True)
 class Rules:
-    """What a hypothesis may not be, whatever the model thinks of it."""
+    """The rules of what a hypothesis may not be, whatever the model thinks of it."""
 
     config: SearchConfig
     limits: list[int]  # ids of each sentence's hypotheses at most, `</s>` included
@@ -25,9 +25,10 @@ class Rules:
     eos_id: int
 
     def apply(self, logp_BWV: Tensor, live: Sequence[int | None], tgt_BWT: Ints) -> None:
-        """In place: -inf for every id that may not follow the rows ``tgt_BWT`` (with `<s>`) of the sentences ``live``.
+        """Put -inf, in place, for every id that may not come next.
 
-        Where rules contradict each other, a prefix is kept first, then the limit, then the rest.
+        ``tgt_BWT`` are the rows so far (with `<s>`) of the sentences ``live``. Where rules contradict each other, a
+        prefix is kept first, then the limit, then the rest.
         """
         length = tgt_BWT.shape[2]  # of the hypotheses that end in this step
         only = {}  # the one id that is left to some sentences
@@ -52,7 +53,7 @@ class Rules:
             logp_BWV[b_E, :, id_E] = kept_EW
 
     def _repeating(self, tgt_BWT: Ints, V: int) -> Ints:
-        """The flat indices into (B, W, V) of the ids that would end an n-gram for a second time."""
+        """Return the flat indices into (B, W, V) of the ids that would end an n-gram for a second time."""
         n = self.config.no_repeat_ngram
         ids_BWT = tgt_BWT[:, :, 1:]
         if ids_BWT.shape[2] < n:

@@ -19,7 +19,7 @@ from transformer_mt.search.scoring import best_continuations, length_penalty
 def follow_paths(
     scorer: StepScorer[StateT], src: list[list[int]], config: SearchConfig, rules: Rules, bos_id: int
 ) -> list[list[Hypothesis]]:
-    """Greedy search and sampling: each row follows one path to its first `</s>`.
+    """Search greedily, or by sampling: each row follows one path to its first `</s>`.
 
     Each sample draws from a random stream of its own, keyed by the seed, its number and the ids of its source: batch
     and order do not change it, and equal sources get equal samples.
@@ -77,10 +77,10 @@ def follow_paths(
 
 
 def sample(logp_BWV: Tensor, draw_BW: Tensor, config: SearchConfig) -> Tensor:
-    """One id a row by inversion: the first at which the cumulated probability exceeds the draw (float64, in [0, 1)).
+    """Draw one id a row by inversion: the first at which the cumulated probability exceeds the draw.
 
-    The distribution is p^(1/temperature), cut to its `top_k` best ids, then to the fewest best ids that hold at least
-    `top_p` of what is left; of equal ids the first count as better.
+    Draws are float64, in [0, 1). The distribution is p^(1/temperature), cut to its `top_k` best ids, then to the fewest
+    best ids that hold at least `top_p` of what is left; of equal ids the first count as better.
     """
     logp_BWV = logp_BWV / config.temperature
     if config.top_k or config.top_p < 1:

@@ -23,8 +23,11 @@ class SearchState(Protocol):
     """What a scorer keeps between steps: encoded sources and, for each row, the ids fed so far."""
 
     def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
-        """In place: keep only the sentences `keep_B` (int64 indices into the batch; None keeps all), then let row w of
-        each kept sentence b continue from its former row `parents_BW[b, w]` (int64). The number of rows may change."""
+        """Move rows, in place: keep some of the sentences and let each row continue from an earlier one.
+
+        Only the sentences ``keep_B`` stay (int64 indices into the batch; None keeps all); then row w of each kept
+        sentence b continues from its former row ``parents_BW[b, w]`` (int64). The number of rows may change.
+        """
 
 
 StateT = TypeVar("StateT", bound=SearchState)
@@ -35,14 +38,17 @@ class StepScorer(Protocol[StateT]):
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors of `step` and `select` live."""
+        """The device on which the tensors of `step` and `select` live."""
 
     def start(self, src: list[list[int]]) -> StateT:
         """Encode the sources and return a state with one row a sentence."""
 
     def step(self, state: StateT, last_BW: Tensor) -> Tensor:
-        """Feed one id (int64) to each row; return log-probabilities (B, W, V) of the next one: float32, log-softmax
-        over all ids, in a contiguous tensor that the caller may overwrite. V may be more than there are ids: -inf."""
+        """Feed one id (int64) to each row; return log-probabilities (B, W, V) of the next one.
+
+        They are float32, the log-softmax over all ids, in a contiguous tensor that the caller may overwrite. V may be
+        more than there are ids: the rest is -inf.
+        """
 
 
 class Hypothesis(NamedTuple):
@@ -54,7 +60,7 @@ class Hypothesis(NamedTuple):
 
 
 def batch_size(at_least: int) -> int:
-    """The next number of sentences that a batch may have: 1, 2, 4, 8, 16, 24, 32, …
+    """Return the next number of sentences that a batch may have: 1, 2, 4, 8, 16, 24, 32, …
 
     The libraries below prepare their kernels anew for each new size of a matrix, which costs as much as using them.
     """
@@ -62,8 +68,10 @@ def batch_size(at_least: int) -> int:
 
 
 def staying(live: Sequence[int | None]) -> Ints:
-    """The rows of a batch that stay: all until enough sentences are done (None), then the others and some to fill up;
-    none when no sentence is left."""
+    """Return the rows of a batch that stay, int64; none when no sentence is left.
+
+    They are all rows until enough sentences are done (None in ``live``), then the others and some to fill up.
+    """
     rows = [b for b, s in enumerate(live) if s is not None]
     size = batch_size(len(rows)) if rows else 0
     if rows and len(live) - size < max(1, len(live) // _LEAVING_SHARE):

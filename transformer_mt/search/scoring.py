@@ -20,7 +20,7 @@ StopRule = Literal["bound", "beam_finished"]
 
 
 def length_penalty(length: int, alpha: float, form: PenaltyForm) -> float:
-    """The divisor of a log-probability; `length` counts `</s>`.
+    """Return the divisor of a log-probability; ``length`` counts `</s>`.
 
     `gnmt` is ((5 + |Y|) / 6)^α (Wu et al. 2016, and the Transformer paper with α = 0.6); `power` is |Y|^α, as in
     fairseq and CTranslate2. Both are monotone in the length.
@@ -29,7 +29,7 @@ def length_penalty(length: int, alpha: float, form: PenaltyForm) -> float:
 
 
 def best_reachable(log_prob: float, length: int, limit: int, alpha: float, form: PenaltyForm) -> float:
-    """The best score that a live hypothesis of `length` ids, not ended, can still reach: an upper bound.
+    """Return an upper bound of the score that a live hypothesis of ``length`` ids, not ended, can still reach.
 
     Let a hypothesis with log-probability p end later with p' and length n, `length` < n <= `limit`. Every id adds the
     logarithm of a probability, so p' <= p <= 0. The penalty is positive, so p' / penalty(n) <= p / penalty(n), and as p
@@ -40,7 +40,7 @@ def best_reachable(log_prob: float, length: int, limit: int, alpha: float, form:
 
 
 def is_done(finished: Sequence[Hypothesis], config: SearchConfig, reachable: float) -> bool:
-    """Whether a sentence may stop while hypotheses are live, the best of which can reach a score of `reachable`.
+    """Return whether a sentence may stop while the best live hypothesis can reach a score of ``reachable``.
 
     `bound`: there are `n_best` hypotheses and no live one can still beat the worst of the `n_best` best, so stopping
     changes no result. `beam_finished`: there are `beam_size` hypotheses (fairseq's rule); a live one might have won.
@@ -56,9 +56,10 @@ BLOCK_IDS = 64  # the best ids are looked for in blocks with the best maxima, wh
 
 
 def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tuple[Floats, Ints]:
-    """The ``count`` best sums of a row's log-probability and an id's, and their places w·V + v: both (B, count).
+    """Return the ``count`` best sums of a row's log-probability and an id's, and their candidates w·V + v.
 
-    On the host, best first, of equal scores the first places. Where a sentence has fewer, -inf at some place fills up.
+    Both are (B, count), on the host, best first, of equal scores the first candidates. Where a sentence has fewer, -inf
+    at some candidate fills up.
     """
     B, W, V = logp_BWV.shape
     num_blocks = V // BLOCK_IDS

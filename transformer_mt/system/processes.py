@@ -80,7 +80,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of work 
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Return how many cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = map(int, _QUOTA.read_text().split())
@@ -89,14 +89,14 @@ def num_cores() -> int:
 
 
 def can_fork(device: torch.device | None = None) -> bool:
-    """Whether this process may have such processes, for work on a device if it is torch's; itself one of
+    """Return whether this process may have such processes, for work on a device if it is torch's; itself one of
     `multiprocessing`'s, it may not."""
     is_cpu = device is None or device.type == "cpu"
     return sys.platform == "linux" and is_cpu and not multiprocessing.current_process().daemon
 
 
 def on_all_cores(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """The results of a function on any number of jobs, in their order, a few of them ahead at a time.
+    """Yield the results of a function on any number of jobs, in their order, a few of them ahead at a time.
 
     In processes, where there are two jobs or more; what the function changes is then lost with them.
     """
@@ -159,11 +159,11 @@ class Workers(Generic[Job, Result]):
 
     @property
     def is_closed(self) -> bool:
-        """Of no use any more: closed, or another process's."""
+        """Whether they are of no use any more: closed, or another process's."""
         return not self._end.alive or self._owner != os.getpid()
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
-        """Begin jobs, the first first; their numbers. Without processes they are done when this returns.
+        """Begin jobs, the first first, and return their numbers. Without processes they are done when this returns.
 
         Raises:
             RunError: as `result` does.
@@ -181,7 +181,7 @@ class Workers(Generic[Job, Result]):
         return numbers
 
     def result(self, number: int) -> Result:
-        """Of a job, or the error that it raised; once.
+        """Return a job's result, or raise the error that it raised; may be called once.
 
         Raises:
             RunError: a process was killed, and the others are ended; or another thread has called `close`; or this

@@ -96,7 +96,7 @@ def _validation_pairs(checkpoint: Path, tell: Tell) -> list[ValidationPair]:
 
 
 def _newest(run: Path, count: int | None, tell: Tell) -> list[Path]:
-    """The newest checkpoints of a run that count for averaging, oldest first; tell which do not."""
+    """Return the newest checkpoints of a run that count for averaging, oldest first; tell which do not."""
     checkpoints = list_checkpoints(run)
     usable = [info for info in checkpoints if not info.by_signal]
     if not usable:
@@ -114,7 +114,7 @@ def _newest(run: Path, count: int | None, tell: Tell) -> list[Path]:
 
 
 def _mean(paths: Sequence[Path]) -> tuple[list[_Member], dict[str, Tensor]]:
-    """The mean of the weights, with one model in memory at a time besides their sum."""
+    """Return what is known of models and the mean of their weights, with one in memory at a time besides their sum."""
     members: list[_Member] = []
     total: dict[str, Tensor] = {}
     for path in paths:
@@ -139,7 +139,7 @@ def _load(path: Path) -> tuple[_Member, Iterator[tuple[str, Tensor]]]:
 
 
 def _refuse_strangers(first: _Member, other: _Member) -> None:
-    """Weights that were not learned together have no mean that means anything.
+    """Refuse weights that were not learned together: they have no mean that means anything.
 
     Of one run are checkpoints of one configuration, apart from what a run may change when it is continued, and of one
     corpus, by the fingerprint that they hold (or by the files named, where one is an averaged model). Runs in two
@@ -186,7 +186,7 @@ def _warn_of_fast_fall(run: Path, steps: list[int], tell: Tell) -> None:
 
 
 def _scores(path: Path, pairs: list[ValidationPair], tell: Tell) -> str:
-    """Loss and scores of a model on a run's validation text, as training computes them."""
+    """Return the loss and the scores of a model on a run's validation text, in words, as training computes them."""
     loaded = load_model(path)
     config, device = load_config(loaded.path / CONFIG, of_model=True), local_device()
     precision = resolve_precision(config.train.precision, device)

@@ -45,7 +45,7 @@ def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = Fa
 
 
 class _Loop:
-    """A run from where its state stands to its end."""
+    """A run from where its state stands to its end: what one update after the other does."""
 
     def __init__(self, setup: Setup, run: Path, cleanup: contextlib.ExitStack) -> None:
         self.setup, self.directory, self.state = setup, run, setup.state
@@ -67,7 +67,7 @@ class _Loop:
             cleanup.callback(self.saver.close)
 
     def run(self) -> None:
-        """One update after the other, and after each: validate, save, stop."""
+        """Do one update after the other, and after each: validate, save, stop."""
         state, config, validation = self.state, self.setup.config.train, self.setup.validation
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
         stream = self.setup.epochs.updates(state.cursor, state.step, self.log.line)
@@ -84,7 +84,7 @@ class _Loop:
         self.log.line(f"done at step {state.step:,}: {self.outcome()}")
 
     def update(self, pairs: Pairs, epoch: Epoch) -> None:
-        """One update of the weights, from the gradients of all labels, on all ranks, divided once by their number."""
+        """Update the weights once, from the gradients of all labels, on all ranks, divided once by their number."""
         setup, config, step, ranks = self.setup, self.setup.config, self.state.step, self.setup.ranks
         gradients, optimizer = setup.gradients, setup.optimizer
 
@@ -125,7 +125,7 @@ class _Loop:
         self.meter.add(step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
 
     def finish_step(self) -> None:
-        """What comes after an update: validate, save, and stop on a signal."""
+        """Do what comes after an update: validate, save, and stop on a signal."""
         state, config, ranks, validation = self.state, self.setup.config.train, self.setup.ranks, self.setup.validation
 
         # a. Validate; an improvement is saved at once.
@@ -159,7 +159,7 @@ class _Loop:
             end_run(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
 
     def validate(self) -> bool:
-        """Score the step, and tell whether it is the best. If that fails, the step is saved and the run ends."""
+        """Score the step, and return whether it is the best. If that fails, the step is saved and the run ends."""
         state, ranks, average = self.state, self.setup.ranks, self.setup.average
         self.meter.pause()
         try:
@@ -194,7 +194,7 @@ class _Loop:
             self.saver.save(weights, training, state, is_best=is_best)
 
     def outcome(self) -> str:
-        """Why the run ended, its best checkpoint, and what to do with it."""
+        """Return why the run ended, its best checkpoint, and what to do with it, in words."""
         state, config = self.state, self.setup.config.train
         ended = "max_steps reached"
         if state.step < config.max_steps:

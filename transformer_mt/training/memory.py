@@ -49,7 +49,7 @@ def largest_batches(
     num_ranks: int,
     is_sampled: bool,
 ) -> Largest:
-    """The micro-batches that need most memory, of all ranks and all epochs.
+    """Return the micro-batches that need most memory, of all ranks and all epochs.
 
     Only the first window of each stage (``weights``: of its sources) is planned, which is a whole epoch below some two
     million pairs. Cut with the positions of its largest micro-batch instead of ``batch.micro_tokens``, it falls into
@@ -84,13 +84,13 @@ def largest_batches(
 
 
 def _num_positions(shape: Shape) -> int:
-    """Padded positions, to which most of the memory is proportional."""
+    """Return the number of padded positions, to which most of the memory is proportional."""
     rows, src, tgt = shape
     return rows * (src + tgt)
 
 
 def _num_scores(shape: Shape) -> int:
-    """Attention scores of a head and a layer, in the encoder, the decoder and between both."""
+    """Return the number of attention scores of a head and a layer, in the encoder, the decoder and between both."""
     rows, src, tgt = shape
     return rows * (src * src + src * tgt + tgt * tgt)
 
@@ -104,9 +104,12 @@ def try_batches(
     device: torch.device,
     ranks: Ranks,
 ) -> str:
-    """Run batches of some shapes forwards and backwards, beside all that a run keeps; tell the memory that it took.
+    """Run batches of some shapes forwards and backwards, beside all that a run keeps.
 
-    Leaves no trace in the run: weights, optimizer and random streams are as before, gradients are zero.
+    The weights, the optimizer and the random streams of the run are as before, the gradients are zero.
+
+    Returns:
+        The largest batch and the memory that it took, in words.
 
     Raises:
         RunError: out of memory. The first rank that is tells it; all of them end.
@@ -138,8 +141,10 @@ def try_batches(
 def labels_per_second(
     shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, device: torch.device
 ) -> float:
-    """How fast one rank goes forwards and backwards through batches that `try_batches` has tried before: an estimate of
-    training's speed, to which the optimizer and the differences between batches come."""
+    """Return how fast one rank goes forwards and backwards through batches that `try_batches` has tried before.
+
+    It is an estimate of training's speed, to which the optimizer and the differences between batches come.
+    """
     started = time.monotonic()
     num_labels = _run(shapes, config, model, device)
     if device.type == "cuda":
@@ -149,7 +154,7 @@ def labels_per_second(
 
 
 def _run(shapes: Sequence[Shape], config: Config, model: Transformer, device: torch.device) -> int:
-    """Forwards and backwards through batches of some shapes; the number of their labels."""
+    """Go forwards and backwards through batches of some shapes; return the number of their labels."""
     num_labels = 0
     for batch in (_filled(shape, config.batch.budget) for shape in shapes):
         with batch_fits(batch, config.batch.micro_tokens, device):
@@ -161,8 +166,11 @@ def _run(shapes: Sequence[Shape], config: Config, model: Transformer, device: to
 
 
 def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
-    """A batch of a shape with as many ids as an update may have, of source and target: so tables are as large as can
-    be, and so are rows. Where there is more than one row, one is shorter, because padding takes memory too."""
+    """Return a batch of a shape with as many ids as an update may have, of source and target.
+
+    So tables are as large as can be, and so are rows. Where there is more than one row, one is shorter, because padding
+    takes memory too.
+    """
     num_rows, *longest = shape
     sides: list[list[list[int]]] = []
     for length, budget in zip(longest, budgets, strict=True):
@@ -175,7 +183,7 @@ def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
 
 
 def batch_fits(batch: Batch, micro_tokens: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Inside, one micro-batch is computed; running out of memory becomes a `RunError` that names it."""
+    """Compute one micro-batch inside; running out of memory becomes a `RunError` that names it and a remedy."""
     rows, src, tgt = batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length
     remedy = "lower data.clean.max_src_tokens and data.clean.max_tgt_tokens, or take a smaller model"
     if rows > 1:
@@ -186,7 +194,7 @@ def batch_fits(batch: Batch, micro_tokens: int, device: torch.device) -> context
 
 
 def validation_fits(key: str, num_tokens: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The same for a part of validation, whose batches ``key`` limits."""
+    """Compute a part of validation inside, whose batches ``key`` limits, with the same `RunError`."""
     half = max(num_tokens // 2, MIN_UPDATE_TOKENS)
     return _enough_memory("validation", f"lower {key} ({num_tokens}; try {half})", device)
 
@@ -207,7 +215,7 @@ def _enough_memory(what: str, remedy: str, device: torch.device) -> Iterator[Non
 
 
 def _memory(device: torch.device) -> str:
-    """The memory that there is, in GiB."""
+    """Return the memory that there is, in words, in GiB."""
     gib = 2**30
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -222,7 +230,7 @@ def _memory(device: torch.device) -> str:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes."""
+    """Return the largest memory that was in use so far, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # Kibibytes on Linux, bytes on macOS.

@@ -37,7 +37,11 @@ class Meter:
         self._since, self._labels_since = time.monotonic(), 0
 
     def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
-        """``numbers``: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite."""
+        """Take in the numbers of an update, and read those of earlier ones that are there by now.
+
+        Args:
+            numbers: summed loss and negative log-likelihood, gradient norm, 1 where one of them is not finite.
+        """
         event = None
         if numbers.is_cuda:
             numbers = torch.empty(4, pin_memory=True).copy_(numbers, non_blocking=True)
@@ -102,5 +106,9 @@ _LAG_STEPS = {"cuda": 2}
 
 
 def end_run(ranks: Ranks, reason: str) -> NoReturn:
-    """All ranks stop for the same reason, and rank 0 tells it."""
+    """Stop all ranks for the same reason, which rank 0 tells.
+
+    Raises:
+        RunError: on rank 0; SystemExit on the others.
+    """
     raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)

@@ -13,7 +13,7 @@ from transformer_mt.config.sections import OptimConfig
 
 
 def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) -> float:
-    """The rate of update number ``step`` (from 1).
+    """Return the learning rate of update number ``step`` (from 1).
 
     - paper: d_model^-0.5 · min(step^-0.5, step · warmup^-1.5) (equation 3);
     - inverse_sqrt: a linear rise to ``lr`` over the warm-up, then lr · sqrt(warmup / step), equation 3 with a free
@@ -34,7 +34,7 @@ def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) 
 
 
 def adam(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); biases and norms do not decay."""
+    """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019); biases and norms do not decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -64,7 +64,7 @@ class FlatGradients:
         return norm
 
     def clip(self, norm: torch.Tensor, max_norm: float) -> None:
-        """Scale so that the norm is at most ``max_norm``; no host synchronisation."""
+        """Scale the gradients so that their norm is at most ``max_norm``; the host does not wait for the device."""
         self.buffer.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
@@ -84,7 +84,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int, is_bad: Tensor) -> None:
-        """Move towards the weights, unless ``is_bad``: then the update was not applied. No host synchronisation."""
+        """Move towards the weights, unless ``is_bad``: then the update was not applied.
+
+        The host does not wait for the device.
+        """
         decay = min(self._decay, (1 + step) / (10 + step))
         share = (1 - decay) * (~is_bad).float()
         for average, parameter in zip(self.weights.values(), self._parameters, strict=True):
@@ -92,7 +95,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_the_model(self) -> Iterator[None]:
-        """Inside, the model has the average as its weights."""
+        """Give the model the average as its weights, inside the block."""
         self._swap()
         try:
             yield

@@ -35,7 +35,11 @@ _FREE_KEYS = {
 
 
 def checkpoint_to_continue(config: Config, run: Path, resume: bool, tell: Tell) -> Path | None:
-    """The checkpoint to go on from, if the run has one and may."""
+    """Return the checkpoint to go on from, if the run has one and may.
+
+    Raises:
+        InputError: the run has one and shall not go on, or differs from it in what makes it another run.
+    """
     remove_leftovers(run)
     if not run_directory.list_checkpoints(run):
         return None
@@ -67,7 +71,7 @@ _OTHER_THAN_INITIAL = {
 
 
 def like_initial(config: Config, latest: Path | None) -> Config:
-    """The configuration of a run that starts from another model: shape and vocabulary are that model's.
+    """Return the configuration of a run that starts from another model: shape and vocabulary are that model's.
 
     Keys of the tokenizer that were not given are what the run's configuration has, or the initial model's.
 
@@ -98,7 +102,7 @@ def like_initial(config: Config, latest: Path | None) -> Config:
 
 
 def precision_of(config: Config, latest: Path | None, device: torch.device, tell: Tell) -> str:
-    """Of the run: what is asked for; what it began with; what the hardware is fast in."""
+    """Return the precision of a run: what is asked for; what it began with; what the hardware is fast in."""
     chosen = resolve_precision(config.train.precision, device)
     if config.train.precision != "auto" or latest is None:
         return chosen
@@ -109,7 +113,7 @@ def precision_of(config: Config, latest: Path | None, device: torch.device, tell
 
 
 def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
-    """The keys that would make this another run, with both values; or those that may change (``is_free``)."""
+    """Return the keys that would make this another run, with both values; or those that may change (``is_free``)."""
     before, now = old.model_dump(exclude_none=True), new.model_dump(exclude_none=True)
     return [
         f"{section}.{key} was {before[section].get(key)}, is {now[section].get(key)}"
@@ -121,7 +125,7 @@ def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]
 
 
 def tell_changes(old: Config, new: Config, state: TrainState, validation: str, tell: Tell) -> None:
-    """Say which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
+    """Tell which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
     if changed := differing_keys(old, new, is_free=True):
         tell(f"continuing with changed settings: {'; '.join(changed)}")
     if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
@@ -133,7 +137,7 @@ def tell_changes(old: Config, new: Config, state: TrainState, validation: str, t
 
 
 def _scoring(config: Config) -> tuple[object, ...]:
-    """What scores of the same sentences and weights depend on."""
+    """Return what scores of the same sentences and weights depend on."""
     search = config.search
     how = search.length_penalty, search.length_penalty_form, search.stop, search.max_extra_tokens
     limits = search.min_tokens, search.no_repeat_ngram, search.max_source_tokens
@@ -143,7 +147,11 @@ def _scoring(config: Config) -> tuple[object, ...]:
 
 
 def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainState) -> None:
-    """The same pairs may have moved to other files; other pairs would make it another run."""
+    """Refuse to go on with other pairs, which would make it another run; the same pairs may have moved to other files.
+
+    Raises:
+        InputError: which files have changed, are new or gone.
+    """
     state = training_state.read_state(latest)
     if state.corpus == fresh.corpus:
         return
@@ -168,7 +176,10 @@ def restore(
     fresh: TrainState,
     tell: Tell,
 ) -> TrainState:
-    """Weights, moments and state of a checkpoint."""
+    """Fill the model, the optimizer and the average from a checkpoint, and return its state.
+
+    Tell what differs in the environment, and where it goes on.
+    """
     state = saver.load_training(latest, model, optimizer, None if average is None else average.weights)
     changed = [
         f"{name} was {state.environment.get(name)}, is {value}"

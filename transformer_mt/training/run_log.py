@@ -59,13 +59,16 @@ class RunLog:
         self._proviso = " unless patience ends it sooner" if validates and config.patience else ""
 
     def line(self, text: str) -> None:
-        """A line for people."""
+        """Write a line for people."""
         if self._file is not None:
             with tqdm.external_write_mode(sys.stderr):  # above the bar
                 tell(text)
 
     def record(self, **values: Any) -> None:
-        """A line for programs. A tracker that fails is reported once and left out from then on: training goes on."""
+        """Write a line for programs, and give it to the trackers.
+
+        A tracker that fails is reported once and left out from then on: training goes on.
+        """
         if self._file is None:
             return
         try:
@@ -84,7 +87,7 @@ class RunLog:
                 )
 
     def progress(self, step: int, numbers: str) -> None:
-        """One more step, with its numbers and the times that are left behind the bar."""
+        """Count one more step, and show its numbers and the times that are left behind the bar."""
         if self._bar is None or not self.is_interactive:
             return
         if rate := self._bar.format_dict["rate"]:
@@ -96,7 +99,7 @@ class RunLog:
         self._bar.update()
 
     def training(self, step: int, values: dict[str, float]) -> None:
-        """The means of the last steps."""
+        """Log the means of the last steps, for programs and for people."""
         if self._file is None:
             return
         self.record(kind="train", step=step, **values)
@@ -116,7 +119,7 @@ class RunLog:
 
 
 def format_seconds(seconds: float) -> str:
-    """As 12 s, 3 min, 5 h 10 min."""
+    """Return a time as 12 s, 3 min, 5 h 10 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

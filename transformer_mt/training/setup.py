@@ -182,7 +182,7 @@ def _yes() -> bool:
 
 
 def tell_plan(setup: Setup) -> None:
-    """Say how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
+    """Tell how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
     config, ranks = setup.config, setup.ranks
     speed = memory.labels_per_second(setup.largest.shapes, config, setup.model, setup.gradients, setup.device)
     epoch = setup.epochs.open(0, setup.tell)
@@ -197,7 +197,7 @@ def tell_plan(setup: Setup) -> None:
 
 
 def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
-    """The run's own, those of the model it starts from, the given ones, or new ones."""
+    """Return the run's own tokenizers, those of the model it starts from, the given ones, or new ones."""
     settings, data = config.tokenizer, config.data
     tags = [domain_tag(tag) for tag in data.tags()]
     if len(data.tgt_langs()) > 1:
@@ -245,7 +245,10 @@ def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
 
 
 def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
-    """The training corpus, made and checked by rank 0 and, for nodes without its cache, by the first rank of each."""
+    """Return the training corpus, made and checked by rank 0.
+
+    For nodes without its cache the first rank of each makes it there.
+    """
     store = preparing.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
     directory = ranks.first_says(None if store is None else store.directory, patiently=True)
     if store is None and ranks.local_rank == 0:
@@ -262,7 +265,7 @@ def _be_deterministic(deterministic: bool) -> None:
 
 
 def _environment(num_ranks: int, device: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
-    """What the last bits of a run depend on besides its configuration."""
+    """Return what the last bits of a run depend on besides its configuration."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,

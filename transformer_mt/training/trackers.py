@@ -29,7 +29,7 @@ class TensorBoard:
 
 
 def open_trackers(config: TrainConfig, run: Path, step: int) -> dict[str, Tracker]:
-    """The trackers that a configuration asks for, by their keys, for a run that goes on after ``step``.
+    """Return the trackers that a configuration asks for, by their keys, for a run that goes on after ``step``.
 
     Raises:
         InputError: as `check_trackers`.

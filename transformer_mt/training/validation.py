@@ -47,7 +47,7 @@ class ValidationPair(NamedTuple):
 
 
 def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPair]:
-    """The validation pairs of a run, as they are.
+    """Return the validation pairs of a run, as they are.
 
     Raises:
         InputError: text that cannot be read, or none at all where some is named; a tokenisation that is not there, or
@@ -79,7 +79,10 @@ def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPai
 
 
 def with_tokenization(config: Config) -> Config:
-    """The configuration with the tokenisation that BLEU gets for each validation language, where it is not 13a."""
+    """Return the configuration with the tokenisation that BLEU gets for each validation language.
+
+    Those that get 13a, the default, are not named in it.
+    """
     languages = {config.data.languages(source)[1] for source in config.data.valid}
     chosen = {language: default_tokenize(language) for language in sorted(languages - {*config.eval.tokenize})}
     chosen = {language: name for language, name in chosen.items() if name != DEFAULT_TOKENIZE} | config.eval.tokenize
@@ -87,7 +90,7 @@ def with_tokenization(config: Config) -> Config:
 
 
 def validation_fingerprint(pairs: list[ValidationPair]) -> str:
-    """Of validation pairs: scores of different ones cannot be compared."""
+    """Return 16 digits that stand for validation pairs: scores of different ones cannot be compared."""
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
@@ -104,7 +107,7 @@ class Validation:
         longest_src_tokens: int,
         tell: Tell,
     ) -> None:
-        """Say what of the pairs cannot be scored as it is.
+        """Tell what of the pairs cannot be scored as it is.
 
         Args:
             longest_src_tokens: the longest source of the training text; longer ones are translated in parts, as
@@ -140,7 +143,7 @@ class Validation:
         return bool(self._pairs)
 
     def _without_too_long(self, config: Config, tell: Tell) -> list[int]:
-        """The numbers of the pairs that have a loss, which takes memory with the square of a side's length."""
+        """Return the numbers of the pairs that have a loss, which takes memory with the square of a side's length."""
         clean = config.data.clean
         limit = max(_LONGEST_IN_LOSS, clean.max_src_tokens + 1, clean.max_tgt_tokens + 1)
         longest_src = config.search.max_source_tokens or self._longest_src_tokens
@@ -200,7 +203,7 @@ class Validation:
         return self._model.src_embed.weight.device
 
     def _translate(self, numbers: Sequence[int]) -> list[str]:
-        """The translations of some of the sources."""
+        """Return the translations of some of the sources, in the order of their numbers."""
         # Without `warn`: which of them are translated in parts is no news at every validation.
         translator = Translator([self._model], self._tokenizers, self._search, self._longest_src_tokens)
         texts: dict[int, str] = {}
@@ -212,7 +215,7 @@ class Validation:
         return [texts[i] for i in numbers]
 
     def _score(self, hypotheses: list[str]) -> tuple[dict[str, float], dict[str, str]]:
-        """Scores and their signatures. Of several directions each has its own, and the score is their mean."""
+        """Return scores and their signatures. Of several directions each has its own, and the score is their mean."""
         directions = sorted({(pair.src_lang, pair.tgt_lang) for pair in self._pairs})
         scores: dict[str, float] = {}
         signatures: dict[str, str] = {}
@@ -234,7 +237,7 @@ class Validation:
 
     @torch.no_grad()
     def _loss(self, ranks: Ranks) -> float:
-        """The summed negative log-likelihood of this rank's labels."""
+        """Return the summed negative log-likelihood of this rank's labels, in nats."""
         src_lengths = np.array([len(ids) for ids in self._src], dtype=np.int32)
         tgt_lengths = np.array([len(ids) for ids in self._tgt], dtype=np.int32)
         total = torch.zeros((), dtype=torch.float64)
@@ -255,7 +258,7 @@ class Validation:
         return float(total)
 
     def improves(self, scores: dict[str, float], state: TrainState) -> bool:
-        """Compare with the best so far by ``train.best_metric``, and count what did not improve.
+        """Return whether a validation is better than the best so far by ``train.best_metric``; count the others.
 
         Of equal scores the lower loss is better: BLEU may stand at 0 for long while the model learns.
         """
@@ -273,12 +276,12 @@ class Validation:
         return is_better
 
     def out_of_patience(self, state: TrainState) -> bool:
-        """Whether ``train.patience`` validations in a row brought nothing better."""
+        """Return whether ``train.patience`` validations in a row brought nothing better."""
         return 0 < self._patience <= state.evals_without_improvement
 
 
 def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
-    """Every rank's result, on every rank. Where one fails all do, and none is left waiting.
+    """Return every rank's result, on every rank. Where one fails all do, and none is left waiting.
 
     Raises:
         RunError: another rank has failed; or what this one's work raises.

@@ -11,6 +11,11 @@ from transformer_mt.system.lines import TOO_LONG, read_lines
 
 
 def moses_file(prefix: str, lang: str) -> str:
+    """Return the file of a prefix and a language, which may be compressed.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
     names = [f"{prefix}.{lang}{suffix}" for suffix in ("", *COMPRESSED)]
     found = [name for name in names if Path(name).exists()]
     if not found:
@@ -21,6 +26,11 @@ def moses_file(prefix: str, lang: str) -> str:
 
 
 def read_tsv(path: str, src_column: int, tgt_column: int) -> Iterator[tuple[str, str]]:
+    """Yield two columns (numbered from 1) of lines whose columns are separated by tabs.
+
+    Raises:
+        InputError: a line has no such column.
+    """
     for number, line in enumerate(read_lines(path, TOO_LONG), 1):
         if line == TOO_LONG:
             yield TOO_LONG, TOO_LONG

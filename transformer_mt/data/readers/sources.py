@@ -34,7 +34,7 @@ def read_pairs(
 
 
 def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str]:
-    """The files of a source, in a fixed order.
+    """Return the paths of a source's files, in a fixed order.
 
     Raises:
         InputError: as `read_pairs` does where a prefix leads to no files.
@@ -81,14 +81,9 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | No
 
 
 def one_line(text: str) -> str:
+    """Return a text with a space for each line end in it, or `TOO_LONG` where it is longer than a line may be."""
     if len(text) > LONGEST_LINE:  # of formats without lines
         return TOO_LONG
     if "\n" in text or "\r" in text:
         return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
     return text
-
-
-# ---------------------------------------------------------------- columns with names
-
-
-# ---------------------------------------------------------------- translation memories

@@ -18,12 +18,19 @@ _BATCH_ROWS = 1024
 
 
 def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> tuple[str, str]:
+    """Return the names of a source's two columns, by default its languages."""
     src, tgt = source.src_column, source.tgt_column
     return str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt)
 
 
 def _sides(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str]:
-    """The text of two columns of a row, or of the columns inside its column "translation"; no value is no text."""
+    """Return the text of two columns of a row, or of the columns inside its column "translation".
+
+    No value is no text. ``origin`` is where the row is from, in words.
+
+    Raises:
+        InputError: the row has no such columns, or something else than text in them.
+    """
     if isinstance(row, dict) and columns[0] not in row and _NESTED in row:
         row = dict.fromkeys(columns) if row[_NESTED] is None else row[_NESTED]
     if not isinstance(row, dict):
@@ -43,7 +50,10 @@ def _sides(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str
 
 
 def read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """One JSON object a line. A blank line is a pair of two empty sides, so that a pair's number stays its line's."""
+    """Yield two columns of lines that are one JSON object each.
+
+    A blank line is a pair of two empty sides, so that a pair's number stays its line's.
+    """
     for number, line in enumerate(read_lines(path, TOO_LONG), 1):
         if line == TOO_LONG or not line.strip():
             yield (line, line) if line == TOO_LONG else ("", "")
@@ -65,6 +75,7 @@ def read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]
 
 
 def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield two columns of a Parquet file, in bounded memory."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
@@ -93,6 +104,7 @@ def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str
 
 
 def read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str | None) -> Iterator[tuple[str, str]]:
+    """Yield two columns of a data set of the Hugging Face hub, or of a directory in which one was saved."""
     import datasets  # slow to import, and needed by those who name a data set only
 
     assert source.hub is not None

@@ -17,7 +17,7 @@ _CODES = {"bpt", "ept", "it", "ph", "sub", "ut"}  # formatting of another progra
 
 
 def read_tmx(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
-    """The units of a TMX file. One without a text in both languages is a pair with an empty side.
+    """Yield the units of a TMX file. One without a text in both languages is a pair with an empty side.
 
     Entities are expanded by the parser, which has a limit for that, and nothing outside of the file is read.
     """
@@ -51,7 +51,7 @@ class _TmxUnits:
         self._num_codes = 0  # that are open
 
     def take(self) -> list[tuple[str, str]]:
-        """The pairs that are complete and were not taken before."""
+        """Return the pairs that are complete and were not taken before."""
         taken, self._pairs = self._pairs, []
         return taken
 
@@ -85,7 +85,7 @@ class _TmxUnits:
 
 
 def _local(tag: str) -> str:
-    """An element's name without its namespace."""
+    """Return an element's name without its namespace."""
     return tag.rpartition("}")[2]
 
 
@@ -94,5 +94,5 @@ def _normalized(lang: str) -> str:
 
 
 def _text_in(unit: dict[str, str], lang: str) -> str:
-    """What a unit says in a language, or else in a variety of it: en-US for en."""
+    """Return what a unit says in a language, or else in a variety of it: en-US for en."""
     return unit.get(lang) or next((text for code, text in unit.items() if code.startswith(f"{lang}-")), "")
