@@ -142,7 +142,7 @@ def build_once(
         damage_of: the reason why a directory cannot be used, or None; of one that is not there as well.
         tell: gets one line where a damaged directory is made anew, and where another process is waited for.
         what: stands in the directory, for the line about damage.
-        waiting: the line about another process.
+        waiting: the line about another process, if there shall be one.
 
     Raises:
         RunError: the place cannot be written or is full.
@@ -154,9 +154,10 @@ def build_once(
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(lock, tell, wait=waiting is None))
+                held.enter_context(locked(lock, tell, wait=False))
             except BlockingIOError:
-                tell(f"{waiting}")
+                if waiting is not None:
+                    tell(waiting)
                 held.enter_context(locked(lock, tell, wait=True))
             if (reason := damage_of(target)) is None:  # another process has made it meanwhile
                 return
