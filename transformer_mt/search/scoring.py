@@ -74,18 +74,18 @@ def best_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> tup
         score_BKI += log_prob_BW.gather(1, row_BK).unsqueeze(-1)
         top_BK, inner_BK = score_BKI.flatten(1).topk(k + 1)
         block_BK = block_BK.gather(1, inner_BK.div(BLOCK_IDS, rounding_mode="floor"))
-        candidate_BK = block_BK * BLOCK_IDS + inner_BK.remainder(BLOCK_IDS)
+        flat_BK = block_BK * BLOCK_IDS + inner_BK.remainder(BLOCK_IDS)
     else:
-        top_BK, candidate_BK = (logp_BWV + log_prob_BW.unsqueeze(-1)).view(B, -1).topk(min(k + 1, W * V))
-    score_BK, candidate_BK = top_BK.cpu().numpy(), candidate_BK.cpu().numpy()
+        top_BK, flat_BK = (logp_BWV + log_prob_BW.unsqueeze(-1)).view(B, -1).topk(min(k + 1, W * V))
+    score_BK, candidate_BK = top_BK.cpu().numpy(), flat_BK.cpu().numpy()
     # Among equal scores `topk` promises no order, and of those at the border it takes any.
     is_tied_B = ((score_BK[:, 1:] == score_BK[:, :-1]) & (score_BK[:, 1:] > -math.inf)).any(axis=1)
     score_BK, candidate_BK = score_BK[:, :k], candidate_BK[:, :k]
     for b in is_tied_B.nonzero()[0].tolist():
         score_C = (logp_BWV[b] + log_prob_BW[b].unsqueeze(-1)).flatten()
-        candidate_K = (score_C >= float(score_BK[b, -1])).nonzero().squeeze(1)
-        top_K, order_K = score_C[candidate_K].sort(descending=True, stable=True)
-        score_BK[b], candidate_BK[b] = top_K[:k].cpu(), candidate_K[order_K[:k]].cpu()
+        flat_K = (score_C >= float(score_BK[b, -1])).nonzero().squeeze(1)
+        top_K, order_K = score_C[flat_K].sort(descending=True, stable=True)
+        score_BK[b], candidate_BK[b] = top_K[:k].cpu(), flat_K[order_K[:k]].cpu()
     if k < count:
         missing = ((0, 0), (0, count - k))
         return np.pad(score_BK, missing, constant_values=-math.inf), np.pad(candidate_BK, missing)

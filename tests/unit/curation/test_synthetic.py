@@ -19,6 +19,7 @@ from transformer_mt.curation import synthetic
 from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.system import directories
 from transformer_mt.text.tokenizer import Tokenizers
 
 LINES = ["ein Hund", "", "zwei Hunde", " \t", "drei Hunde", "vier", "fünf", "sechs", "sieben"]
@@ -172,7 +173,7 @@ def test_made_once_with_one_line_about_it(
         f"{tmp_path}/mono.de (back_translate by {model}): 7 lines translated (blank ones left out: 2), 1 empty, "
         "1 looping, 4 copied from the source"
     ]
-    monkeypatch.setattr(synthetic, "locked", pytest.fail)  # a cache that is made need not be writable
+    monkeypatch.setattr(directories, "locked", pytest.fail)  # a cache that is made need not be writable
     assert synthesize(data, pytest.fail) == made
     assert len(shouter.calls) == 1
     [place] = (path for path in (tmp_path / "cache" / "synthetic").iterdir() if path.suffix != ".lock")

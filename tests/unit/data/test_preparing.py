@@ -538,7 +538,7 @@ def test_what_the_system_refuses_deletes_nothing(
     def refused() -> None:
         before = snapshot(cache)
         with monkeypatch.context() as patch, pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
-            patch.setattr("transformer_mt.data.store.open", refuse, raising=False)
+            patch.setattr("transformer_mt.data.checksums.open", refuse, raising=False)
             prepared(source)
         assert snapshot(cache) == before
 
@@ -549,7 +549,7 @@ def test_what_the_system_refuses_deletes_nothing(
     prepared(source)
     refused()
     with monkeypatch.context() as patch, pytest.raises(RunError):
-        patch.setattr(preparing, "locked", refuse)
+        patch.setattr("transformer_mt.system.directories.locked", refuse)
         prepared(source, clean=CleanConfig(max_chars=50))
     assert len(stores(cache)) == 1, "nothing is begun without the lock"
 

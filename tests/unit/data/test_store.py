@@ -78,7 +78,7 @@ def test_what_the_system_refuses_is_no_damage(number: int, directory: Path, monk
     """Whoever takes it for damage deletes what may be whole."""
     store, refuse = IdStore(directory), refusing(number)
     tries: dict[str, Callable[[], Any]] = {
-        "transformer_mt.data.store.open": lambda: damage(directory),
+        "transformer_mt.data.checksums.open": lambda: damage(directory),
         "pathlib.Path.read_bytes": lambda: damage(directory),
         "pathlib.Path.read_text": lambda: IdStore(directory),
         "numpy.memmap": lambda: store.get("src", np.array([0])),
@@ -100,7 +100,7 @@ def refusing(number: int) -> Callable[..., Any]:
 
 
 def test_an_error_of_the_disk_is_damage(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.store.open", refusing(errno.EIO), raising=False)
+    monkeypatch.setattr("transformer_mt.data.checksums.open", refusing(errno.EIO), raising=False)
     assert (damage(directory) or "").endswith(": Input/output error")
 
 
