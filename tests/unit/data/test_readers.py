@@ -510,7 +510,8 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_segment_that_is_too_long_is_not_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer_mt.data.readers.tmx.LONGEST_LINE", 1000)
+    for module in ("tmx", "sources"):
+        monkeypatch.setattr(f"transformer_mt.data.readers.{module}.LONGEST_LINE", 1000)
     path = tmp_path / "a.tmx"
     path.write_text(f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv></tu></tmx>')
     tracemalloc.start()
