@@ -86,7 +86,7 @@ class _AttentionOnCpu(torch.autograd.Function):
 
 def _tables(q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, heads: Heads) -> list[Tensor]:
     """Return queries (B·H, L, K), and keys and values (B·H, M, K), in float32 at least."""
-    count, d_k, d_v, _ = heads
+    number, d_k, d_v, _ = heads
     if kv_RC is None:
         return _wide_heads(q_PC, layout, number, [d_k, d_k, d_v])
     return _wide_heads(q_PC, layout, number, [d_k]) + _wide_heads(kv_RC, kv_layout, number, [d_k, d_v])
