@@ -1,4 +1,4 @@
-"""The gradient of one update on 1, 2 and 4 processes: this file is also the program that torchrun starts on each."""
+"""The gradient of one update on one and two processes: this file is also the program that torchrun starts on each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformer_mt.model.layout import collate
 from transformer_mt.system.ranks import join
 from transformer_mt.training.optim import FlatGradients
 
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "training"))
 from test_accumulation import NUM_LABELS, SMOOTHING, SRC, TGT, TOLERANCES, assert_equal_in_norm, build_model, cut
 
 

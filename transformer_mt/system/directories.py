@@ -110,11 +110,13 @@ def scratch_directory(target: Path) -> Iterator[Path]:
         temporary.mkdir()
         return os.open(temporary, os.O_RDONLY)
 
-    descriptor = hold(temporary, make)
-    try:
+    descriptor = None
+    try:  # a signal that is raised may come at any moment
+        descriptor = hold(temporary, make)
         yield temporary
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
