@@ -27,6 +27,8 @@ from harness import (
     write_config,
 )
 
+from transformer_mt.toy_corpus import grammar
+
 LAST_STEP = 80
 
 
@@ -241,6 +243,22 @@ def test_resume_with_other_generated_pairs_is_refused(tmp_path: Path) -> None:
     assert re.search(
         r"another corpus \(data\.train was .*'num_pairs': 100\D.*, is .*'num_pairs': 101\D", refused.refusal
     )
+
+
+def test_resume_with_another_version_of_the_generated_pairs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = copy_corpus(tmp_path)
+    config["data"] |= {"train": [{"builtin": "grammar", "split": "train", "num_pairs": 100}], "valid": []}
+    config["tokenizer"]["vocab_size"] = 400
+    config["train"] |= {"max_steps": 5}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    tmt_here("train", path, "--output", run).ok()
+    monkeypatch.setattr(grammar, "VERSION", grammar.VERSION + 1)
+    monkeypatch.setattr(grammar, "sentence", lambda rng: (f"No {rng.random()}.", "Nein."))
+    refused = tmt_here("train", path, "--output", run, "--resume")
+    assert refused.status == 2
+    assert "was trained on another corpus (its data sets have changed); restore it" in refused.refusal
 
 
 def test_resume_with_another_tokenizer_file_is_refused(tmp_path: Path) -> None:
