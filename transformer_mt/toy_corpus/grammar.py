@@ -125,7 +125,7 @@ def _german_middle(clause: Clause) -> str:
     for slot, thing in clause.objects:
         form = thing.de[slot.case]
         if slot.de or slot.case == NOMINATIVE:
-            others.insert(0, _join(slot.de, form))  # the reverse of English: mit mir in den Park
+            others.insert(0, _join(slot.de, form))  # the reverse of English: mit mir in die Stadt
         else:
             kind = accusatives if slot.case == ACCUSATIVE else datives
             (pronouns if thing.determiner == "pronoun" else kind).append(form)

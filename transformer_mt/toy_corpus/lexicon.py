@@ -74,7 +74,7 @@ say said - | sagen sagt gesagt |
 think thought - | glauben glaubt geglaubt |
 hope hoped - | hoffen hofft gehofft |
 """
-# English and German preposition, case, nouns. `to` depends on the place: one goes in den Park, but zum Bahnhof.
+# English and German preposition, case, nouns. `to` depends on the place: one goes in die Stadt, but zum Bahnhof.
 PLACES = {
     "where": "in:in:dat:kitchen,house,garden,school,city,village,forest at:an:dat:window,station "
     "behind:hinter:dat:house,school,tree under:unter:dat:tree next_to:neben:dat:house,door",
