@@ -271,9 +271,9 @@ def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
 
 def test_lines_that_are_too_long_are_told_and_are_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stand for themselves: two of them need not be the same."""
-    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 100)
-    monkeypatch.setattr("transformer_mt.curation.encoding.LONGEST_LINE", 100)
-    train, valid = [*good_pairs(9), ("x" * 101, "y")], [("x" * 100, "x"), ("z" * 350, "z"), ("a", "b")]
+    monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 200)
+    monkeypatch.setattr("transformer_mt.curation.encoding.LONGEST_LINE", 200)
+    train, valid = [*good_pairs(9), ("x" * 201, "y")], [("x" * 200, "x"), ("z" * 350, "z"), ("a", "b")]
     found = findings(data_of(tmp_path, train, valid))
     assert found == [
         f"{tmp_path}/train.en: 1 (10.0 %) of 10 lines are longer than 4 MiB: line 10",
