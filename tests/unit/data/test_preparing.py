@@ -408,7 +408,7 @@ def test_store_depends_on_all_that_decides_its_content(
     first = prepared(*sources)
     settings: dict[str, Any] = {
         "clean": CleanConfig(max_src_tokens=12),
-        "batch": BatchConfig(max_tokens=12),
+        "batch": BatchConfig(max_tokens=40),
         "tokenizers": Tokenizers(tokenizers.src, swapped(tokenizers)),
     }
     options = {change: settings[change]} if change in settings else {}
