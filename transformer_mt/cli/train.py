@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transformer_mt.cli.options import ConfigArgument, SetOption
 from transformer_mt.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Which pairs make an update, and which of them a rank and a micro-batch compute: two pure functions and a cursor.
+"""Which pairs make an update, and which of them a rank and a micro-batch compute: pure functions and a cursor.
 
 Nothing here keeps state. A run that stops at a cursor continues with the same pairs, on any number of ranks.
 """

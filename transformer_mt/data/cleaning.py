@@ -1,11 +1,13 @@
-"""Rules on one sentence pair, each with a reason; keys of pairs to find duplicates by; counts of the reasons.
+"""Rules on one sentence pair, each with a reason.
 
 Cleaning rejects whole pairs; it changes no text beyond stripping the white space around each side. Of hundreds of
 millions of pairs each passes here: a rule that is off costs nothing, and one that is on looks at the whole text with
 compiled code and at single characters only where that has found some.
 
     pair, reason = clean(SentencePair("A dog .", "Ein Hund ."), CleanConfig(), "en", "de")
-    report.count(reason, pair, place=17)
+
+A new rule has a key in `CleanConfig`, its test in `_broken_rule` here, an entry in ``configs/reference.yaml``, in the table of
+``docs/data.md`` and in ``RULES`` of `curation.stats`, and a case in ``tests/unit/data/test_cleaning.py``.
 """
 
 from __future__ import annotations

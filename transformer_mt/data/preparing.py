@@ -206,9 +206,8 @@ class _ShardWriter:
                 if changed_file(directory, note["files"]) is not None:
                     break
                 self._notes.append(note)
-        shards = f"{len(self._notes) - 1:05d}.json"
         for path in directory.glob("*.json"):
-            if path.name > shards:  # they would be taken for whole when their turn comes
+            if path.name >= self._note(len(self._notes)).name:  # they would be taken for whole when their turn comes
                 path.unlink()
         self.end = self._notes[-1]["end"] if self._notes else 0  # the place behind the last pair that is written
         self._waiting: list[_Encoded] = []
@@ -262,7 +261,7 @@ class _ShardWriter:
             report.merge(CleanReport(**note["report"]))
         if report.kept == 0:
             for shard in range(len(self._notes)):
-                self._note(shard).unlink()  # nothing to go on with
+                self._note(shard).unlink()  # nothing to go on with: so `prepare` removes the directory
             raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
         kept = [sum(note["kept"].get(str(number), 0) for note in self._notes) for number in range(len(sources))]
         digests = "".join([str(FORMAT), *(note["digest"] for note in self._notes)])

@@ -3,7 +3,7 @@ there at once, packed (see `Layout`). Equation 1 stands here as it is written; w
 CPU `attention_on_cpu`, elsewhere PyTorch's kernels. Search, where one position a step is new, has its own (`engine`).
 
 Shapes: B sequences, L positions of queries, M positions of keys, P rows of queries, R rows of keys, C columns,
-D d_model, H heads, K head size.
+D d_model, H heads, K and V head sizes of keys and values.
 """
 
 from __future__ import annotations

@@ -24,8 +24,6 @@ def label_smoothed_cross_entropy(
 
     Rows behind the labels are the tail of a `Layout`; they take no part and have no gradient.
 
-    Rows behind the labels are the tail of a `Layout`; they take no part and have no gradient.
-
     The smoothed target (Szegedy et al. 2016, section 7; paper, section 5.4) puts 1 - ε on the gold piece and spreads
     ε evenly over all V rows, the gold one included: loss = (1 - ε) · nll + ε/V · Σ_v -log p(v).
 

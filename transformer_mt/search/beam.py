@@ -1,11 +1,11 @@
-"""Greedy, beam and sampling search: ids in, ids out.
+"""Search, ids in, ids out: its entry, and beam search. Greedy search and sampling are in `sampling`.
 
 Search knows no text, no model and no tokenizer. It asks a `StepScorer` for log-probabilities and tells the scorer's
 `SearchState` which rows go on; an ensemble is another scorer. What a sentence gets never depends on its neighbours: its
 length limit is its own, equal scores are ordered by a rule, and a finished sentence leaves the batch.
 
 Shape suffixes: B sentences still searched, W rows a sentence (1 at the first step), V vocabulary, T ids so far (with
-`<s>`), C = W·V candidates of a sentence, K the best of them, E those that end now.
+`<s>`), C = W·V candidates of a sentence, K the best of them.
 """
 
 from __future__ import annotations

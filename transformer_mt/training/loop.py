@@ -55,8 +55,9 @@ class _Loop:
                 with replaced_file(run / name) as file:
                     file.write(content)
         trackers = open_trackers(config, run, state.step) if ranks.is_first else {}
-        own, is_validated = run if ranks.is_first else None, bool(setup.validation)
-        self.log = RunLog(own, state.step, config, trackers, is_validated, awaits_validation=state.awaits_validation)
+        own = run if ranks.is_first else None
+        validates, awaits = bool(setup.validation), state.awaits_validation
+        self.log = RunLog(own, state.step, config, trackers, validates, awaits_validation=awaits)
         cleanup.callback(self.log.close)
         self.meter = Meter(setup.store, self.log, setup.device, ranks, state, config.log_steps)
         # Until here a signal just ends the process; from here it saves first.
