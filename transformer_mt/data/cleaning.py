@@ -6,8 +6,8 @@ compiled code and at single characters only where that has found some.
 
     pair, reason = clean(SentencePair("A dog .", "Ein Hund ."), CleanConfig(), "en", "de")
 
-A new rule has a key in `CleanConfig`, its test in `_broken_rule` here, an entry in ``configs/reference.yaml``, in the table of
-``docs/data.md`` and in ``RULES`` of `curation.stats`, and a case in ``tests/unit/data/test_cleaning.py``.
+A new rule has a key in `CleanConfig`, its test in `_broken_rule` here, an entry in ``configs/reference.yaml``, in the
+table of ``docs/data.md`` and in ``RULES`` of `curation.stats`, and a case in ``tests/unit/data/test_cleaning.py``.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 - Sinusoidal positions in halves, sines then cosines (the paper's table with its columns permuted), or learned ones.
 - No biases in attention unless asked for, biases in the feed-forward layers, as the paper's formulas have them.
 
-Shapes: B sequences, L positions, D d_model, V vocabulary, C columns of keys and values; packed rows (see `Layout`): R of the
-source, P of the target (or of either, where a layer serves both), N real ones.
+Shapes: B sequences, L positions, D d_model, V vocabulary, C columns of keys and values; packed rows (see `Layout`):
+R of the source, P of the target (or of either, where a layer serves both), N real ones.
 """
 
 from __future__ import annotations
