@@ -20,6 +20,13 @@ settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole commands and several processes train or start processes: they are slow."""
+    for item in items:
+        if item.path.parent.name in ("e2e", "distributed"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def grammar_lines() -> list[str]:
     """English and German sentences by turns."""

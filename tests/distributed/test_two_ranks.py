@@ -86,7 +86,6 @@ def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_p
             assert same, (key, value, theirs[key])
 
 
-@pytest.mark.slow
 def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
     one_fails = (*TORCHRUN, "2", str(Path(__file__).parent / "failing_rank.py"), "1", "0", "validation")

@@ -208,7 +208,6 @@ def test_a_lost_line_of_real_text_is_found_and_good_text_is_not_accused(tmp_path
         assert f"look above for lines that the {('source', 'target')[side]} lacks" in finding
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["clean", "split", "stats"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing(config: dict[str, Any], tmp_path: Path, command: str, number: signal.Signals) -> None:

@@ -398,7 +398,6 @@ def test_init_from_a_model_of_another_shape(place: Place) -> None:
     assert not (place.path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.slow
 def test_a_run_from_a_model_records_that_models_tokenizer(place: Place) -> None:
     """What is not said is the initial model's; the run's own config.yaml continues it."""
     place.config["train"]["init_from"] = str(place.model)

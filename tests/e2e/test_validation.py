@@ -21,8 +21,6 @@ from transformer_mt.text.sentences import SplitLine, split_line
 from transformer_mt.training.resuming import _scoring
 from transformer_mt.training.validation import Validation, with_tokenization
 
-pytestmark = pytest.mark.slow
-
 
 def tiny(directory: Path, **train: Any) -> Path:
     config = copy_corpus(directory, num_train=60, num_valid=4)

@@ -98,6 +98,7 @@ def test_narrow_rows_stay_narrow_and_are_computed_wide() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_layers_give_the_numbers_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where attention is PyTorch's kernel: loss and gradients of batches of different shapes."""
