@@ -1,13 +1,9 @@
-"""A run that is killed with SIGKILL at random moments, resumed each time, ends as one that never was (the script that
-does it for hours is run here for seconds)."""
+"""The script that kills a run at random moments, resumes it and compares its end (before a release): it sees differences."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,27 +12,6 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "torture_resume.py"
-
-
-@pytest.mark.parametrize(("ranks", "kills", "seed"), [(1, 1, 1)])
-def test_killed_at_random_moments_is_identical(ranks: int, kills: int, seed: int, tmp_path: Path) -> None:
-    directory = tmp_path / "torture"
-    options = [("--kills", kills), ("--ranks", ranks), ("--seed", seed), ("--directory", directory)]
-    command = [sys.executable, str(SCRIPT), *(str(word) for option in options for word in option)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("reference: 90 steps")
-    assert [line.split(":")[0] for line in lines[1:-1]] == [f"kill {number}" for number in range(1, kills + 1)]
-    assert re.fullmatch(rf"{kills} kills in \d+ runs: all the same", lines[-1])
-    steps = {int(line.rpartition(" ")[2]) for line in lines[1:-1]}
-    assert max(steps) > 0, "nothing was resumed"
-
-    # What it compared has all that a resumed run could get wrong.
-    run = directory / "reference" / "run"
-    state = json.loads((run / "checkpoints" / "step_00000088" / "state.json").read_text())
-    assert state["cursor"]["epoch"] > 0 and state["environment"]["ranks"] == ranks
-    assert state["since_report"]["steps"] == 88 % 7 and state["evals_without_improvement"] > 0
 
 
 @pytest.fixture
