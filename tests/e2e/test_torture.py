@@ -1,4 +1,5 @@
-"""The script that kills a run at random moments, resumes it and compares its end (before a release): it sees differences."""
+"""The script that kills a run at random moments, resumes it and compares its end sees differences (it runs before a
+release)."""
 
 from __future__ import annotations
 

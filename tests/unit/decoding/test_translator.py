@@ -46,7 +46,8 @@ FORKED = """
 import os, torch
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.text.tokenizer import Tokenizers, train_tokenizer
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.decoding.translator import Translator
 
 torch.set_num_threads(2)
