@@ -163,6 +163,16 @@ def test_the_sample_of_a_fraction_is_fair_and_another_in_each_epoch() -> None:
     assert times.min() > 120 - 5 * 9.2 and times.max() < 120 + 5 * 9.2
 
 
+def test_a_fraction_of_parts_too_small_for_it_is_fair_too() -> None:
+    """60 parts of a pair each are in a quarter of 200 epochs: 50 of them, with a standard deviation of 6.1."""
+    corpus = random_corpus()._replace(shards=[1] * 60, source_of_shard=[0] * 60, weights=[0.25])
+    times = np.zeros(60)
+    for epoch in range(200):
+        for pairs in plan(corpus, epoch=epoch):
+            times[pairs] += 1
+    assert times.min() > 50 - 5 * 6.1 and times.max() < 50 + 5 * 6.1
+
+
 def test_repeated_pairs_come_in_other_company() -> None:
     """Three times through a source are three ways: hardly two pairs are together in more than one update."""
     corpus = random_corpus(shortest=18)._replace(weights=[3.0], window=1000)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer_mt.model import loss as loss_module
-from transformer_mt.model.loss import label_smoothed_cross_entropy
+from transformer_mt.model.loss import label_log_probs, label_smoothed_cross_entropy
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -59,6 +59,17 @@ def test_the_chunk_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: rows)
     for found, value in zip(value_and_gradients(ours, given, 0.1), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17, 18])
+def test_each_label_has_its_own_log_probability(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind the first chunk, and with a tail of rows that have no label."""
+    monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: rows)
+    hidden_ND, weight_VD, labels_N = (tensor.detach() for tensor in inputs(7))
+    expected = -F.cross_entropy(F.linear(hidden_ND, weight_VD), labels_N, reduction="none")
+    tail = torch.full((4, 6), 3.0, dtype=torch.float64)
+    found = label_log_probs(torch.cat([hidden_ND, tail]), weight_VD, labels_N)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_no_more_logits_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -157,6 +158,25 @@ def test_parameter_names_are_a_contract() -> None:
         decoder = {f"{kind}.{a}" for kind in ("self_attn", "cross_attn") for a in attention} | rest
         expected |= {f"decoder.layers.{layer}.{name}" for name in decoder | {"norm3.weight", "norm3.bias"}}
     assert names == expected
+
+
+@pytest.mark.parametrize("tie", ["all", "none"])
+def test_initial_weights_are_xaviers_and_q_k_v_are_one_matrix(tie: str) -> None:
+    """Uniform within sqrt(6 / (inputs + outputs)), of q, k and v together; embeddings have variance 1 / d_model."""
+    model = small_model(d_model=64, d_ff=96, attention_bias=True, tie_embeddings=tie)
+    bounds = {"q_proj": 4 * 64, "k_proj": 4 * 64, "v_proj": 4 * 64, "out_proj": 2 * 64, "up": 64 + 96, "down": 64 + 96}
+    for name, parameter in model.named_parameters():
+        weights, owner = parameter.detach(), name.split(".")[-2]
+        if name.endswith("bias"):
+            assert not weights.any(), name
+        elif owner in bounds:
+            bound = math.sqrt(6 / bounds[owner])
+            assert 0.97 * bound < float(weights.abs().max()) <= bound, name
+            assert float(weights.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05), name
+        elif owner.startswith("norm"):
+            assert bool((weights == 1).all()), name
+        else:  # the embeddings and an output projection of its own: V x 64 numbers
+            assert float(weights.std()) == pytest.approx(64**-0.5, rel=0.1), name
 
 
 def test_recomputed_activations_give_the_same_bits() -> None:

@@ -199,6 +199,18 @@ def test_the_peers_rule_stops_too_early_and_the_bound_does_not() -> None:
     assert first.score == pytest.approx(math.log(0.4))
 
 
+def test_by_the_peers_rule_what_the_last_step_finds_beyond_the_beam_does_not_count() -> None:
+    """Ends: "" 0.4, then "a" 0.5 and "b" 0.1 in one step. The third is one too many, though it beats the first."""
+
+    def two_at_once(prefix: list[int]) -> list[float]:
+        return [1.0, 0.0, 0.0, 0.0] if prefix else [0.4, 0.5, 0.1, 0.0]
+
+    config = SearchConfig(beam_size=2, n_best=2, stop="beam_finished", length_penalty=2.0, length_penalty_form="power")
+    [found] = run(two_at_once, config)
+    assert [hypothesis.ids for hypothesis in found] == [[A], []]
+    assert math.log(0.1) / 2**2 > found[1].score == pytest.approx(math.log(0.4))
+
+
 @pytest.mark.parametrize(("beam_size", "stop"), [(1, "bound"), (2, "bound"), (2, "beam_finished")])
 def test_at_its_own_limit_a_sentence_is_closed_with_the_end(beam_size: int, stop: StopRule) -> None:
     config = SearchConfig(beam_size=beam_size, length_penalty=0.0, stop=stop, max_extra_tokens=2)
