@@ -7,7 +7,6 @@ input; a blank line stays blank; a translation does not depend on the lines arou
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,17 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
-import numpy as np
-import torch
-
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
-from transformer_mt.data.batching import cut_update
 from transformer_mt.decoding.engine import Engine
+from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
 from transformer_mt.errors import InputError
-from transformer_mt.model.layout import collate
-from transformer_mt.model.loss import label_log_probs
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
@@ -42,11 +36,6 @@ from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
 
-# Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
-# Pairs beyond a quarter of that are scored one by one, so that no batch takes more.
-_LONGEST_SCORED = 4096
-
-_LINE_END = re.compile(r"\r?\n")  # as in files
 Value = TypeVar("Value")
 
 _ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
@@ -248,13 +237,13 @@ class Translator:
         if len(sources) != len(targets):
             raise InputError(f"{len(sources)} sources, {len(targets)} targets: give one target for each source")
         texts = list(zip(sources, targets, strict=True))
-        pairs = [(i, *pair) for i, text in enumerate(texts) for pair in _line_pairs(*text, first_line + i)]
+        pairs = [(i, *pair) for i, text in enumerate(texts) for pair in line_pairs(*text, first_line + i)]
         with ONE_AT_A_TIME:
             encoded = self._tokenizers.src.encode([source for _, source, _ in pairs])
             src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
             tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([target for _, _, target in pairs])]
         numbers = [first_line + i for i, _, _ in pairs]
-        self._check_lengths(src, tgt, numbers)
+        check_lengths(src, tgt, numbers, self._max_positions)
         if long := sorted({n for n, ids in zip(numbers, src, strict=True) if len(ids) > self._max_source_tokens}):
             self._warn(
                 f"warning: {len(long)} of lines {first_line} to {first_line + len(texts) - 1} have more than "
@@ -262,46 +251,10 @@ class Translator:
                 f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
             )
         scores: list[float | None] = [None] * len(texts)
-        for (i, _, _), score in zip(pairs, self._log_probs(src, tgt), strict=True):
+        of_pairs = log_probs(self._models[0], src, tgt, 2 * self._config.batch_tokens)
+        for (i, _, _), score in zip(pairs, of_pairs, strict=True):
             if score is not None:
                 scores[i] = (scores[i] or 0.0) + score
-        return scores
-
-    def _check_lengths(self, src: list[list[int]], tgt: list[list[int]], numbers: list[int]) -> None:
-        """Refuse to score a pair that is too long, by its line's number."""
-        for number, one, other in zip(numbers, src, tgt, strict=True):
-            longest = max(len(one), len(other))
-            if self._max_positions is not None and longest > self._max_positions:
-                raise InputError(
-                    f"line {number}: {longest} tokens, the model has learned {self._max_positions} "
-                    "positions; split the line"
-                )
-            if longest > _LONGEST_SCORED:
-                raise InputError(
-                    f"line {number}: {longest} tokens, at most {_LONGEST_SCORED} of a side are scored; split the line"
-                )
-
-    def _log_probs(self, src: list[list[int]], tgt: list[list[int]]) -> list[float | None]:
-        """Of each target, given its source; None where the source is nothing but its end."""
-        scores: list[float | None] = [None] * len(src)
-        filled = [i for i, ids in enumerate(src) if len(ids) > 1]
-        alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > _LONGEST_SCORED // 4]
-        together = np.array(sorted({*filled} - {*alone}), dtype=np.int64)
-        model, lengths = self._models[0], [np.array([len(ids) for ids in side], dtype=np.int32) for side in (src, tgt)]
-        [batches] = cut_update(together, *lengths, num_ranks=1, micro_tokens=2 * self._config.batch_tokens)
-        for pairs in [*batches, *(np.array([i]) for i in alone)]:
-            with ONE_AT_A_TIME, torch.inference_mode():  # the mode below is the model's, in all threads
-                was_training = model.training
-                model.eval()
-                try:
-                    batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(self._device)
-                    hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
-                    logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
-                    log_probs = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
-                finally:
-                    model.train(was_training)
-            for i, score in zip(pairs, log_probs, strict=True):
-                scores[i] = score
         return scores
 
     def _stream(
@@ -418,7 +371,7 @@ class Translator:
     def _split_text(self, text: str, number: int, num_tokens: CountTokens) -> SplitLine:
         """A text with line ends, as the parts of its lines: their line ends between them, nothing for blank ones."""
         lead, parts, start = "", list[Part](), 0
-        ends = [(end.start(), end.end()) for end in _LINE_END.finditer(text)]
+        ends = [(end.start(), end.end()) for end in LINE_END.finditer(text)]
         for end, after in (*ends, (len(text), len(text))):
             if line := text[start:end].strip():
                 [length] = num_tokens([line])
@@ -490,22 +443,6 @@ def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES)
         if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
-
-
-def _line_pairs(source: str, target: str, number: int) -> list[tuple[str, str]]:
-    """The lines of two texts, without the white space around them; most texts have one, a blank source has none."""
-    if not source.strip():
-        return []
-    sources, targets = ([line.strip() for line in _LINE_END.split(text.strip())] for text in (source, target))
-    if len(sources) != len(targets):
-        raise InputError(
-            f"line {number}: {len(sources)} lines in the source, {len(targets)} in the target; each line of a text is "
-            "scored by itself: give both the same line ends, or put spaces in their places"
-        )
-    pairs = list(zip(sources, targets, strict=True))
-    if any(not one and other for one, other in pairs) and len(pairs) > 1:
-        raise InputError(f"line {number}: in its text, a blank line has a target that is not; take one of the two away")
-    return pairs
 
 
 def _paired(lines: Iterable[str], prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
