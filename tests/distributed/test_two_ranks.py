@@ -10,17 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import (
-    TORCHRUN,
-    Done,
-    copy_corpus,
-    last_checkpoint,
-    metrics,
-    moments,
-    tmt,
-    weights,
-    write_config,
-)
+from harness import TORCHRUN, Done, copy_corpus, last_checkpoint, metrics, moments, tmt, weights, write_config
 from safetensors.torch import load_file
 
 LAST_STEP = 30

@@ -24,25 +24,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from transformer_mt.checkpoints.manifest import (
-    CONFIG,
-    FORMAT,
-    MANIFEST,
-    MODEL,
-    STATE,
-    sealed,
-    verify,
-)
+from transformer_mt.checkpoints.manifest import CONFIG, FORMAT, MANIFEST, MODEL, STATE, sealed, verify
 from transformer_mt.checkpoints.run_directory import CHECKPOINT_NAME, is_run, pointed
 from transformer_mt.config.loading import load_part, to_yaml
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import Config, ModelConfig
 from transformer_mt.errors import InputError, is_out_of_memory
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.system.directories import (
-    listed_files,
-    replaced_directory,
-)
+from transformer_mt.system.directories import listed_files, replaced_directory
 from transformer_mt.system.whole_files import open_plain
 from transformer_mt.text.tokenizer import Tokenizers
 

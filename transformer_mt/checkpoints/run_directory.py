@@ -17,20 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_mt.checkpoints.manifest import (
-    MANIFEST,
-    verify,
-)
+from transformer_mt.checkpoints.manifest import MANIFEST, verify
 from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.errors import InputError
 from transformer_mt.system import locks
 from transformer_mt.system.console import Tell, tell
-from transformer_mt.system.directories import (
-    listed_files,
-    put_back,
-    remove_directory,
-    sync,
-)
+from transformer_mt.system.directories import listed_files, put_back, remove_directory, sync
 from transformer_mt.system.whole_files import read_plain, replaced_file
 
 _MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"

@@ -12,11 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from transformer_mt.checkpoints.manifest import (
-    MODEL,
-    OPTIMIZER,
-    STATE,
-)
+from transformer_mt.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from transformer_mt.checkpoints.model_directory import (
     copy_weights,
     damaged_tensors,
@@ -29,11 +25,7 @@ from transformer_mt.checkpoints.training_state import TrainState, read_state
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError
 from transformer_mt.model.transformer import Transformer
-from transformer_mt.system.directories import (
-    exchange,
-    scratch_directory,
-    sync,
-)
+from transformer_mt.system.directories import exchange, scratch_directory, sync
 from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.tokenizer import Tokenizers
 

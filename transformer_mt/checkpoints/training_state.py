@@ -10,11 +10,7 @@ from typing import Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from transformer_mt.checkpoints.manifest import (
-    MOST_BYTES,
-    STATE,
-    unreadable,
-)
+from transformer_mt.checkpoints.manifest import MOST_BYTES, STATE, unreadable
 from transformer_mt.data.batching import Cursor
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import read_plain

@@ -14,8 +14,6 @@ from transformer_mt.config.sections import SearchConfig
 from transformer_mt.search.scorer import Floats, Hypothesis, Ints
 
 PenaltyForm = Literal["gnmt", "power"]
-
-
 StopRule = Literal["bound", "beam_finished"]
 
 

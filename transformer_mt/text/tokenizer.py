@@ -20,13 +20,7 @@ import sentencepiece as spm
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import read_plain
-from transformer_mt.text.vocabulary import (
-    SPECIALS,
-    UNK_ID,
-    domain_tag,
-    is_language_tag,
-    language_tag,
-)
+from transformer_mt.text.vocabulary import SPECIALS, UNK_ID, domain_tag, is_language_tag, language_tag
 
 # Of a file in a model directory: more than a million pieces take.
 _MAX_FILE_BYTES = 1 << 26

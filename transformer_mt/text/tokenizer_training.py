@@ -12,13 +12,7 @@ import sentencepiece as spm
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
 from transformer_mt.text.tokenizer import Tokenizer
-from transformer_mt.text.vocabulary import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    SPECIALS,
-    UNK_ID,
-)
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
 # Longer training lines are cut; SentencePiece leaves out those of more than so many bytes.
 _MAX_LINE_CHARACTERS = 4096

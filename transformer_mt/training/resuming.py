@@ -101,12 +101,13 @@ def like_initial(config: Config, latest: Path | None) -> Config:
     return config
 
 
-def precision_of(config: Config, latest: Path | None, device: torch.device, tell: Tell) -> str:
-    """Return the precision of a run: what is asked for; what it began with; what the hardware is fast in."""
+def precision_of(config: Config, before: Config | None, device: torch.device, tell: Tell) -> str:
+    """Return the precision of a run: what is asked for; what it began with (``before``, the configuration of the
+    checkpoint that it continues from); what the hardware is fast in."""
     chosen = resolve_precision(config.train.precision, device)
-    if config.train.precision != "auto" or latest is None:
+    if config.train.precision != "auto" or before is None:
         return chosen
-    own = load_config(latest / "config.yaml", of_model=True).train.precision
+    own = before.train.precision
     if own != chosen:
         tell(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {chosen})")
     return own

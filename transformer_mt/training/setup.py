@@ -36,12 +36,7 @@ from transformer_mt.training import memory, resuming
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
-from transformer_mt.training.validation import (
-    Validation,
-    read_validation,
-    validation_fingerprint,
-    with_tokenization,
-)
+from transformer_mt.training.validation import Validation, read_validation, validation_fingerprint, with_tokenization
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,8 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     latest = ranks.first_says(latest)
     if config.train.init_from is not None:
         config = resuming.like_initial(config, latest)
-    precision = resuming.precision_of(config, latest, device, tell)
+    before = None if latest is None else load_config(latest / "config.yaml", of_model=True)
+    precision = resuming.precision_of(config, before, device, tell)
     given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
@@ -112,22 +108,13 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     cleanup.callback(epochs.close)
 
     # 3. Model and optimizer, new or restored.
-    seed_stream(config.train.seed)
-    model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-    if config.train.init_from is not None and latest is None:
-        initial = model_directory.load_model(config.train.init_from)
-        model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
-    model.to(device).train()
-    model.recompute_activations = config.train.recompute_activations
-    if config.train.compile and not compile_layers(model.layers, device):
-        tell("train.compile: of use on a GPU only; these layers run as they are")
+    model = _model(config, tokenizers, device, tell, is_new=latest is None)
     optimizer = adam(model, config.optim)
     average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
     state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
     state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens)
-    if latest is not None:
-        before = load_config(latest / "config.yaml", of_model=True)
+    if latest is not None and before is not None:
         resuming.refuse_other_corpus(latest, before, given, state)
         state = resuming.restore(latest, model, optimizer, average, state, tell)
         if ranks.is_first:
@@ -255,6 +242,20 @@ def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
         store = preparing.prepare(config.data, config.batch, tokenizers)
     ranks.gather(None, patiently=True)
     return IdStore(directory) if store is None else store
+
+
+def _model(config: Config, tokenizers: Tokenizers, device: torch.device, tell: Tell, *, is_new: bool) -> Transformer:
+    """Return the model in training mode on its device; a new one has random weights or those of ``train.init_from``."""
+    seed_stream(config.train.seed)
+    model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    if config.train.init_from is not None and is_new:
+        initial = model_directory.load_model(config.train.init_from)
+        model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
+    model.to(device).train()
+    model.recompute_activations = config.train.recompute_activations
+    if config.train.compile and not compile_layers(model.layers, device):
+        tell("train.compile: of use on a GPU only; these layers run as they are")
+    return model
 
 
 def _be_deterministic(deterministic: bool) -> None:
