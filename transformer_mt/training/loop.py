@@ -6,7 +6,6 @@ import contextlib
 import signal
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from transformer_mt.checkpoints.saver import Saver, training_tensors
@@ -21,7 +20,6 @@ from transformer_mt.system.signals import StopSignal
 from transformer_mt.system.whole_files import replaced_file
 from transformer_mt.training import memory
 from transformer_mt.training.meter import Meter, end_run
-from transformer_mt.training.optim import learning_rate
 from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.setup import Setup, set_up, tell_plan
 from transformer_mt.training.trackers import open_trackers
@@ -87,12 +85,7 @@ class _Loop:
     def update(self, pairs: Pairs, epoch: Epoch) -> None:
         """Update the weights once, from the gradients of all labels, on all ranks, divided once by their number."""
         setup, config, step, ranks = self.setup, self.setup.config, self.state.step, self.setup.ranks
-        gradients, optimizer = setup.gradients, setup.optimizer
-
-        # a. Gradients.
         num_labels = int(epoch.tgt_lengths[pairs].sum())
-        gradients.zero()
-        totals = torch.zeros(2, device=setup.device)  # loss, negative log-likelihood
         micro_batches = cut_update(
             pairs,
             epoch.src_lengths,
@@ -100,30 +93,14 @@ class _Loop:
             num_ranks=ranks.num_ranks,
             micro_tokens=setup.largest.micro_tokens,
         )[ranks.rank]
+        setup.updater.begin()
         for number, micro in enumerate(micro_batches):
             device.seed_stream(config.train.seed, step, ranks.rank, number)
             batch = collate(epoch.store.get("src", micro), epoch.store.get("tgt", micro), ROWS_MULTIPLE)
             with memory.batch_fits(batch, config.batch.micro_tokens, setup.device):
-                with device.autocast(setup.device, config.train.precision):
-                    loss, nll = setup.model(batch.to(setup.device), config.train.label_smoothing)
-                (loss / num_labels).backward()
-            totals += torch.stack([loss.detach(), nll])
-        ranks.sum(gradients.buffer)
-        ranks.sum(totals)
-
-        # b. The update. Where anything is not finite the fused kernel leaves weights and moments alone.
-        norm = gradients.norm()
-        is_bad = ~(torch.isfinite(norm) & torch.isfinite(totals).all())
-        if config.optim.clip_norm > 0:
-            gradients.clip(norm, config.optim.clip_norm)
-        rate = learning_rate(step, config.optim, config.model.d_model, config.train.max_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
-        optimizer.step()
-        if setup.average is not None:
-            setup.average.update(step, is_bad)
-        self.meter.add(step, pairs, num_labels, rate, torch.stack([*totals, norm, is_bad.float()]))
+                setup.updater.add(batch, num_labels)
+        numbers = setup.updater.finish(step)
+        self.meter.add(step, pairs, num_labels, setup.updater.rate, numbers)
 
     def finish_step(self) -> None:
         """Do what comes after an update: validate, save, and stop on a signal."""
@@ -161,7 +138,7 @@ class _Loop:
 
     def validate(self) -> bool:
         """Score the step, and return whether it is the best. If that fails, the step is saved and the run ends."""
-        state, ranks, average = self.state, self.setup.ranks, self.setup.average
+        state, ranks, average = self.state, self.setup.ranks, self.setup.updater.average
         self.meter.pause()
         try:
             with contextlib.nullcontext() if average is None else average.in_the_model():
@@ -188,9 +165,9 @@ class _Loop:
         setup, state = self.setup, self.state
         state.by_signal = by_signal
         if self.saver is not None:
-            average = setup.average
-            weights: dict[str, Tensor] = dict(setup.model.named_parameters()) if average is None else average.weights
-            training = training_tensors(setup.optimizer, setup.model, is_averaged=average is not None)
+            updater, average = setup.updater, setup.updater.average
+            weights: dict[str, Tensor] = dict(updater.model.named_parameters()) if average is None else average.weights
+            training = training_tensors(updater.optimizer, updater.model, is_averaged=average is not None)
             is_best = not setup.validation or state.best_step == state.step
             self.saver.save(weights, training, state, is_best=is_best)
 

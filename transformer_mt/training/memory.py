@@ -22,11 +22,10 @@ from transformer_mt.data.batching import Lengths, Part
 from transformer_mt.data.epochs import plan
 from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
-from transformer_mt.model.transformer import Transformer
-from transformer_mt.system.device import autocast, describe
+from transformer_mt.system.device import describe
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.vocabulary import EOS_ID
-from transformer_mt.training.optim import FlatGradients
+from transformer_mt.training.update import Updater
 
 Shape = tuple[int, int, int]  # of a micro-batch: rows, longest source, longest target
 
@@ -98,10 +97,7 @@ def _num_scores(shape: Shape) -> int:
 def try_batches(
     shapes: Sequence[Shape],
     config: Config,
-    model: Transformer,
-    gradients: FlatGradients,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
+    updater: Updater,
     ranks: Ranks,
 ) -> str:
     """Run batches of some shapes forwards and backwards, beside all that a run keeps.
@@ -114,19 +110,19 @@ def try_batches(
     Raises:
         RunError: out of memory. The first rank that is tells it; all of them end.
     """
-    failure = None
+    failure, device = None, updater.device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             # Adam makes its two moments at its first update, and saving will keep a copy of weights and moments on the
             # host. Until then something of their size stands for them.
             num_copies = 0 if device.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
-            num_buffers = (0 if optimizer.state else 2) + num_copies
-            stand_in = [torch.ones_like(gradients.buffer) for _ in range(num_buffers)]
-            _run(shapes, config, model, device)
+            num_buffers = (0 if updater.optimizer.state else 2) + num_copies
+            stand_in = [torch.ones_like(updater.gradients.buffer) for _ in range(num_buffers)]
+            _run(shapes, config, updater)
             del stand_in
     except RunError as error:
         failure = str(error)
-    gradients.zero()
+    updater.begin()
     failures = ranks.gather(failure)
     if any(failures):
         first = next(rank for rank, reason in enumerate(failures) if reason)
@@ -138,29 +134,25 @@ def try_batches(
     )
 
 
-def labels_per_second(
-    shapes: Sequence[Shape], config: Config, model: Transformer, gradients: FlatGradients, device: torch.device
-) -> float:
+def labels_per_second(shapes: Sequence[Shape], config: Config, updater: Updater) -> float:
     """Return how fast one rank goes forwards and backwards through batches that `try_batches` has tried before.
 
     It is an estimate of training's speed, to which the optimizer and the differences between batches come.
     """
     started = time.monotonic()
-    num_labels = _run(shapes, config, model, device)
-    if device.type == "cuda":
+    num_labels = _run(shapes, config, updater)
+    if updater.device.type == "cuda":
         torch.cuda.synchronize()
-    gradients.zero()
+    updater.begin()
     return num_labels / (time.monotonic() - started)
 
 
-def _run(shapes: Sequence[Shape], config: Config, model: Transformer, device: torch.device) -> int:
+def _run(shapes: Sequence[Shape], config: Config, updater: Updater) -> int:
     """Go forwards and backwards through batches of some shapes; return the number of their labels."""
     num_labels = 0
     for batch in (_filled(shape, config.batch.budget) for shape in shapes):
-        with batch_fits(batch, config.batch.micro_tokens, device):
-            with autocast(device, config.train.precision):
-                loss, _ = model(batch.to(device), config.train.label_smoothing)
-            (loss / batch.num_labels).backward()
+        with batch_fits(batch, config.batch.micro_tokens, updater.device):
+            updater.add(batch, batch.num_labels)
         num_labels += batch.num_labels
     return num_labels
 

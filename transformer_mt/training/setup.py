@@ -33,9 +33,9 @@ from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
 from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
-from transformer_mt.training.optim import FlatGradients, WeightAverage, adam
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
+from transformer_mt.training.update import Updater
 from transformer_mt.training.validation import Validation, read_validation, validation_fingerprint, with_tokenization
 
 
@@ -51,10 +51,7 @@ class Setup:
     tokenizers: Tokenizers
     epochs: Epochs
     store: IdStore
-    model: Transformer
-    optimizer: torch.optim.Optimizer
-    gradients: FlatGradients
-    average: WeightAverage | None
+    updater: Updater
     validation: Validation
     state: TrainState
     largest: memory.Largest
@@ -109,18 +106,16 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
 
     # 3. Model and optimizer, new or restored.
     model = _model(config, tokenizers, device, tell, is_new=latest is None)
-    optimizer = adam(model, config.optim)
-    average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay > 0 else None
+    updater = Updater(model, config, device, ranks)
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
     state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
     state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens)
     if latest is not None and before is not None:
         resuming.refuse_other_corpus(latest, before, given, state)
-        state = resuming.restore(latest, model, optimizer, average, state, tell)
+        state = resuming.restore(latest, model, updater.optimizer, updater.average, state, tell)
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
-    gradients = FlatGradients(model)
     validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
     tell(f"corpus: {store.report.summary()}")
@@ -142,7 +137,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         num_ranks=ranks.num_ranks,
         is_sampled=samplers is not None,
     )
-    tried = memory.try_batches(largest.shapes, config, model, gradients, optimizer, device, ranks)
+    tried = memory.try_batches(largest.shapes, config, updater, ranks)
     return Setup(
         config=config,
         given=given,
@@ -152,10 +147,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         tokenizers=tokenizers,
         epochs=epochs,
         store=store,
-        model=model,
-        optimizer=optimizer,
-        gradients=gradients,
-        average=average,
+        updater=updater,
         validation=validation,
         state=state,
         largest=largest,
@@ -171,7 +163,7 @@ def _yes() -> bool:
 def tell_plan(setup: Setup) -> None:
     """Tell how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
     config, ranks = setup.config, setup.ranks
-    speed = memory.labels_per_second(setup.largest.shapes, config, setup.model, setup.gradients, setup.device)
+    speed = memory.labels_per_second(setup.largest.shapes, config, setup.updater)
     epoch = setup.epochs.open(0, setup.tell)
     updates = [int(epoch.tgt_lengths[pairs].sum()) for window in setup.epochs.plan(epoch, 0) for pairs in window]
     seconds = sum(updates) / (speed * ranks.num_ranks)

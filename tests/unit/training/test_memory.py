@@ -26,7 +26,7 @@ from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training import memory
-from transformer_mt.training.optim import FlatGradients, adam
+from transformer_mt.training.update import Updater
 
 CPU = torch.device("cpu")
 Weights = Sequence[Sequence[float]]  # of the sources, by stage
@@ -183,32 +183,25 @@ def test_what_is_tried_in_numbers() -> None:
 class Run:
     config: Config
     store: IdStore
-    model: Transformer
-    gradients: FlatGradients
-    optimizer: torch.optim.AdamW
+    updater: Updater
 
     def shapes(self) -> list[memory.Shape]:
         lengths = self.store.lengths("src"), self.store.lengths("tgt")
         return Corpus(*lengths, self.store.shard_sizes).largest(self.config, 1).shapes
 
     def try_largest(self, ranks: Ranks | None = None) -> str:
-        return memory.try_batches(
-            self.shapes(), self.config, self.model, self.gradients, self.optimizer, CPU, ranks or Ranks()
-        )
+        return memory.try_batches(self.shapes(), self.config, self.updater, ranks or Ranks())
 
     def update(self) -> None:
         """One update, with whatever random numbers come next."""
         pairs = np.arange(5)
         batch = collate(self.store.get("src", pairs), self.store.get("tgt", pairs))
-        loss, _ = self.model(batch, 0.1)
-        loss.backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.01
-        self.optimizer.step()
-        self.gradients.zero()
+        self.updater.begin()
+        self.updater.add(batch, batch.num_labels)
+        self.updater.finish(4000)  # the end of the warm-up, where the rate is highest
 
     def weights(self) -> list[torch.Tensor]:
-        return [p.detach().clone() for p in self.model.parameters()]
+        return [p.detach().clone() for p in self.updater.model.parameters()]
 
 
 @pytest.fixture
@@ -230,7 +223,7 @@ def new_run(tmp_path: Path, tokenizers: Tokenizers) -> Callable[[], Run]:
         store = preparing.prepare(config.data, config.batch, tokenizers)
         seed_stream(1)
         model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size).train()
-        return Run(config, store, model, FlatGradients(model), adam(model, config.optim))
+        return Run(config, store, Updater(model, config, CPU, Ranks()))
 
     return new_run
 
@@ -242,16 +235,16 @@ def test_the_run_is_the_same_with_and_without_it(new_run: Callable[[], Run], upd
         run = new_run()
         for _ in range(updates_before):
             run.update()
-        state, before = run.optimizer.state_dict(), run.weights()
+        state, before = run.updater.optimizer.state_dict(), run.weights()
         if with_trial:
             assert "source" in run.try_largest()
             assert all(torch.equal(a, b) for a, b in zip(before, run.weights(), strict=True))
-            assert not run.gradients.buffer.any()
-            assert run.optimizer.state_dict()["state"].keys() == state["state"].keys()
-            assert run.model.training
+            assert not run.updater.gradients.buffer.any()
+            assert run.updater.optimizer.state_dict()["state"].keys() == state["state"].keys()
+            assert run.updater.model.training
         run.update()  # would show other weights, gradients, moments or random numbers
         run.update()
-        ends.append([*run.weights(), *(t for s in run.optimizer.state.values() for t in s.values())])
+        ends.append([*run.weights(), *(t for s in run.updater.optimizer.state.values() for t in s.values())])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
@@ -344,7 +337,7 @@ def test_the_first_rank_that_runs_out_tells_it_and_all_end(
     with pytest.raises(SystemExit) as ended:
         run.try_largest(one_of_two(0, "out of memory: there"))
     assert ended.value.code == 1
-    monkeypatch.setattr(run.model, "forward", raising(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(run.updater.model, "forward", raising(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(RunError, match="out of memory: a batch"):
         run.try_largest(one_of_two(0, "out of memory: there"))
     with pytest.raises(SystemExit):
@@ -357,15 +350,15 @@ def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run
     """The trial runs what the loop runs: the forward pass of training, with its loss, and backwards."""
     run = new_run()
     seen: list[tuple[Batch, float]] = []
-    forward = run.model.forward
+    forward = run.updater.model.forward
 
     def remember(batch: Batch, smoothing: float) -> Any:
-        assert run.model.training
+        assert run.updater.model.training
         assert torch.is_grad_enabled()
         seen.append((batch, smoothing))
         return forward(batch, smoothing)
 
-    run.model.forward = remember  # type: ignore[assignment, method-assign]
+    run.updater.model.forward = remember  # type: ignore[assignment, method-assign]
     run.try_largest()
     shapes = [(batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length) for batch, _ in seen]
     assert shapes == run.shapes()
