@@ -1,0 +1,163 @@
+"""What `test_fake_cuda` runs in a process of its own: training, scoring and search on a GPU that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from fake_cuda.fake_gpu import Count, fake_gpu
+from transformer_mt.config.sections import Config
+from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
+from transformer_mt.model.loss import label_log_probs
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.system.device import autocast
+from transformer_mt.system.ranks import Ranks
+from transformer_mt.text.vocabulary import EOS_ID
+from transformer_mt.training.update import Updater
+
+V = 500
+rng = np.random.default_rng(1)
+
+
+def batch(num_pairs: int, multiple: int = ROWS_MULTIPLE) -> Batch:
+    """Return pairs of random ids, 2 to 40 a side."""
+    src, tgt = ([[*rng.integers(4, V, n), EOS_ID] for n in rng.integers(1, 40, num_pairs)] for _ in "st")
+    return collate(src, tgt, multiple)
+
+
+# Made before tensors become fake: NumPy has to read them.
+MICRO_BATCHES, UNROUNDED = [batch(30), batch(7)], batch(20, multiple=1)
+NUM_LABELS = sum(micro.num_labels for micro in MICRO_BATCHES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> Iterator[torch.device]:
+    with fake_gpu() as device:
+        yield device
+
+
+def make(gpu: torch.device, preset: str, precision: str, **train: Any) -> tuple[Config, Transformer]:
+    """Return a configuration and its model on the device."""
+    config = Config.model_validate(
+        {
+            "data": {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "en", "tgt": "de"}]},
+            # One layer of each kind: more of them are the same again.
+            "model": {"preset": preset, "num_encoder_layers": 1, "num_decoder_layers": 1},
+            "optim": {"clip_norm": 1.0},
+            "train": {"precision": precision, "ema_decay": 0.999, **train},
+        }
+    )
+    with gpu:
+        model = Transformer(config.model, V, V).train()
+    model.recompute_activations = config.train.recompute_activations
+    return config, model
+
+
+def dtypes_between_layers(model: Transformer) -> set[torch.dtype]:
+    """Return a set that fills with the dtypes of the rows that go into layers and come out of them."""
+    found: set[torch.dtype] = set()
+
+    def note(_: nn.Module, inputs: Any, out: Tensor) -> None:
+        found.update((inputs[0].dtype, out.dtype))
+
+    for layer in model.layers:
+        layer.register_forward_hook(note)
+    return found
+
+
+# ---- The check of the checks.
+
+
+def test_a_mixed_operation_is_caught(gpu: torch.device) -> None:
+    with pytest.raises(RuntimeError, match=r"two (different )?devices"):
+        torch.ones(2, device=gpu) + torch.ones(2)
+
+
+@pytest.mark.parametrize("read", [float, bool, int, Tensor.item])
+def test_a_read_by_the_host_is_caught(read: Callable[[Tensor], Any], gpu: torch.device) -> None:
+    with pytest.raises(DataDependentOutputException):
+        read(torch.ones((), device=gpu))
+
+
+def test_copies_are_counted_each_way(gpu: torch.device) -> None:
+    with Count() as count:
+        there = torch.ones(3).to(gpu)
+        torch.zeros(5, dtype=torch.int64).copy_(torch.ones(5, device=gpu, dtype=torch.int64))
+        (there + there).cpu()
+    assert (count.host_to_device, count.device_to_host) == ([12], [40, 12])
+    assert count.kernels == 2  # the ones of five, the sum
+
+
+def test_a_product_is_counted_by_the_book(gpu: torch.device) -> None:
+    a, b = torch.empty(6, 4, device=gpu), torch.empty(4, 5, device=gpu)
+    with Count() as count:
+        torch.mm(a, b, out=torch.empty(6, 5, device=gpu))
+        (a + a).relu_()
+    [product] = count.products
+    assert product == (1, 4 * (24 + 20 + 30), 2 * 6 * 4 * 5)
+    assert count.other_bytes == 4 * (2 * 24 + 24 + 2 * 24)
+    assert count.milliseconds(1.0, 1.0) == pytest.approx(1000 * (296 + 480))
+
+
+# ---- Training.
+
+
+@pytest.mark.parametrize(
+    ("preset", "precision", "recompute"),
+    [
+        ("tiny", "float32", False),
+        ("tiny", "float32", True),
+        ("tiny", "bfloat16", False),
+        ("tiny", "bfloat16", True),
+        ("base", "bfloat16", False),
+        ("big", "bfloat16", False),
+    ],
+)
+def test_an_update_only_launches(preset: str, precision: str, recompute: bool, gpu: torch.device) -> None:
+    """Two micro-batches, clipping and the average: the host reads nothing, and dtypes are as they are meant."""
+    config, model = make(gpu, preset, precision, recompute_activations=recompute)
+    rows = dtypes_between_layers(model)
+    updater = Updater(model, config, gpu, Ranks())
+
+    def update(step: int) -> Tensor:
+        updater.begin()
+        for micro in MICRO_BATCHES:
+            updater.add(micro, NUM_LABELS)
+        return updater.finish(step)
+
+    update(1)  # makes the moments
+    with Count() as count:
+        numbers = update(2)
+    assert (numbers.shape, numbers.dtype, numbers.device) == ((4,), torch.float32, gpu)
+    assert count.device_to_host == []
+    assert getattr(torch, precision) in rows
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+    assert {x.dtype for state in updater.optimizer.state.values() for x in state.values()} == {torch.float32}
+    assert {x.device for state in updater.optimizer.state.values() for x in state.values()} == {gpu}
+    statistics = {dtypes[1:] for dtypes in count.dtypes["native_layer_norm"]}
+    assert statistics == {(torch.float32, torch.float32)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_validation_only_launches(precision: str, gpu: torch.device) -> None:
+    _, model = make(gpu, "tiny", precision)
+    model.eval()
+    with Count() as count, torch.no_grad(), autocast(gpu, precision):
+        _, nll = model(UNROUNDED.to(gpu))
+    assert (nll.dtype, nll.device, count.device_to_host) == (torch.float32, gpu, [])
+
+
+def test_scoring_only_launches(gpu: torch.device) -> None:
+    _, model = make(gpu, "tiny", "float32")
+    model.eval()
+    with Count() as count, torch.no_grad():
+        there = UNROUNDED.to(gpu)
+        hidden_PD = model.decode(there.tgt_in_P, there.tgt, model.encode(there.src_ids_P, there.src))
+        logp_N = label_log_probs(hidden_PD, model.generator.weight, there.labels_N)
+    assert (logp_N.shape, logp_N.dtype, count.device_to_host) == ((UNROUNDED.num_labels,), torch.float32, [])
