@@ -1,6 +1,7 @@
 """``tmt`` for torchrun, in which one rank fails by itself: ``failing_rank.py RANK STEP KIND train …``.
 
-Of the kind "step" it fails in that step, of the kind "validation" in its first one, whatever its step.
+Of the kind "step" it fails in that step, of the kind "validation" in its first one, whatever its step. Of the kind
+"asynchronous" none fails, but sums are like NCCL's: begun, not awaited, and never there when a rank is lost.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
 from transformer_mt.cli import main as cli
 from transformer_mt.errors import RunError
-from transformer_mt.system import device
+from transformer_mt.system import device, ranks
+from transformer_mt.training import meter
 from transformer_mt.training.validation import Validation
 
 rank, step, kind, *arguments = sys.argv[1:]
@@ -30,8 +36,48 @@ def fail(validation: Validation, numbers: Sequence[int]) -> NoReturn:
     raise RunError(f"rank {rank} failed on purpose")
 
 
+class Begun:
+    """An event of a GPU that waits for the sums begun before it."""
+
+    sums: list[dist.Work] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self._before = list(self.sums)
+
+    def query(self) -> bool:
+        return all(work.is_completed() and work.exception() is None for work in self._before)
+
+    def synchronize(self) -> None:
+        assert self.query()
+
+
+def be_asynchronous() -> None:
+    """Replace what reads numbers of the device, and sums of tensors on it; the loop is the one that trains."""
+    all_reduce = dist.all_reduce
+
+    def begin(tensor: Tensor, op: Any = dist.ReduceOp.SUM, group: dist.ProcessGroup | None = None) -> None:
+        if group is None:
+            all_reduce(tensor, op)
+        else:
+            Begun.sums.append(all_reduce(tensor.clone(), op, group, async_op=True))
+
+    def add(own: Any, step: int, pairs: Any, num_labels: int, rate: float, numbers: Tensor) -> None:
+        own._pending.append((step, pairs, num_labels, rate, numbers, Begun()))
+        while len(own._pending) > 2:
+            own._read()
+
+    def connect(own: ranks.Ranks, where: torch.device) -> None:
+        ranks._device_group = dist.new_group(backend="gloo")
+
+    dist.all_reduce = begin  # type: ignore[assignment]
+    meter.Meter.add = add  # type: ignore[method-assign]
+    ranks.Ranks.connect = connect  # type: ignore[method-assign]
+
+
 def main(words: Sequence[str]) -> Any:
-    if os.environ["RANK"] == rank and kind == "validation":
+    if kind == "asynchronous":
+        be_asynchronous()
+    elif os.environ["RANK"] == rank and kind == "validation":
         Validation._translate = fail  # type: ignore[assignment, method-assign]
     elif os.environ["RANK"] == rank:
         device.seed_stream = fail_at_step

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,13 +55,13 @@ def reasons(done: Done) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("tmt: ")]
 
 
-def assert_ended_by_loss_of(done: Done, survivor: int, seconds: float) -> None:
-    """The rank that was left told so in one line, by itself and not after a timeout."""
+def assert_ended_by_loss_of(done: Done, survivor: int, seconds: float, why: str) -> None:
+    """The rank that was left told why in one line, by itself and not after a timeout."""
     assert done.status != 0
     assert seconds < SOON_SECONDS
     assert f"[rank{survivor}]: Traceback" not in done.stderr
-    lost = [line for line in reasons(done) if line.startswith(f"tmt: rank {survivor}: lost the other ranks (")]
-    assert len(lost) <= 1  # none where torchrun's signal came first, which ends it as quickly
+    told = [line for line in reasons(done) if line.startswith(f"tmt: rank {survivor}: ")]
+    assert told in ([], [f"tmt: rank {survivor}: {why}"])  # none where torchrun's signal came first
     assert "Signal 9 (SIGKILL)" not in done.stderr or "exitcode  : -9" in done.stderr
 
 
@@ -72,7 +72,7 @@ def test_a_rank_that_raises_ends_the_other_with_its_reason(config: Path, tmp_pat
     process.wait_until(has_saved(run, 2))
     began = time.monotonic()
     done = process.end()
-    assert_ended_by_loss_of(done, 1, time.monotonic() - began)
+    assert_ended_by_loss_of(done, 1, time.monotonic() - began, "rank 0 has failed")
     assert re.search(r"^\[rank0\]: ZeroDivisionError: rank 0 failed on purpose$", done.stderr, re.M)
     # Whatever rank 0 was writing is complete, and nothing else is left.
     assert checkpoints(run) == ["step_00000010", "step_00000020"]
@@ -80,16 +80,27 @@ def test_a_rank_that_raises_ends_the_other_with_its_reason(config: Path, tmp_pat
 
 
 def test_a_rank_that_is_killed_ends_the_other_and_the_run_resumes(config: Path, finished: Path, tmp_path: Path) -> None:
-    run, rank = tmp_path / "run", 0
-    process = Running("train", config, "--output", run, launcher=TWO_RANKS)
+    run = tmp_path / "run"
+    killed(config, run, 0, TWO_RANKS)
+    tmt("train", config, "--output", run, "--resume", launcher=TWO_RANKS).ok()
+    assert_same_end(run, finished)
+
+
+def test_a_rank_that_is_killed_ends_the_other_whose_gpu_waits_for_it(config: Path, tmp_path: Path) -> None:
+    """With sums as NCCL's, which are only begun."""
+    killed(config, tmp_path / "run", 1, (*TORCHRUN, "2", str(HERE / "failing_rank.py"), "none", "0", "asynchronous"))
+
+
+def killed(config: Path, run: Path, rank: int, launcher: Sequence[str]) -> None:
+    """Kill a rank when the run has saved twice; the other must end soon."""
+    process = Running("train", config, "--output", run, launcher=launcher)
     process.wait_until(has_saved(run, 2))
     os.kill(process.rank(rank), signal.SIGKILL)
     began = time.monotonic()
     done = process.end()
-    assert_ended_by_loss_of(done, 1 - rank, time.monotonic() - began)
+    why = f"rank {rank} has ended without a word (was it killed?)"
+    assert_ended_by_loss_of(done, 1 - rank, time.monotonic() - began, why)
     assert re.search(rf"rank\s*: {rank}\b.*\n.*exitcode\s*: -9", done.stderr), "torchrun says who was killed"
-    tmt("train", config, "--output", run, "--resume", launcher=TWO_RANKS).ok()
-    assert_same_end(run, finished)
 
 
 def test_a_signal_to_one_rank_stops_both_and_saves(config: Path, finished: Path, tmp_path: Path) -> None:
@@ -105,14 +116,17 @@ def test_a_signal_to_one_rank_stops_both_and_saves(config: Path, finished: Path,
     assert_same_end(run, finished)
 
 
-PROGRAM = """
-import time
+JOINED = """
+import os, sys, time
 from datetime import timedelta
 import torch
-from transformer_mt.system import ranks as distributed
+from transformer_mt.system import lifeline, ranks as distributed
 from transformer_mt.errors import RunError
 
+lifeline._GRACE_SECONDS = 1.0
 distributed._TIMEOUT = timedelta(seconds=3)
+"""
+STUCK = """
 ranks = distributed.join()
 if ranks.is_first:
     time.sleep(6)  # an honest wait, for a corpus for example
@@ -129,27 +143,61 @@ try:
 except RunError as error:
     print(f"{time.monotonic() - began:.1f} {error}")
 """
+# Rank 0 waits for a GPU, in one way or another; rank 1 fails, in one way or another.
+WAITING = """
+class Never:
+    query = staticmethod(lambda: False)
+
+waits, fails = sys.argv[1:]
+with distributed.join() as ranks:
+    if ranks.rank == 1 and fails == "killed":
+        os.kill(os.getpid(), 9)
+    if ranks.rank == 1:
+        raise RunError("out of memory")
+    ranks.wait_for(Never()) if waits == "for an event" else time.sleep(600)
+"""
 
 
-def test_a_rank_that_is_stuck_ends_the_others_within_the_time_limit() -> None:
-    """Here of 3 seconds. Where rank 0 may take its time, nothing ends."""
+def ranks_of(program: str, *words: str) -> list[subprocess.Popen[str]]:
+    """The two processes of a program, without torchrun, which would end the other when one has ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", PROGRAM]
-    processes = [
-        subprocess.Popen(command, env=shared | {"RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
+    command = [sys.executable, "-c", JOINED + program, *words]
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen(command, env=shared | {"RANK": rank}, stdout=pipe, stderr=pipe, text=True) for rank in "01"
     ]
+
+
+def outcome(processes: list[subprocess.Popen[str]]) -> tuple[str, str, int]:
+    """What rank 0 has told on stdout and stderr, and its exit status. Both processes are gone then."""
     try:
-        told, _ = processes[0].communicate(timeout=60)
+        out, err = processes[0].communicate(timeout=60)
     finally:
         for process in processes:
             process.kill()
             process.communicate()
+    return out, err, processes[0].returncode
+
+
+def test_a_rank_that_is_stuck_ends_the_others_within_the_time_limit() -> None:
+    """Here of 3 seconds. Where rank 0 may take its time, nothing ends."""
+    told, _, _ = outcome(ranks_of(STUCK))
     seconds, _, reason = told.partition(" ")
     assert 2.5 < float(seconds) < 10
     assert reason.startswith("rank 0: lost the other ranks (") and "\n" not in reason.rstrip("\n")
+
+
+@pytest.mark.parametrize("waits", ["for an event", "in code that nothing interrupts"])
+@pytest.mark.parametrize("fails", ["killed", "by itself"])
+def test_a_rank_that_waits_for_its_gpu_is_ended_by_the_failure_of_another(waits: str, fails: str) -> None:
+    _, told, status = outcome(ranks_of(WAITING, waits, fails))
+    why = "ended without a word (was it killed?)" if fails == "killed" else "failed: out of memory"
+    assert status == 1
+    assert told.splitlines()[-1].endswith(f"rank 0: rank 1 has {why}")
+    assert ("Traceback" in told) == (waits == "for an event"), "the exception is the program's, or the line was told"
 
 
 def test_ranks_that_cannot_be_found_are_told_in_one_line(config: Path, tmp_path: Path) -> None:

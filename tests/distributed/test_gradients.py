@@ -23,23 +23,22 @@ from test_accumulation import NUM_LABELS, SMOOTHING, SRC, TGT, TOLERANCES, asser
 
 def update(num_micro: int) -> dict[str, Tensor]:
     """Loss and gradient by type of number, as the training loop makes them, summed over the ranks of this process."""
-    ranks = join()
-    found: dict[str, Tensor] = {}
-    for dtype in TOLERANCES:
-        model, total = build_model(dtype), torch.zeros((), dtype=dtype)
-        gradients = FlatGradients(model)
-        gradients.zero()
-        for micro in cut(ranks.num_ranks, num_micro)[ranks.rank]:
-            loss, _ = model(collate([SRC[i] for i in micro], [TGT[i] for i in micro]), SMOOTHING)
-            (loss / NUM_LABELS).backward()
-            total += loss.detach()
-        ranks.sum(gradients.buffer)
-        ranks.sum(total)
-        found |= {f"{dtype} gradient": gradients.buffer, f"{dtype} loss": total}
-    everyone = ranks.gather(found)
-    for other in everyone:
-        assert all(torch.equal(other[name], found[name]) for name in found), "the ranks' sums are not the same"
-    ranks.close()
+    with join() as ranks:
+        found: dict[str, Tensor] = {}
+        for dtype in TOLERANCES:
+            model, total = build_model(dtype), torch.zeros((), dtype=dtype)
+            gradients = FlatGradients(model)
+            gradients.zero()
+            for micro in cut(ranks.num_ranks, num_micro)[ranks.rank]:
+                loss, _ = model(collate([SRC[i] for i in micro], [TGT[i] for i in micro]), SMOOTHING)
+                (loss / NUM_LABELS).backward()
+                total += loss.detach()
+            ranks.sum(gradients.buffer)
+            ranks.sum(total)
+            found |= {f"{dtype} gradient": gradients.buffer, f"{dtype} loss": total}
+        everyone = ranks.gather(found)
+        for other in everyone:
+            assert all(torch.equal(other[name], found[name]) for name in found), "the ranks' sums are not the same"
     return found
 
 

@@ -139,7 +139,7 @@ def test_bad_input_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path
     assert "[rank1]: Traceback" not in refused.stderr
     assert sum(str(missing) in line for line in reasons(refused)) == 1
     others = [line for line in reasons(refused) if str(missing) not in line]
-    assert all(line.startswith("tmt: rank 1: lost the other ranks") for line in others)
+    assert set(others) <= {"tmt: rank 1: rank 0 has failed"}
 
 
 def test_loss_that_is_not_finite_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 Gradients are summed over one flat buffer after the last micro-batch of an update, not by DistributedDataParallel: its
 buckets are rebuilt after the first step, which changes the order of sums and with it the last bits of a resumed run,
 and it cannot wait on a rank that has no micro-batch.
+
+Everything else goes through gloo and the memory of the host, whatever the device. On GPUs, sums go through NCCL, which
+only puts them in the GPU's queue: what fails there fails later or never. So the ranks meet on the host before each such
+sum, which nobody begins when somebody is missing, and wait for a GPU with an eye on the others (`Lifeline`).
 """
 
 from __future__ import annotations
@@ -14,25 +18,29 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from transformer_mt.errors import RunError
+from transformer_mt.errors import RunError, TmtError
+from transformer_mt.system.lifeline import Lifeline, hold
 
 # A rank that waits this long waits for one that is stuck: honest waits are rank 0 scoring a validation, or a slow disk.
 # A process that dies is noticed at once, because its connections close. Preparing a large corpus may take hours.
 _TIMEOUT, _PATIENCE = timedelta(minutes=15), timedelta(days=7)
+_NEWS_SECONDS = 2.0  # after which a failed connection without news of a failed rank is told as it is
+_POLL_SECONDS = 0.0005
 
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its equals."""
+    """This process among its equals; as a context, until it has ended its part."""
 
     rank: int = 0
     num_ranks: int = 1
@@ -42,18 +50,44 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all ranks, on its own device."""
-        if self.num_ranks > 1:
+    def connect(self, device: torch.device) -> None:
+        """Let the sums of this rank's GPU go through NCCL. All ranks call it, each with a device of its own.
+
+        Raises:
+            RunError: NCCL cannot connect them, as when two have the same GPU.
+        """
+        global _device_group
+        if self.num_ranks > 1 and device.type == "cuda":
+            # Twice the time of the host's groups: what stops is told by these, and not by NCCL's watchdog.
             with self._together():
-                dist.all_reduce(tensor)
+                _device_group = dist.new_group(backend="nccl", timeout=2 * _TIMEOUT, device_id=device)
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace tensors by their sums over all ranks, each on its own device."""
+        if self.num_ranks > 1:
+            if _device_group is not None:
+                self.largest(0)  # is everyone there?
+            with self._together():
+                for tensor in tensors:
+                    dist.all_reduce(tensor, group=_device_group)
+
+    def wait_for(self, event: torch.cuda.Event) -> None:
+        """Wait until the GPU has come to an event.
+
+        Raises:
+            RunError: another rank has failed, for which the GPU may be waiting.
+        """
+        while self.num_ranks > 1 and not event.query():
+            self._refuse_alone()
+            time.sleep(_POLL_SECONDS)
+        event.synchronize()
 
     def largest(self, number: int) -> int:
         """The largest of the ranks' numbers, on every rank (through host memory)."""
         box = torch.tensor(number)
         if self.num_ranks > 1:
             with self._together():
-                dist.all_reduce(box, op=dist.ReduceOp.MAX, group=_host_group)
+                dist.all_reduce(box, op=dist.ReduceOp.MAX)
         return int(box)
 
     def first_says(self, value: Any, patiently: bool = False) -> Any:
@@ -62,7 +96,7 @@ class Ranks:
             return value
         box = [value]
         with self._together():
-            dist.broadcast_object_list(box, src=0, group=_patient_group if patiently else _host_group)
+            dist.broadcast_object_list(box, src=0, group=_patient_group if patiently else None)
         return box[0]
 
     def first_then_others(self, make: Callable[[], Made]) -> Made:
@@ -80,7 +114,7 @@ class Ranks:
             return [value]
         values: list[Any] = [None] * self.num_ranks
         with self._together():
-            dist.all_gather_object(values, value, group=_patient_group if patiently else _host_group)
+            dist.all_gather_object(values, value, group=_patient_group if patiently else None)
         return values
 
     @contextlib.contextmanager
@@ -89,17 +123,38 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            self._refuse_alone(_NEWS_SECONDS)
             reason = str(error).partition("\n")[0]
             raise RunError(f"rank {self.rank}: lost the other ranks ({reason}); see which one failed first") from None
 
-    def close(self) -> None:
-        if self.num_ranks > 1:
+    def _refuse_alone(self, wait_seconds: float = 0.0) -> None:
+        assert _lifeline is not None
+        if failure := _lifeline.failure(wait_seconds):
+            raise RunError(f"rank {self.rank}: {failure}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the others, or tell them why this rank has failed. `SystemExit`: all have agreed on it (`end_run`)."""
+        if self.num_ranks == 1:
+            return
+        assert _lifeline is not None
+        if error is not None and not isinstance(error, SystemExit):
+            _lifeline.fail(str(error) if isinstance(error, TmtError) else repr(error))
+        if error is not None and _device_group is not None:
+            _device_group.abort()  # the GPU may wait for others, in vain, and `destroy_process_group` for the GPU
+        else:
             dist.destroy_process_group()
+        _lifeline.let_go()
 
 
-# Objects travel through gloo, whatever the device.
-_host_group: dist.ProcessGroup | None = None
+# The default group is gloo's, for the host.
 _patient_group: dist.ProcessGroup | None = None
+_device_group: dist.ProcessGroup | None = None  # NCCL, where there are GPUs; None: the default
+_lifeline: Lifeline | None = None
 
 
 def join() -> Ranks:
@@ -108,18 +163,17 @@ def join() -> Ranks:
     Raises:
         RunError: the others cannot be found.
     """
-    global _host_group, _patient_group
+    global _patient_group, _lifeline
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
         return Ranks()
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, num_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
         store = dist.PrefixStore(_name_of_this_start(store, rank, num_ranks), store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=_TIMEOUT)
-        _host_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        _lifeline = hold(store, rank, num_ranks, _TIMEOUT.total_seconds())
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=_TIMEOUT)
         _patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"cannot join the other ranks ({reason}); start all of them with torchrun") from None
     return Ranks(rank, num_ranks, int(os.environ.get("LOCAL_RANK", "0")))

@@ -63,7 +63,7 @@ class Meter:
     def _read(self) -> None:
         step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
         if event is not None:
-            event.synchronize()
+            self._ranks.wait_for(event)
         loss, nll, norm, is_bad = numbers.tolist()
         if is_bad:
             self._log.record(

@@ -67,9 +67,9 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         RunError: a full disk; no room in memory for the largest batch.
     """
     # 1. Who and where we are.
-    ranks = join()
-    cleanup.callback(ranks.close)
+    ranks = cleanup.enter_context(join())
     device = local_device(ranks.local_rank)
+    ranks.connect(device)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     config = with_tokenization(config)
