@@ -17,7 +17,8 @@ from torch import Tensor
 
 from transformer_mt.cli import main as cli
 from transformer_mt.errors import RunError
-from transformer_mt.system import device, ranks
+from transformer_mt.system import device
+from transformer_mt.system import ranks as system_ranks
 from transformer_mt.training import meter
 from transformer_mt.training.validation import Validation
 
@@ -66,12 +67,12 @@ def be_asynchronous() -> None:
         while len(own._pending) > 2:
             own._read()
 
-    def connect(own: ranks.Ranks, where: torch.device) -> None:
-        ranks._device_group = dist.new_group(backend="gloo")
+    def connect(own: system_ranks.Ranks, where: torch.device) -> None:
+        system_ranks._device_group = dist.new_group(backend="gloo")
 
     dist.all_reduce = begin  # type: ignore[assignment]
-    meter.Meter.add = add  # type: ignore[method-assign]
-    ranks.Ranks.connect = connect  # type: ignore[method-assign]
+    meter.Meter.add = add  # type: ignore[method-assign, assignment]
+    system_ranks.Ranks.connect = connect  # type: ignore[method-assign, assignment]
 
 
 def main(words: Sequence[str]) -> Any:

@@ -124,7 +124,7 @@ from transformer_mt.system import lifeline, ranks as distributed
 from transformer_mt.errors import RunError
 
 lifeline._GRACE_SECONDS = 1.0
-distributed._TIMEOUT = timedelta(seconds=3)
+distributed._TIMEOUT, distributed._NEWS_SECONDS = timedelta(seconds=3), 1.0
 """
 STUCK = """
 ranks = distributed.join()

@@ -33,8 +33,7 @@ def update(num_micro: int) -> dict[str, Tensor]:
                 loss, _ = model(collate([SRC[i] for i in micro], [TGT[i] for i in micro]), SMOOTHING)
                 (loss / NUM_LABELS).backward()
                 total += loss.detach()
-            ranks.sum(gradients.buffer)
-            ranks.sum(total)
+            ranks.sum(gradients.buffer, total)
             found |= {f"{dtype} gradient": gradients.buffer, f"{dtype} loss": total}
         everyone = ranks.gather(found)
         for other in everyone:

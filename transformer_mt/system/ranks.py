@@ -32,7 +32,7 @@ from transformer_mt.system.lifeline import Lifeline, hold
 # A rank that waits this long waits for one that is stuck: honest waits are rank 0 scoring a validation, or a slow disk.
 # A process that dies is noticed at once, because its connections close. Preparing a large corpus may take hours.
 _TIMEOUT, _PATIENCE = timedelta(minutes=15), timedelta(days=7)
-_NEWS_SECONDS = 2.0  # after which a failed connection without news of a failed rank is told as it is
+_NEWS_SECONDS = 5.0  # after which a failed connection without news of a failed rank is told as it is
 _POLL_SECONDS = 0.0005
 
 Made = TypeVar("Made")
