@@ -1,4 +1,4 @@
-"""The line between ranks: three of its ends in one process. Whole processes that end by it are in `tests/distributed`."""
+"""The line between ranks: three of its ends in one process. Processes that end by it are in `tests/distributed`."""
 
 from __future__ import annotations
 
