@@ -16,7 +16,7 @@ from transformer_mt.system.lifeline import Lifeline, hold
 
 @contextmanager
 def lifelines() -> Iterator[list[Lifeline]]:
-    store = dist.HashStore()
+    store = dist.HashStore()  # type: ignore[attr-defined]
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(hold, store, 0, 3, 20.0)
         port, _ = json.loads(store.get("lifeline"))
