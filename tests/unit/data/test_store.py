@@ -55,6 +55,23 @@ def test_what_was_written_is_read(directory: Path) -> None:
     assert (store.fingerprint, store.longest_src, store.num_tgt_tokens) == ("f", 4, 10)
 
 
+@pytest.mark.parametrize("most_open", [1, 9])
+def test_pairs_are_gathered_from_all_shards(most_open: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_mt.data.store._most_open_shards", lambda: most_open)
+    store = IdStore(directory)
+    for wanted in ([2, 3, 0, 3, 1], [1], []):
+        ids, lengths = store.gather("src", np.array(wanted, dtype=np.int64))
+        assert ids.tolist() == [i for pair in wanted for i in ROWS["src"][pair]]
+        assert lengths.tolist() == [len(ROWS["src"][pair]) for pair in wanted]
+        assert ids.dtype == np.uint16 and type(store.lengths("src")) is np.ndarray
+        rows = store.get("src", np.array(wanted, dtype=np.int64))
+        assert [row.tolist() for row in rows] == [ROWS["src"][pair] for pair in wanted]
+    assert len(store._open) == min(most_open, 2)
+    store._open.clear()  # what was gathered does not keep files open
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or ".src.ids" not in maps.read_text()
+
+
 def test_any_changed_byte_of_any_file_is_found(directory: Path) -> None:
     assert damage(directory) is None
     paths = sorted(directory.iterdir())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.model.layout import Layout, collate, collate_source
+from transformer_mt.model.layout import Layout, collate
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
 INF = float("inf")
@@ -61,18 +61,28 @@ def test_layout_needs_positions(lengths: list[int]) -> None:
         Layout.packed(lengths)
 
 
-def test_moving_changes_nothing() -> None:
-    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3, 3, 3]])
-    moved = batch.to(torch.device("meta"))
-    assert {moved.src_ids_P.device.type, moved.src.offsets.device.type, moved.labels_N.device.type} == {"meta"}
-    moved = batch.to(torch.device("cpu"))
-    for one, other in ((moved, batch), (moved.src, batch.src), (moved.tgt, batch.tgt)):
+def test_a_batch_goes_to_another_device_as_one_buffer() -> None:
+    batch = collate([[7, 3], [8, 9, 3]], [[5, 6, 3], [3, 3, 3]], multiple=4)
+    buffers: list[torch.Tensor] = []
+
+    def copy(buffer: torch.Tensor) -> torch.Tensor:
+        buffers.append(buffer.clone())
+        return buffers[-1]
+
+    copied = batch.copied(copy)
+    [buffer] = buffers
+    for one, other in ((copied, batch), (copied.src, batch.src), (copied.tgt, batch.tgt)):
         for field in fields(one):
             a, b = getattr(one, field.name), getattr(other, field.name)
             if isinstance(a, torch.Tensor):
-                assert torch.equal(a, b)
+                assert torch.equal(a, b) and a.dtype == b.dtype
+                assert a.untyped_storage().data_ptr() == buffer.data_ptr() != b.untyped_storage().data_ptr()
             elif not isinstance(a, Layout):
                 assert a == b
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
+    assert {moved.src_ids_P.device.type, moved.src.offsets.device.type, moved.labels_N.device.type} == {"meta"}
+    assert moved.src.rows_BL is not None and moved.src.rows_BL.device.type == "meta"
 
 
 # Pieces have ids from 4; every side ends in </s>.
@@ -97,8 +107,6 @@ def test_every_row_is_what_its_sentence_says(
     assert batch.labels_N.tolist() == [i for ids in tgt for i in ids]
     assert batch.tgt_in_P.tolist() == filled([i for ids in tgt for i in [BOS_ID, *ids[:-1]]], batch.tgt)
     assert batch.src_ids_P.tolist() == filled([i for ids in src for i in ids], batch.src)
-    ids_P, layout = collate_source(src, multiple)
-    assert torch.equal(ids_P, batch.src_ids_P) and torch.equal(layout.positions_P, batch.src.positions_P)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 9))
