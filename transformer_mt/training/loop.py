@@ -14,7 +14,7 @@ from transformer_mt.config.sections import Config
 from transformer_mt.data.batching import Pairs, cut_update
 from transformer_mt.data.epochs import Epoch
 from transformer_mt.errors import RunError, TmtError
-from transformer_mt.model.layout import ROWS_MULTIPLE, collate
+from transformer_mt.model.layout import ROWS_MULTIPLE, collate_joined
 from transformer_mt.system import device
 from transformer_mt.system.signals import StopSignal
 from transformer_mt.system.whole_files import replaced_file
@@ -96,7 +96,7 @@ class _Loop:
         setup.updater.begin()
         for number, micro in enumerate(micro_batches):
             device.seed_stream(config.train.seed, step, ranks.rank, number)
-            batch = collate(epoch.store.get("src", micro), epoch.store.get("tgt", micro), ROWS_MULTIPLE)
+            batch = collate_joined(epoch.store.gather("src", micro), epoch.store.gather("tgt", micro), ROWS_MULTIPLE)
             with memory.batch_fits(batch, config.batch.micro_tokens, setup.device):
                 setup.updater.add(batch, num_labels)
         numbers = setup.updater.finish(step)
