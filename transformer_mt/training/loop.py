@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from pathlib import Path
 
@@ -11,14 +12,11 @@ from torch import Tensor
 from transformer_mt.checkpoints.saver import Saver, training_tensors
 from transformer_mt.config.loading import to_yaml
 from transformer_mt.config.sections import Config
-from transformer_mt.data.batching import Pairs, cut_update
-from transformer_mt.data.epochs import Epoch
 from transformer_mt.errors import RunError, TmtError
-from transformer_mt.model.layout import ROWS_MULTIPLE, collate_joined
 from transformer_mt.system import device
 from transformer_mt.system.signals import StopSignal
 from transformer_mt.system.whole_files import replaced_file
-from transformer_mt.training import memory
+from transformer_mt.training import feeding, memory
 from transformer_mt.training.meter import Meter, end_run
 from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.setup import Setup, set_up, tell_plan
@@ -69,38 +67,34 @@ class _Loop:
         """Do one update after the other, and after each: validate, save, stop."""
         state, config, validation = self.state, self.setup.config.train, self.setup.validation
         device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
-        stream = self.setup.epochs.updates(state.cursor, state.step, self.log.line)
         if state.awaits_validation:  # it had failed
             self.finish_step()
-        while state.step < config.max_steps and not validation.out_of_patience(state):
-            state.cursor, pairs, epoch = next(stream)
-            state.step += 1
-            self.update(pairs, epoch)
-            self.finish_step()
+        planned = self.setup.epochs.updates(state.cursor, state.step, self.log.line)
+        wanted = itertools.islice(planned, max(0, config.max_steps - state.step))
+        with contextlib.closing(
+            feeding.updates(wanted, self.setup.ranks, self.setup.largest.micro_tokens, self.setup.device)
+        ) as stream:
+            while state.step < config.max_steps and not validation.out_of_patience(state):
+                update = next(stream)
+                state.cursor = update.cursor
+                state.step += 1
+                self.update(update)
+                self.finish_step()
         if self.saver is not None:
             self.saver.finish()
         self.setup.epochs.remove()
         self.log.line(f"done at step {state.step:,}: {self.outcome()}")
 
-    def update(self, pairs: Pairs, epoch: Epoch) -> None:
+    def update(self, update: feeding.Update) -> None:
         """Update the weights once, from the gradients of all labels, on all ranks, divided once by their number."""
-        setup, config, step, ranks = self.setup, self.setup.config, self.state.step, self.setup.ranks
-        num_labels = int(epoch.tgt_lengths[pairs].sum())
-        micro_batches = cut_update(
-            pairs,
-            epoch.src_lengths,
-            epoch.tgt_lengths,
-            num_ranks=ranks.num_ranks,
-            micro_tokens=setup.largest.micro_tokens,
-        )[ranks.rank]
+        setup, config, step = self.setup, self.setup.config, self.state.step
         setup.updater.begin()
-        for number, micro in enumerate(micro_batches):
-            device.seed_stream(config.train.seed, step, ranks.rank, number)
-            batch = collate_joined(epoch.store.gather("src", micro), epoch.store.gather("tgt", micro), ROWS_MULTIPLE)
+        for number, batch in enumerate(update.batches):
+            device.seed_stream(config.train.seed, step, setup.ranks.rank, number)
             with memory.batch_fits(batch, config.batch.micro_tokens, setup.device):
-                setup.updater.add(batch, num_labels)
+                setup.updater.add(batch, update.num_labels)
         numbers = setup.updater.finish(step)
-        self.meter.add(step, pairs, num_labels, setup.updater.rate, numbers)
+        self.meter.add(step, update.pairs, update.num_labels, setup.updater.rate, numbers)
 
     def finish_step(self) -> None:
         """Do what comes after an update: validate, save, and stop on a signal."""
