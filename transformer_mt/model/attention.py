@@ -54,6 +54,8 @@ class MultiHeadAttention(nn.Module):
         self.k_proj = nn.Linear(d_model, num_heads * d_k, bias)
         self.v_proj = nn.Linear(d_model, num_heads * d_v, bias)
         self.out_proj = nn.Linear(num_heads * d_v, d_model, bias)
+        # Of all projections of the same input, where they lie one behind the other (see `WorkingWeights`).
+        self.joined_weight: nn.Parameter | None = None
         self.dropout = Dropout(dropout)
 
     def forward(self, x_PD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
@@ -61,12 +63,12 @@ class MultiHeadAttention(nn.Module):
 
         With ``causal``, position t sees positions 0 … t only.
         """
-        qkv_PC = _project(x_PD, self.q_proj, self.k_proj, self.v_proj)
+        qkv_PC = _project(x_PD, self.joined_weight, self.q_proj, self.k_proj, self.v_proj)
         return self._attend(qkv_PC, layout, None, layout, causal)
 
     def project_memory(self, memory_RD: Tensor) -> Tensor:
         """Return keys and values (R, C) of the encoder's output (R, D), side by side."""
-        return _project(memory_RD, self.k_proj, self.v_proj)
+        return _project(memory_RD, self.joined_weight, self.k_proj, self.v_proj)
 
     def attend_memory(self, x_PD: Tensor, layout: Layout, kv_RC: Tensor, memory_layout: Layout) -> Tensor:
         """Attend from the decoder's rows to the encoder's output, projected by `project_memory`: (P, D) -> (P, D)."""
@@ -143,8 +145,8 @@ def _is_ampere(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _project(x: Tensor, *layers: nn.Linear) -> Tensor:
+def _project(x: Tensor, joined_weight: Tensor | None, *layers: nn.Linear) -> Tensor:
     """Return several projections of the same input, side by side, from one matrix product."""
-    weight = torch.cat([layer.weight for layer in layers])
+    weight = torch.cat([layer.weight for layer in layers]) if joined_weight is None else joined_weight
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     return F.linear(x, weight, bias)

@@ -14,7 +14,7 @@ from transformer_mt.model.layout import ROWS_MULTIPLE
 
 # Logits of one chunk, in bytes. On a CPU a chunk should stay in the cache between its passes; a GPU wants
 # enough rows to fill its multiprocessors.
-_CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
+_CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}
 
 
 def label_smoothed_cross_entropy(
@@ -69,30 +69,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden_PD = torch.empty_like(hidden_PD) if needs_grad else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_grad else None
         rows = min(len(hidden_PD), _chunk_rows(hidden_PD, num_pieces))
-        # The same memory for every chunk: fresh pages would cost more than the arithmetic.
+        # The same memory for every chunk: fresh pages would cost more than the arithmetic. On a GPU memory traffic
+        # does: softmax reads narrow logits, computes in float32, and writes narrow ones, as the product wants them.
         narrow_buffer = hidden_PD.new_empty(rows, num_pieces)
-        wide_buffer = narrow_buffer if narrow is wide else narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
+        stays_narrow = narrow is wide or hidden_PD.is_cuda
+        wide_buffer = narrow_buffer if stays_narrow else narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
         for start in range(0, len(hidden_PD), rows):
             hidden_CD, labels_1 = hidden_PD[start : start + rows], labels_N[start : start + rows, None]
             narrow_CV, wide_CV = narrow_buffer[: len(hidden_CD)], wide_buffer[: len(hidden_CD)]
             torch.mm(hidden_CD, compute_weight_VD.T, out=narrow_CV)
-            if wide is not narrow:
+            if not stays_narrow:
                 wide_CV.copy_(narrow_CV)
             labelled_V = wide_CV[: len(labels_1)]
-            gold_logits_1 = labelled_V.gather(1, labels_1)
+            gold_logits_1 = labelled_V.gather(1, labels_1).to(wide)
             torch.softmax(wide_CV, dim=-1, out=wide_CV)
-            gold_1 = labelled_V.gather(1, labels_1)
+            gold_1 = labelled_V.gather(1, labels_1).to(wide)
             chunk_nll = -gold_1.clamp_min(smallest).log().sum()
             nll += chunk_nll
             log_normalizers += chunk_nll + gold_logits_1.sum()
             if grad_hidden_PD is not None and grad_weight_VD is not None:
                 # d loss / d logits = softmax - smoothed target
-                labelled_V.scatter_(1, labels_1, gold_1 - (1 - smoothing))
+                labelled_V.scatter_(1, labels_1, (gold_1 - (1 - smoothing)).to(wide_CV.dtype))
                 wide_CV[len(labels_1) :] = 0
                 if wide is narrow:
                     grad_weight_VD.addmm_(narrow_CV.T, hidden_CD)
                 else:
-                    narrow_CV.copy_(wide_CV)
+                    if not stays_narrow:
+                        narrow_CV.copy_(wide_CV)
                     grad_weight_VD += narrow_CV.T @ hidden_CD
                 torch.mm(narrow_CV, compute_weight_VD, out=grad_hidden_PD[start : start + rows])
         if grad_hidden_PD is not None and grad_weight_VD is not None:

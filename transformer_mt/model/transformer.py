@@ -188,7 +188,8 @@ class Transformer(nn.Module):
         Both are scalars, sums over the labels, in nats.
         """
         memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_PD = _autocast(self.decode(batch.tgt_in_P, batch.tgt, memory))
+        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
+        hidden_PD = hidden_PD.to(_products_dtype(self.generator.weight))
         return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -211,7 +212,7 @@ class Transformer(nn.Module):
         positions_LD = self.positions("src" if table is self.src_embed else "tgt", length)
         x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
         # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
-        out: Tensor = self.dropout(_autocast(x))
+        out: Tensor = self.dropout(x.to(_products_dtype(table.weight)))
         return out
 
     def positions(self, side: Literal["src", "tgt"], length: int) -> Tensor:
@@ -229,16 +230,17 @@ class Transformer(nn.Module):
                 )
             return (self.src_positions if side == "src" else self.tgt_positions).weight
         weight, table_LD = self.src_embed.weight, self._sinusoids_LD
-        if table_LD.shape[0] < length or table_LD.device != weight.device or table_LD.dtype != weight.dtype:
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        if table_LD.shape[0] < length or table_LD.device != weight.device or table_LD.dtype != dtype:
             rows = max(256, 1 << (length - 1).bit_length())
-            table_LD = self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, weight.dtype)
+            table_LD = self._sinusoids_LD = sinusoids(rows, self.config.d_model).to(weight.device, dtype)
         return table_LD
 
 
-def _autocast(x: Tensor) -> Tensor:
-    """Return a tensor in the precision of the matrix products, where `torch.autocast` sets one."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+def _products_dtype(weight: Tensor) -> torch.dtype:
+    """Return the precision of the matrix products: what `torch.autocast` sets, or that of the weights."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def sinusoids(length: int, d_model: int) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -77,20 +78,64 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def compile_layers(layers: list[torch.nn.Module], device: torch.device) -> bool:
-    """Compile layers in place with `torch.compile`, on CUDA; return whether that was done.
+@contextlib.contextmanager
+def matrix_products(device: torch.device, precision: str) -> Iterator[None]:
+    """Inside, products in ``float32`` take TF32 on GPUs that have it (from Ampere on): ten bits of mantissa, many times
+    as fast. Outside, where models are scored and used, they stay float32."""
+    if device.type != "cuda" or precision != "float32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
-    Layers of one kind share their code, so two are compiled, for any number of rows. What the compiler cannot do runs
-    as it was written, and PyTorch warns of it. Names and contents of the weights stay as they are.
+
+@contextlib.contextmanager
+def same_order_of_sums(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Inside, where ``deterministic``, the kernels of a backward pass on a GPU add in the same order each time.
+
+    Only attention's needs to be told: of all kernels of a training step its gradient alone is summed by atomic
+    additions. The others are deterministic by construction, some of them faster than what PyTorch takes in this mode.
     """
-    if device.type != "cuda":
-        return False
-    import torch._dynamo  # a second, and only here of use
+    if device.type != "cuda" or not deterministic:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
-    torch._dynamo.config.suppress_errors = True
+
+def prepare_determinism() -> None:
+    """Set what a process has to set before its first kernel on a GPU, so that `same_order_of_sums` can hold."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def compile_layers(layers: list[torch.nn.Module], device: torch.device) -> None:
+    """Compile layers in place with `torch.compile`, on CUDA only.
+
+    Layers of one kind share their code, so two are compiled, for any number of rows. Names and contents of the weights
+    stay as they are.
+    """
+    if device.type == "cuda":
+        for layer in layers:
+            layer.compile(dynamic=True)
+
+
+def run_uncompiled(layers: list[torch.nn.Module]) -> None:
+    """Take back `compile_layers`."""
     for layer in layers:
-        layer.compile(dynamic=True)
-    return True
+        layer._compiled_call_impl = None
+
+
+def is_compile_error(error: RuntimeError) -> bool:
+    """Return whether `torch.compile` could not compile something."""
+    return "torch._dynamo" in sys.modules and isinstance(error, torch._dynamo.exc.TorchDynamoException)
 
 
 def keep_freed_memory() -> None:

@@ -77,10 +77,17 @@ class WeightAverage:
     ``ExponentialMovingAverage`` (its ``num_updates``).
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, flat_weights: Tensor | None = None) -> None:
+        """``flat_weights``: the model's, where they are one tensor. Then the average is one too, and moves at once."""
         self._decay = decay
-        self._parameters = list(model.parameters())
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        named = dict(model.named_parameters())
+        self.weights = {name: p.detach().clone() for name, p in named.items()}
+        self._pairs = [(average, named[name].detach()) for name, average in self.weights.items()]
+        if flat_weights is not None:
+            flat_average = flat_weights.clone()
+            parts = flat_average.split([p.numel() for p in named.values()])
+            self.weights = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
+            self._pairs = [(flat_average, flat_weights)]
 
     @torch.no_grad()
     def update(self, step: int, is_bad: Tensor) -> None:
@@ -90,8 +97,8 @@ class WeightAverage:
         """
         decay = min(self._decay, (1 + step) / (10 + step))
         share = (1 - decay) * (~is_bad).float()
-        for average, parameter in zip(self.weights.values(), self._parameters, strict=True):
-            average.lerp_(parameter, share)
+        for average, weights in self._pairs:
+            average.lerp_(weights, share)
 
     @contextlib.contextmanager
     def in_the_model(self) -> Iterator[None]:
@@ -104,7 +111,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for parameter, average in zip(self._parameters, self.weights.values(), strict=True):
-            weights = parameter.clone()
-            parameter.copy_(average)
-            average.copy_(weights)
+        for average, weights in self._pairs:
+            kept = weights.clone()
+            weights.copy_(average)
+            average.copy_(kept)

@@ -4,7 +4,6 @@ all of it new or as a checkpoint left it, and tried with the largest batch."""
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer, count_parameters
 from transformer_mt.system import console
 from transformer_mt.system.console import Tell
-from transformer_mt.system.device import compile_layers, describe, local_device, processor, seed_stream
+from transformer_mt.system.device import describe, local_device, prepare_determinism, processor, seed_stream
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
@@ -73,7 +72,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     config = with_tokenization(config)
-    _be_deterministic(config.train.deterministic)
+    prepare_determinism()
     tell = console.tell if ranks.is_first else console.tell_nobody
 
     # 2. What to continue from, the tokenizer and the corpus. Rank 0 makes them, the others find them made.
@@ -105,8 +104,8 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     cleanup.callback(epochs.close)
 
     # 3. Model and optimizer, new or restored.
-    model = _model(config, tokenizers, device, tell, is_new=latest is None)
-    updater = Updater(model, config, device, ranks)
+    model = _model(config, tokenizers, device, is_new=latest is None)
+    updater = Updater(model, config, device, ranks, tell)
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
     state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
     state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens)
@@ -118,6 +117,8 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
     validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
+    if config.train.compile and device.type != "cuda":
+        tell("train.compile: of use on a GPU only; the layers run as they are")
     tell(f"corpus: {store.report.summary()}")
     tell(_summary(config, model, store, device, ranks.num_ranks))
     if config.train.max_steps < config.optim.warmup_steps:
@@ -236,7 +237,7 @@ def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
     return IdStore(directory) if store is None else store
 
 
-def _model(config: Config, tokenizers: Tokenizers, device: torch.device, tell: Tell, *, is_new: bool) -> Transformer:
+def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_new: bool) -> Transformer:
     """Return the model in training mode on its device; a new one has random weights or those of ``train.init_from``."""
     seed_stream(config.train.seed)
     model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
@@ -244,17 +245,7 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, tell: T
         initial = model_directory.load_model(config.train.init_from)
         model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
     model.to(device).train()
-    model.recompute_activations = config.train.recompute_activations
-    if config.train.compile and not compile_layers(model.layers, device):
-        tell("train.compile: of use on a GPU only; these layers run as they are")
     return model
-
-
-def _be_deterministic(deterministic: bool) -> None:
-    if deterministic and torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _environment(num_ranks: int, device: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:

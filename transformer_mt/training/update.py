@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -9,19 +11,35 @@ from transformer_mt.config.sections import Config
 from transformer_mt.model.layout import Batch
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system import device
+from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
 
 
 class Updater:
-    """A model and what its updates need: `begin`, `add` each micro-batch, `finish`."""
+    """A model and what its updates need: `begin`, `add` each micro-batch, `finish`.
 
-    def __init__(self, model: Transformer, config: Config, where: torch.device, ranks: Ranks) -> None:
+    On a CPU autograd sees the model itself, under autocast. On a GPU it sees a twin of `WorkingWeights`.
+    """
+
+    def __init__(
+        self, model: Transformer, config: Config, where: torch.device, ranks: Ranks, tell: Tell = tell_nobody
+    ) -> None:
         self.model, self.device = model, where
-        self._config, self._ranks = config, ranks
+        self._config, self._ranks, self._tell = config, ranks, tell
+        self._working, flat = None, None
+        if where.type == "cuda":
+            flat = flatten_weights(model)
+            precision = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
+            self._working = WorkingWeights(model, flat, precision)
+        self._network = model if self._working is None else self._working.twin
+        self._network.recompute_activations = config.train.recompute_activations
+        if config.train.compile:
+            device.compile_layers(self._network.layers, where)
         self.optimizer = adam(model, config.optim)
         decay = config.train.ema_decay
-        self.average = WeightAverage(model, decay) if decay > 0 else None
+        self.average = WeightAverage(model, decay, flat) if decay > 0 else None
         self.gradients = FlatGradients(model)
         self.rate = 0.0  # of the last update
         self._totals = torch.zeros(2, device=where)  # loss, negative log-likelihood
@@ -29,6 +47,9 @@ class Updater:
     def begin(self) -> None:
         """Begin an update, or forget what was added to the one before."""
         self.gradients.zero()
+        if self._working is not None:
+            self._working.drop_gradients()
+            self._working.refresh()
         self._totals = torch.zeros_like(self._totals)
 
     def add(self, batch: Batch, num_labels: int) -> None:
@@ -37,10 +58,31 @@ class Updater:
         Args:
             num_labels: of the whole update on all ranks, by which its loss is divided once.
         """
-        with device.autocast(self.device, self._config.train.precision):
-            loss, nll = self.model(batch.to(self.device), self._config.train.label_smoothing)
-        (loss / num_labels).backward()
-        self._totals += torch.stack([loss.detach(), nll])
+        batch = batch.to(self.device)
+        try:
+            loss, nll = self._differentiate(batch, num_labels)
+        except RuntimeError as error:
+            if not device.is_compile_error(error):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            self._tell(f"warning: train.compile: {reason}; the layers run as they are")
+            device.run_uncompiled(self._network.layers)
+            if self._working is not None:
+                self._working.drop_gradients()
+            loss, nll = self._differentiate(batch, num_labels)
+        if self._working is not None:
+            self._working.move_gradients(self.gradients.buffer)
+        self._totals += torch.stack([loss, nll])
+
+    def _differentiate(self, batch: Batch, num_labels: int) -> tuple[Tensor, Tensor]:
+        """Leave the gradients of a batch with the weights that autograd sees; return summed loss and nll."""
+        train = self._config.train
+        with device.matrix_products(self.device, train.precision):
+            with device.autocast(self.device, train.precision) if self._working is None else contextlib.nullcontext():
+                loss, nll = self._network(batch, train.label_smoothing)
+            with device.same_order_of_sums(self.device, train.deterministic):
+                (loss / num_labels).backward()
+        return loss.detach(), nll
 
     def finish(self, step: int) -> Tensor:
         """Update the weights for the ``step``-th time, from the gradients of all ranks.

@@ -1,0 +1,116 @@
+"""The weights as a GPU's training reads them, here on a CPU: the model's numbers, from copies that autograd sees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from transformer_mt.config.sections import ModelConfig
+from transformer_mt.model.layout import Batch, collate
+from transformer_mt.model.transformer import Transformer
+from transformer_mt.text.vocabulary import EOS_ID
+from transformer_mt.training.optim import FlatGradients
+from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
+
+SHAPE = ModelConfig(d_model=16, d_ff=24, num_heads=2, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0)
+VARIANTS = [
+    SHAPE,
+    SHAPE.model_copy(update={"norm": "pre", "tie_embeddings": "none"}),
+    SHAPE.model_copy(update={"attention_bias": True, "d_k": 3, "d_v": 5}),
+    SHAPE.model_copy(update={"positions": "learned", "max_positions": 9, "tie_embeddings": "target"}),
+]
+
+
+def batches() -> list[Batch]:
+    first = collate([[4, 5, 6, EOS_ID], [7, EOS_ID]], [[8, EOS_ID], [9, 10, 11, EOS_ID]], 8)
+    return [first, collate([[12, EOS_ID]], [[13, 4, 5, EOS_ID]], 8)]
+
+
+def gradients_of(model: Transformer) -> torch.Tensor:
+    """The ordinary way: autograd adds to the model's own gradients."""
+    gradients = FlatGradients(model)
+    for batch in batches():
+        model(batch, 0.1)[0].backward()
+    return gradients.buffer
+
+
+def gradients_by_twin(model: Transformer, working: WorkingWeights) -> torch.Tensor:
+    gradients = FlatGradients(model)
+    working.refresh()
+    for batch in batches():
+        working.twin(batch, 0.1)[0].backward()
+        working.move_gradients(gradients.buffer)
+    return gradients.buffer
+
+
+def new_model(shape: ModelConfig) -> Transformer:
+    torch.manual_seed(1)
+    return Transformer(shape, 20, 20).train()
+
+
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_in_float32_the_gradients_are_the_models(shape: ModelConfig) -> None:
+    """Two micro-batches, from which both ways add up the same products."""
+    expected, model = gradients_of(new_model(shape)), new_model(shape)
+    working = WorkingWeights(model, flatten_weights(model), torch.float32)
+    torch.testing.assert_close(gradients_by_twin(model, working), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_in_bfloat16_they_are_as_close_as_autocasts(shape: ModelConfig) -> None:
+    expected, model = gradients_of(new_model(shape)), new_model(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        by_autocast = gradients_of(new_model(shape))
+    working = WorkingWeights(model, flatten_weights(model), torch.bfloat16)
+    found = gradients_by_twin(model, working)
+    assert found.dtype is torch.float32
+    assert {p.dtype for p in working.twin.parameters()} == {torch.bfloat16}
+    assert 0 < (found - expected).norm() < 1.5 * (by_autocast - expected).norm()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_copies_follow_the_model(precision: torch.dtype) -> None:
+    model = new_model(SHAPE)
+    working = WorkingWeights(model, flatten_weights(model), precision)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0).add_(0.01)
+    working.refresh()
+    twins = dict(working.twin.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(twins[name], parameter.to(precision)), name
+    weights = dict(model.named_parameters())
+    for attention, letters in ("encoder.layers.1.self_attn", "qkv"), ("decoder.layers.0.cross_attn", "kv"):
+        joined = torch.cat([weights[f"{attention}.{letter}_proj.weight"] for letter in letters])
+        assert torch.equal(twins[f"{attention}.joined_weight"], joined.to(precision))
+
+
+def test_the_model_is_what_it_was() -> None:
+    """Its weights become views of one tensor; their names, shapes and contents stay."""
+    before, model = new_model(SHAPE).state_dict(), new_model(SHAPE)
+    flat = flatten_weights(model)
+    WorkingWeights(model, flat, torch.bfloat16)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert flat.numel() == sum(p.numel() for p in model.parameters())
+
+
+def test_rows_stay_in_the_precision_of_the_weights_between_layers() -> None:
+    model = new_model(SHAPE)
+    working = WorkingWeights(model, flatten_weights(model), torch.bfloat16)
+    seen = []
+    for layer in working.twin.layers:
+        layer.register_forward_hook(lambda _layer, inputs, out: seen.extend([inputs[0].dtype, out.dtype]))
+    loss, nll = working.twin(batches()[0], 0.1)
+    assert set(seen) == {torch.bfloat16} and len(seen) == 8
+    assert loss.dtype is nll.dtype is torch.float32
+
+
+def test_gradients_that_were_not_moved_can_be_dropped() -> None:
+    model = new_model(SHAPE)
+    working = WorkingWeights(model, flatten_weights(model), torch.float32)
+    expected = gradients_by_twin(model, working).clone()
+    working.twin(batches()[0], 0.1)[0].backward()
+    working.drop_gradients()
+    assert torch.equal(gradients_by_twin(model, working), expected)
