@@ -8,8 +8,6 @@ matrices of an attention lie one behind the other, so that their common product 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +30,8 @@ class WorkingWeights:
         self._weights = weights
         self._copies = weights.to(precision)
         self._gradients = torch.empty_like(self._copies)
-        self.twin = copy.deepcopy(model)
+        with torch.device("meta"):  # without weights of its own
+            self.twin = Transformer(model.config, model.src_embed.num_embeddings, model.tgt_embed.num_embeddings)
         _make_views(self.twin, self._copies)
         self._leaves = list(self.twin.parameters())
         for module in self.twin.modules():
@@ -71,8 +70,10 @@ class WorkingWeights:
 
 
 def _make_views(model: nn.Module, flat: Tensor) -> None:
-    """Make the weights of a model views of one tensor that holds them in their order."""
+    """Replace the weights of a model by views of one tensor that holds them in their order."""
     parameters = list(model.parameters())
     parts = flat.split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.view_as(parameter)
+    views = {old: nn.Parameter(part.view_as(old)) for old, part in zip(parameters, parts, strict=True)}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, views[old])
