@@ -20,7 +20,10 @@ from transformer_mt.training.working_weights import WorkingWeights, flatten_weig
 class Updater:
     """A model and what its updates need: `begin`, `add` each micro-batch, `finish`.
 
-    On a CPU autograd sees the model itself, under autocast. On a GPU it sees a twin of `WorkingWeights`.
+    Attributes:
+        model: with the weights that updates change and runs save, in float32.
+        network: what runs forwards and backwards: on a CPU the model, under autocast; on a GPU a twin of it, see
+            `WorkingWeights`.
     """
 
     def __init__(
@@ -33,10 +36,10 @@ class Updater:
             flat = flatten_weights(model)
             precision = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
             self._working = WorkingWeights(model, flat, precision)
-        self._network = model if self._working is None else self._working.twin
-        self._network.recompute_activations = config.train.recompute_activations
+        self.network = model if self._working is None else self._working.twin
+        self.network.recompute_activations = config.train.recompute_activations
         if config.train.compile:
-            device.compile_layers(self._network.layers, where)
+            device.compile_layers(self.network.layers, where)
         self.optimizer = adam(model, config.optim)
         decay = config.train.ema_decay
         self.average = WeightAverage(model, decay, flat) if decay > 0 else None
@@ -66,7 +69,7 @@ class Updater:
                 raise
             reason = str(error).strip().partition("\n")[0]
             self._tell(f"warning: train.compile: {reason}; the layers run as they are")
-            device.run_uncompiled(self._network.layers)
+            device.run_uncompiled(self.network.layers)
             if self._working is not None:
                 self._working.drop_gradients()
             loss, nll = self._differentiate(batch, num_labels)
@@ -79,7 +82,7 @@ class Updater:
         train = self._config.train
         with device.matrix_products(self.device, train.precision):
             with device.autocast(self.device, train.precision) if self._working is None else contextlib.nullcontext():
-                loss, nll = self._network(batch, train.label_smoothing)
+                loss, nll = self.network(batch, train.label_smoothing)
             with device.same_order_of_sums(self.device, train.deterministic):
                 (loss / num_labels).backward()
         return loss.detach(), nll
