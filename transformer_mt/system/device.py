@@ -133,9 +133,12 @@ def run_uncompiled(layers: list[torch.nn.Module]) -> None:
         layer._compiled_call_impl = None
 
 
-def is_compile_error(error: RuntimeError) -> bool:
-    """Return whether `torch.compile` could not compile something."""
-    return "torch._dynamo" in sys.modules and isinstance(error, torch._dynamo.exc.TorchDynamoException)
+def reason_not_compiled(error: RuntimeError) -> str | None:
+    """Return why `torch.compile` could not compile something, in a line; None where it is another error."""
+    if "torch._dynamo" not in sys.modules or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        return None
+    cause = getattr(error, "inner_exception", error)  # the compiler's own
+    return f"{type(cause).__name__}: {str(cause).strip()}".partition("\n")[0]
 
 
 def keep_freed_memory() -> None:

@@ -65,9 +65,9 @@ class Updater:
         try:
             loss, nll = self._differentiate(batch, num_labels)
         except RuntimeError as error:
-            if not device.is_compile_error(error):
+            reason = device.reason_not_compiled(error)
+            if reason is None:
                 raise
-            reason = str(error).strip().partition("\n")[0]
             self._tell(f"warning: train.compile: {reason}; the layers run as they are")
             device.run_uncompiled(self.network.layers)
             if self._working is not None:
