@@ -185,6 +185,9 @@ class State:
             [self.prefixes[b][w] for w in parents] for b, parents in zip(kept, parents_BW.tolist(), strict=True)
         ]
 
+    def make_room(self, num_steps: int) -> None:
+        pass
+
 
 class SlowScorer:
     """All positions of all hypotheses again at each step. ``suppressed`` ids are taken out before the softmax."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,8 +22,11 @@ from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
+from transformer_mt.search import rules as rules_module
+from transformer_mt.search import scorer as scorer_module
 from transformer_mt.search.beam import search
-from transformer_mt.search.scorer import Hypothesis
+from transformer_mt.search.ensemble import Ensemble
+from transformer_mt.search.scorer import Hypothesis, StepScorer
 from transformer_mt.search.scoring import BLOCK_IDS, PenaltyForm, StopRule, length_penalty
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden
@@ -44,6 +48,9 @@ class ToyState:
         self.src = [self.src[b] for b in keep]
         kept = [self.prefixes[b] for b in keep]
         self.prefixes = [[rows[w] for w in parents] for rows, parents in zip(kept, parents_BW.tolist(), strict=True)]
+
+    def make_room(self, num_steps: int) -> None:
+        pass
 
 
 class ToyScorer:
@@ -160,7 +167,7 @@ def argmax_loop(
 
 
 def run(
-    scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix = ()
+    scorer: StepScorer[Any], batch: list[Sentence], config: SearchConfig, forbidden: Prefix = ()
 ) -> list[list[Hypothesis]]:
     starts = [s.start for s in batch]
     return search(
@@ -174,9 +181,10 @@ def run(
     )
 
 
-def outcome(
-    scorer: ToyScorer, batch: list[Sentence], config: SearchConfig, forbidden: Prefix = ()
-) -> list[list[Hypothesis]] | None:
+Outcome = list[list[Hypothesis]] | None
+
+
+def outcome(scorer: StepScorer[Any], batch: list[Sentence], config: SearchConfig, forbidden: Prefix = ()) -> Outcome:
     """What search finds; None where it says that a sentence has nothing that the rules allow."""
     try:
         return run(scorer, batch, config, forbidden)
@@ -323,6 +331,50 @@ def test_neighbours_and_order_change_nothing(
         found = [found for each in alone for found in each or []]
         assert together == found
         assert shuffled == [found[i] for i in order]
+
+
+class FailingScorer(ToyScorer):
+    """One that gives NaN from some step on, for all ids or for some.
+
+    Whatever the prefix is: that of a row that stands for nothing is anyone's choice.
+    """
+
+    def _log_probs(self, src: Prefix, prefix: Prefix) -> list[float]:
+        random, logps = Random(f"{src} {self.seed}"), super()._log_probs(src, prefix)
+        if len(prefix) >= random.randint(1, 9):
+            first = random.randrange(self.vocab_size)
+            logps[first:] = [math.nan] * len(logps[first:])
+        return logps
+
+
+def as_on_a_gpu(steps_a_look: int, find: Callable[[], Outcome]) -> Outcome:
+    """What search finds where all that a step needs stays on the device, and the host looks every so many steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scorer_module, "_HOST", "another")
+        patched.setattr(rules_module, "STEPS_A_LOOK", steps_a_look)
+        return find()
+
+
+@given(
+    scorers(),
+    st.integers(0, 5),
+    batches,
+    beam_configs() | sampling_configs() | greedy_configs(),
+    forbiddens,
+    st.sampled_from([1, 2, 3, 5]),
+)
+def test_steps_between_looks_change_nothing(
+    scorer: ToyScorer, kind: int, batch: list[Sentence], config: SearchConfig, forbidden: Prefix, steps_a_look: int
+) -> None:
+    """To the last bit, also of an ensemble, and of a model that gives NaN."""
+    asked: StepScorer[Any] = scorer
+    if kind == 0:
+        asked = Ensemble([scorer, ToyScorer(scorer.seed + 1, *scorer.arguments[1:])], "linear")
+    elif kind == 1:
+        asked = FailingScorer(*scorer.arguments)
+    batch = batch * 5  # so that some leave before others
+    expected = outcome(asked, batch, config, forbidden)
+    assert as_on_a_gpu(steps_a_look, lambda: outcome(asked, batch, config, forbidden)) == expected
 
 
 # Of a hundred sentences only a few show a bound that is not one, so there are many.

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transformer_mt.decoding.prepared_linear import Linear, prepare
+from transformer_mt.decoding.prepared_linear import Linear, prepare, row_type
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Transformer
 from transformer_mt.text.vocabulary import PAD_ID
@@ -51,17 +52,13 @@ class EngineState:
     pool_bias_BWP: Tensor
     filled: int  # positions of the pool
     position: int  # the next one of every hypothesis
+    num_seen: int = 0  # positions of the pool that attention runs over; those that are not filled are masked
     source_views: list[tuple[Tensor, Tensor]] = field(init=False)  # of each layer, see `_views`
     pool_views: list[tuple[Tensor, Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.source_views = _views(self.sources, self.sources.shape[4])
         self.pool_views = _views(self.pool, self.num_seen)
-
-    @property
-    def num_seen(self) -> int:
-        """Positions of the pool that attention runs over; those that are not filled are masked."""
-        return _rounded(self.filled, _POSITIONS_MULTIPLE)
 
     def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
         """Keep only the sentences ``keep_B`` (None: all); then row w of sentence b continues row parents_BW[b, w]."""
@@ -75,15 +72,20 @@ class EngineState:
         capacity = self.pool_bias_BWP.shape[2]
         self.pool_bias_BWP = self.pool_bias_BWP.gather(1, parents_BW.unsqueeze(-1).expand(-1, -1, capacity))
 
-    def add_position(self) -> None:
-        """Room for one more position of every hypothesis, which sees itself."""
-        (_, W, capacity), seen = self.pool_bias_BWP.shape, self.num_seen
-        if self.filled + W > capacity:
+    def make_room(self, num_steps: int) -> None:
+        """Have room for so many more positions of every hypothesis. Making it reads a number from the device."""
+        _, W, capacity = self.pool_bias_BWP.shape
+        if self.filled + num_steps * W > capacity:
             self._make_room(W)
-            seen = 0
+
+    def add_position(self) -> None:
+        """Add one position of every hypothesis, which sees itself."""
+        self.make_room(1)
+        W = self.pool_bias_BWP.shape[1]
         self.pool_bias_BWP[:, :, self.filled : self.filled + W].diagonal(dim1=1, dim2=2).zero_()
-        first, self.filled = max(self.filled, seen), self.filled + W
-        if self.num_seen > seen:
+        first, self.filled = max(self.filled, self.num_seen), self.filled + W
+        if self.filled > self.num_seen:
+            self.num_seen = _rounded(self.filled, _POSITIONS_MULTIPLE)
             # What is masked counts nothing, unless memory that was never written happens to be NaN.
             self.pool[:, :, :, :, first : self.num_seen] = 0
             self.pool_views = _views(self.pool, self.num_seen)
@@ -100,7 +102,7 @@ class EngineState:
         pool[:, :, :, :, :most] = self.pool.gather(4, kept_BP[None, None, :, None, :, None].expand(Y, 2, -1, H, -1, K))
         bias_BWP = self.pool_bias_BWP.new_full((B, W, capacity), -math.inf)
         bias_BWP[:, :, :most] = self.pool_bias_BWP.gather(2, kept_BP.unsqueeze(1).expand(-1, W, -1))
-        self.pool, self.pool_bias_BWP, self.filled = pool, bias_BWP, most
+        self.pool, self.pool_bias_BWP, self.filled, self.num_seen = pool, bias_BWP, most, 0
 
 
 def _views(table: Tensor, num_positions: int) -> list[tuple[Tensor, Tensor]]:
@@ -116,10 +118,13 @@ class Engine:
     def __init__(self, model: Transformer, precision: str) -> None:
         self._model = model  # for its position tables only
         self._scale = model.scale
-        self._src_embed_VD, self._tgt_embed_VD = model.src_embed.weight.detach(), model.tgt_embed.weight.detach()
+        dtype = row_type(model.src_embed.weight, precision)
+        self._src_embed_VD, self._tgt_embed_VD = (
+            embed.weight.detach().to(dtype) for embed in (model.src_embed, model.tgt_embed)
+        )
         self._encoder = [_EncoderLayer(layer, precision) for layer in model.encoder.layers]
         self._decoder = [_DecoderLayer(layer, precision) for layer in model.decoder.layers]
-        self._encoder_norm, self._decoder_norm = _norm(model.encoder.norm), _norm(model.decoder.norm)
+        self._encoder_norm, self._decoder_norm = (_norm(x.norm, precision) for x in (model.encoder, model.decoder))
         self._num_ids = model.generator.out_features
         padding = (0, 0, 0, _rounded(self._num_ids, VOCAB_MULTIPLE) - self._num_ids)
         self._generator = prepare(F.pad(model.generator.weight.detach(), padding), None, precision)
@@ -130,14 +135,14 @@ class Engine:
 
     def start(self, src: list[list[int]]) -> EngineState:
         """Encode sources; a state with one row a sentence, before the first position."""
-        lengths = [len(ids) for ids in src]
-        B, S = len(src), max(lengths)
+        B, S = len(src), max(map(len, src))
         P = _rounded(S, _POSITIONS_MULTIPLE)
-        ids_BS = torch.tensor([[*ids, *[PAD_ID] * (S - len(ids))] for ids in src], device=self.device)
-        is_padding_BP = torch.arange(P) >= torch.tensor(lengths).unsqueeze(1)
-        bias_BP = torch.zeros(B, P, dtype=self._src_embed_VD.dtype).masked_fill_(is_padding_BP, -math.inf)
-        bias_BP = bias_BP.to(self.device)
-        positions_SD = self._model.positions("src", S)[:S].detach()
+        # One copy to the device: -1 is padding.
+        ids_BP = torch.tensor([[*ids, *[-1] * (P - len(ids))] for ids in src], device=self.device)
+        bias_BP = torch.zeros(B, P, dtype=self._src_embed_VD.dtype, device=self.device)
+        bias_BP.masked_fill_(ids_BP < 0, -math.inf)
+        positions_SD = self._positions("src", 0, S)
+        ids_BS = ids_BP[:, :S].clamp(min=PAD_ID)
         x_BSD = torch.add(positions_SD, F.embedding(ids_BS, self._src_embed_VD), alpha=self._scale)
         x_RD = x_BSD.view(B * S, -1)
         for encoder_layer in self._encoder:
@@ -154,8 +159,8 @@ class Engine:
     def step(self, state: EngineState, last_BW: Tensor) -> Tensor:
         """Feed one id to each row; the log-probabilities (B, W, V) of the next, -inf in the columns of padding."""
         B, W = last_BW.shape
-        position_D = self._model.positions("tgt", state.position + 1)[state.position].detach()
-        x_ND = torch.add(position_D, F.embedding(last_BW.view(B * W), self._tgt_embed_VD), alpha=self._scale)
+        position_1D = self._positions("tgt", state.position, 1)
+        x_ND = torch.add(position_1D, F.embedding(last_BW.view(B * W), self._tgt_embed_VD), alpha=self._scale)
         state.add_position()
         state.position += 1
         past_ZWP = self._of_heads(state.pool_bias_BWP[:, :, : state.num_seen])
@@ -167,8 +172,15 @@ class Engine:
             x_ND = layer.step(x_ND, places, past, past_ZWP, source, source_Z1P)
         logits_NV = self._generator(self._decoder_norm(x_ND))
         logits_NV[:, self._num_ids :] = -math.inf
+        if logits_NV.dtype is torch.bfloat16:
+            return torch.log_softmax(logits_NV, -1, dtype=torch.float32).view(B, W, -1)
         torch.log_softmax(logits_NV, -1, out=logits_NV)
         return logits_NV.view(B, W, -1)
+
+    def _positions(self, side: Literal["src", "tgt"], first: int, count: int) -> Tensor:
+        """Encodings (count, D) of the positions from ``first`` on."""
+        table_LD = self._model.positions(side, first + count).detach()
+        return table_LD[first : first + count].to(self._src_embed_VD.dtype)
 
     def _of_heads(self, bias_BWP: Tensor) -> Tensor:
         """A bias for every head: (B, W, P) -> (Z, W, P)."""
@@ -217,7 +229,7 @@ class _EncoderLayer:
         self._heads = _Heads.of(layer.self_attn)
         self._qkv, self._out = _projections(layer.self_attn, "qkv", precision)
         self._feed_forward = _FeedForward(layer.ff, precision)
-        self._norm1, self._norm2 = _norm(layer.norm1), _norm(layer.norm2)
+        self._norm1, self._norm2 = (_norm(norm, precision) for norm in (layer.norm1, layer.norm2))
         self._is_pre_norm = layer.is_pre_norm
 
     def __call__(self, x_RD: Tensor, bias_BS: Tensor) -> Tensor:
@@ -243,7 +255,9 @@ class _DecoderLayer:
         self._q, self._cross_out = _projections(layer.cross_attn, "q", precision)
         self.project_source, _ = _projections(layer.cross_attn, "kv", precision)
         self._feed_forward = _FeedForward(layer.ff, precision)
-        self._norm1, self._norm2, self._norm3 = _norm(layer.norm1), _norm(layer.norm2), _norm(layer.norm3)
+        self._norm1, self._norm2, self._norm3 = (
+            _norm(norm, precision) for norm in (layer.norm1, layer.norm2, layer.norm3)
+        )
         self._is_pre_norm = layer.is_pre_norm
 
     def step(
@@ -302,12 +316,13 @@ def _projections(attention: MultiHeadAttention, which: str, precision: str) -> t
     return prepare(weight_CD, bias_C, precision), prepare(wide(out.weight.T).T, out_bias_D, precision)
 
 
-def _norm(norm: nn.Module) -> Function:
+def _norm(norm: nn.Module, precision: str) -> Function:
     """A layer norm, or nothing where a stack has none."""
     if isinstance(norm, nn.Identity):
         return norm
     assert isinstance(norm, nn.LayerNorm)
-    shape, weight, bias, eps = norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps
+    dtype, shape, eps = row_type(norm.weight, precision), norm.normalized_shape, norm.eps
+    weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 

@@ -1,6 +1,9 @@
 """Matrix products with weights that are prepared once, for inference: float32, bfloat16 or int8.
 
-Results are float32 in all three. Shapes: N rows, D columns in, C columns out.
+Results are float32 in all three, but for bfloat16 on a GPU: there rows are bfloat16 from product to product, as its
+kernels sum in float32 and round once, and a conversion around each product would cost more than the product.
+
+Shapes: N rows, D columns in, C columns out.
 """
 
 from __future__ import annotations
@@ -29,15 +32,22 @@ class Linear(Protocol):
         """The product added to ``residual_NC``, as a new tensor."""
 
 
+def row_type(weight: Tensor, precision: str) -> torch.dtype:
+    """The type of rows between products: on a GPU bfloat16 with that precision, else that of the model's weights."""
+    return torch.bfloat16 if weight.is_cuda and precision == "bfloat16" else weight.dtype
+
+
 def prepare(weight_CD: Tensor, bias_C: Tensor | None, precision: str) -> Linear:
     """A matrix and its bias, in the precision where that pays."""
-    is_small = not weight_CD.is_cuda and weight_CD.numel() < _SMALL_WEIGHT
-    if precision == "float32" or is_small:
-        return _Float32(weight_CD, bias_C)
+    if weight_CD.is_cuda:
+        dtype = row_type(weight_CD, precision)
+        return _Plain(weight_CD.to(dtype), None if bias_C is None else bias_C.to(dtype))
+    if precision == "float32" or weight_CD.numel() < _SMALL_WEIGHT:
+        return _Plain(weight_CD, bias_C)
     return _Bfloat16(weight_CD, bias_C) if precision == "bfloat16" else _Int8(weight_CD, bias_C)
 
 
-class _Float32:
+class _Plain:
     """In the weights' own type. Many rows go through oneDNN on a CPU, with the weight in the order that it reads:
     MKL, PyTorch's choice, leaves half of the vector unit idle on other makers' processors."""
 
@@ -63,7 +73,7 @@ class _Float32:
 
 
 class _Bfloat16:
-    """Weights and rows rounded to bfloat16."""
+    """Weights and rows rounded to bfloat16, results float32 (CPU only)."""
 
     def __init__(self, weight_CD: Tensor, bias_C: Tensor | None) -> None:
         narrow_CD = weight_CD.to(torch.bfloat16)

@@ -24,6 +24,10 @@ class EnsembleState(Generic[StateT]):
         for state in self.states:
             state.select(keep_B, parents_BW)
 
+    def make_room(self, num_steps: int) -> None:
+        for state in self.states:
+            state.make_room(num_steps)
+
 
 class Ensemble(Generic[StateT]):
     """Several models with one target vocabulary, on one device, as one scorer.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.search.rules import Rules
-from transformer_mt.search.scorer import Hypothesis, StateT, StepScorer, staying
+from transformer_mt.search.scorer import Hypothesis, StateT, StepScorer, is_on_host, numbers, on_host, staying
 from transformer_mt.search.scoring import best_continuations, length_penalty
 
 
@@ -31,49 +33,73 @@ def follow_paths(
     finished: list[list[Hypothesis]] = [[] for _ in src]
     live: list[int | None] = list(range(len(src)))  # the sentence of each batch row; None: it is finished
     state = scorer.start(src)
-    tgt_BWT = np.full((len(src), 1, 1), bos_id)
+    xp: Any = np if is_on_host(device) else torch  # what goes with `numbers`
+    id_BW = numbers(torch.full((len(src), 1), bos_id, device=device))
+    tgt_BWT = np.full((len(src), 1, 1), bos_id)  # the host's, as it has last seen them
+    unseen: list[list[Any]] = []  # what each step since then has found
+    look_at = 0
 
     for length in itertools.count(1):
+        if length > look_at:
+            look_at = rules.look_ahead(live, length)
+            num_steps = look_at - length + 1
+            state.make_room(num_steps)
+            draw_NBW = _draws(streams, live, num_steps, W).to(device) if config.sampling else None
+
         # 1. Choose one id for every row; the first step has one row for all.
-        logp_BWV = scorer.step(state, torch.from_numpy(tgt_BWT[:, :, -1]).to(device))
-        rules.apply(logp_BWV, live, tgt_BWT)
-        if config.sampling:
+        logp_BWV = scorer.step(state, torch.as_tensor(id_BW))
+        rules.apply(logp_BWV, length, tgt_BWT)
+        if draw_NBW is not None:
             logp_BWV = logp_BWV.expand(-1, W, -1)
-            draws = [[0.0] * W if s is None else [stream.random() for stream in streams[s]] for s in live]
-            draw_BW = torch.tensor(draws, dtype=torch.float64)
-            id_BW = sample(logp_BWV, draw_BW.to(device), config).cpu().numpy()
-            logp_BW = logp_BWV.gather(2, torch.from_numpy(id_BW).to(device).unsqueeze(-1)).squeeze(-1).cpu().numpy()
+            chosen_BW = sample(logp_BWV, draw_NBW[length - look_at - 1], config)
+            logp_BW, id_BW = numbers(logp_BWV.gather(2, chosen_BW.unsqueeze(-1)).squeeze(-1)), numbers(chosen_BW)
         else:
             logp_BW, id_BW = best_continuations(logp_BWV, logp_BWV.new_zeros(len(live), 1), 1)
+        id_BW = xp.where(logp_BW > -math.inf, id_BW, rules.eos_id)  # a column of padding is no id
+        unseen.append([logp_BW, id_BW])
 
-        id_BW = np.where(logp_BW > -math.inf, id_BW, rules.eos_id)  # a column of padding is no id
+        keep_B = None
+        if length == look_at:
+            # 2. Look at these steps: append each id to its path, or close the path.
+            for n, (logps_BW, ids_BW) in enumerate(on_host(unseen), length + 1 - len(unseen)):
+                for b, (s, ids, logps) in enumerate(zip(live, ids_BW.tolist(), logps_BW.tolist(), strict=True)):
+                    for w in sorted(open_rows[s]) if s is not None else ():
+                        assert s is not None
+                        log_probs[s][w] += logps[w]
+                        if not logps[w] > -math.inf:  # nothing was allowed, or NaN: no hypothesis
+                            open_rows[s].remove(w)
+                        elif ids[w] == rules.eos_id:
+                            open_rows[s].remove(w)
+                            penalty = length_penalty(n, config.length_penalty, config.length_penalty_form)
+                            path = tgt_BWT[b, w if n > 1 else 0, 1:].tolist()
+                            finished[s].append(Hypothesis(path, log_probs[s][w] / penalty, log_probs[s][w]))
+                prefix_BWT = np.broadcast_to(tgt_BWT, (len(live), W, n))
+                tgt_BWT = np.concatenate([prefix_BWT, ids_BW[:, :, None]], axis=2)
+            unseen = []
 
-        # 2. Append it to its path, or close the path.
-        for b, (s, ids, logps) in enumerate(zip(live, id_BW.tolist(), logp_BW.tolist(), strict=True)):
-            for w in sorted(open_rows[s]) if s is not None else ():
-                assert s is not None
-                log_probs[s][w] += logps[w]
-                if not logps[w] > -math.inf:  # nothing was allowed, or NaN: no hypothesis
-                    open_rows[s].remove(w)
-                elif ids[w] == rules.eos_id:
-                    open_rows[s].remove(w)
-                    score = log_probs[s][w] / length_penalty(length, config.length_penalty, config.length_penalty_form)
-                    path = tgt_BWT[b, w if length > 1 else 0, 1:].tolist()
-                    finished[s].append(Hypothesis(path, score, log_probs[s][w]))
+            # 3. Drop the sentences that are finished.
+            live = [s if s is not None and open_rows[s] else None for s in live]
+            staying_B = staying(live)
+            if not len(staying_B):
+                break
+            if len(staying_B) < len(live):
+                live, tgt_BWT = [live[b] for b in staying_B], tgt_BWT[staying_B]
+                keep_B = torch.from_numpy(staying_B).to(device)
+                id_BW = id_BW[numbers(keep_B)]
 
-        # 3. Drop the sentences that are finished, and open the rows of the samples after the first step.
-        live = [s if s is not None and open_rows[s] else None for s in live]
-        staying_B, keep_B = staying(live), None
-        if not len(staying_B):
-            break
-        if len(staying_B) < len(live):
-            live, keep_B = [live[b] for b in staying_B], torch.from_numpy(staying_B).to(device)
-        parents_BW = np.broadcast_to(np.arange(W) if length > 1 else np.zeros(W, dtype=np.int64), (len(live), W))
+        # 4. Open the rows of the samples after the first step.
         if keep_B is not None or (length == 1 and W > 1):
-            state.select(keep_B, torch.tensor(parents_BW, device=device))
-        prefix_BWT = tgt_BWT[staying_B[:, None], parents_BW]
-        tgt_BWT = np.concatenate([prefix_BWT, id_BW[staying_B][:, :, None]], axis=2)
+            first_W = torch.arange(W, device=device) if length > 1 else torch.zeros(W, dtype=torch.int64, device=device)
+            state.select(keep_B, first_W.expand(len(live), W))
     return finished
+
+
+def _draws(streams: list[list[Random]], live: Sequence[int | None], num_steps: int, W: int) -> Tensor:
+    """Return the numbers that some steps draw by (N, B, W), float64: each row's from its own stream, in order."""
+    draws = [
+        [[0.0] * W if s is None else [stream.random() for stream in streams[s]] for s in live] for _ in range(num_steps)
+    ]
+    return torch.tensor(draws, dtype=torch.float64)
 
 
 def sample(logp_BWV: Tensor, draw_BW: Tensor, config: SearchConfig) -> Tensor:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats: TypeAlias = npt.NDArray[np.float32]
-
-
 Ints: TypeAlias = npt.NDArray[np.int64]
+Array: TypeAlias = npt.NDArray[Any]
 
 
+_HOST = "cpu"  # the type of device that is the host itself
 _LEAVING_SHARE = 8  # done sentences leave a batch when an eighth of it can go: leaving copies all that stays
 
 
@@ -27,6 +26,12 @@ class SearchState(Protocol):
 
         Only the sentences ``keep_B`` stay (int64 indices into the batch; None keeps all); then row w of each kept
         sentence b continues from its former row ``parents_BW[b, w]`` (int64). The number of rows may change.
+        """
+
+    def make_room(self, num_steps: int) -> None:
+        """Prepare for so many steps more.
+
+        It is called where the host has just waited for the device: what has to be read from there is read here.
         """
 
 
@@ -57,6 +62,33 @@ class Hypothesis(NamedTuple):
     ids: list[int]  # without `</s>`
     score: float  # log_prob / length penalty: what hypotheses are ranked by
     log_prob: float  # of all its ids and `</s>`
+
+
+def is_on_host(device: torch.device) -> bool:
+    """Return whether the host sees what a device computes without waiting for it and copying."""
+    return device.type == _HOST
+
+
+def numbers(x: Tensor) -> Any:
+    """Return a tensor of few numbers as what works with it fastest: on the host as an array, which shares its memory.
+
+    NumPy takes a third of PyTorch's time for them.
+    """
+    return x.numpy() if is_on_host(x.device) else x
+
+
+def stable_order(x_BK: Any) -> Any:
+    """Return the order of each row's numbers, of equal ones that of their places."""
+    return x_BK.argsort(dim=1, stable=True) if isinstance(x_BK, Tensor) else x_BK.argsort(1, kind="stable")
+
+
+def on_host(steps: Sequence[Sequence[Any]]) -> Sequence[Sequence[Array]]:
+    """Return what some steps have found, all of one shape, as arrays. From a GPU this waits, and copies once."""
+    if not isinstance(steps[0][0], Tensor):
+        return steps
+    # In float64 both scores and ids are exact.
+    copied = iter(torch.stack([found.double() for step in steps for found in step]).cpu().unbind())
+    return [[next(copied).to(found.dtype).numpy() for found in step] for step in steps]
 
 
 def batch_size(at_least: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
+from transformer_mt.search import scoring
 from transformer_mt.search.beam import search
 from transformer_mt.search.sampling import sample
 from transformer_mt.search.scorer import Hypothesis
@@ -22,6 +23,8 @@ from transformer_mt.search.scoring import (
     StopRule,
     best_continuations,
     best_reachable,
+    by_sorting,
+    by_topk,
     is_done,
     length_penalty,
 )
@@ -37,6 +40,9 @@ class TreeState:
     def select(self, keep_B: Tensor | None, parents_BW: Tensor) -> None:
         kept = self.prefixes if keep_B is None else [self.prefixes[b] for b in keep_B.tolist()]
         self.prefixes = [[rows[w] for w in parents] for rows, parents in zip(kept, parents_BW.tolist(), strict=True)]
+
+    def make_room(self, num_steps: int) -> None:
+        pass
 
 
 class TreeScorer:
@@ -160,10 +166,15 @@ def slow_continuations(logp_BWV: Tensor, log_prob_BW: Tensor, count: int) -> lis
     ]
 
 
+@pytest.mark.parametrize("find", [by_topk, by_sorting])
 @pytest.mark.parametrize("vocab_size", [6, 64, 192, 200])  # with blocks and without
 @pytest.mark.parametrize("num_scores", [3, 100_000])  # nearly all are equal; hardly any
 @pytest.mark.parametrize("count", [1, 2, 8, 20])
-def test_best_continuations_orders_equal_scores_by_place(vocab_size: int, num_scores: int, count: int) -> None:
+def test_best_continuations_orders_equal_scores_by_place(
+    monkeypatch: pytest.MonkeyPatch, find: Callable[..., Any], vocab_size: int, num_scores: int, count: int
+) -> None:
+    """As a CPU finds them and as a GPU does."""
+    monkeypatch.setattr(scoring, "by_topk", find)
     for seed in range(20):
         random = torch.Generator().manual_seed(seed)
         logp_BWV = -torch.randint(0, num_scores, (4, 3, vocab_size), generator=random).float() / 4
@@ -173,6 +184,7 @@ def test_best_continuations_orders_equal_scores_by_place(vocab_size: int, num_sc
         score_BK, place_BK = best_continuations(logp_BWV, log_prob_BW, count)
         assert score_BK.shape == place_BK.shape == (4, count)
         assert place_BK.min() >= 0 and place_BK.max() < 3 * vocab_size
+        score_BK, place_BK = torch.as_tensor(score_BK), torch.as_tensor(place_BK)
         expected = slow_continuations(logp_BWV, log_prob_BW, count)
         for scores, places, best in zip(score_BK.tolist(), place_BK.tolist(), expected, strict=True):
             assert list(zip(scores, places, strict=True))[: len(best)] == best
