@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import checkpoints, copy_corpus, last_checkpoint, metrics, tmt, weights, write_config
+import torch
+from harness import checkpoints, copy_corpus, last_checkpoint, metrics, tmt, tmt_here, weights, write_config
+
+from transformer_mt.model.transformer import Transformer
 
 MIB = 1 << 20
 
@@ -107,3 +112,36 @@ def test_out_of_memory_in_validation_names_its_own_key(config: dict[str, Any], t
     assert "validation does not fit" in done.refusal
     assert "lower search.batch_tokens (8192; try 4096)" in done.refusal
     assert last_checkpoint(tmp_path / "run").name == "step_00000012"
+
+
+def test_what_memory_chose_is_kept(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, of which a whole update is too much; the run goes on as it was cut, though there is more room."""
+    monkeypatch.setattr("transformer_mt.training.resuming.MICRO_TOKENS", None)
+    forward, failures = Transformer.forward, [True]
+
+    def fails_first(self: Transformer, *args: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return forward(self, *args)
+
+    monkeypatch.setattr(Transformer, "forward", fails_first)
+    del config["batch"]["micro_tokens"]
+    path = write_config(tmp_path / "config.yaml", config)
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    [line] = [
+        line
+        for line in tmt_here("train", path, "--output", run, "--set", "train.max_steps=4").ok().stderr.splitlines()
+        if line.startswith("batch.micro_tokens: ")
+    ]
+    chosen, whole = (int(number.replace(",", "")) for number in re.findall(r"[\d,]+\d", line))
+    assert chosen <= whole // 2
+    for directory in (run, last_checkpoint(run)):
+        assert f"micro_tokens: {chosen}\n" in (directory / "config.yaml").read_text()
+    assert json.loads((last_checkpoint(run) / "state.json").read_text())["environment"]["micro_tokens"] == chosen
+    resumed = tmt_here("train", path, "--output", run, "--resume").ok()
+    assert "micro_tokens" not in resumed.stderr and "bit for bit" not in resumed.stderr
+    failures.append(True)
+    tmt_here("train", path, "--output", straight).ok()
+    assert weights(run) == weights(straight)
+    assert metrics(run)[-1]["loss"] == metrics(straight)[-1]["loss"]

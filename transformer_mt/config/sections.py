@@ -25,6 +25,7 @@ SEARCH_LIMITS: dict[str, tuple[float, float]] = {
 }
 
 MIN_UPDATE_TOKENS = 8  # an update below this holds no sentence worth the name
+MICRO_TOKENS = 32768  # padded positions of a forward pass on a CPU, and of validation, where nothing else is asked for
 
 
 class TokenizerConfig(Section):
@@ -108,7 +109,8 @@ class ModelConfig(Section):
 class BatchConfig(Section):
     max_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] = 4096  # labels of one update, over all ranks
     max_source_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] | None = None  # default: max_tokens
-    micro_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] = 32768  # padded positions of one forward pass
+    # Padded positions of one forward pass. Default: `MICRO_TOKENS` on a CPU, on a GPU an update, or what of it fits.
+    micro_tokens: Annotated[int, Field(ge=MIN_UPDATE_TOKENS)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from transformer_mt.data.batching import Lengths, Part
 from transformer_mt.data.epochs import plan
 from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
+from transformer_mt.system.console import Tell
 from transformer_mt.system.device import describe
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.vocabulary import EOS_ID
@@ -35,7 +36,7 @@ class Largest:
     """What to try, and how to cut updates so that nothing larger comes."""
 
     shapes: list[Shape]  # no micro-batch has more positions than the first, nor more attention scores than the last
-    micro_tokens: int  # to cut all updates with; at most batch.micro_tokens
+    micro_tokens: int  # to cut all updates with; at most batch.micro_tokens where that is given
 
 
 def largest_batches(
@@ -61,24 +62,25 @@ def largest_batches(
       source and target that cleaning allows as have that many positions. Scores per position,
       (S² + ST + T²) / (S + T), grow with both S and T, so no other micro-batch has more scores either.
     """
+    src_budget, tgt_budget = config.batch.budget
+    src = min(config.data.clean.max_src_tokens + 1, src_budget)
+    tgt = min(config.data.clean.max_tgt_tokens + 1, tgt_budget)
+    # Not given: no update has more, so none is cut.
+    micro_tokens = config.batch.micro_tokens or min(src_budget, tgt_budget) * (src + tgt)
     micro_batches = [
         (len(micro), int(src_lengths[micro].max()), int(tgt_lengths[micro].max()))
         for stage in weights
         for pairs in next(plan(src_lengths, tgt_lengths, parts, stage, config, epoch=0))
         for of_rank in batching.cut_update(
-            pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=config.batch.micro_tokens
+            pairs, src_lengths, tgt_lengths, num_ranks=num_ranks, micro_tokens=micro_tokens
         )
         for micro in of_rank
     ]
-    micro_tokens = config.batch.micro_tokens
     if micro_batches:  # an epoch of a small sample may have none
         widest = max(micro_batches, key=_num_positions)
         micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
         if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
             return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
-    src_budget, tgt_budget = config.batch.budget
-    src = min(config.data.clean.max_src_tokens + 1, src_budget)
-    tgt = min(config.data.clean.max_tgt_tokens + 1, tgt_budget)
     return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
 
 
@@ -95,21 +97,54 @@ def _num_scores(shape: Shape) -> int:
 
 
 def try_batches(
-    shapes: Sequence[Shape],
-    config: Config,
-    updater: Updater,
-    ranks: Ranks,
-) -> str:
-    """Run batches of some shapes forwards and backwards, beside all that a run keeps.
+    largest_of: Callable[[Config], Largest], config: Config, updater: Updater, ranks: Ranks, tell: Tell
+) -> tuple[Largest, str]:
+    """Run the largest batches forwards and backwards, beside all that a run keeps.
 
-    The weights, the optimizer and the random streams of the run are as before, the gradients are zero.
+    Where ``batch.micro_tokens`` is not given it is chosen: an update in one pass or, as long as that does not fit on
+    all ranks, halves of it. The weights, the optimizer and the random streams of the run are as before, the gradients
+    are zero.
+
+    Args:
+        largest_of: what `largest_batches` finds with a configuration.
 
     Returns:
-        The largest batch and the memory that it took, in words.
+        What fits; its largest batch and the memory that it took, in words.
 
     Raises:
         RunError: out of memory. The first rank that is tells it; all of them end.
     """
+    is_chosen, whole = config.batch.micro_tokens is None, 0
+    while True:
+        largest = largest_of(config)
+        whole = whole or largest.micro_tokens
+        failures = ranks.gather(_failure(largest.shapes, config, updater))
+        if not any(failures):
+            break
+        half = largest.micro_tokens // 2
+        if not is_chosen or half < MIN_UPDATE_TOKENS or all(rows == 1 for rows, _, _ in largest.shapes):
+            first = next(rank for rank, reason in enumerate(failures) if reason)
+            raise RunError(failures[first]) if ranks.rank == first else SystemExit(RunError.exit_status)
+        config = cut_into(config, half)
+        if updater.device.type == "cuda":
+            torch.cuda.empty_cache()  # pieces of the larger batch are in the way of the smaller one
+    if is_chosen:
+        how = "an update in one pass" if largest.micro_tokens == whole else f"an update's {whole:,} do not fit"
+        tell(f"batch.micro_tokens: {largest.micro_tokens:,}, {how}")
+    rows, src, tgt = largest.shapes[0]
+    return largest, (
+        f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
+        f"peak memory of the whole process {_peak_memory(updater.device) / 2**30:.2f} GiB"
+    )
+
+
+def cut_into(config: Config, micro_tokens: int | None) -> Config:
+    """Return a configuration with another ``batch.micro_tokens``."""
+    return config.model_copy(update={"batch": config.batch.model_copy(update={"micro_tokens": micro_tokens})})
+
+
+def _failure(shapes: Sequence[Shape], config: Config, updater: Updater) -> str | None:
+    """Return why this rank cannot compute batches of some shapes, or None if it can."""
     failure, device = None, updater.device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -123,15 +158,7 @@ def try_batches(
     except RunError as error:
         failure = str(error)
     updater.begin()
-    failures = ranks.gather(failure)
-    if any(failures):
-        first = next(rank for rank, reason in enumerate(failures) if reason)
-        raise RunError(failures[first]) if ranks.rank == first else SystemExit(RunError.exit_status)
-    rows, src, tgt = shapes[0]
-    return (
-        f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
-        f"peak memory of the whole process {_peak_memory(device) / 2**30:.2f} GiB"
-    )
+    return failure
 
 
 def labels_per_second(shapes: Sequence[Shape], config: Config, updater: Updater) -> float:
@@ -174,13 +201,14 @@ def _filled(shape: Shape, budgets: tuple[int, int]) -> Batch:
     return collate(sides[0], sides[1], ROWS_MULTIPLE)
 
 
-def batch_fits(batch: Batch, micro_tokens: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
+def batch_fits(batch: Batch, micro_tokens: int | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Compute one micro-batch inside; running out of memory becomes a `RunError` that names it and a remedy."""
     rows, src, tgt = batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length
     remedy = "lower data.clean.max_src_tokens and data.clean.max_tgt_tokens, or take a smaller model"
     if rows > 1:
-        half = max(min(rows * (src + tgt), micro_tokens) // 2, MIN_UPDATE_TOKENS)
-        remedy = f"lower batch.micro_tokens ({micro_tokens}; try {half}), which changes the memory only"
+        now = rows * (src + tgt) if micro_tokens is None else micro_tokens
+        half = max(min(rows * (src + tgt), now) // 2, MIN_UPDATE_TOKENS)
+        remedy = f"lower batch.micro_tokens ({now}; try {half}), which changes the memory only"
     what = f"a batch of {rows} × {src} source and {rows} × {tgt} target positions"
     return _enough_memory(what, remedy, device)
 

@@ -13,7 +13,7 @@ from transformer_mt.checkpoints.run_directory import remove_leftovers
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import load_config, load_part
 from transformer_mt.config.parts import InitialConfig
-from transformer_mt.config.sections import Config
+from transformer_mt.config.sections import MICRO_TOKENS, Config
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
 from transformer_mt.model.transformer import Transformer
@@ -111,6 +111,13 @@ def precision_of(config: Config, before: Config | None, device: torch.device, te
     if own != chosen:
         tell(f"train.precision: auto stays {own}, with which the run began (for a new one this machine gets {chosen})")
     return own
+
+
+def micro_tokens_of(config: Config, before: Config | None, device: torch.device) -> int | None:
+    """Return the size of a run's forward passes: what is asked for; what it began with, so that it goes on bit for bit;
+    what a CPU does best. None: the largest that the memory of a GPU has room for."""
+    began_with = None if before is None else before.batch.micro_tokens
+    return config.batch.micro_tokens or began_with or (MICRO_TOKENS if device.type == "cpu" else None)
 
 
 def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:

@@ -4,6 +4,7 @@ all of it new or as a checkpoint left it, and tried with the largest batch."""
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     before = None if latest is None else load_config(latest / "config.yaml", of_model=True)
     precision = resuming.precision_of(config, before, device, tell)
     given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    given = memory.cut_into(given, resuming.micro_tokens_of(config, before, device))
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
@@ -108,15 +110,13 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     updater = Updater(model, config, device, ranks, tell)
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
     state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
-    state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens)
+    state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens or 0)
     if latest is not None and before is not None:
         resuming.refuse_other_corpus(latest, before, given, state)
         state = resuming.restore(latest, model, updater.optimizer, updater.average, state, tell)
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
-    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
-    state.awaits_validation = state.awaits_validation and bool(validation)
     if config.train.compile and device.type != "cuda":
         tell("train.compile: of use on a GPU only; the layers run as they are")
     tell(f"corpus: {store.report.summary()}")
@@ -129,16 +129,21 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
 
     # 4. Does it fit?
     epochs.open(state.cursor.epoch, tell)
-    largest = memory.largest_batches(
+    largest_of = functools.partial(
+        memory.largest_batches,
         store.lengths("src"),
         store.lengths("tgt"),
         store.parts(),
         epochs.weights,
-        config,
         num_ranks=ranks.num_ranks,
         is_sampled=samplers is not None,
     )
-    tried = memory.try_batches(largest.shapes, config, updater, ranks)
+    largest, tried = memory.try_batches(largest_of, config, updater, ranks, tell)
+    if config.batch.micro_tokens is None:
+        config, given = (memory.cut_into(one, largest.micro_tokens) for one in (config, given))
+        state.environment["micro_tokens"] = largest.micro_tokens
+    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
+    state.awaits_validation = state.awaits_validation and bool(validation)
     return Setup(
         config=config,
         given=given,

@@ -15,7 +15,7 @@ import torch
 
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.data_sections import DataConfig
-from transformer_mt.config.sections import Config, EvalConfig
+from transformer_mt.config.sections import MICRO_TOKENS, Config, EvalConfig
 from transformer_mt.data.batching import cut_update
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.decoding.translator import Translator
@@ -127,7 +127,7 @@ class Validation:
         self._model, self._precision = model, precision
         self._best_metric, self._eval = config.train.best_metric, config.eval
         self._patience = config.train.patience
-        self._micro_tokens = config.batch.micro_tokens
+        self._micro_tokens = config.batch.micro_tokens or MICRO_TOKENS
         self._tokenizers = tokenizers
         self._search = config.search.model_copy(
             update={

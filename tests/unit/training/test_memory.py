@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,12 @@ from transformer_mt.data.store import IdStore
 from transformer_mt.errors import RunError
 from transformer_mt.model.layout import Batch, collate
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.system.console import tell_nobody
 from transformer_mt.system.device import seed_stream
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID
-from transformer_mt.training import memory
+from transformer_mt.training import memory, resuming
 from transformer_mt.training.update import Updater
 
 CPU = torch.device("cpu")
@@ -140,7 +142,7 @@ def test_nothing_is_larger_in_any_epoch_on_any_rank(drawn: tuple[Config, list[Co
             assert max(map(scores, shapes)) <= scores(found.shapes[-1])
             if is_exact:  # not more than there is, and nothing is cut otherwise than the configuration says
                 assert set(found.shapes) <= set(shapes)
-                assert shapes == data.shapes(config, seed, epoch, num_ranks, config.batch.micro_tokens)
+                assert shapes == data.shapes(config, seed, epoch, num_ranks, config.batch.micro_tokens or 0)
         sampled = data.largest(config, num_ranks, is_sampled=True)
         for epoch, lengths in enumerate((data, other)):
             shapes = lengths.shapes(config, 1, epoch, num_ranks, sampled.micro_tokens)
@@ -174,6 +176,9 @@ def test_what_is_tried_in_numbers() -> None:
     # (9, 3) by itself has 12 positions, though no micro-batch should have more than 10; the limit stays what it is.
     config = config_of(20, 10, max_tokens=12, max_source_tokens=100, micro_tokens=10)
     assert Corpus(src, tgt, [4]).largest(config, 1).micro_tokens == 10
+    # Not given: nothing is cut.
+    config = config_of(20, 10, max_tokens=12, max_source_tokens=100)
+    assert Corpus(src, tgt, [4]).largest(config, 1) == memory.Largest([(3, 9, 3)], 36)
 
 
 # ---------------------------------------------------------------- no trace
@@ -185,12 +190,12 @@ class Run:
     store: IdStore
     updater: Updater
 
-    def shapes(self) -> list[memory.Shape]:
+    def largest(self, config: Config) -> memory.Largest:
         lengths = self.store.lengths("src"), self.store.lengths("tgt")
-        return Corpus(*lengths, self.store.shard_sizes).largest(self.config, 1).shapes
+        return Corpus(*lengths, self.store.shard_sizes).largest(config, 1)
 
     def try_largest(self, ranks: Ranks | None = None) -> str:
-        return memory.try_batches(self.shapes(), self.config, self.updater, ranks or Ranks())
+        return memory.try_batches(self.largest, self.config, self.updater, ranks or Ranks(), tell_nobody)[1]
 
     def update(self) -> None:
         """One update, with whatever random numbers come next."""
@@ -346,6 +351,78 @@ def test_the_first_rank_that_runs_out_tells_it_and_all_end(
         run.try_largest(one_of_two(1, None))
 
 
+class Room:
+    """Memory for so many positions, on a rank of two whose other has room for others; and what is left behind."""
+
+    def __init__(self, run: Run, own: int, other: int) -> None:
+        self.own, self.other, self.tried, self.garbage = own, other, 0, 0
+        self._left: list[weakref.ref[torch.Tensor]] = []
+        self._forward = run.updater.model.forward
+        run.updater.model.forward = self.forward  # type: ignore[assignment, method-assign]
+
+    def forward(self, batch: Batch, *args: Any) -> Any:
+        self.garbage += sum(tensor() is not None for tensor in self._left)
+        activations = torch.ones(3)
+        self._left = [weakref.ref(activations)]
+        self.tried = max(self.tried, batch.tgt.num_sequences * (batch.src.max_length + batch.tgt.max_length))
+        if self.tried > self.own:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._forward(batch, *args)
+
+    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+        tried, self.tried = self.tried, 0
+        return [value, "out of memory: there" if tried > self.other else None]
+
+
+@pytest.mark.parametrize("rooms", [(10**9, 10**9), (300, 10**9), (10**9, 300), (300, 150)])
+def test_what_is_not_given_is_an_update_or_half_of_it_until_all_ranks_have_room(
+    rooms: tuple[int, int], new_run: Callable[[], Run]
+) -> None:
+    run = new_run()
+    config = memory.cut_into(run.config, None)
+    whole = run.largest(config).micro_tokens
+    assert whole > 600
+    room, told = Room(run, *rooms), list[str]()
+    ranks = one_of_two(0, None)
+    object.__setattr__(ranks, "gather", room.gather)
+    found, words = memory.try_batches(run.largest, config, run.updater, ranks, told.append)
+    expected = memory.Largest([], whole)
+    while not expected.shapes or room_of(expected) > min(rooms):
+        expected = run.largest(memory.cut_into(config, expected.micro_tokens // (2 if expected.shapes else 1)))
+    assert found == expected
+    assert f"largest batch {found.shapes[0][0]} × " in words
+    how = "an update in one pass" if min(rooms) > whole else f"an update's {whole:,} do not fit"
+    assert told == [f"batch.micro_tokens: {found.micro_tokens:,}, {how}"]
+    assert room.garbage == 0  # what did not fit is gone before the next is tried
+    assert not run.updater.gradients.buffer.any()
+
+
+def room_of(largest: memory.Largest) -> int:
+    return max(map(positions, largest.shapes))
+
+
+def test_what_never_fits_ends(new_run: Callable[[], Run]) -> None:
+    run = new_run()
+    room = Room(run, 1, 1)
+    ranks = one_of_two(0, None)
+    object.__setattr__(ranks, "gather", room.gather)
+    with pytest.raises(RunError, match=r"out of memory: a batch of 1 × .* lower data\.clean\.max_src_tokens"):
+        memory.try_batches(run.largest, memory.cut_into(run.config, None), run.updater, ranks, tell_nobody)
+    with pytest.raises(RunError, match=r"lower batch\.micro_tokens \(400; try "):  # what is given is tried once
+        memory.try_batches(run.largest, run.config, run.updater, ranks, tell_nobody)
+
+
+def test_what_a_run_began_with_stays() -> None:
+    none, given, before = (config_of(9, 9, **batch) for batch in ({}, {"micro_tokens": 50}, {"micro_tokens": 70}))
+    sizes = [
+        resuming.micro_tokens_of(config, earlier, torch.device(kind))
+        for config in (none, given)
+        for earlier in (None, before)
+        for kind in ("cpu", "cuda")
+    ]
+    assert sizes == [32768, None, 70, 70, 50, 50, 50, 50]
+
+
 def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run]) -> None:
     """The trial runs what the loop runs: the forward pass of training, with its loss, and backwards."""
     run = new_run()
@@ -361,7 +438,7 @@ def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run
     run.updater.model.forward = remember  # type: ignore[assignment, method-assign]
     run.try_largest()
     shapes = [(batch.tgt.num_sequences, batch.src.max_length, batch.tgt.max_length) for batch, _ in seen]
-    assert shapes == run.shapes()
+    assert shapes == run.largest(run.config).shapes
     # With padding, so that masks are made, wherever there is more than one row.
     assert max(rows for rows, _, _ in shapes) > 1
     assert all(
