@@ -45,6 +45,7 @@ class Ranks:
     rank: int = 0
     num_ranks: int = 1
     local_rank: int = 0
+    is_joined: bool = False  # a single one is, too, where torchrun has started it
 
     @property
     def is_first(self) -> bool:
@@ -57,14 +58,14 @@ class Ranks:
             RunError: NCCL cannot connect them, as when two have the same GPU.
         """
         global _device_group
-        if self.num_ranks > 1 and device.type == "cuda":
+        if self.is_joined and device.type == "cuda":
             # Twice the time of the host's groups: what stops is told by these, and not by NCCL's watchdog.
             with self._together():
                 _device_group = dist.new_group(backend="nccl", timeout=2 * _TIMEOUT, device_id=device)
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks, each on its own device."""
-        if self.num_ranks > 1:
+        if self.is_joined:
             if _device_group is not None:
                 self.largest(0)  # is everyone there?
             with self._together():
@@ -77,7 +78,7 @@ class Ranks:
         Raises:
             RunError: another rank has failed, for which the GPU may be waiting.
         """
-        while self.num_ranks > 1 and not event.query():
+        while self.is_joined and not event.query():
             self._refuse_alone()
             time.sleep(_POLL_SECONDS)
         event.synchronize()
@@ -85,14 +86,14 @@ class Ranks:
     def largest(self, number: int) -> int:
         """The largest of the ranks' numbers, on every rank (through host memory)."""
         box = torch.tensor(number)
-        if self.num_ranks > 1:
+        if self.is_joined:
             with self._together():
                 dist.all_reduce(box, op=dist.ReduceOp.MAX)
         return int(box)
 
     def first_says(self, value: Any, patiently: bool = False) -> Any:
         """Rank 0's value, on every rank (through host memory); ``patiently`` where it may work for hours."""
-        if self.num_ranks == 1:
+        if not self.is_joined:
             return value
         box = [value]
         with self._together():
@@ -110,7 +111,7 @@ class Ranks:
 
     def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         """Every rank's value, in the order of ranks, on every rank; ``patiently`` where one may work for hours."""
-        if self.num_ranks == 1:
+        if not self.is_joined:
             return [value]
         values: list[Any] = [None] * self.num_ranks
         with self._together():
@@ -139,7 +140,7 @@ class Ranks:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave the others, or tell them why this rank has failed. `SystemExit`: all have agreed on it (`end_run`)."""
-        if self.num_ranks == 1:
+        if not self.is_joined:
             return
         assert _lifeline is not None
         if error is not None and not isinstance(error, SystemExit):
@@ -165,7 +166,7 @@ def join() -> Ranks:
     """
     global _patient_group, _lifeline
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if num_ranks == 1:
+    if num_ranks == 1 and not dist.is_torchelastic_launched():
         return Ranks()
     try:
         store, rank, num_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
@@ -176,7 +177,7 @@ def join() -> Ranks:
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"cannot join the other ranks ({reason}); start all of them with torchrun") from None
-    return Ranks(rank, num_ranks, int(os.environ.get("LOCAL_RANK", "0")))
+    return Ranks(rank, num_ranks, int(os.environ.get("LOCAL_RANK", "0")), is_joined=True)
 
 
 def _name_of_this_start(store: Any, rank: int, num_ranks: int) -> str:

@@ -1,0 +1,38 @@
+"""Out of memory on a GPU is one line, which names the batch and what to do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from harness import Done, copy_corpus, symbol_lines, tmt, write, write_config
+
+# `tmt` as if the GPU had so many GiB: its first argument.
+LIMITED = """
+import sys, torch
+_, total = torch.cuda.mem_get_info()
+torch.cuda.set_per_process_memory_fraction(float(sys.argv.pop(1)) * 2**30 / total)
+from transformer_mt.cli.main import main
+main()
+"""
+
+
+def limited(gib: float, *words: object) -> Done:
+    return tmt(*words, launcher=(sys.executable, "-c", LIMITED, str(gib)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_batch_that_does_not_fit_is_told_before_the_first_update(
+    precision: str, gpu: torch.device, tmp_path: Path
+) -> None:
+    config = copy_corpus(tmp_path, num_train=10)
+    lines = write(tmp_path / "long.src", symbol_lines(3000, seed=2, shortest=60, longest=90))
+    config["data"] |= {"train": [{"src": str(lines), "tgt": str(lines)}], "valid": []}
+    config["batch"] = {"max_tokens": 200_000, "micro_tokens": 1_000_000}
+    config["train"] |= {"precision": precision}
+    done = limited(0.1, "train", write_config(tmp_path / "config.yaml", config), "--output", tmp_path / "run")
+    assert done.status == 1
+    assert done.refusal.startswith("tmt: out of memory: a batch of ")
+    assert "GiB" in done.refusal and "lower batch.micro_tokens (" in done.refusal
