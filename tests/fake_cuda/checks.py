@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,27 +13,40 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from fake_cuda.fake_gpu import Count, fake_gpu
-from transformer_mt.config.sections import Config
+from transformer_mt.config.sections import Config, SearchConfig
+from transformer_mt.decoding.engine import Engine, EngineState
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.loss import label_log_probs
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.search import beam, sampling
 from transformer_mt.system.device import autocast
 from transformer_mt.system.ranks import Ranks
-from transformer_mt.text.vocabulary import EOS_ID
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from transformer_mt.training.update import Updater
 
 V = 500
 rng = np.random.default_rng(1)
 
 
-def batch(num_pairs: int, multiple: int = ROWS_MULTIPLE) -> Batch:
-    """Return pairs of random ids, 2 to 40 a side."""
-    src, tgt = ([[*rng.integers(4, V, n), EOS_ID] for n in rng.integers(1, 40, num_pairs)] for _ in "st")
+def batch(src_lengths: Sequence[int], tgt_lengths: Sequence[int], multiple: int = ROWS_MULTIPLE) -> Batch:
+    """Return pairs of random ids."""
+    src, tgt = ([[*rng.integers(4, V, n - 1), EOS_ID] for n in lengths] for lengths in (src_lengths, tgt_lengths))
     return collate(src, tgt, multiple)
 
 
+def ragged(num_pairs: int, multiple: int = ROWS_MULTIPLE) -> Batch:
+    """Return pairs of 2 to 40 ids a side."""
+    src_lengths, tgt_lengths = rng.integers(2, 41, (2, num_pairs)).tolist()
+    return batch(src_lengths, tgt_lengths, multiple)
+
+
 # Made before tensors become fake: NumPy has to read them.
-MICRO_BATCHES, UNROUNDED = [batch(30), batch(7)], batch(20, multiple=1)
+MICRO_BATCHES, UNROUNDED = [ragged(30), ragged(7)], ragged(20, multiple=1)
+# As an epoch has them: many and few rows; of either side without padding, without a tail, without both; a single pair.
+SHAPES = [
+    *[batch([20] * 50, [25] * 50), ragged(100), batch([10] * 7, [9, 3, 4, 5, 6, 7, 8])],
+    *[batch([8, 3, 4, 5, 6, 7, 8], [9] * 7), batch([11] * 64, [7] * 64), batch([9], [5])],
+]
 NUM_LABELS = sum(micro.num_labels for micro in MICRO_BATCHES)
 
 
@@ -42,20 +56,21 @@ def gpu() -> Iterator[torch.device]:
         yield device
 
 
-def make(gpu: torch.device, preset: str, precision: str, **train: Any) -> tuple[Config, Transformer]:
+def make(
+    gpu: torch.device, preset: str, precision: str, norm: str = "post", **train: Any
+) -> tuple[Config, Transformer]:
     """Return a configuration and its model on the device."""
     config = Config.model_validate(
         {
             "data": {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "en", "tgt": "de"}]},
             # One layer of each kind: more of them are the same again.
-            "model": {"preset": preset, "num_encoder_layers": 1, "num_decoder_layers": 1},
+            "model": {"preset": preset, "norm": norm, "num_encoder_layers": 1, "num_decoder_layers": 1},
             "optim": {"clip_norm": 1.0},
             "train": {"precision": precision, "ema_decay": 0.999, **train},
         }
     )
     with gpu:
         model = Transformer(config.model, V, V).train()
-    model.recompute_activations = config.train.recompute_activations
     return config, model
 
 
@@ -135,13 +150,40 @@ def test_an_update_only_launches(preset: str, precision: str, recompute: bool, g
     with Count() as count:
         numbers = update(2)
     assert (numbers.shape, numbers.dtype, numbers.device) == ((4,), torch.float32, gpu)
-    assert count.device_to_host == []
+    assert (count.device_to_host, len(count.host_to_device)) == ([], len(MICRO_BATCHES))
     assert rows == {getattr(torch, precision)}
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
     assert {x.dtype for state in updater.optimizer.state.values() for x in state.values()} == {torch.float32}
     assert {x.device for state in updater.optimizer.state.values() for x in state.values()} == {gpu}
     statistics = {dtypes[1:] for dtypes in count.dtypes["native_layer_norm"]}
     assert statistics == {(torch.float32, torch.float32)}
+
+
+@pytest.mark.parametrize(
+    ("norm", "recompute", "shapes", "num_graphs"),
+    [("post", False, SHAPES, 2), ("pre", False, SHAPES[::-1], 3), ("post", True, SHAPES, 4)],
+)
+def test_layers_are_compiled_for_all_shapes_at_once(
+    norm: str, recompute: bool, shapes: list[Batch], num_graphs: int, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two graphs, of an encoder and of a decoder layer, serve an epoch. A third comes where the first batch has as many
+    source as target rows: PyTorch takes equal sizes for one number, at first. What the backward pass computes again
+    runs in another mode (`same_order_of_sums`), and has graphs of its own. A break in a graph would be an error."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend, fullgraph=True))
+    torch._dynamo.reset()
+    config, model = make(gpu, "tiny", "bfloat16", norm, compile=True, recompute_activations=recompute)
+    updater = Updater(model, config, gpu, Ranks(), pytest.fail)
+    for shape in shapes:
+        updater.begin()
+        updater.add(shape, shape.num_labels)
+        updater.finish(1)
+    assert len(graphs) == num_graphs
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -161,3 +203,38 @@ def test_scoring_only_launches(gpu: torch.device) -> None:
         hidden_PD = model.decode(there.tgt_in_P, there.tgt, model.encode(there.src_ids_P, there.src))
         logp_N = label_log_probs(hidden_PD, model.generator.weight, there.labels_N)
     assert (logp_N.shape, logp_N.dtype, count.device_to_host) == ((UNROUNDED.num_labels,), torch.float32, [])
+
+
+class LookError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "options",
+    [{"beam_size": 4}, {"beam_size": 1}, {"sampling": True, "n_best": 3, "top_k": 9, "top_p": 0.9}],
+    ids=["beam", "greedy", "sampling"],
+)
+def test_search_only_launches_between_two_looks(
+    precision: str, options: dict[str, Any], gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, model = make(gpu, "tiny", precision)
+    engine, num_steps = Engine(model.eval(), precision), 0
+
+    def step(state: EngineState, last_BW: Tensor) -> Tensor:
+        nonlocal num_steps
+        num_steps += 1
+        return engine_step(state, last_BW)
+
+    def look(_: Any) -> None:
+        raise LookError
+
+    engine_step = engine.step
+    monkeypatch.setattr(engine, "step", step)
+    for module in (beam, sampling):
+        monkeypatch.setattr(module, "on_host", look)
+    src = [[5] * 20 + [EOS_ID]] * 9 + [[5, EOS_ID]]
+    with Count() as count, pytest.raises(LookError):
+        beam.search(engine, src, SearchConfig(**options), bos_id=BOS_ID, eos_id=EOS_ID, forbidden_ids=[PAD_ID, BOS_ID])
+    assert num_steps == 4
+    assert count.device_to_host == []

@@ -46,6 +46,7 @@ _KERNELS = {
     "native_layer_norm_backward": 2,  # of the rows; of weight and bias
     "embedding_dense_backward": 12,  # sorts the ids
     "linalg_vector_norm": 2,
+    "argsort": 5,
     "sort": 5,
     "topk": 3,
     "cumsum": 2,
@@ -71,6 +72,7 @@ class Count(TorchDispatchMode):
     """Count what the ATen calls inside the block would do on the device.
 
     Attributes:
+        calls: how many there are, on any device, with those that launch nothing.
         costs: of each kind of call.
         products: the kernels that multiply matrices or attend, each with its bytes and arithmetic.
         host_to_device: the bytes of each copy to the device.
@@ -80,6 +82,7 @@ class Count(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.calls = 0
         self.costs: defaultdict[str, Cost] = defaultdict(Cost)
         self.products: list[Cost] = []
         self.host_to_device: list[int] = []
@@ -104,6 +107,7 @@ class Count(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        self.calls += func.namespace == "aten"
         name = func._schema.name.removeprefix("aten::")
         inputs, outputs = _tensors((args, kwargs)), _tensors(out)
         if name in ("_to_copy", "copy_") and outputs[0].is_cuda != inputs[-1].is_cuda:
