@@ -23,6 +23,8 @@ struct Hooks final : at::CUDAHooksInterface {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
+  long versionCuDNN() const override { return 0; }  // a CUDA build asks before it chooses a kernel of attention
+  long versionRuntimeCuDNN() const override { return 0; }
 };
 
 }  // namespace
