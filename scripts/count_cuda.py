@@ -145,7 +145,8 @@ def seconds_of_a_call(preset: str) -> float:
 def row(name: str, count: Count) -> str:
     flop, product_bytes = (sum(getattr(cost, kind) for cost in count.products) for kind in ("flop", "bytes"))
     estimates = [
-        f"{count.milliseconds(*rates):#.3g} to {count.milliseconds(*rates, GAP_SECONDS):#.3g}" for rates in RATES.values()
+        f"{count.milliseconds(*rates):#.3g} to {count.milliseconds(*rates, GAP_SECONDS):#.3g}"
+        for rates in RATES.values()
     ]
     copies = f"{len(count.host_to_device)} ({sum(count.host_to_device) / 1e6:.1f} MB)"
     numbers = [
