@@ -15,8 +15,8 @@ the project or beside it, has it.
 
 Each part (scripts/gpu_parts.py) is a process of its own, ended when its time is over; a part that fails does not keep
 the others from running. In the directory of --output (default: $OUT) lie then `table.txt`, which is printed last,
-`records.jsonl` (all numbers), `log.txt` (what the parts said), `tests.txt` and `kernels.txt`. Exit status 1: a part has
-failed.
+`records.jsonl` (all numbers), `log.txt` (what the parts said), `tests.txt`, `tests_of_commands.txt` and `kernels.txt`.
+Exit status 1: a part has failed.
 
 `--dry` runs the same code on small shapes, with nothing that a bare machine lacks: other modules cannot be imported.
 """
@@ -46,7 +46,8 @@ ALL_SECONDS = 530.0  # ten minutes are the most that a machine is lent for
 # The time that each part may take, in the order in which they run: what is longest, and least needed, comes last.
 SECONDS = {
     "machine": 40.0,
-    "tests": 170.0,
+    "tests": 150.0,
+    "estimate": 30.0,
     "train base deterministic": 45.0,
     "train base free": 45.0,
     "train base compiled": 90.0,

@@ -39,7 +39,8 @@ from transformer_mt.toy_corpus import grammar
 from transformer_mt.training import loop, setup
 
 MEAN_LENGTH = 27  # of both sides, as in the paper's corpus
-PEAK_TFLOPS = 790.0  # of an H100 or H200 in bfloat16, dense, as its data sheet has it
+PEAK_TFLOPS = 790.0  # of an H100 or H200 in bfloat16: what large products reach
+ESTIMATES = "estimates.json"  # in the directory of all parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Sizes:
     products: tuple[int, ...] = (1024, 4096, 8192, 16384)
     copied_bytes: int = 1 << 30
     sentences: int = 2048
-    batches: tuple[int, ...] = (8192, 65_536, 262_144)  # search.batch_tokens
+    batches: tuple[int, ...] = (16_384, 65_536, 262_144)  # search.batch_tokens
     seconds: float = 2.0  # that one decoding is measured for
     resume: tuple[int, int, int] = (20, 4096, 5000)  # steps of each half, tokens of an update, pairs
     learned: int = 6000  # updates at most
@@ -207,9 +208,33 @@ def measure_training(sizes: Sizes, work: Path, preset: str, way: str) -> dict[st
         "host_ms": 1000 * timed.host / updates,
         "device_ms": timed.milliseconds(),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "micro_tokens": timed.setup.largest.micro_tokens,
         "mean_lengths": f"{src.mean():.1f}/{tgt.mean():.1f}",
-        "estimate": "none",
+        "estimated_ms": estimated_milliseconds(work.parent, preset),
     }
+
+
+def estimate(sizes: Sizes, shared: Path) -> Iterator[dict[str, Any]]:
+    """What scripts/count_cuda.py counts and estimates for an update; kept for the parts that measure."""
+    import count_cuda
+
+    batches, estimates = count_cuda.paper_update(1_000_000), {}
+    with count_cuda.fake_gpu() as device:
+        for preset in ("base",) if sizes.shape else ("base", "big"):
+            count = count_cuda.count_update(count_cuda.configuration(preset), batches, device)
+            estimates[preset] = {
+                chip: " to ".join(f"{count.milliseconds(*rates, gap):.1f}" for gap in (0.0, count_cuda.GAP_SECONDS))
+                for chip, rates in count_cuda.RATES.items()
+            }
+            yield {"preset": preset, "kernels": count.kernels, "calls": count.calls, "ms": str(estimates[preset])}
+    (shared / ESTIMATES).write_text(json.dumps(estimates), encoding="utf-8")
+
+
+def estimated_milliseconds(shared: Path, preset: str) -> str:
+    """Of this chip, if it is one of those that there is an estimate for."""
+    path, name = shared / ESTIMATES, describe(local_device())
+    of_chips = json.loads(path.read_text(encoding="utf-8")).get(preset, {}) if path.exists() else {}
+    return next((text for chip, text in of_chips.items() if chip in name), "none")
 
 
 def training_flops(config: ModelConfig, num_pieces: int, src: np.ndarray, tgt: np.ndarray) -> float:
@@ -296,13 +321,20 @@ def machine(sizes: Sizes) -> Iterator[dict[str, Any]]:
 def tests(sizes: Sizes, output: Path) -> Iterator[dict[str, Any]]:
     """The tests that need a GPU; when it is dry, those of them that a CPU can run."""
     variables = {**os.environ, **({"TMT_GPU_TESTS": "cpu"} if sizes.shape else {})}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", "tests/gpu"]
-    with open(output / "tests.txt", "w", encoding="utf-8") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables).returncode
-    last = (output / "tests.txt").read_text(encoding="utf-8").rstrip().splitlines()[-1]
-    yield {"pytest": last.strip("= ")}
-    if status != 0:
-        sys.exit(f"pytest: exit status {status}, see tests.txt")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+    # Those that start `tmt` wait for its start most of the time: beside the others, in a process of their own.
+    slow = [f"tests/gpu/test_{name}.py" for name in ("cuda_resume", "limits", "nccl")]
+    groups = [["tests/gpu", *(f"--deselect={path}" for path in slow)], slow]
+    logs = [output / "tests.txt", output / "tests_of_commands.txt"]
+    processes = []
+    for group, log in zip(groups, logs, strict=True):
+        with open(log, "w", encoding="utf-8") as file:
+            processes.append(subprocess.Popen([*command, *group], stdout=file, stderr=subprocess.STDOUT, env=variables))
+    for process, log in zip(processes, logs, strict=True):
+        process.wait()
+        yield {"pytest": log.read_text(encoding="utf-8").rstrip().splitlines()[-1].strip("= "), "log": log.name}
+    if any(process.returncode for process in processes):
+        sys.exit("pytest has found what is wrong, see there")
 
 
 def decode(sizes: Sizes) -> Iterator[dict[str, Any]]:
@@ -312,7 +344,7 @@ def decode(sizes: Sizes) -> Iterator[dict[str, Any]]:
     model = Transformer(ModelConfig(preset="base", **sizes.shape), sizes.num_pieces, sizes.num_pieces).to(device).eval()
     sources = [[*rng.integers(4, sizes.num_pieces, length - 1).tolist(), EOS_ID] for _ in range(sizes.sentences)]
     vocabulary = tokenizers(sizes)
-    for beam, precision, batch_tokens in itertools.product((1, 4), ("float32", "bfloat16"), sizes.batches):
+    for beam, precision, batch_tokens in itertools.product((4, 1), ("bfloat16", "float32"), sizes.batches):
         search = SearchConfig(
             beam_size=beam,
             min_tokens=length - 1,
@@ -430,6 +462,8 @@ def records_of(args: argparse.Namespace, sizes: Sizes, work: Path) -> Iterator[d
             yield from machine(sizes)
         case ["tests"]:
             yield from tests(sizes, args.output)
+        case ["estimate"]:
+            yield from estimate(sizes, work.parent)
         case ["train", preset, way]:
             yield measure_training(sizes, work, preset, way)
         case ["decode"]:

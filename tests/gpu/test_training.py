@@ -81,11 +81,12 @@ def test_gradients_and_losses_are_the_cpus(precision: str, tolerance: float, dev
 def test_bfloat16_learns_its_batch(device: torch.device) -> None:
     updater, micro_batches = updater_on(device, precision="bfloat16", label_smoothing=0.0), batches(1, num_pairs=4)
     num_labels, losses = sum(micro.num_labels for micro in micro_batches), []
-    for step in range(1, 101):
+    steps, best = (100, 0.5) if device.type == "cuda" else (25, 2.5)
+    for step in range(1, steps + 1):
         differentiate(updater, micro_batches)
         losses.append(float(updater.finish(step)[0]) / num_labels)
     assert losses[0] > 4.5  # about ln 300 before anything is learned
-    assert losses[-1] < 0.5
+    assert losses[-1] < best
 
 
 def test_a_number_that_is_not_finite_changes_nothing(device: torch.device) -> None:
