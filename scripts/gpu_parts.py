@@ -319,17 +319,18 @@ def machine(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 
 def tests(sizes: Sizes, output: Path) -> Iterator[dict[str, Any]]:
-    """The tests that need a GPU; when it is dry, those of them that a CPU can run."""
-    variables = {**os.environ, **({"TMT_GPU_TESTS": "cpu"} if sizes.shape else {})}
+    """The tests of what only a GPU shows; when it is dry, some of them on the CPU."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
     # Those that start `tmt` wait for its start most of the time: beside the others, in a process of their own.
     slow = [f"tests/gpu/test_{name}.py" for name in ("cuda_resume", "limits", "nccl")]
     groups = [["tests/gpu", *(f"--deselect={path}" for path in slow)], slow]
+    if sizes.shape:
+        groups[0] += ["-m", "not slow"]
     logs = [output / "tests.txt", output / "tests_of_commands.txt"]
     processes = []
     for group, log in zip(groups, logs, strict=True):
         with open(log, "w", encoding="utf-8") as file:
-            processes.append(subprocess.Popen([*command, *group], stdout=file, stderr=subprocess.STDOUT, env=variables))
+            processes.append(subprocess.Popen([*command, *group], stdout=file, stderr=subprocess.STDOUT))
     for process, log in zip(processes, logs, strict=True):
         process.wait()
         yield {"pytest": log.read_text(encoding="utf-8").rstrip().splitlines()[-1].strip("= "), "log": log.name}

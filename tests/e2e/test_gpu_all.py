@@ -14,7 +14,16 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_all.py"
 # Each kind once; base and big, and the corpora that are learned, differ in nothing but their sizes when it is dry.
-PARTS = ["machine", "tests", "train big deterministic", "train base compiled", "decode", "resume", "kernels"]
+PARTS = [
+    "machine",
+    "tests",
+    "estimate",
+    "train big deterministic",
+    "train base compiled",
+    "decode",
+    "resume",
+    "kernels",
+]
 PARTS.append("learn builtin")
 
 

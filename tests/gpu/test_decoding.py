@@ -14,6 +14,8 @@ from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.translator import Translation, Translator
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[..., Translator]
 
 
