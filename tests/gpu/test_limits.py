@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,16 +25,30 @@ def limited(gib: float, *words: object) -> Done:
     return tmt(*words, launcher=(sys.executable, "-c", LIMITED, str(gib)))
 
 
+def long_sentences(directory: Path) -> dict[str, Any]:
+    """Return the configuration of a small model and of text of which 200,000 tokens are one update."""
+    config = copy_corpus(directory, num_train=10)
+    lines = write(directory / "long.src", symbol_lines(3000, seed=2, shortest=60, longest=90))
+    config["data"] |= {"train": [{"src": str(lines), "tgt": str(lines)}], "valid": []}
+    return config
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_batch_that_does_not_fit_is_told_before_the_first_update(
     precision: str, gpu: torch.device, tmp_path: Path
 ) -> None:
-    config = copy_corpus(tmp_path, num_train=10)
-    lines = write(tmp_path / "long.src", symbol_lines(3000, seed=2, shortest=60, longest=90))
-    config["data"] |= {"train": [{"src": str(lines), "tgt": str(lines)}], "valid": []}
-    config["batch"] = {"max_tokens": 200_000, "micro_tokens": 1_000_000}
+    config = long_sentences(tmp_path) | {"batch": {"max_tokens": 200_000, "micro_tokens": 1_000_000}}
     config["train"] |= {"precision": precision}
     done = limited(0.1, "train", write_config(tmp_path / "config.yaml", config), "--output", tmp_path / "run")
     assert done.status == 1
     assert done.refusal.startswith("tmt: out of memory: a batch of ")
     assert "GiB" in done.refusal and "lower batch.micro_tokens (" in done.refusal
+
+
+def test_of_an_update_that_does_not_fit_half_is_tried(gpu: torch.device, tmp_path: Path) -> None:
+    config = long_sentences(tmp_path) | {"batch": {"max_tokens": 200_000}}
+    path = write_config(tmp_path / "config.yaml", config)
+    done = limited(0.1, "train", path, "--output", tmp_path / "run", "--dry-run").ok()
+    [found] = re.findall(r"^batch\.micro_tokens: ([\d,]+), an update's ([\d,]+) do not fit$", done.stderr, re.M)
+    chosen, whole = (int(number.replace(",", "")) for number in found)
+    assert chosen <= whole // 2
