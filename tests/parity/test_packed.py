@@ -17,7 +17,9 @@ from transformer_mt.model.layout import Batch, collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.vocabulary import EOS_ID
+from transformer_mt.training.optim import FlatGradients
 from transformer_mt.training.update import Updater
+from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
 
 V = 40
 # Lengths of source and target, and the multiple that rows are rounded up to; a tail has 0 rows and more.
@@ -127,6 +129,22 @@ def test_loss_and_gradients_are_those_of_a_cpu(
     assert calls == [False, False, True, False, True, False]  # of each layer; the decoder's are causal, then cross
     for ours, theirs in zip(found, expected, strict=True):
         assert_near(ours, theirs)
+
+
+@dtypes
+def test_working_weights_over_packed_rows_have_the_gradients_of_a_cpu(
+    dtype: torch.dtype, calls: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a GPU's way: joined copies of the weights, and packed rows, from which the products' gradients come."""
+    batch = make_batch([3, 5, 2], [4, 1, 6], 64)
+    on_cpu, on_gpu = FlatGradients(model := make_model(dtype)), FlatGradients(other := make_model(dtype))
+    model(batch, 0.1)[0].backward()
+    working = WorkingWeights(other, flatten_weights(other), dtype)
+    monkeypatch.setattr(MultiHeadAttention, "_attend_on_cpu", MultiHeadAttention._attend_by_kernel)
+    working.twin(batch, 0.1)[0].backward()
+    working.move_gradients(on_gpu.buffer)
+    assert len(calls) == 6
+    assert_near(on_gpu.buffer, on_cpu.buffer)
 
 
 @dtypes
