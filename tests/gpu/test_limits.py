@@ -1,4 +1,4 @@
-"""Out of memory on a GPU is one line, which names the batch and what to do."""
+"""Out of memory on a GPU: in training one line, which names the batch and what to do; search goes on with less."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Done, copy_corpus, symbol_lines, tmt, write, write_config
+from harness import Done, Trained, copy_corpus, symbol_lines, text, tmt, write, write_config
 
 # `tmt` as if the GPU had so many GiB: its first argument.
 LIMITED = """
@@ -21,8 +21,8 @@ main()
 """
 
 
-def limited(gib: float, *words: object) -> Done:
-    return tmt(*words, launcher=(sys.executable, "-c", LIMITED, str(gib)))
+def limited(gib: float, *words: object, stdin: str = "") -> Done:
+    return tmt(*words, launcher=(sys.executable, "-c", LIMITED, str(gib)), stdin=stdin)
 
 
 def long_sentences(directory: Path) -> dict[str, Any]:
@@ -52,3 +52,12 @@ def test_of_an_update_that_does_not_fit_half_is_tried(gpu: torch.device, tmp_pat
     [found] = re.findall(r"^batch\.micro_tokens: ([\d,]+), an update's ([\d,]+) do not fit$", done.stderr, re.M)
     chosen, whole = (int(number.replace(",", "")) for number in found)
     assert chosen <= whole // 2
+
+
+def test_search_goes_on_with_half_of_what_does_not_fit(gpu: torch.device, trained: Trained) -> None:
+    lines = text(symbol_lines(4000, seed=5, shortest=30, longest=40))
+    words = ("translate", trained.run, "--beam-size", "4", "--set", "search.batch_tokens=100000000")
+    expected, found = tmt(*words, stdin=lines).ok(), limited(0.1, *words, stdin=lines).ok()
+    assert found.lines == expected.lines
+    assert found.stderr.count("out of memory with 4000 sentences at once") == 1
+    assert "out of memory" not in expected.stderr

@@ -143,7 +143,9 @@ class Ranks:
         if not self.is_joined:
             return
         assert _lifeline is not None
-        if error is not None and not isinstance(error, SystemExit):
+        if error is None:
+            self.gather(None, patiently=True)  # NCCL wants its connections closed by all together
+        elif not isinstance(error, SystemExit):
             _lifeline.fail(str(error) if isinstance(error, TmtError) else repr(error))
         if error is not None and _device_group is not None:
             _device_group.abort()  # the GPU may wait for others, in vain, and `destroy_process_group` for the GPU
