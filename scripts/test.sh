@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check everything on a machine that has only Python and git: formatting, lint, spelling, types, tests.
+# Check everything on a machine that has only Python, git and g++: formatting, lint, spelling, types, tests.
 # Makes its own environment in .venv. Arguments go to pytest:  scripts/test.sh -m "not slow"
 set -euo pipefail
 cd "$(dirname "$0")/.."
