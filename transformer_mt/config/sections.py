@@ -187,7 +187,8 @@ class SearchConfig(Section):
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 1
-    batch_tokens: PositiveInt = 8192  # source positions × hypotheses translated at once, padding included
+    # Source positions × hypotheses translated at once, padding included; default: 8192 on a CPU, on a GPU what fits.
+    batch_tokens: PositiveInt | None = None
     workers: Count = 0  # processes that translate, on a CPU; 0: one for each core
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
     tgt_lang: str | None = None  # of a model with several target languages; default: data.tgt_lang

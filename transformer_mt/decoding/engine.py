@@ -133,6 +133,16 @@ class Engine:
     def device(self) -> torch.device:
         return self._src_embed_VD.device
 
+    def bytes_a_sentence(self, source_length: int, target_length: int, num_hypotheses: int) -> int:
+        """Estimate the bytes that search takes for a sentence: what is kept of it, and log-probabilities.
+
+        A pool that is made anew has twice the positions in use, and those of the old one are still there.
+        """
+        heads, size = self._decoder[0].heads, self._src_embed_VD.element_size()
+        positions = source_length + 3 * target_length + _FIRST_STEPS * num_hypotheses
+        kept = positions * len(self._decoder) * 2 * heads.num * heads.size * size
+        return kept + num_hypotheses * self._num_ids * (size + 2 * 4)  # logits, log-probabilities, and as much again
+
     def start(self, src: list[list[int]]) -> EngineState:
         """Encode sources; a state with one row a sentence, before the first position."""
         B, S = len(src), max(map(len, src))

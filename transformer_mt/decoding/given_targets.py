@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from transformer_mt.data.batching import cut_update
+from transformer_mt.decoding.fitting import in_halves
 from transformer_mt.errors import InputError
 from transformer_mt.model.layout import collate
 from transformer_mt.model.loss import label_log_probs
@@ -88,12 +89,21 @@ def log_probs(
             was_training = model.training
             model.eval()
             try:
-                batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)
-                hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
-                logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
-                sums = [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
+                sums = in_halves(
+                    lambda some: _sums(model, src, tgt, some), pairs.tolist(), model.src_embed.weight.device
+                )
             finally:
                 model.train(was_training)
         for i, score in zip(pairs, sums, strict=True):
             scores[i] = score
     return scores
+
+
+def _sums(
+    model: Transformer, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
+) -> list[float]:
+    """Return the log-probabilities of some pairs, all at once: one read from the device."""
+    batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)
+    hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
+    logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+    return [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]

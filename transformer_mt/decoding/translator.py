@@ -19,6 +19,7 @@ from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.engine import Engine
+from transformer_mt.decoding.fitting import batch_tokens, in_halves, num_fitting
 from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer
@@ -62,9 +63,11 @@ class Translation:
     is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`, learned positions)
 
 
-class _Batch(NamedTuple):
-    src: list[list[int]]
-    prefixes: list[list[int]]
+class _Part(NamedTuple):
+    """What is searched as one: a line, or a part of one."""
+
+    src: list[int]
+    prefix: list[int]
 
 
 class _Line(NamedTuple):
@@ -109,16 +112,19 @@ class Translator:
         self._warn = warn
         learned = [model.config.max_positions for model in models if model.config.positions == "learned"]
         self._max_positions = min(learned, default=None)
+        self._has_warned_of_memory = False
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
         tgt = tokenizers.tgt
         self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
-        self._pool: Workers[_Batch, list[list[Hypothesis]]] | None = None
+        self._pool: Workers[list[_Part], list[list[Hypothesis]]] | None = None
         self._device = models[0].src_embed.weight.device
         with ONE_AT_A_TIME:
             engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
+        self._engines = engines
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
+        self._batch_tokens = batch_tokens(config, self._device)
 
     @classmethod
     def load(
@@ -251,7 +257,7 @@ class Translator:
                 f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
             )
         scores: list[float | None] = [None] * len(texts)
-        of_pairs = log_probs(self._models[0], src, tgt, 2 * self._config.batch_tokens)
+        of_pairs = log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))
         for (i, _, _), score in zip(pairs, of_pairs, strict=True):
             if score is not None:
                 scores[i] = (scores[i] or 0.0) + score
@@ -310,7 +316,7 @@ class Translator:
     def _num_processes(self, wanted: int) -> int:
         return wanted if can_fork(self._device) else 1
 
-    def _workers(self, num_processes: int) -> Workers[_Batch, list[list[Hypothesis]]]:
+    def _workers(self, num_processes: int) -> Workers[list[_Part], list[list[Hypothesis]]]:
         """Processes stay for the next call: what they have prepared is worth keeping."""
         if num_processes < 2:
             return Workers(self._search, 1)
@@ -321,18 +327,35 @@ class Translator:
                 self._pool = pool = Workers(self._search, num_processes, _ADVICE)
             return pool
 
-    def _search(self, batch: _Batch) -> list[list[Hypothesis]]:
-        with ONE_AT_A_TIME:
+    def _search(self, batch: list[_Part]) -> list[list[Hypothesis]]:
+        def at_once(parts: Sequence[_Part]) -> list[list[Hypothesis]]:
             return search(
                 self._scorer,
-                batch.src,
+                [part.src for part in parts],
                 self._config,
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
                 forbidden_ids=self._forbidden_ids,
                 max_length=self._max_positions,
-                prefixes=batch.prefixes,
+                prefixes=[part.prefix for part in parts],
             )
+
+        def too_many(num_parts: int) -> None:
+            if not self._has_warned_of_memory:
+                self._warn(
+                    f"warning: out of memory with {num_parts} sentences at once, from here on with half as many; "
+                    "set search.batch_tokens to what fits"
+                )
+            self._has_warned_of_memory = True
+            self._batch_tokens = max(1, num_parts * self._width * max(len(part.src) for part in batch) // 2)
+
+        with ONE_AT_A_TIME:
+            return in_halves(at_once, batch, self._device, too_many)
+
+    @property
+    def _width(self) -> int:
+        """Hypotheses of each source that are searched at once."""
+        return self._config.n_best if self._config.sampling else self._config.beam_size
 
     def _encode(
         self, lines: Sequence[str], tags: Sequence[int], first_line: int
@@ -386,28 +409,29 @@ class Translator:
 
     def _submit(
         self,
-        workers: Workers[_Batch, list[list[Hypothesis]]],
+        workers: Workers[list[_Part], list[list[Hypothesis]]],
         sources: list[list[int]],
         starts: dict[int, list[int]],
     ) -> _Asked:
         """Begin the search, longest first, so that a batch too large for memory shows at once."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        width = self._config.n_best if self._config.sampling else self._config.beam_size
         share = len(order)
         if workers.num_processes > 1:
             share = -(-share // (2 * workers.num_processes))
         batches = []
         while order:
-            rows = max(1, min(share, self._config.batch_tokens // (len(sources[order[0]]) * width)))
+            length = len(sources[order[0]])
+            rows = min(share, self._batch_tokens // (length * self._width))
+            rows = max(1, min(rows, num_fitting(self._engines, self._config, length) or rows))
             while batch_size(rows) > rows:
                 rows -= 1
             batches.append(order[:rows])
             order = order[rows:]
-        jobs = [_Batch([sources[i] for i in batch], [starts.get(i, []) for i in batch]) for batch in batches]
+        jobs = [[_Part(sources[i], starts.get(i, [])) for i in batch] for batch in batches]
         return list(zip(batches, workers.submit(jobs), strict=True))
 
     def _collect(
-        self, workers: Workers[_Batch, list[list[Hypothesis]]], asked: _Asked, num_sources: int
+        self, workers: Workers[list[_Part], list[list[Hypothesis]]], asked: _Asked, num_sources: int
     ) -> list[list[Hypothesis]]:
         hypotheses: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
         for batch, job in asked:

@@ -18,6 +18,7 @@ from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.sections import MICRO_TOKENS, Config, EvalConfig
 from transformer_mt.data.batching import cut_update
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.decoding.fitting import batch_tokens
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate
@@ -209,7 +210,7 @@ class Validation:
         texts: dict[int, str] = {}
         for tags, same in itertools.groupby(sorted(numbers, key=self._tags.__getitem__), self._tags.__getitem__):
             of_these = list(same)
-            with validation_fits("search.batch_tokens", self._search.batch_tokens, self._device):
+            with validation_fits("search.batch_tokens", batch_tokens(self._search, self._device), self._device):
                 translations = translator.translate([self._pairs[i].src for i in of_these], tags=tags)
             texts.update(zip(of_these, (translation.text for translation in translations), strict=True))
         return [texts[i] for i in numbers]

@@ -7,15 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
 from transformer_mt.config.sections import ModelConfig, SearchConfig
+from transformer_mt.decoding.engine import Engine
+from transformer_mt.decoding.fitting import batch_tokens, in_halves, num_fitting
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.transformer import Transformer
+from transformer_mt.search.beam import search
 from transformer_mt.text.tokenizer import Tokenizers
 
 needs_forks = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are Linux's")
@@ -188,3 +193,74 @@ def test_unequal_counts_are_refused(made: Made) -> None:
             call(["a", "b"], ["a"])
         with pytest.raises(InputError, match=r"^1 lines, but more prefixes: "):
             call(["a"], ["a", "b"])
+
+
+GPU = torch.device("cuda", 0)
+
+
+def test_what_does_not_fit_on_a_gpu_is_halved_with_one_warning(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what comes later has half as many sentences from the start."""
+    lines = ["a dog", "a cat", "a bird", "a cow", "a fish"] * 3
+    translator = made()
+    expected = [translation.text for translation in translator.translate(lines)]
+    sizes: list[int] = []
+
+    def small(scorer: Any, src: list[list[int]], *args: Any, **settings: Any) -> Any:
+        sizes.append(len(src))
+        if len(src) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return search(scorer, src, *args, **settings)
+
+    monkeypatch.setattr("transformer_mt.decoding.translator.search", small)
+    with pytest.raises(torch.OutOfMemoryError):
+        translator.translate(lines)
+    translator = made()
+    monkeypatch.setattr(translator, "_device", GPU)
+    sizes.clear()
+    assert [translation.text for translation in translator.translate(lines)] == expected
+    assert sizes[0] == 8  # of 15: see `batch_size`
+    [warning] = made.warnings
+    assert "out of memory with " in warning and "search.batch_tokens" in warning
+    sizes.clear()
+    assert [translation.text for translation in translator.translate(lines)] == expected
+    assert max(sizes) <= 3
+    assert len(made.warnings) == 1
+
+
+def test_one_sentence_that_does_not_fit_is_a_failure() -> None:
+    def fail(items: Sequence[int]) -> list[int]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    told: list[int] = []
+    with pytest.raises(torch.OutOfMemoryError):
+        in_halves(fail, [1, 2, 3, 4], GPU, told.append)
+    assert told == [4, 2]
+
+
+def test_other_failures_are_not_tried_again() -> None:
+    def fail(items: Sequence[int]) -> list[int]:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_halves(fail, [1, 2], GPU, lambda _: pytest.fail("tried again"))
+
+
+def test_batches_on_a_gpu_follow_its_free_memory(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(made.model, "float32")
+    automatic, chosen = SearchConfig(), SearchConfig(batch_tokens=100)
+    assert num_fitting([engine], automatic, 10) is None  # on a CPU
+    assert (batch_tokens(automatic, torch.device("cpu")), batch_tokens(chosen, GPU)) == (8192, 100)
+    assert batch_tokens(automatic, GPU) > 8192
+    monkeypatch.setattr(Engine, "device", GPU)
+    for name, value in {
+        "mem_get_info": (8 << 20, 1 << 30),
+        "memory_reserved": 9 << 20,
+        "memory_allocated": 1 << 20,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert num_fitting([engine], chosen, 10) is None
+    of_short, of_long = (num_fitting([engine], automatic, length) for length in (5, 500))
+    assert of_short is not None and of_long is not None and of_short > of_long >= 1
+    # A quarter of 8 + 8 MiB, for 10 source positions, 3 · 60 of the target, 8 · 4 more, and 4 rows of scores.
+    needed = (10 + 3 * 60 + 32) * 2 * 16 * 4 + 4 * made.tokenizers.tgt.vocab_size * 12
+    assert num_fitting([engine, engine], automatic, 10) == (4 << 20) // (2 * needed)

@@ -1,0 +1,72 @@
+"""How much is computed at once: on a CPU what its caches like, on a GPU what its memory takes, and less where it does
+not fit after all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from transformer_mt.config.sections import SearchConfig
+from transformer_mt.decoding.engine import Engine
+from transformer_mt.errors import is_out_of_memory
+from transformer_mt.search.scorer import is_on_host
+
+# Source positions × hypotheses of a batch unless `search.batch_tokens` says otherwise. On a GPU it is a bound beyond
+# which products do not become faster; memory may set a lower one.
+_CPU_TOKENS, _GPU_TOKENS = 8192, 131_072
+# Of the memory that is free. The rest is for what the estimate leaves out (encoder, workspaces, fragments) and, during
+# training, for training.
+_SHARE = 4
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def batch_tokens(config: SearchConfig, device: torch.device) -> int:
+    """Return the source positions × hypotheses that are searched at once, as long as they fit."""
+    return config.batch_tokens or (_CPU_TOKENS if is_on_host(device) else _GPU_TOKENS)
+
+
+def num_fitting(engines: Sequence[Engine], config: SearchConfig, length: int) -> int | None:
+    """Return how many sources of ``length`` ids a GPU's free memory takes, by estimate; None where that is no matter.
+
+    It is none on a CPU, and where the configuration says how much is searched at once.
+    """
+    device = engines[0].device
+    if config.batch_tokens is not None or is_on_host(device):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+        device
+    )  # kept by PyTorch, for whom it asks
+    width = config.n_best if config.sampling else config.beam_size
+    needed = sum(engine.bytes_a_sentence(length, length + config.max_extra_tokens, width) for engine in engines)
+    return max(1, free // _SHARE // needed)
+
+
+def in_halves(
+    work: Callable[[Sequence[T]], list[R]],
+    items: Sequence[T],
+    device: torch.device,
+    tell: Callable[[int], None] = lambda _: None,
+) -> list[R]:
+    """Return ``work(items)``. What does not fit into a GPU's memory is done in two halves, or in halves of these.
+
+    Args:
+        tell: called with the number of items that did not fit.
+
+    Raises:
+        RuntimeError: one item alone does not fit; or whatever else work raises.
+    """
+    try:
+        return work(items)
+    except RuntimeError as error:
+        if is_on_host(device) or len(items) < 2 or not is_out_of_memory(error):
+            raise
+    # Behind the handler: until its end the error keeps all that was computed.
+    torch.cuda.empty_cache()
+    tell(len(items))
+    middle = len(items) // 2
+    return in_halves(work, items[:middle], device, tell) + in_halves(work, items[middle:], device, tell)
