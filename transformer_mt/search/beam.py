@@ -94,7 +94,7 @@ def _beam_search(
     A candidate that ends is a hypothesis when it is among the best W candidates of its step. It takes no place in the
     beam: W others continue (as in fairseq).
 
-    All that the next step needs stays on the scorer's device. The host looks at a step when it wants to (`look_ahead`).
+    All that the next step needs stays on the scorer's device. On a GPU the host looks now and then only.
     """
     W, device = config.beam_size, scorer.device
     state, seen = scorer.start(src), _Seen.nothing(len(src), config, rules, bos_id)

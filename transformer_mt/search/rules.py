@@ -14,7 +14,7 @@ from transformer_mt.config.sections import SearchConfig
 from transformer_mt.search.scorer import Ints, is_on_host
 
 # Steps from one look at what search has found to the next, where looking waits for the device, which then waits for the
-# host. A sentence that is done is searched on until the next look.
+# host; twice as many while nothing can end. A sentence that is done is searched on until the next look.
 STEPS_A_LOOK = 4
 
 
@@ -42,11 +42,10 @@ class Rules:
 
         ``length`` is that of the step to come, ``live`` the sentences of the batch's rows until then.
         """
-        look_at = length
-        if not self.config.no_repeat_ngram:  # its rule is the host's
-            look_at += 0 if is_on_host(self.forbidden.device) else STEPS_A_LOOK - 1
-            look_at = max(length, min(max(look_at, self._none_before), self._all_by))
-        free = self._free
+        look_at, free = length, self._free
+        if not is_on_host(self.forbidden.device) and not self.config.no_repeat_ngram:  # whose rule is the host's
+            steps = min(max(STEPS_A_LOOK, self._none_before - length + 1), 2 * STEPS_A_LOOK)
+            look_at = max(length, min(length + steps - 1, self._all_by))
         self._only = {} if length in free and look_at in free else self._forced(live, range(length, look_at + 1))
         return look_at
 

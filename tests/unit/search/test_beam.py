@@ -256,6 +256,30 @@ def test_finished_sentences_leave_the_batch_and_rows_open_after_the_first_step()
     assert scorer.shapes == [(2, 1), (1, 1)]
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [4, 4, 3]),  # never behind the last limit: learned positions end there
+        ({"min_tokens": 6}, [7, 4]),  # nothing to see before the seventh step
+        ({"min_tokens": 99}, [8, 3]),  # but a state has room for so many steps at most
+        ({"no_repeat_ngram": 3}, [1] * 11),  # whose ids the host has to know
+    ],
+)
+def test_when_the_host_looks(
+    monkeypatch: pytest.MonkeyPatch, beam_size: int, settings: dict[str, Any], expected: list[int]
+) -> None:
+    """Steps to the next look, where looking takes time; up to the limit, as `</s>` is chosen only there."""
+    rooms: list[int] = []
+    monkeypatch.setattr("transformer_mt.search.scorer._HOST", "another")
+    monkeypatch.setattr(TreeState, "make_room", lambda state, num_steps: rooms.append(num_steps))
+    scorer = TreeScorer(lambda prefix: [1e-30, 0.7, 0.3, 0.0])
+    config = SearchConfig(beam_size=beam_size, max_extra_tokens=8, stop="beam_finished", **settings)
+    search(scorer, [[7], [7, 8, 9]], config, bos_id=BOS, eos_id=EOS)
+    assert rooms == expected
+    assert len(scorer.shapes) == sum(expected) == 11
+
+
 def test_forbidden_ids_leave_the_other_log_probabilities_as_they_are() -> None:
     [greedy] = run(endless, SearchConfig(beam_size=1, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
     [beam] = run(endless, SearchConfig(beam_size=3, n_best=3, max_extra_tokens=0), src=[[7, 8]], forbidden=(A,))
