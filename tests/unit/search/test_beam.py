@@ -263,7 +263,7 @@ def test_finished_sentences_leave_the_batch_and_rows_open_after_the_first_step()
         ({}, [4, 4, 3]),  # never behind the last limit: learned positions end there
         ({"min_tokens": 6}, [7, 4]),  # nothing to see before the seventh step
         ({"min_tokens": 99}, [8, 3]),  # but a state has room for so many steps at most
-        ({"no_repeat_ngram": 3}, [1] * 11),  # whose ids the host has to know
+        ({"no_repeat_ngram": 20}, [1] * 11),  # whose ids the host has to know
     ],
 )
 def test_when_the_host_looks(
