@@ -59,12 +59,11 @@ class Sizes:
     batches: tuple[int, ...] = (16_384, 65_536, 262_144)  # search.batch_tokens
     seconds: float = 2.0  # that one decoding is measured for
     resume: tuple[int, int, int] = (20, 4096, 5000)  # steps of each half, tokens of an update, pairs
-    learned: int = 6000  # updates at most
 
 
 SMALL = dict(d_model=32, d_ff=64, num_heads=2, num_encoder_layers=1, num_decoder_layers=1)
 FULL = Sizes({})
-DRY = Sizes(SMALL, 400, 300, 200, 1, 2, (64, 128), 1 << 16, 8, (64, 128, 256), 0.0, (2, 256, 200), 2)
+DRY = Sizes(SMALL, 400, 300, 200, 1, 2, (64, 128), 1 << 16, 8, (64, 128, 256), 0.0, (2, 256, 200))
 
 
 # Ids in place of text: a corpus on disk and a vocabulary.
@@ -428,9 +427,9 @@ def learn(sizes: Sizes, work: Path, corpus: str, limit: float) -> Iterator[dict[
     if corpus == "multi30k" and not data.is_dir():
         yield {"skipped": f"no {data}"}
         return
-    settings = {"data.cache_dir": work / "cache", "train.max_steps": sizes.learned, "train.eval_steps": 300}
+    settings: dict[str, Any] = {"data.cache_dir": work / "cache", "train.eval_steps": 200}
     if sizes.shape:
-        settings |= {f"model.{key}": value for key, value in sizes.shape.items()} | {"train.eval_steps": 2}
+        settings |= {f"model.{key}": value for key, value in sizes.shape.items()} | {"train.max_steps": 2}
         settings |= {"batch.max_tokens": 128, "tokenizer.vocab_size": 400}
         settings["data.train"] = "[{builtin: grammar, split: train, num_pairs: 200}]"
         settings["data.valid"] = "[{builtin: grammar, split: valid, num_pairs: 4}]"
