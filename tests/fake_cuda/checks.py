@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from fake_cuda.fake_gpu import Count, fake_gpu
 from transformer_mt.config.sections import Config, SearchConfig
+from transformer_mt.data.batching import Part, plan_windows
 from transformer_mt.decoding.engine import Engine, EngineState
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.loss import label_log_probs
@@ -42,11 +43,23 @@ def ragged(num_pairs: int, multiple: int = ROWS_MULTIPLE) -> Batch:
 
 # Made before tensors become fake: NumPy has to read them.
 MICRO_BATCHES, UNROUNDED = [ragged(30), ragged(7)], ragged(20, multiple=1)
-# As an epoch has them: many and few rows; of either side without padding, without a tail, without both; a single pair.
+# Many and few rows; of either side without padding, without a tail, without both; a single pair.
 SHAPES = [
     *[batch([20] * 50, [25] * 50), ragged(100), batch([10] * 7, [9, 3, 4, 5, 6, 7, 8])],
     *[batch([8, 3, 4, 5, 6, 7, 8], [9] * 7), batch([11] * 64, [7] * 64), batch([9], [5])],
 ]
+
+
+def epoch(num_pairs: int, max_tokens: int) -> list[Batch]:
+    """Return the updates of an epoch, with lengths like those of text: of both sides alike, and some much longer."""
+    lengths = np.clip(rng.lognormal(3, 0.5, (num_pairs, 1)) * rng.lognormal(0, 0.2, (num_pairs, 2)), 2, 200)
+    src, tgt = lengths.astype(np.int32).T
+    budget = {"max_tokens": max_tokens, "max_source_tokens": max_tokens}
+    windows = plan_windows(src, tgt, [Part(0, 0, num_pairs)], [1.0], seed=1, epoch=0, **budget)
+    return [batch(src[pairs].tolist(), tgt[pairs].tolist()) for window in windows for pairs in window]
+
+
+EPOCH = epoch(num_pairs=1000, max_tokens=1200)
 NUM_LABELS = sum(micro.num_labels for micro in MICRO_BATCHES)
 
 
@@ -57,14 +70,19 @@ def gpu() -> Iterator[torch.device]:
 
 
 def make(
-    gpu: torch.device, preset: str, precision: str, norm: str = "post", **train: Any
+    gpu: torch.device, preset: str, precision: str, norm: str = "post", num_layers: int = 1, **train: Any
 ) -> tuple[Config, Transformer]:
     """Return a configuration and its model on the device."""
     config = Config.model_validate(
         {
             "data": {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "en", "tgt": "de"}]},
-            # One layer of each kind: more of them are the same again.
-            "model": {"preset": preset, "norm": norm, "num_encoder_layers": 1, "num_decoder_layers": 1},
+            # One layer of each kind, as a rule: more of them are the same again.
+            "model": {
+                "preset": preset,
+                "norm": norm,
+                "num_encoder_layers": num_layers,
+                "num_decoder_layers": num_layers,
+            },
             "optim": {"clip_norm": 1.0},
             "train": {"precision": precision, "ema_decay": 0.999, **train},
         }
@@ -160,12 +178,12 @@ def test_an_update_only_launches(preset: str, precision: str, recompute: bool, g
 
 @pytest.mark.parametrize(
     ("norm", "recompute", "shapes", "num_graphs"),
-    [("post", False, SHAPES, 2), ("pre", False, SHAPES[::-1], 3), ("post", True, SHAPES, 4)],
+    [("post", False, EPOCH, 3), ("post", False, SHAPES, 2), ("pre", False, SHAPES[::-1], 3), ("post", True, SHAPES, 4)],
 )
 def test_layers_are_compiled_for_all_shapes_at_once(
     norm: str, recompute: bool, shapes: list[Batch], num_graphs: int, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two graphs, of an encoder and of a decoder layer, serve an epoch. A third comes where the first batch has as many
+    """Two graphs, of encoder and of decoder layers, serve an epoch. A third comes where the first batch has as many
     source as target rows: PyTorch takes equal sizes for one number, at first. What the backward pass computes again
     runs in another mode (`same_order_of_sums`), and has graphs of its own. A break in a graph would be an error."""
     graphs = []
@@ -176,7 +194,7 @@ def test_layers_are_compiled_for_all_shapes_at_once(
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend, fullgraph=True))
     torch._dynamo.reset()
-    config, model = make(gpu, "tiny", "bfloat16", norm, compile=True, recompute_activations=recompute)
+    config, model = make(gpu, "tiny", "bfloat16", norm, 2, compile=True, recompute_activations=recompute)
     updater = Updater(model, config, gpu, Ranks(), pytest.fail)
     for shape in shapes:
         updater.begin()
