@@ -58,6 +58,8 @@ def test_search_goes_on_with_half_of_what_does_not_fit(gpu: torch.device, traine
     lines = text(symbol_lines(4000, seed=5, shortest=30, longest=40))
     words = ("translate", trained.run, "--beam-size", "4", "--set", "search.batch_tokens=100000000")
     expected, found = tmt(*words, stdin=lines).ok(), limited(0.1, *words, stdin=lines).ok()
-    assert found.lines == expected.lines
+    # Products of other sizes may add in another order, which now and then decides between two words.
+    assert len(found.lines) == len(expected.lines)
+    assert sum(a != b for a, b in zip(found.lines, expected.lines, strict=True)) < 0.01 * len(expected.lines)
     assert found.stderr.count("out of memory with 4000 sentences at once") == 1
     assert "out of memory" not in expected.stderr

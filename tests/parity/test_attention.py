@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from transformer_mt.config.sections import ModelConfig
 from transformer_mt.model.attention import MultiHeadAttention
-from transformer_mt.model.layout import Layout, collate
-from transformer_mt.model.transformer import Transformer
-from transformer_mt.text.vocabulary import EOS_ID
+from transformer_mt.model.layout import Layout
 
 D, H = 24, 3
 CASES = {"padded": ([3, 1, 5], [4, 6, 2]), "full": ([4, 4], [7, 7]), "one": ([1], [1]), "mixed": ([2, 2, 2], [1, 5, 3])}
@@ -96,30 +92,3 @@ def test_narrow_rows_stay_narrow_and_are_computed_wide() -> None:
     expected = layer._attend_on_cpu(qkv_PC.double(), layout, None, layout, True)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_layers_give_the_numbers_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where attention is PyTorch's kernel: loss and gradients of batches of different shapes."""
-    monkeypatch.setattr(MultiHeadAttention, "_attend_on_cpu", MultiHeadAttention._attend_by_kernel)
-    torch.manual_seed(7)
-    shape = ModelConfig(d_model=16, d_ff=24, num_heads=4, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
-    model = Transformer(shape, 30, 30)
-    batches = [
-        collate([[5] * n + [EOS_ID] for n in lengths], [[6] * (n + 1) + [EOS_ID] for n in lengths], 16)
-        for lengths in ([3, 5, 2], [7, 1], [4, 4, 6, 9])
-    ]
-
-    def loss_and_gradients() -> list[Tensor]:
-        found = []
-        for batch in batches:
-            loss, _ = model(batch, 0.1)
-            found += [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
-        return found
-
-    expected = loss_and_gradients()
-    for layer in model.layers:
-        layer.compile(dynamic=True, fullgraph=True)  # a break in the graph would be an error
-    for ours, theirs in zip(loss_and_gradients(), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -185,7 +185,7 @@ class State:
             [self.prefixes[b][w] for w in parents] for b, parents in zip(kept, parents_BW.tolist(), strict=True)
         ]
 
-    def make_room(self, num_steps: int) -> None:
+    def make_room(self, num_positions: int) -> None:
         pass
 
 

@@ -230,9 +230,9 @@ def test_a_pool_that_is_full_is_cleared_out_and_enlarged(
     capacities: list[tuple[int, int, int]] = []
     make_room = EngineState._make_room
 
-    def noted(state: EngineState, W: int) -> None:
+    def noted(state: EngineState, num_positions: int) -> None:
         before = state.filled
-        make_room(state, W)
+        make_room(state, num_positions)
         capacities.append((before, state.filled, state.pool_bias_BWP.shape[2]))
 
     monkeypatch.setattr(EngineState, "_make_room", noted)
@@ -361,7 +361,7 @@ class Rows:
         self.rows = [[self.rows[b][w] for w in parents] for b, parents in chosen]
         self.src = [self.src[b] for b in keep]
 
-    def make_room(self, num_steps: int) -> None:
+    def make_room(self, num_positions: int) -> None:
         pass
 
 

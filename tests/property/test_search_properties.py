@@ -49,7 +49,7 @@ class ToyState:
         kept = [self.prefixes[b] for b in keep]
         self.prefixes = [[rows[w] for w in parents] for rows, parents in zip(kept, parents_BW.tolist(), strict=True)]
 
-    def make_room(self, num_steps: int) -> None:
+    def make_room(self, num_positions: int) -> None:
         pass
 
 

@@ -72,16 +72,15 @@ class EngineState:
         capacity = self.pool_bias_BWP.shape[2]
         self.pool_bias_BWP = self.pool_bias_BWP.gather(1, parents_BW.unsqueeze(-1).expand(-1, -1, capacity))
 
-    def make_room(self, num_steps: int) -> None:
-        """Have room for so many more positions of every hypothesis. Making it reads a number from the device."""
-        _, W, capacity = self.pool_bias_BWP.shape
-        if self.filled + num_steps * W > capacity:
-            self._make_room(W)
+    def make_room(self, num_positions: int) -> None:
+        """Have room for so many more positions, of all hypotheses. Making it reads a number from the device."""
+        if self.filled + num_positions > self.pool_bias_BWP.shape[2]:
+            self._make_room(num_positions)
 
     def add_position(self) -> None:
         """Add one position of every hypothesis, which sees itself."""
-        self.make_room(1)
         W = self.pool_bias_BWP.shape[1]
+        self.make_room(W)
         self.pool_bias_BWP[:, :, self.filled : self.filled + W].diagonal(dim1=1, dim2=2).zero_()
         first, self.filled = max(self.filled, self.num_seen), self.filled + W
         if self.filled > self.num_seen:
@@ -90,14 +89,15 @@ class EngineState:
             self.pool[:, :, :, :, first : self.num_seen] = 0
             self.pool_views = _views(self.pool, self.num_seen)
 
-    def _make_room(self, W: int) -> None:
+    def _make_room(self, num_positions: int) -> None:
         """Throw out the positions that no hypothesis descends from, and leave as much room again as is used."""
         Y, _, B, H, _, K = self.pool.shape
+        W = self.pool_bias_BWP.shape[1]
         is_used_BP = (self.pool_bias_BWP[:, :, : self.filled] == 0).any(1)
         most = int(is_used_BP.sum(1).max()) if self.filled else 0
         # Stable: the positions in use come first, in their order. A sentence with fewer keeps some that all mask.
         kept_BP = is_used_BP.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        capacity = _rounded(2 * most + _FIRST_STEPS * W, _POSITIONS_MULTIPLE)
+        capacity = _rounded(2 * most + max(_FIRST_STEPS * W, num_positions), _POSITIONS_MULTIPLE)
         pool = self.pool.new_empty(Y, 2, B, H, capacity, K)
         pool[:, :, :, :, :most] = self.pool.gather(4, kept_BP[None, None, :, None, :, None].expand(Y, 2, -1, H, -1, K))
         bias_BWP = self.pool_bias_BWP.new_full((B, W, capacity), -math.inf)

@@ -38,9 +38,8 @@ def num_fitting(engines: Sequence[Engine], config: SearchConfig, length: int) ->
     if config.batch_tokens is not None or is_on_host(device):
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-        device
-    )  # kept by PyTorch, for whom it asks
+    # What PyTorch keeps for whoever asks it next is free as well.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     width = config.n_best if config.sampling else config.beam_size
     needed = sum(engine.bytes_a_sentence(length, length + config.max_extra_tokens, width) for engine in engines)
     return max(1, free // _SHARE // needed)

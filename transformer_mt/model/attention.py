@@ -135,10 +135,11 @@ class MultiHeadAttention(nn.Module):
 def _has_packed_kernel(q_PC: Tensor, d_k: int, d_v: int) -> bool:
     """Return whether flash attention (Dao 2023) takes these rows.
 
-    It does on CUDA from Ampere on, in half precision, with the usual head sizes.
+    It does on CUDA from Ampere on, in half precision, with the usual head sizes. (Larger ones have no gradient on all
+    GPUs.)
     """
     is_narrow = q_PC.dtype in (torch.bfloat16, torch.float16)
-    return q_PC.is_cuda and is_narrow and d_k == d_v <= 256 and d_k % 8 == 0 and _is_ampere(q_PC.device)
+    return q_PC.is_cuda and is_narrow and d_k == d_v <= 192 and d_k % 8 == 0 and _is_ampere(q_PC.device)
 
 
 def _is_ampere(device: torch.device) -> bool:

@@ -108,7 +108,7 @@ def _beam_search(
     for length in itertools.count(1):  # of the hypotheses that end in this step
         if length > look_at:
             look_at = rules.look_ahead(seen.live, length)
-            state.make_room(look_at - length + 1)
+            state.make_room((look_at - length + 1) * W)
 
         # 1. Score every row with every next id.
         logp_BWV = scorer.step(state, torch.as_tensor(id_BW))

@@ -24,9 +24,9 @@ class EnsembleState(Generic[StateT]):
         for state in self.states:
             state.select(keep_B, parents_BW)
 
-    def make_room(self, num_steps: int) -> None:
+    def make_room(self, num_positions: int) -> None:
         for state in self.states:
-            state.make_room(num_steps)
+            state.make_room(num_positions)
 
 
 class Ensemble(Generic[StateT]):

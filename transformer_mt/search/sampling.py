@@ -43,7 +43,7 @@ def follow_paths(
         if length > look_at:
             look_at = rules.look_ahead(live, length)
             num_steps = look_at - length + 1
-            state.make_room(num_steps)
+            state.make_room(num_steps * W)
             draw_NBW = _draws(streams, live, num_steps, W).to(device) if config.sampling else None
 
         # 1. Choose one id for every row; the first step has one row for all.

@@ -28,8 +28,8 @@ class SearchState(Protocol):
         sentence b continues from its former row ``parents_BW[b, w]`` (int64). The number of rows may change.
         """
 
-    def make_room(self, num_steps: int) -> None:
-        """Prepare for so many steps more.
+    def make_room(self, num_positions: int) -> None:
+        """Prepare for so many ids more, of each sentence's hypotheses together.
 
         It is called where the host has just waited for the device: what has to be read from there is read here.
         """

@@ -33,6 +33,8 @@ def local_device(local_rank: int = 0) -> torch.device:
                 "processes as GPUs with torchrun --nproc-per-node"
             )
         torch.cuda.set_device(local_rank)
+        # It prepares a graph for each new shape of a batch, in tens of milliseconds; translation has new ones always.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
 
@@ -97,17 +99,19 @@ def matrix_products(device: torch.device, precision: str) -> Iterator[None]:
 def same_order_of_sums(device: torch.device, deterministic: bool) -> Iterator[None]:
     """Inside, where ``deterministic``, the kernels of a backward pass on a GPU add in the same order each time.
 
-    Only attention's needs to be told: of all kernels of a training step its gradient alone is summed by atomic
-    additions. The others are deterministic by construction, some of them faster than what PyTorch takes in this mode.
+    Only attention's needs to be told, and on padded tables that of `Layout.unpack`: of all kernels of a training step
+    these alone add atomically. The others are deterministic by construction, some of them faster than what PyTorch
+    takes in this mode.
     """
     if device.type != "cuda" or not deterministic:
         yield
         return
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
 
 
 def prepare_determinism() -> None:
@@ -116,15 +120,14 @@ def prepare_determinism() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def compile_layers(layers: list[torch.nn.Module], device: torch.device) -> None:
-    """Compile layers in place with `torch.compile`, on CUDA only.
+def compile_layers(layers: list[torch.nn.Module]) -> None:
+    """Compile layers in place with `torch.compile`.
 
     Layers of one kind share their code, so two are compiled, for any number of rows. Names and contents of the weights
     stay as they are.
     """
-    if device.type == "cuda":
-        for layer in layers:
-            layer.compile(dynamic=True)
+    for layer in layers:
+        layer.compile(dynamic=True)
 
 
 def run_uncompiled(layers: list[torch.nn.Module]) -> None:

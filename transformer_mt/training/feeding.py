@@ -13,6 +13,7 @@ from transformer_mt.data.batching import Cursor, Pairs, cut_update
 from transformer_mt.data.epochs import Epoch
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate_joined
 from transformer_mt.system.ranks import Ranks
+from transformer_mt.training import memory
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -44,7 +45,11 @@ def updates(
     def prepare(one: Planned) -> Update:
         update = cut(one)
         # Copies and the loop's kernels are in one stream, the device's default: none has to wait for another's event.
-        return update._replace(batches=[batch.to(device) for batch in update.batches])
+        return update._replace(batches=[moved(batch) for batch in update.batches])
+
+    def moved(batch: Batch) -> Batch:
+        with memory.batch_fits(batch, micro_tokens, device):
+            return batch.to(device)
 
     if device.type == "cuda":
         yield from one_ahead(planned, prepare, begin=lambda: torch.cuda.set_device(device))

@@ -81,9 +81,10 @@ class WeightAverage:
         """``flat_weights``: the model's, where they are one tensor. Then the average is one too, and moves at once."""
         self._decay = decay
         named = dict(model.named_parameters())
-        self.weights = {name: p.detach().clone() for name, p in named.items()}
-        self._pairs = [(average, named[name].detach()) for name, average in self.weights.items()]
-        if flat_weights is not None:
+        if flat_weights is None:
+            self.weights = {name: p.detach().clone() for name, p in named.items()}
+            self._pairs = [(average, named[name].detach()) for name, average in self.weights.items()]
+        else:
             flat_average = flat_weights.clone()
             parts = flat_average.split([p.numel() for p in named.values()])
             self.weights = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}

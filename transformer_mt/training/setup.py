@@ -35,7 +35,7 @@ from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
-from transformer_mt.training.update import Updater
+from transformer_mt.training.update import Updater, can_compile
 from transformer_mt.training.validation import Validation, read_validation, validation_fingerprint, with_tokenization
 
 
@@ -117,10 +117,12 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
-    if config.train.compile and device.type != "cuda":
-        tell("train.compile: of use on a GPU only; the layers run as they are")
+    if config.train.compile and not can_compile(device, precision):
+        tell("train.compile: of use on a GPU in bfloat16 only; the layers run as they are")
     tell(f"corpus: {store.report.summary()}")
     tell(_summary(config, model, store, device, ranks.num_ranks))
+    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
+    state.awaits_validation = state.awaits_validation and bool(validation)
     if config.train.max_steps < config.optim.warmup_steps:
         tell(
             f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
@@ -141,9 +143,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     largest, tried = memory.try_batches(largest_of, config, updater, ranks, tell)
     if config.batch.micro_tokens is None:
         config, given = (memory.cut_into(one, largest.micro_tokens) for one in (config, given))
-        state.environment["micro_tokens"] = largest.micro_tokens
-    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
-    state.awaits_validation = state.awaits_validation and bool(validation)
+        state.environment["micro_tokens"] = validation.micro_tokens = largest.micro_tokens
     return Setup(
         config=config,
         given=given,

@@ -17,6 +17,11 @@ from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, le
 from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
 
 
+def can_compile(where: torch.device, precision: str) -> bool:
+    """Return whether layers are compiled when that is asked for: where rows are packed, which needs no tables."""
+    return where.type == "cuda" and precision == "bfloat16"
+
+
 class Updater:
     """A model and what its updates need: `begin`, `add` each micro-batch, `finish`.
 
@@ -38,8 +43,9 @@ class Updater:
             self._working = WorkingWeights(model, flat, precision)
         self.network = model if self._working is None else self._working.twin
         self.network.recompute_activations = config.train.recompute_activations
-        if config.train.compile:
-            device.compile_layers(self.network.layers, where)
+        self._is_compiled = config.train.compile and can_compile(where, config.train.precision)
+        if self._is_compiled:
+            device.compile_layers(self.network.layers)
         self.optimizer = adam(model, config.optim)
         decay = config.train.ema_decay
         self.average = WeightAverage(model, decay, flat) if decay > 0 else None
@@ -70,6 +76,7 @@ class Updater:
                 raise
             self._tell(f"warning: train.compile: {reason}; the layers run as they are")
             device.run_uncompiled(self.network.layers)
+            self._is_compiled = False
             if self._working is not None:
                 self._working.drop_gradients()
             loss, nll = self._differentiate(batch, num_labels)
@@ -79,11 +86,13 @@ class Updater:
 
     def _differentiate(self, batch: Batch, num_labels: int) -> tuple[Tensor, Tensor]:
         """Leave the gradients of a batch with the weights that autograd sees; return summed loss and nll."""
-        train = self._config.train
-        with device.matrix_products(self.device, train.precision):
-            with device.autocast(self.device, train.precision) if self._working is None else contextlib.nullcontext():
+        train, nothing = self._config.train, contextlib.nullcontext()
+        same_order = device.same_order_of_sums(self.device, train.deterministic)
+        # What is compiled runs backwards only in the mode in which it ran forwards.
+        with device.matrix_products(self.device, train.precision), same_order if self._is_compiled else nothing:
+            with device.autocast(self.device, train.precision) if self._working is None else nothing:
                 loss, nll = self.network(batch, train.label_smoothing)
-            with device.same_order_of_sums(self.device, train.deterministic):
+            with nothing if self._is_compiled else same_order:
                 (loss / num_labels).backward()
         return loss.detach(), nll
 

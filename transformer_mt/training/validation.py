@@ -128,7 +128,7 @@ class Validation:
         self._model, self._precision = model, precision
         self._best_metric, self._eval = config.train.best_metric, config.eval
         self._patience = config.train.patience
-        self._micro_tokens = config.batch.micro_tokens or MICRO_TOKENS
+        self.micro_tokens = config.batch.micro_tokens or MICRO_TOKENS
         self._tokenizers = tokenizers
         self._search = config.search.model_copy(
             update={
@@ -247,12 +247,12 @@ class Validation:
             src_lengths,
             tgt_lengths,
             num_ranks=ranks.num_ranks,
-            micro_tokens=self._micro_tokens,
+            micro_tokens=self.micro_tokens,
         )[ranks.rank]
         for pairs in batches:
             batch = collate([self._src[i] for i in pairs], [self._tgt[i] for i in pairs]).to(self._device)
             with (
-                validation_fits("batch.micro_tokens", self._micro_tokens, self._device),
+                validation_fits("batch.micro_tokens", self.micro_tokens, self._device),
                 autocast(self._device, self._precision),
             ):
                 total += self._model(batch)[1].cpu()

@@ -47,7 +47,9 @@ class WorkingWeights:
 
     def move_gradients(self, to: Tensor) -> None:
         """Add the gradients that the twin has to those of the model, and take them away from it."""
-        torch.cat([leaf.grad.flatten() for leaf in self._leaves if leaf.grad is not None], out=self._gradients)
+        gradients = [leaf.grad.flatten() for leaf in self._leaves if leaf.grad is not None]
+        assert len(gradients) == len(self._leaves)  # a batch meets all weights
+        torch.cat(gradients, out=self._gradients)
         to.add_(self._gradients)
         self.drop_gradients()
 

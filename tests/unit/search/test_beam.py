@@ -41,7 +41,7 @@ class TreeState:
         kept = self.prefixes if keep_B is None else [self.prefixes[b] for b in keep_B.tolist()]
         self.prefixes = [[rows[w] for w in parents] for rows, parents in zip(kept, parents_BW.tolist(), strict=True)]
 
-    def make_room(self, num_steps: int) -> None:
+    def make_room(self, num_positions: int) -> None:
         pass
 
 
@@ -272,7 +272,7 @@ def test_when_the_host_looks(
     """Steps to the next look, where looking takes time; up to the limit, as `</s>` is chosen only there."""
     rooms: list[int] = []
     monkeypatch.setattr("transformer_mt.search.scorer._HOST", "another")
-    monkeypatch.setattr(TreeState, "make_room", lambda state, num_steps: rooms.append(num_steps))
+    monkeypatch.setattr(TreeState, "make_room", lambda state, num_positions: rooms.append(num_positions // beam_size))
     scorer = TreeScorer(lambda prefix: [1e-30, 0.7, 0.3, 0.0])
     config = SearchConfig(beam_size=beam_size, max_extra_tokens=8, stop="beam_finished", **settings)
     search(scorer, [[7], [7, 8, 9]], config, bos_id=BOS, eos_id=EOS)

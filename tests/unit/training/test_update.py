@@ -102,6 +102,29 @@ def test_layers_that_cannot_be_compiled_run_as_they_are() -> None:
     assert torch.equal(updater.gradients.buffer, plain.gradients.buffer)
 
 
+@pytest.mark.parametrize("recompute", [True, False])
+def test_what_is_compiled_gives_the_gradients_of_what_is_not(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By PyTorch's compiler but for its last part, in the modes of a GPU: a backward pass refuses to run in another
+    mode than its forward pass was compiled in. (Of a CPU's layers only this part compiles in seconds.)"""
+    expected = new_updater()
+    expected.begin()
+    expected.add(BATCH, 5)
+    expected.add(OTHER, 5)
+
+    gpu = torch.device("cuda")
+    order = device.same_order_of_sums
+    monkeypatch.setattr(device, "same_order_of_sums", lambda _, deterministic: order(gpu, deterministic))
+    monkeypatch.setattr("transformer_mt.training.update.can_compile", lambda *_: True)
+    monkeypatch.setattr(
+        device, "compile_layers", lambda layers: [one.ff.compile(backend="aot_eager", dynamic=True) for one in layers]
+    )
+    updater = new_updater(pytest.fail, compile=True, deterministic=True, recompute_activations=recompute)
+    updater.begin()
+    updater.add(BATCH, 5)
+    updater.add(OTHER, 5)
+    torch.testing.assert_close(updater.gradients.buffer, expected.gradients.buffer)
+
+
 def test_other_errors_are_not_taken_for_the_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
     updater = new_updater()
 
