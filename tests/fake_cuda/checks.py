@@ -147,7 +147,9 @@ def test_a_product_is_counted_by_the_book(gpu: torch.device) -> None:
         ("tiny", "float32", False),
         ("tiny", "bfloat16", False),
         ("tiny", "bfloat16", True),
-        ("base", "bfloat16", False),
+        ("base", "float32", False),
+        ("base", "bfloat16", True),
+        ("big", "float32", False),
         ("big", "bfloat16", False),
     ],
 )
