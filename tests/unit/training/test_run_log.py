@@ -111,15 +111,15 @@ def test_a_tracker_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     ("name", "parts"),
     [
         ("not_there_at_all:log", ("No module named 'not_there_at_all'", "PYTHONPATH")),
-        ("my_tracker:lgo", ("AttributeError", "lgo")),
-        ("my_tracker:number", ("is 3, not a function",)),
+        ("unit_tracker:lgo", ("AttributeError", "lgo")),
+        ("unit_tracker:number", ("is 3, not a function",)),
         ("broken_tracker:log", ("RuntimeError: no API key in sight",)),
     ],
 )
 def test_a_tracker_that_cannot_be_used_is_refused_at_once(
     name: str, parts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_tracker.py").write_text("number = 3\n")
+    (tmp_path / "unit_tracker.py").write_text("number = 3\n")
     (tmp_path / "broken_tracker.py").write_text("raise RuntimeError('no API key\\nin sight')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError) as caught:
