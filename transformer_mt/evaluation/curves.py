@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.errors import InputError
-from transformer_mt.system.whole_files import check_writable, replaced_file
+from transformer_mt.evaluation.figures import check_picture, line_styles, save_picture, short_names, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-
-FORMATS = ("png", "svg", "pdf")
-
-# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows. More runs
-# than colours are told apart by dashes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 # Title, kind of record, key, scale of y.
 _PANELS = (
@@ -39,18 +30,11 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
     """Draw what runs have logged, also while they go on, over their updates and each in its colour.
 
     Raises:
-        InputError: an image format that is not one of `FORMATS`, no Matplotlib, a path that is no run directory, a run
-            that has logged nothing yet.
+        InputError: as `check_picture`, or a path that is no run directory, or a run that has logged nothing yet.
         RunError: the picture cannot be written.
     """
-    suffix = output.suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise InputError(f"{output}: an image ends in {', '.join(f'.{name}' for name in FORMATS)}; rename it")
-    check_writable(output)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plot: Matplotlib is not installed; pip install 'transformer-mt[plots]'") from None
+    check_picture(output)
+    from matplotlib.figure import Figure
 
     records = [_records(run) for run in runs]
     logged = {(record["kind"], key) for of_run in records for record in of_run for key in record}
@@ -67,9 +51,8 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
                 axes.set_xlabel("updates")
         else:
             axes.set_visible(False)
-    figure.legend(lines, _names(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False)
-    with replaced_file(output) as file:
-        figure.savefig(file, format=suffix, dpi=150, bbox_inches="tight", pad_inches=0.1)
+    figure.legend(lines, short_names(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False)
+    save_picture(figure, output)
 
 
 def _records(run: Path) -> list[Record]:
@@ -89,22 +72,13 @@ def _points(records: Sequence[Record], kind: str, key: str) -> tuple[list[int], 
     return [record["step"] for record in points], [record[key] for record in points]
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    """Directory names; whole paths where these are not different."""
-    names = [run.resolve().name for run in runs]
-    names = names if len(set(names)) == len(names) else [str(run) for run in runs]
-    return [os.fsencode(name).decode("utf-8", "replace") for name in names]  # of any bytes
-
-
 def _draw(axes: Axes, panel: tuple[str, str, str, str], records: Sequence[Sequence[Record]]) -> list[Line2D]:
     """One panel; returns the line of each run."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     title, kind, key, scale = panel
     lines: list[Line2D] = []
-    styles = itertools.cycle(itertools.product(_DASHES, _COLOURS))
-    for of_run, (dashes, colour) in zip(records, styles, strict=False):
-        style: dict[str, Any] = dict(color=colour, linestyle=dashes)
+    for of_run, style in zip(records, line_styles(), strict=False):
         if key == "perplexity":
             # Where the two part, the model begins to learn by heart.
             title = "Perplexity: validation (dots), training (thin)"
@@ -119,7 +93,5 @@ def _draw(axes: Axes, panel: tuple[str, str, str, str], records: Sequence[Sequen
         axes.yaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.tick_params(labelsize=8)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     return lines

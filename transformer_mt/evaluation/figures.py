@@ -1,0 +1,72 @@
+"""What all pictures have in common, with Matplotlib (the extra ``plots``): where they go, colours, names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.whole_files import check_writable, replaced_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows. More lines
+# than colours are told apart by dashes.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("solid", "dashed", "dashdot", "dotted")
+
+
+def check_picture(output: Path) -> None:
+    """Refuse a picture that cannot be drawn, before anything is done for it.
+
+    Raises:
+        InputError: an image format that is not one of `FORMATS`, no Matplotlib, no directory to write to.
+    """
+    if _format(output) not in FORMATS:
+        raise InputError(f"{output}: an image ends in {', '.join(f'.{name}' for name in FORMATS)}; rename it")
+    check_writable(output)
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise InputError("plot: Matplotlib is not installed; pip install 'transformer-mt[plots]'") from None
+
+
+def save_picture(figure: Figure, output: Path) -> None:
+    """Write a picture, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with replaced_file(output) as file:
+        figure.savefig(file, format=_format(output), dpi=150, bbox_inches="tight", pad_inches=0.1)
+
+
+def _format(output: Path) -> str:
+    return output.suffix.lower().removeprefix(".")
+
+
+def line_styles() -> Iterator[dict[str, Any]]:
+    """Yield colour and dashes of one line after the other, without end."""
+    for dashes, colour in itertools.cycle(itertools.product(_DASHES, COLOURS)):
+        yield {"color": colour, "linestyle": dashes}
+
+
+def tidy(axes: Axes) -> None:
+    """Give a panel small numbers, a pale grid and two open sides."""
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of each path, for a legend; whole paths where these are not different."""
+    names = [path.resolve().name for path in paths]
+    names = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    return [os.fsencode(name).decode("utf-8", "replace") for name in names]  # of any bytes
