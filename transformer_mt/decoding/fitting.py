@@ -11,7 +11,8 @@ import torch
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.errors import is_out_of_memory
-from transformer_mt.search.scorer import is_on_host
+from transformer_mt.search.scorer import batch_size, is_on_host
+from transformer_mt.system.console import Tell
 
 # Source positions × hypotheses of a batch unless `search.batch_tokens` says otherwise. On a GPU it is a bound beyond
 # which products do not become faster; memory may set a lower one.
@@ -27,6 +28,53 @@ R = TypeVar("R")
 def batch_tokens(config: SearchConfig, device: torch.device) -> int:
     """Return the source positions × hypotheses that are searched at once, as long as they fit."""
     return config.batch_tokens or (_CPU_TOKENS if is_on_host(device) else _GPU_TOKENS)
+
+
+class Batches:
+    """Cuts sources into batches that are searched at once, smaller ones when a GPU's memory has not taken one."""
+
+    def __init__(self, engines: Sequence[Engine], config: SearchConfig, warn: Tell) -> None:
+        self._engines, self._config, self._warn = engines, config, warn
+        self._device = engines[0].device
+        self._width = config.n_best if config.sampling else config.beam_size  # hypotheses of each source
+        self._tokens = batch_tokens(config, self._device)
+        self._has_warned = False
+
+    def cut(self, lengths: Sequence[int], num_processes: int) -> list[list[int]]:
+        """Return the numbers of the sources of each batch, such that each of several processes gets its share.
+
+        The longest come first, so that a batch too large for memory shows at once.
+        """
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        share = len(order) if num_processes == 1 else -(-len(order) // (2 * num_processes))
+        batches = []
+        while order:
+            length = lengths[order[0]]
+            rows = min(share, self._tokens // (length * self._width))
+            rows = max(1, min(rows, num_fitting(self._engines, self._config, length) or rows))
+            while batch_size(rows) > rows:
+                rows -= 1
+            batches.append(order[:rows])
+            order = order[rows:]
+        return batches
+
+    def work(self, search: Callable[[Sequence[T]], list[R]], batch: Sequence[T], longest: int) -> list[R]:
+        """Return ``search(batch)``, in halves where it does not fit; later batches are then as small as these.
+
+        Args:
+            longest: of the batch's sources, in ids.
+        """
+
+        def too_many(num_sources: int) -> None:
+            if not self._has_warned:
+                self._warn(
+                    f"warning: out of memory with {num_sources} sentences at once, from here on with half as many; "
+                    "set search.batch_tokens to what fits"
+                )
+            self._has_warned = True
+            self._tokens = max(1, num_sources * self._width * longest // 2)
+
+        return in_halves(search, batch, self._device, too_many)
 
 
 def num_fitting(engines: Sequence[Engine], config: SearchConfig, length: int) -> int | None:

@@ -11,21 +11,21 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, NoReturn, Self
 
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
+from transformer_mt.decoding.arguments import checked_list, checked_pairs, checked_prefixes, checked_texts
 from transformer_mt.decoding.engine import Engine
-from transformer_mt.decoding.fitting import batch_tokens, in_halves, num_fitting
+from transformer_mt.decoding.fitting import Batches, batch_tokens
 from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
 from transformer_mt.errors import InputError
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
-from transformer_mt.search.scorer import Hypothesis, StepScorer, batch_size
+from transformer_mt.search.scorer import Hypothesis, StepScorer
 from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
@@ -36,8 +36,6 @@ from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
-
-Value = TypeVar("Value")
 
 _ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
 
@@ -112,7 +110,6 @@ class Translator:
         self._warn = warn
         learned = [model.config.max_positions for model in models if model.config.positions == "learned"]
         self._max_positions = min(learned, default=None)
-        self._has_warned_of_memory = False
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
@@ -122,9 +119,8 @@ class Translator:
         self._device = models[0].src_embed.weight.device
         with ONE_AT_A_TIME:
             engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
-        self._engines = engines
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
-        self._batch_tokens = batch_tokens(config, self._device)
+        self._batches = Batches(engines, config, warn)
 
     @classmethod
     def load(
@@ -146,7 +142,7 @@ class Translator:
         Raises:
             InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
         """
-        overrides, ensemble = list(_texts("overrides", overrides)), list(_listed("ensemble", ensemble))
+        overrides, ensemble = list(checked_texts("overrides", overrides)), list(checked_list("ensemble", ensemble))
         keep_freed_memory()
         with ONE_AT_A_TIME:
             first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
@@ -184,7 +180,10 @@ class Translator:
         tags = self._tags if tags is None else tags
         return list(
             self._stream(
-                _texts("lines", lines), _prefixes(prefixes), tags, self._num_processes(self._config.workers or 1)
+                checked_texts("lines", lines),
+                checked_prefixes(prefixes),
+                tags,
+                self._num_processes(self._config.workers or 1),
             )
         )
 
@@ -197,7 +196,9 @@ class Translator:
         ``chunk_lines`` of 1, each line is answered before the next one is read.
         """
         num_processes = self._num_processes(self._config.workers or num_cores())
-        return self._stream(_texts("lines", lines), _prefixes(prefixes), self._tags, num_processes, chunk_lines)
+        return self._stream(
+            checked_texts("lines", lines), checked_prefixes(prefixes), self._tags, num_processes, chunk_lines
+        )
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
@@ -239,7 +240,7 @@ class Translator:
             InputError: a side is longer than that, or than the positions that the model has learned; there are not as
                 many targets as sources, or not as many lines in both; a blank line's target is none.
         """
-        sources, targets = list(_texts("sources", sources)), list(_texts("targets", targets))
+        sources, targets = list(checked_texts("sources", sources)), list(checked_texts("targets", targets))
         if len(sources) != len(targets):
             raise InputError(f"{len(sources)} sources, {len(targets)} targets: give one target for each source")
         texts = list(zip(sources, targets, strict=True))
@@ -271,7 +272,7 @@ class Translator:
         num_processes: int,
         chunk_lines: int = CHUNK_LINES,
     ) -> Iterator[Translation]:
-        pairs = zip(lines, itertools.repeat("")) if prefixes is None else _paired(lines, prefixes)
+        pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
@@ -340,22 +341,8 @@ class Translator:
                 prefixes=[part.prefix for part in parts],
             )
 
-        def too_many(num_parts: int) -> None:
-            if not self._has_warned_of_memory:
-                self._warn(
-                    f"warning: out of memory with {num_parts} sentences at once, from here on with half as many; "
-                    "set search.batch_tokens to what fits"
-                )
-            self._has_warned_of_memory = True
-            self._batch_tokens = max(1, num_parts * self._width * max(len(part.src) for part in batch) // 2)
-
         with ONE_AT_A_TIME:
-            return in_halves(at_once, batch, self._device, too_many)
-
-    @property
-    def _width(self) -> int:
-        """Hypotheses of each source that are searched at once."""
-        return self._config.n_best if self._config.sampling else self._config.beam_size
+            return self._batches.work(at_once, batch, max(len(part.src) for part in batch))
 
     def _encode(
         self, lines: Sequence[str], tags: Sequence[int], first_line: int
@@ -413,20 +400,8 @@ class Translator:
         sources: list[list[int]],
         starts: dict[int, list[int]],
     ) -> _Asked:
-        """Begin the search, longest first, so that a batch too large for memory shows at once."""
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        share = len(order)
-        if workers.num_processes > 1:
-            share = -(-share // (2 * workers.num_processes))
-        batches = []
-        while order:
-            length = len(sources[order[0]])
-            rows = min(share, self._batch_tokens // (length * self._width))
-            rows = max(1, min(rows, num_fitting(self._engines, self._config, length) or rows))
-            while batch_size(rows) > rows:
-                rows -= 1
-            batches.append(order[:rows])
-            order = order[rows:]
+        """Begin the search, batch by batch."""
+        batches = self._batches.cut([len(ids) for ids in sources], workers.num_processes)
         jobs = [[_Part(sources[i], starts.get(i, [])) for i in batch] for batch in batches]
         return list(zip(batches, workers.submit(jobs), strict=True))
 
@@ -467,37 +442,6 @@ def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES)
         if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
-
-
-def _paired(lines: Iterable[str], prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, (line, prefix) in enumerate(itertools.zip_longest(lines, prefixes), 1):
-        if line is None or prefix is None:
-            few, many = ("lines", "prefixes") if line is None else ("prefixes", "lines")
-            raise InputError(f'{number - 1} {few}, but more {many}: give a prefix for each line, "" for none')
-        yield line, prefix
-
-
-def _listed(what: str, values: Iterable[Value]) -> Iterable[Value]:
-    """Those of an argument that is a list, and not one text, which would be taken apart into letters."""
-    if isinstance(values, (str, bytes, bytearray, Path)):
-        kind = type(values).__name__
-        raise InputError(f"{what}: a list of texts is needed, one {kind} was found; write [text] for a single one")
-    return values
-
-
-def _texts(what: str, values: Iterable[str]) -> Iterator[str]:
-    """The same, each of them a text."""
-    return itertools.starmap(partial(_text, what), enumerate(_listed(what, values), 1))
-
-
-def _text(what: str, number: int, value: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{what}: number {number} is no text but of type {type(value).__name__}; a str is needed")
-    return value
-
-
-def _prefixes(prefixes: Iterable[str] | None) -> Iterator[str] | None:
-    return None if prefixes is None else _texts("prefixes", prefixes)
 
 
 _Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

@@ -72,13 +72,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # The same memory for every chunk: fresh pages would cost more than the arithmetic. On a GPU memory traffic
         # does: softmax reads narrow logits, computes in float32, and writes narrow ones, as the product wants them.
         narrow_buffer = hidden_PD.new_empty(rows, num_pieces)
-        stays_narrow = narrow is wide or hidden_PD.is_cuda
-        wide_buffer = narrow_buffer if stays_narrow else narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
+        wide_buffer = narrow_buffer
+        if narrow is not wide and not hidden_PD.is_cuda:
+            wide_buffer = narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
         for start in range(0, len(hidden_PD), rows):
             hidden_CD, labels_1 = hidden_PD[start : start + rows], labels_N[start : start + rows, None]
             narrow_CV, wide_CV = narrow_buffer[: len(hidden_CD)], wide_buffer[: len(hidden_CD)]
             torch.mm(hidden_CD, compute_weight_VD.T, out=narrow_CV)
-            if not stays_narrow:
+            if wide_buffer is not narrow_buffer:
                 wide_CV.copy_(narrow_CV)
             labelled_V = wide_CV[: len(labels_1)]
             gold_logits_1 = labelled_V.gather(1, labels_1).to(wide)
@@ -94,7 +95,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if wide is narrow:
                     grad_weight_VD.addmm_(narrow_CV.T, hidden_CD)
                 else:
-                    if not stays_narrow:
+                    if wide_buffer is not narrow_buffer:
                         narrow_CV.copy_(wide_CV)
                     grad_weight_VD += narrow_CV.T @ hidden_CD
                 torch.mm(narrow_CV, compute_weight_VD, out=grad_hidden_PD[start : start + rows])

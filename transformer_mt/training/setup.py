@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,17 +117,10 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
-    if config.train.compile and not can_compile(device, precision):
-        tell("train.compile: of use on a GPU in bfloat16 only; the layers run as they are")
-    tell(f"corpus: {store.report.summary()}")
-    tell(_summary(config, model, store, device, ranks.num_ranks))
+    for line in _opening(config, model, store, device, ranks.num_ranks):
+        tell(line)
     validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
-    if config.train.max_steps < config.optim.warmup_steps:
-        tell(
-            f"warning: train.max_steps {config.train.max_steps:,} is less than optim.warmup_steps "
-            f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
-        )
 
     # 4. Does it fit?
     epochs.open(state.cursor.epoch, tell)
@@ -266,11 +259,20 @@ def _environment(num_ranks: int, device: torch.device, precision: str, micro_tok
     }
 
 
-def _summary(config: Config, model: Transformer, store: IdStore, device: torch.device, num_ranks: int) -> str:
-    data = config.data
+def _opening(config: Config, model: Transformer, store: IdStore, device: torch.device, num_ranks: int) -> Iterator[str]:
+    """Say what will be trained on what, and what of the configuration has no effect."""
+    data, train = config.data, config.train
+    if train.compile and not can_compile(device, train.precision):
+        yield "train.compile: of use on a GPU in bfloat16 only; the layers run as they are"
+    yield f"corpus: {store.report.summary()}"
     many = f" × {num_ranks}" if num_ranks > 1 else ""
-    return (
+    yield (
         f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
         f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
-        f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {config.train.precision}"
+        f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {train.precision}"
     )
+    if train.max_steps < config.optim.warmup_steps:
+        yield (
+            f"warning: train.max_steps {train.max_steps:,} is less than optim.warmup_steps "
+            f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
+        )

@@ -215,7 +215,7 @@ def test_what_does_not_fit_on_a_gpu_is_halved_with_one_warning(made: Made, monke
     with pytest.raises(torch.OutOfMemoryError):
         translator.translate(lines)
     translator = made()
-    monkeypatch.setattr(translator, "_device", GPU)
+    monkeypatch.setattr(translator._batches, "_device", GPU)
     sizes.clear()
     assert [translation.text for translation in translator.translate(lines)] == expected
     assert sizes[0] == 8  # of 15: see `batch_size`
