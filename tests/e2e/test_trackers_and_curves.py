@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import checkpoints, copy_corpus, tmt_here, write_config
+from harness import Trained, checkpoints, copy_corpus, tmt_here, write, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TRACKER = """
@@ -93,3 +93,18 @@ def test_a_tracker_that_is_not_there_is_refused_before_anything_is_prepared(
     done = tmt_here("train", path, "--output", tmp_path / "run", "--set", "train.tracker=my_tracker.log")
     assert done.status == 2
     assert "train: tracker should be package.module:function, found 'my_tracker.log'" in done.refusal
+
+
+def test_a_models_scores_by_length_are_those_of_its_translations(
+    trained: Trained, sources: list[str], tmp_path: Path
+) -> None:
+    """Of a model that copies: the references are its sources."""
+    text, hyp = write(tmp_path / "text", sources), tmp_path / "hyp"
+    tmt_here("translate", trained.run, "--input", text, "--output", hyp).ok()
+    found = tmt_here("plot", "lengths", trained.run, "--src", text, "--ref", text, "--hyp", hyp, "--json").ok()
+    groups = json.loads(found.lines[0])["groups"]
+    assert sum(group["num_sentences"] for group in groups) == len(sources)
+    for group in groups:
+        model, file = group["systems"]
+        assert (model.pop("name"), file.pop("name")) == (trained.run.name, "hyp")
+        assert model == file

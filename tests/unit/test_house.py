@@ -59,6 +59,7 @@ COMMANDS = {
     "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
+    "tmt plot lengths": "[MODEL…] --src --ref --hyp --output --edges --json --tokenize --tgt-lang --set",
 }
 
 

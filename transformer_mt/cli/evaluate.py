@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +69,24 @@ def _check_eval_options(
         raise InputError("stdin: cannot be two of the files; name a file for one")
 
 
+def translated(
+    model: Path, sources: Sequence[str], overrides: Sequence[str], tokenize: str | None, tgt_lang: str | None
+) -> tuple[list[str], str | None, str | None]:
+    """Return a model's translations, and its tokenisation for BLEU and language where others are not asked for."""
+    from transformer_mt.decoding.translator import Translator
+    from transformer_mt.evaluation.scores import checked_tokenizer
+
+    long_lines = LongLines()
+    settings = None if tgt_lang is None else {"tgt_lang": tgt_lang}
+    with Translator.load(model, overrides, long_lines, settings=settings) as translator:
+        tokenize = checked_tokenizer(tokenize, translator.tokenize, str(model))
+        try:
+            hypotheses = [translation.text for translation in translator.stream(sources)]
+        finally:
+            long_lines.tell()
+    return hypotheses, tokenize, translator.tgt_lang
+
+
 def evaluate(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Translate --src first, then score.")] = None,
     hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
@@ -119,20 +137,10 @@ def evaluate(
     if hyp is not None:
         hypotheses = list(read_lines(hyp))
     else:
-        from transformer_mt.decoding.translator import Translator
-
         assert model is not None and src is not None
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
-        settings = None if tgt_lang is None else {"tgt_lang": tgt_lang}
-        long_lines = LongLines()
-        translator = Translator.load(model, overrides, long_lines, settings=settings)
-        tgt_lang = translator.tgt_lang
-        tokenize = scoring.checked_tokenizer(tokenize, translator.tokenize, str(model))
-        try:
-            hypotheses = [translation.text for translation in translator.stream(sources)]
-        finally:
-            long_lines.tell()
+        hypotheses, tokenize, tgt_lang = translated(model, sources, overrides, tokenize, tgt_lang)
     how: dict[str, Any] = {"tokenize": tokenize, "tgt_lang": tgt_lang, "lowercase": lowercase, "names": names}
 
     def warn(note: str) -> None:

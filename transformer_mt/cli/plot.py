@@ -1,11 +1,16 @@
-"""The commands of ``tmt plot``: pictures of runs."""
+"""The commands of ``tmt plot``: pictures of runs and of translations."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from transformer_mt.cli.options import SetOption
+from transformer_mt.errors import InputError
+from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
     pass
@@ -23,3 +28,71 @@ def plot_curves(
     from transformer_mt.evaluation.curves import plot_curves
 
     plot_curves(runs, output)
+
+
+@plot_app.command("lengths")
+def plot_lengths(
+    src: Annotated[str, typer.Option("--src", help="Source text.")],
+    ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="[MODEL…]", help="Models that translate --src first.", show_default=False)
+    ] = [],  # noqa: B006
+    hyp: Annotated[list[str], typer.Option("--hyp", help="Translations; give it again for more.")] = [],  # noqa: B006
+    output: Annotated[Path | None, typer.Option("--output", help="The picture, for example lengths.png.")] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(
+            "--edges",
+            help="The longest source of each group but the last, in words, as 10,20,30; by default up to eight round "
+            "numbers.",
+        ),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the numbers, as one JSON object.")] = False,
+    tokenize: Annotated[
+        str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")
+    ] = None,
+    tgt_lang: Annotated[str | None, typer.Option("--tgt-lang", help="Of the translations, as of tmt eval.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Draw BLEU and chrF by the length of the source, of models or translations, with intervals and signatures."""
+    from transformer_mt.cli.evaluate import translated
+    from transformer_mt.evaluation.figures import check_picture, short_names
+    from transformer_mt.evaluation.lengths import System, plot_lengths, scores_by_length
+    from transformer_mt.evaluation.scores import check_streams
+    from transformer_mt.system.lines import read_lines
+
+    if not (models or hyp) or not (output or json_output):
+        raise InputError("plot lengths: give a MODEL or --hyp F, and --output F.png or --json")
+    if overrides and not models:
+        raise InputError("plot lengths: --set changes how MODEL translates, --hyp is translated already; remove --set")
+    if [src, *ref, *hyp].count("-") > 1:
+        raise InputError("stdin: cannot be two of the files; name a file for one")
+    limits = None if edges is None else _edges(edges)
+    if output is not None:
+        check_picture(output)
+    sources, references = list(read_lines(src)), [list(read_lines(path)) for path in ref]
+    names = short_names([*models, *map(Path, hyp)])
+    systems = [
+        System(name, list(read_lines(path)), tokenize, tgt_lang)
+        for name, path in zip(names[len(models) :], hyp, strict=True)
+    ]
+    for name, stream in [(src, sources), *(system[:2] for system in systems)]:  # before translating for nothing
+        check_streams(stream, references, [name, *ref])
+    of_models = [
+        System(name, *translated(model, sources, overrides, tokenize, tgt_lang))
+        for name, model in zip(names, models, strict=False)
+    ]
+    scores = scores_by_length(sources, references, [*of_models, *systems], limits, [src, *ref])
+    for note in dict.fromkeys(note for report in scores.all.reports for note in report.notes):
+        tell(f"warning: {note}")
+    if output is not None:
+        plot_lengths(scores, output)
+    if json_output:
+        print(json.dumps(scores.as_dict(), ensure_ascii=False))
+
+
+def _edges(text: str) -> list[int]:
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if any(number <= before for before, number in zip([0, *numbers], numbers, strict=False)):
+        raise InputError(f"--edges: '{text}' found; give ascending numbers of words, as 10,20,30")
+    return numbers

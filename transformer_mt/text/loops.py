@@ -7,7 +7,7 @@ import string
 from itertools import repeat
 from operator import eq
 
-from transformer_mt.text.scripts import UNSPACED, UNSPACED_CHARACTER
+from transformer_mt.text.scripts import UNSPACED_CHARACTER, WORD
 
 MAX_LOOP_WORDS = 4
 
@@ -21,9 +21,6 @@ MIN_REPEATS = 4
 MIN_CHARACTERS = 8  # that such a loop covers: 哈哈哈哈 is laughter
 
 
-_UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
-
-
 _PUNCTUATION = string.punctuation + "…“”„‘’‚«»‹›¿¡–—،؛؟۔।"
 
 
@@ -34,7 +31,7 @@ def has_loop(text: str, min_repeats: int = MIN_REPEATS) -> bool:
     """
     text = text.casefold()
     is_spaced = UNSPACED_CHARACTER.search(text) is None
-    words = text.split() if is_spaced else _UNIT.findall(text)
+    words = text.split() if is_spaced else WORD.findall(text)
     units = list(map(str.strip, words, repeat(_PUNCTUATION)))
     if "" in units:
         units = [unit or word for unit, word in zip(units, words, strict=True)]

@@ -38,6 +38,7 @@ UNSPACED = (
     "\ua9e0-\ua9fe\uaa60-\uaa7f\uf900-\ufaff\uff00-\uff9f\U00016fe3\U0001aff0-\U0001b167\U00020000-\U0003ffff"
 )
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")  # what stands between white space; there, each character
 
 
 def script_of(character: str) -> str | None:

@@ -10,7 +10,7 @@ from transformer_mt.evaluation import output_checks
 from transformer_mt.evaluation.output_checks import OutputStats, is_copy
 from transformer_mt.text import loops
 from transformer_mt.text.loops import has_loop
-from transformer_mt.text.scripts import UNSPACED_CHARACTER
+from transformer_mt.text.scripts import UNSPACED_CHARACTER, WORD
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_number_of_repeats_is_the_callers(text: str) -> None:
 
 def has_loop_unit_by_unit(text: str, min_repeats: int) -> bool:
     """The slow twin: every unit is compared with the one a period before, and equal ones in a row are counted."""
-    units = [unit.strip(loops._PUNCTUATION) or unit for unit in loops._UNIT.findall(text.casefold())]
+    units = [unit.strip(loops._PUNCTUATION) or unit for unit in WORD.findall(text.casefold())]
     for period in range(1, loops.MAX_LOOP_CHARACTERS + 1):
         length = period
         for i in range(period, len(units)):
