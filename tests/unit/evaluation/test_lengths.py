@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harness import tmt_here, write
 from matplotlib.collections import LineCollection
@@ -106,7 +107,7 @@ def test_the_picture_has_each_score_and_interval(tmp_path: Path, monkeypatch: py
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1–4\n(4)", "5–6\n(4)", "7+\n(2)"]
         for rank, line in enumerate(axes.lines):
             of_groups = [group.reports[rank].scores[number] for group in scores.groups]
-            points = line.get_xydata().tolist()
+            points = np.asarray(line.get_xydata()).tolist()
             assert [(round(place), score) for place, score in points] == [
                 (i, one.score) for i, one in enumerate(of_groups)
             ]
