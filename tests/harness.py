@@ -7,6 +7,8 @@ import io
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from unittest.mock import patch
 CLI = (sys.executable, "-m", "transformer_mt.cli.main")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 ALPHABET = "abcdefghijklmnopqrst"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "docs" / "attention.md", ROOT / "docs" / "ko" / "attention.md"]
 TIMEOUT_SECONDS = 240
 
 
@@ -186,6 +190,24 @@ def _is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def commands_of(document: Path) -> list[list[str]]:
+    """The words of each command in a document's blocks of shell; the parts of a pipe are commands of their own."""
+    found: list[list[str]] = [[]]
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", document.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
+            words.whitespace_split = True
+            for word in words:
+                if word in ("<", ">"):
+                    words.get_token()  # the file
+                elif set(word) <= set(";|&"):
+                    found.append([])
+                else:
+                    found[-1].append(word)
+            found.append([])
+    return [words for words in found if words]
 
 
 def text(lines: Sequence[str]) -> str:
