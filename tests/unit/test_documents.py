@@ -1,5 +1,5 @@
-"""What the documents say about the project is so: links lead somewhere, commands parse, quoted code stands in its file, and
-tests that are named exist."""
+"""What the documents say about the project is so: links lead somewhere, commands parse, quoted code stands in its file,
+and tests that are named exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def links(document: Path) -> list[tuple[str, str, str]]:
 
 
 def anchors(document: Path) -> set[str]:
-    """As GitHub names headings: small letters, no punctuation, hyphens for spaces, a number where a name comes again."""
+    """As GitHub names headings: small letters, no punctuation, hyphens for spaces, a number where a name is taken."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.*)$", CODE.sub("", document.read_text(encoding="utf-8")), re.M):
         text = LINK.sub(r"\2", heading)
