@@ -18,6 +18,7 @@ from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.arguments import checked_list, checked_pairs, checked_prefixes, checked_texts
+from transformer_mt.decoding.attention_maps import AttentionMaps, attention_maps
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
 from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
@@ -263,6 +264,30 @@ class Translator:
             if score is not None:
                 scores[i] = (scores[i] or 0.0) + score
         return scores
+
+    def attention_maps(self, source: str, target: str | None = None) -> AttentionMaps:
+        """Return what the first model looks at in a sentence and its translation, the given one or that of `translate`.
+
+        Raises:
+            InputError: a text that is blank or has several lines; a source that `translate` would split; a target
+                that is longer than the positions that the model has learned, or than 1,024 tokens.
+        """
+        for what, text in (("source", source), ("target", target)):
+            if text is not None and (not text.strip() or "\n" in text.strip()):
+                found = "several lines" if text.strip() else "no text"
+                raise InputError(f"{what}: {found}; give one sentence, in one line")
+        with ONE_AT_A_TIME:
+            src = [*self._tags, *self._tokenizers.src.encode([source.strip()])[0], EOS_ID]
+            tgt = [] if target is None else self._tokenizers.tgt.encode([target.strip()])[0]
+        if len(src) > self._max_source_tokens:
+            raise InputError(
+                f"source: {len(src)} tokens, translated in parts of at most {self._max_source_tokens}; give one of its "
+                f"sentences, or set search.max_source_tokens={len(src)}"
+            )
+        if target is None:
+            [[best, *_]] = self._search([_Part(src, [])])
+            tgt = best.ids
+        return attention_maps(self._models[0], self._tokenizers, src, [*tgt, EOS_ID])
 
     def _stream(
         self,

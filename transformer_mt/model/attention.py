@@ -9,6 +9,7 @@ D d_model, H heads, K and V head sizes of keys and values.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,19 @@ def attention(
     return dropout(weights_BHLM) @ v_BHMV, weights_BHLM
 
 
+class AttentionWeights(NamedTuple):
+    """What looked where in a forced pass: float, (Y, B, H, L, M) for Y layers, None where the model has no such use.
+
+    Row l of a table is one query's distribution over the keys: 0 where it may not look, all 0 where l is padding.
+    Queries of ``encoder`` are the source's positions (keys: these), of ``decoder`` and ``cross`` those of ``tgt_in``
+    (keys: these up to itself; the source's), from which the decoder predicts the label of the same position.
+    """
+
+    encoder: Tensor | None
+    decoder: Tensor | None
+    cross: Tensor | None
+
+
 class MultiHeadAttention(nn.Module):
     """Project inputs to heads, attend in each, and join them (section 3.2.2).
 
@@ -57,6 +71,8 @@ class MultiHeadAttention(nn.Module):
         # Of all projections of the same input, where they lie one behind the other (see `WorkingWeights`).
         self.joined_weight: nn.Parameter | None = None
         self.dropout = Dropout(dropout)
+        # Where it is a list, equation 1 is computed as it is written, and its weights (B, H, L, M) are put there.
+        self.seen_weights: list[Tensor] | None = None
 
     def forward(self, x_PD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
         """Attend from every row to the rows of its own sequence: (P, D) -> (P, D).
@@ -97,7 +113,10 @@ class MultiHeadAttention(nn.Module):
 
         Without ``kv_RC``, ``q_PC`` holds keys and values too.
         """
-        if q_PC.device.type == "cpu":
+        if self.seen_weights is not None:
+            joined_PC, weights_BHLM = self.plainly(q_PC, layout, kv_RC, kv_layout, causal)
+            self.seen_weights.append(weights_BHLM)
+        elif q_PC.device.type == "cpu":
             joined_PC = self._attend_on_cpu(q_PC, layout, kv_RC, kv_layout, causal)
         else:
             joined_PC = self._attend_by_kernel(q_PC, layout, kv_RC, kv_layout, causal)

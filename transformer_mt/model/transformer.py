@@ -12,7 +12,7 @@ R of the source, P of the target (or of either, where a layer serves both), N re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
-from transformer_mt.model.attention import MultiHeadAttention
+from transformer_mt.model.attention import AttentionWeights, MultiHeadAttention
 from transformer_mt.model.dropout import Dropout
 from transformer_mt.model.layout import Batch, Layout
 from transformer_mt.model.loss import label_smoothed_cross_entropy
@@ -199,6 +199,26 @@ class Transformer(nn.Module):
         out: Tensor = self.generator(hidden_PD[: batch.num_labels])
         return out
 
+    @torch.inference_mode()
+    def attention_weights(self, batch: Batch) -> AttentionWeights:
+        """Return what every head looks at in one pass over known targets, as it is without dropout."""
+        encoder = [_self_attn(layer) for layer in self.encoder.layers]
+        decoder = [_self_attn(layer) for layer in self.decoder.layers]
+        cross = [_cross_attn(layer) for layer in self.decoder.layers]
+        was_training = self.training
+        self.eval()
+        for attention in [*encoder, *decoder, *cross]:
+            attention.seen_weights = []
+        try:
+            self.decode(batch.tgt_in_P, batch.tgt, self.encode(batch.src_ids_P, batch.src))
+            return AttentionWeights(
+                _stacked(encoder, batch.src), _stacked(decoder, batch.tgt), _stacked(cross, batch.tgt)
+            )
+        finally:
+            self.train(was_training)
+            for attention in [*encoder, *decoder, *cross]:
+                attention.seen_weights = None
+
     def _run(self, layer: nn.Module, *inputs: Any) -> Tensor:
         """Run one layer; where activations are recomputed, only its inputs are kept (Chen et al. 2016, section 4)."""
         if self.recompute_activations and torch.is_grad_enabled():
@@ -269,6 +289,19 @@ def _norm(config: ModelConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.d_model, eps=LAYER_NORM_EPS)
 
 
+def _self_attn(layer: nn.Module) -> MultiHeadAttention:
+    assert isinstance(layer, EncoderLayer | DecoderLayer)
+    return layer.self_attn
+
+
 def _cross_attn(layer: nn.Module) -> MultiHeadAttention:
     assert isinstance(layer, DecoderLayer)
     return layer.cross_attn
+
+
+def _stacked(attentions: Sequence[MultiHeadAttention], queries: Layout) -> Tensor:
+    """Return the weights (Y, B, H, L, M) that each of Y layers has seen, with 0 for queries that are padding."""
+    weights_YBHLM = torch.stack([weights for attention in attentions for weights in attention.seen_weights or []])
+    if queries.bias_BL is not None:
+        weights_YBHLM.masked_fill_((queries.bias_BL != 0)[:, None, :, None], 0.0)
+    return weights_YBHLM
