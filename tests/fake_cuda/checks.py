@@ -18,7 +18,7 @@ from transformer_mt.data.batching import Part, plan_windows
 from transformer_mt.decoding.engine import Engine, EngineState
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.model.loss import label_log_probs
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder, Transformer
 from transformer_mt.search import beam, sampling
 from transformer_mt.system.device import autocast
 from transformer_mt.system.ranks import Ranks
@@ -92,7 +92,7 @@ def make(
     return config, model
 
 
-def dtypes_between_layers(model: Transformer) -> set[torch.dtype]:
+def dtypes_between_layers(model: EncoderDecoder) -> set[torch.dtype]:
     """Return a set that fills with the dtypes of the rows that go into layers and come out of them."""
     found: set[torch.dtype] = set()
 

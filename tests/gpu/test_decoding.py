@@ -12,6 +12,7 @@ from harness import Trained
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.translator import Translation, Translator
+from transformer_mt.model.transformer import Transformer
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,7 @@ def test_probabilities_of_each_step_are_the_cpus(trained: Trained, sources: list
     found = []
     for place in (device, torch.device("cpu")):
         loaded = load_model(trained.run)
+        assert isinstance(loaded.model, Transformer)
         engine = Engine(loaded.model.to(place), "float32")
         src = [[*ids, EOS_ID] for ids in loaded.tokenizers.src.encode(sources)]
         state, steps = engine.start(src), []

@@ -30,7 +30,8 @@ from transformer_mt.config.loading import load_part, to_yaml
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import Config, ModelConfig
 from transformer_mt.errors import InputError, is_out_of_memory
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.kinds import new_model
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.directories import listed_files, replaced_directory
 from transformer_mt.system.whole_files import open_plain
 from transformer_mt.text.tokenizer import Tokenizers
@@ -43,7 +44,7 @@ class LoadedModel:
     """A model directory in memory."""
 
     path: Path
-    model: Transformer
+    model: EncoderDecoder
     config: DecodingConfig
     tokenizers: Tokenizers
     longest_src_tokens: int  # the longest source that training saw, with </s>
@@ -160,7 +161,7 @@ def load_model(path: str | Path) -> LoadedModel:
     return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
 
 
-def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> Transformer:
+def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> EncoderDecoder:
     """The model whose weights a file has. Sizes are compared before there is memory for them."""
     sizes = config, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
     shapes = _shapes(path)
@@ -171,13 +172,13 @@ def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> Tra
         )
     try:
         with torch.device("meta"), _Unfilled():
-            outline = Transformer(*sizes)
+            outline = new_model(*sizes)
     except (RuntimeError, OverflowError, TypeError):
         raise InputError(
             f"{path.with_name(CONFIG)}: no tensor can have the sizes in model; use another model"
         ) from None
     _check_shapes({name: list(p.shape) for name, p in outline.named_parameters()}, shapes, path)
-    model = Transformer(*sizes)
+    model = new_model(*sizes)
     copy_weights(model, load_tensors(path), path)
     return model
 
@@ -202,7 +203,7 @@ def held(directories: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-def copy_weights(model: Transformer, tensors: Mapping[str, Tensor], path: Path) -> None:
+def copy_weights(model: EncoderDecoder, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Fill a model's parameters; names and shapes must be exactly its own."""
     parameters = dict(model.named_parameters())
     _check_shapes(

@@ -24,7 +24,7 @@ from transformer_mt.checkpoints.run_directory import checkpoint_path, point, ret
 from transformer_mt.checkpoints.training_state import TrainState, read_state
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.directories import exchange, scratch_directory, sync
 from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.tokenizer import Tokenizers
@@ -163,7 +163,10 @@ def training_tensors(
 
 
 def load_training(
-    directory: Path, model: Transformer, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+    directory: Path,
+    model: EncoderDecoder,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
     """Continue from a checkpoint that `verify` has passed: weights, moments and state.
 

@@ -62,9 +62,17 @@ PRESETS: dict[str, dict[str, int | float]] = {
 }
 
 
+# Keys of the model that say nothing of a recurrent one.
+_OF_TRANSFORMERS = (
+    *("d_ff", "num_heads", "d_k", "d_v", "attention_dropout", "activation_dropout", "activation", "norm", "positions"),
+    *("max_positions", "attention_bias"),
+)
+
+
 class ModelConfig(Section):
     """The Transformer's shape. Without further keys: the paper's, of the preset's size."""
 
+    kind: Literal["transformer", "recurrent"] = "transformer"
     preset: Literal["tiny", "base", "big"] = "base"
     d_model: PositiveInt = 512
     d_ff: PositiveInt = 2048
@@ -82,6 +90,7 @@ class ModelConfig(Section):
     max_positions: PositiveInt = 1024  # rows of the learned table; sinusoids have no limit
     tie_embeddings: Literal["all", "target", "none"] = "all"
     attention_bias: bool = False
+    recurrent_attention: Literal["none", "additive", "dot"] = "additive"
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +99,8 @@ class ModelConfig(Section):
             return values
         filled = {**PRESETS.get(str(values.get("preset", "base")), {}), **values}
         d_model, num_heads = filled.get("d_model"), filled.get("num_heads")
+        if filled.get("kind") == "recurrent":
+            return filled
         if isinstance(d_model, int) and isinstance(num_heads, int) and num_heads > 0 and d_model % num_heads == 0:
             for key in ("d_k", "d_v"):
                 if filled.get(key) is None:
@@ -97,6 +108,11 @@ class ModelConfig(Section):
         return filled
 
     def conflicts(self) -> Iterator[str]:
+        if self.kind == "recurrent":
+            yield from self._conflicts_of_recurrent()
+            return
+        if self.recurrent_attention != type(self).model_fields["recurrent_attention"].default:
+            yield f"recurrent_attention {self.recurrent_attention} needs kind: recurrent; set it, or remove this key"
         if self.d_k is None or self.d_v is None:
             yield (
                 f"num_heads {self.num_heads} does not divide d_model {self.d_model}; "
@@ -104,6 +120,14 @@ class ModelConfig(Section):
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
             yield f"d_model {self.d_model} is odd; sinusoidal positions need an even one"
+
+    def _conflicts_of_recurrent(self) -> Iterator[str]:
+        # A configuration that a run has written has all keys, so what counts is another value than the preset's.
+        usual = {key: type(self).model_fields[key].default for key in _OF_TRANSFORMERS} | PRESETS[self.preset]
+        if idle := [key for key in _OF_TRANSFORMERS if getattr(self, key) != usual[key]]:
+            yield f"{', '.join(idle)}: of no meaning with kind: recurrent; remove {'it' if len(idle) == 1 else 'them'}"
+        if self.d_model % 2:
+            yield f"d_model {self.d_model} is odd; the encoder's two directions have half of it each"
 
 
 class BatchConfig(Section):
@@ -244,6 +268,10 @@ class Config(Section):
                         f"tokenizer.user_symbols {', '.join(doubled)}: tags and target languages in data.train become "
                         "symbols by themselves; remove it there"
                     )
+        if self.model.kind == "recurrent":
+            for key in ("compile", "recompute_activations"):
+                if getattr(self.train, key):
+                    yield f"train.{key} is for model.kind: transformer; remove it, or set that"
         if self.train.patience > 0 and not self.data.valid:
             yield "train.patience counts validations, and there is no data.valid; add it, or remove patience"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:

@@ -16,7 +16,7 @@ from transformer_mt.decoding.fitting import in_halves
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights
 from transformer_mt.model.layout import collate
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.processes import ONE_AT_A_TIME
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, SPECIALS, UNK_ID
@@ -71,7 +71,7 @@ class AttentionMaps(NamedTuple):
 
 
 def attention_maps(
-    model: Transformer, tokenizers: Tokenizers, src_ids: Sequence[int], tgt_ids: Sequence[int]
+    model: EncoderDecoder, tokenizers: Tokenizers, src_ids: Sequence[int], tgt_ids: Sequence[int]
 ) -> AttentionMaps:
     """Return what a model looks at in one sentence pair, given as ids that each end in </s>, the source's tags first.
 
@@ -88,7 +88,7 @@ def attention_maps(
 
 
 def forced_weights(
-    model: Transformer, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]
+    model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, AttentionWeights]]:
     """Yield each pair's number and its weights (Y, H, L, M), on the CPU, in an order of its own and bounded memory.
 
@@ -112,7 +112,7 @@ def forced_weights(
 
 
 def _weights(
-    model: Transformer, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
+    model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
 ) -> list[AttentionWeights]:
     """Return the weights of some pairs, all at once, each without its padding."""
     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)

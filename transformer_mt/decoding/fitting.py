@@ -10,6 +10,7 @@ import torch
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.engine import Engine
+from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.errors import is_out_of_memory
 from transformer_mt.search.scorer import batch_size, is_on_host
 from transformer_mt.system.console import Tell
@@ -33,7 +34,7 @@ def batch_tokens(config: SearchConfig, device: torch.device) -> int:
 class Batches:
     """Cuts sources into batches that are searched at once, smaller ones when a GPU's memory has not taken one."""
 
-    def __init__(self, engines: Sequence[Engine], config: SearchConfig, warn: Tell) -> None:
+    def __init__(self, engines: Sequence[Engine | RecurrentScorer], config: SearchConfig, warn: Tell) -> None:
         self._engines, self._config, self._warn = engines, config, warn
         self._device = engines[0].device
         self._width = config.n_best if config.sampling else config.beam_size  # hypotheses of each source
@@ -77,7 +78,7 @@ class Batches:
         return in_halves(search, batch, self._device, too_many)
 
 
-def num_fitting(engines: Sequence[Engine], config: SearchConfig, length: int) -> int | None:
+def num_fitting(engines: Sequence[Engine | RecurrentScorer], config: SearchConfig, length: int) -> int | None:
     """Return how many sources of ``length`` ids a GPU's free memory takes, by estimate; None where that is no matter.
 
     It is none on a CPU, and where the configuration says how much is searched at once.

@@ -13,7 +13,7 @@ from transformer_mt.decoding.fitting import in_halves
 from transformer_mt.errors import InputError
 from transformer_mt.model.layout import collate
 from transformer_mt.model.loss import label_log_probs
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.processes import ONE_AT_A_TIME
 
 # Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
@@ -67,7 +67,7 @@ def check_lengths(
 
 
 def log_probs(
-    model: Transformer, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], micro_tokens: int
+    model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], micro_tokens: int
 ) -> list[float | None]:
     """Return the log-probability of each target given its source, by one forced pass over both.
 
@@ -100,7 +100,7 @@ def log_probs(
 
 
 def _sums(
-    model: Transformer, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
+    model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
 ) -> list[float]:
     """Return the log-probabilities of some pairs, all at once: one read from the device."""
     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)

@@ -22,8 +22,10 @@ from transformer_mt.decoding.attention_maps import AttentionMaps, attention_maps
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
 from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
+from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.errors import InputError
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.recurrent import Recurrent
+from transformer_mt.model.transformer import EncoderDecoder, Transformer
 from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
 from transformer_mt.search.scorer import Hypothesis, StepScorer
@@ -96,7 +98,7 @@ class Translator:
 
     def __init__(
         self,
-        models: Sequence[Transformer],
+        models: Sequence[EncoderDecoder],
         tokenizers: Tokenizers,
         config: SearchConfig,
         longest_src_tokens: int,
@@ -119,7 +121,7 @@ class Translator:
         self._pool: Workers[list[_Part], list[list[Hypothesis]]] | None = None
         self._device = models[0].src_embed.weight.device
         with ONE_AT_A_TIME:
-            engines = [Engine(model, resolve_precision(config.precision, self._device)) for model in models]
+            engines = [_scorer(model, resolve_precision(config.precision, self._device)) for model in models]
         self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
         self._batches = Batches(engines, config, warn)
 
@@ -455,6 +457,14 @@ class Translator:
         limits = [min(len(ids) + self._config.max_extra_tokens, cap) for ids in sources]
         is_cut = any(len(of_part[0].ids) + 1 >= limit for of_part, limit in zip(hypotheses, limits, strict=True))
         return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
+
+
+def _scorer(model: EncoderDecoder, precision: str) -> Engine | RecurrentScorer:
+    """Return a model as search sees it."""
+    if isinstance(model, Recurrent):
+        return RecurrentScorer(model, precision)
+    assert isinstance(model, Transformer)
+    return Engine(model, precision)
 
 
 def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:

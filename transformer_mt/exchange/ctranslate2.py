@@ -19,6 +19,7 @@ from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.transformer import (
     LAYER_NORM_EPS,
     DecoderLayer,
+    EncoderDecoder,
     EncoderLayer,
     FeedForward,
     Transformer,
@@ -35,7 +36,7 @@ QUANTIZATIONS = ("float32", "int8")
 NUM_POSITIONS = 2048
 
 
-def export_ctranslate2(model: Transformer, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
+def export_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
     """Write the directory ``output``, whole or not at all; see `exported_directory` for what it may replace.
 
     ``quantization``: of matrices and embeddings, one of `QUANTIZATIONS`. ``int8`` has one scale a row.
@@ -47,6 +48,8 @@ def export_ctranslate2(model: Transformer, tokenizers: Tokenizers, output: Path,
     """
     if quantization not in QUANTIZATIONS:
         raise InputError(f"--quantization {quantization}: not one of {', '.join(QUANTIZATIONS)}; choose one of them")
+    if not isinstance(model, Transformer):
+        raise InputError("model.kind recurrent: only Transformers are exported to CTranslate2; translate with tmt")
     _check_expressible(model, tokenizers)
     spec = _spec(model)
     spec.register_source_vocabulary(_pieces(tokenizers.src))

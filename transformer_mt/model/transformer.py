@@ -11,6 +11,7 @@ R of the source, P of the target (or of either, where a layer serves both), N re
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,8 +106,11 @@ class Memory:
     layout: Layout
 
 
-class Transformer(nn.Module):
-    """Encoder and decoder; the generator (output projection) has no bias."""
+class EncoderDecoder(nn.Module, abc.ABC):
+    """What a `Transformer` has in common with a model of another kind: embeddings, output projection, loss.
+
+    The generator (output projection) has no bias.
+    """
 
     def __init__(self, config: ModelConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
         super().__init__()
@@ -116,15 +120,7 @@ class Transformer(nn.Module):
         self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
         self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
         self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=False)
-        if config.positions == "learned":
-            self.src_positions = nn.Embedding(config.max_positions, config.d_model)
-            self.tgt_positions = nn.Embedding(config.max_positions, config.d_model)
         self.dropout = Dropout(config.dropout)
-        self.encoder = Stack([EncoderLayer(config) for _ in range(config.num_encoder_layers)], config)
-        self.decoder = Stack([DecoderLayer(config) for _ in range(config.num_decoder_layers)], config)
-        self._tie(config.tie_embeddings)
-        self._sinusoids_LD = torch.empty(0, config.d_model)
-        self.init_weights()
 
     def _tie(self, tie: str) -> None:
         if tie == "all" and self.src_embed.weight.shape != self.tgt_embed.weight.shape:
@@ -136,6 +132,55 @@ class Transformer(nn.Module):
             self.tgt_embed.weight = self.src_embed.weight
         if tie in ("all", "target"):
             self.generator.weight = self.tgt_embed.weight
+
+    @property
+    @abc.abstractmethod
+    def layers(self) -> list[nn.Module]:
+        """Return all layers, in the order in which a batch runs through them."""
+
+    @abc.abstractmethod
+    def encode(self, src_ids_R: Tensor, layout: Layout) -> Any:
+        """Run the encoder over the sources; return what `decode` takes of them."""
+
+    @abc.abstractmethod
+    def decode(self, tgt_in_P: Tensor, layout: Layout, memory: Any) -> Tensor:
+        """Return the decoder's output (P, D) at every position of known targets (teacher forcing)."""
+
+    @abc.abstractmethod
+    def attention_weights(self, batch: Batch) -> AttentionWeights:
+        """Return what every head looks at in one pass over known targets, as it is without dropout."""
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return the label-smoothed loss and the negative log-likelihood of a batch's labels.
+
+        Both are scalars, sums over the labels, in nats.
+        """
+        memory = self.encode(batch.src_ids_P, batch.src)
+        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
+        hidden_PD = hidden_PD.to(_products_dtype(self.generator.weight))
+        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits (N, V) of every target position."""
+        memory = self.encode(batch.src_ids_P, batch.src)
+        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
+        out: Tensor = self.generator(hidden_PD[: batch.num_labels])
+        return out
+
+
+class Transformer(EncoderDecoder):
+    """Encoder and decoder of attention and feed-forward layers."""
+
+    def __init__(self, config: ModelConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
+        super().__init__(config, src_vocab_size, tgt_vocab_size)
+        if config.positions == "learned":
+            self.src_positions = nn.Embedding(config.max_positions, config.d_model)
+            self.tgt_positions = nn.Embedding(config.max_positions, config.d_model)
+        self.encoder = Stack([EncoderLayer(config) for _ in range(config.num_encoder_layers)], config)
+        self.decoder = Stack([DecoderLayer(config) for _ in range(config.num_decoder_layers)], config)
+        self._tie(config.tie_embeddings)
+        self._sinusoids_LD = torch.empty(0, config.d_model)
+        self.init_weights()
 
     def init_weights(self) -> None:
         """Initialise all weights from torch's generator.
@@ -180,23 +225,6 @@ class Transformer(nn.Module):
         for layer, kv_RC in zip(self.decoder.layers, memory.layers, strict=True):
             x_PD = self._run(layer, x_PD, layout, kv_RC, memory.layout)
         out: Tensor = self.decoder.norm(x_PD)
-        return out
-
-    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return the label-smoothed loss and the negative log-likelihood of a batch's labels.
-
-        Both are scalars, sums over the labels, in nats.
-        """
-        memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
-        hidden_PD = hidden_PD.to(_products_dtype(self.generator.weight))
-        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the logits (N, V) of every target position."""
-        memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
-        out: Tensor = self.generator(hidden_PD[: batch.num_labels])
         return out
 
     @torch.inference_mode()

@@ -60,7 +60,7 @@ def largest_batches(
     - Else, and where subword sampling draws other lengths for each epoch (``is_sampled``), nobody can look at all plans
       in advance. There a larger micro-batch is cut in two, and what is tried is a bound: as many rows of the longest
       source and target that cleaning allows as have that many positions. Scores per position,
-      (S² + ST + T²) / (S + T), grow with both S and T, so no other micro-batch has more scores either.
+      (S² + ST + T²) / (S + T) or ST / (S + T), grow with both S and T, so no other micro-batch has more scores either.
     """
     src_budget, tgt_budget = config.batch.budget
     src = min(config.data.clean.max_src_tokens + 1, src_budget)
@@ -80,7 +80,10 @@ def largest_batches(
         widest = max(micro_batches, key=_num_positions)
         micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
         if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
-            return Largest(list(dict.fromkeys([widest, max(micro_batches, key=_num_scores)])), micro_tokens)
+            most_scores = max(
+                micro_batches, key=_num_scores if config.model.kind == "transformer" else _num_cross_scores
+            )
+            return Largest(list(dict.fromkeys([widest, most_scores])), micro_tokens)
     return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
 
 
@@ -94,6 +97,12 @@ def _num_scores(shape: Shape) -> int:
     """Return the number of attention scores of a head and a layer, in the encoder, the decoder and between both."""
     rows, src, tgt = shape
     return rows * (src * src + src * tgt + tgt * tgt)
+
+
+def _num_cross_scores(shape: Shape) -> int:
+    """Return the number of attention scores of a recurrent model, which has some between both sides only."""
+    rows, src, tgt = shape
+    return rows * src * tgt
 
 
 def try_batches(

@@ -16,7 +16,7 @@ from transformer_mt.config.parts import InitialConfig
 from transformer_mt.config.sections import MICRO_TOKENS, Config
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import resolve_precision
 from transformer_mt.training.optim import WeightAverage, learning_rate
@@ -178,7 +178,7 @@ def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainStat
 
 def restore(
     latest: Path,
-    model: Transformer,
+    model: EncoderDecoder,
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     fresh: TrainState,

@@ -22,7 +22,8 @@ from transformer_mt.data import cache_keys, preparing
 from transformer_mt.data.epochs import Epochs, corpus_fingerprint
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
-from transformer_mt.model.transformer import Transformer, count_parameters
+from transformer_mt.model.kinds import new_model
+from transformer_mt.model.transformer import EncoderDecoder, count_parameters
 from transformer_mt.system import console
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import describe, local_device, prepare_determinism, processor, seed_stream
@@ -235,10 +236,10 @@ def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
     return IdStore(directory) if store is None else store
 
 
-def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_new: bool) -> Transformer:
+def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_new: bool) -> EncoderDecoder:
     """Return the model in training mode on its device; a new one has random weights or those of ``train.init_from``."""
     seed_stream(config.train.seed)
-    model = Transformer(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    model = new_model(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     if config.train.init_from is not None and is_new:
         initial = model_directory.load_model(config.train.init_from)
         model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
@@ -259,15 +260,18 @@ def _environment(num_ranks: int, device: torch.device, precision: str, micro_tok
     }
 
 
-def _opening(config: Config, model: Transformer, store: IdStore, device: torch.device, num_ranks: int) -> Iterator[str]:
+def _opening(
+    config: Config, model: EncoderDecoder, store: IdStore, device: torch.device, num_ranks: int
+) -> Iterator[str]:
     """Say what will be trained on what, and what of the configuration has no effect."""
     data, train = config.data, config.train
     if train.compile and not can_compile(device, train.precision):
         yield "train.compile: of use on a GPU in bfloat16 only; the layers run as they are"
     yield f"corpus: {store.report.summary()}"
     many = f" × {num_ranks}" if num_ranks > 1 else ""
+    what = "Transformer" if config.model.kind == "transformer" else "recurrent model"
     yield (
-        f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} Transformer with "
+        f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} {what} with "
         f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
         f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {train.precision}"
     )

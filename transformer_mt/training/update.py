@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transformer_mt.config.sections import Config
 from transformer_mt.model.layout import Batch
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system import device
 from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.ranks import Ranks
@@ -32,7 +32,7 @@ class Updater:
     """
 
     def __init__(
-        self, model: Transformer, config: Config, where: torch.device, ranks: Ranks, tell: Tell = tell_nobody
+        self, model: EncoderDecoder, config: Config, where: torch.device, ranks: Ranks, tell: Tell = tell_nobody
     ) -> None:
         self.model, self.device = model, where
         self._config, self._ranks, self._tell = config, ranks, tell

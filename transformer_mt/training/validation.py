@@ -23,7 +23,7 @@ from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError, TmtError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, check_tokenizer, default_tokenize, evaluate
 from transformer_mt.model.layout import collate
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import autocast
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
@@ -103,7 +103,7 @@ class Validation:
         pairs: list[ValidationPair],
         config: Config,
         tokenizers: Tokenizers,
-        model: Transformer,
+        model: EncoderDecoder,
         precision: str,
         longest_src_tokens: int,
         tell: Tell,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from transformer_mt.model.attention import MultiHeadAttention
-from transformer_mt.model.transformer import DecoderLayer, EncoderLayer, Transformer
+from transformer_mt.model.kinds import new_model
+from transformer_mt.model.transformer import DecoderLayer, EncoderDecoder, EncoderLayer
 
 
 def flatten_weights(model: nn.Module) -> Tensor:
@@ -25,13 +26,13 @@ def flatten_weights(model: nn.Module) -> Tensor:
 class WorkingWeights:
     """A twin of a model whose weights are copies of the model's in another precision, or in float32 the model's own."""
 
-    def __init__(self, model: Transformer, weights: Tensor, precision: torch.dtype) -> None:
+    def __init__(self, model: EncoderDecoder, weights: Tensor, precision: torch.dtype) -> None:
         """``weights``: those of the model, by `flatten_weights`."""
         self._weights = weights
         self._copies = weights.to(precision)
         self._gradients = torch.empty_like(self._copies)
         with torch.device("meta"):  # without weights of its own
-            self.twin = Transformer(model.config, model.src_embed.num_embeddings, model.tgt_embed.num_embeddings)
+            self.twin = new_model(model.config, model.src_embed.num_embeddings, model.tgt_embed.num_embeddings)
         _make_views(self.twin, self._copies)
         self._leaves = list(self.twin.parameters())
         for module in self.twin.modules():

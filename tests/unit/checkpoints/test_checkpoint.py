@@ -105,7 +105,7 @@ class Training:
         return target
 
 
-def weights_of(model: Transformer) -> dict[str, torch.Tensor]:
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
