@@ -59,6 +59,9 @@ COMMANDS = {
     "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
+    "tmt plot attention": (
+        "MODEL --src --tgt --output --use --layer --head --style --word --pieces --json --tgt-lang --set"
+    ),
     "tmt plot lengths": "[MODEL…] --src --ref --hyp --output --edges --json --tokenize --tgt-lang --set",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transformer_mt.cli.options import SetOption
+from transformer_mt.cli.options import ModelArgument, SetOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -96,3 +96,51 @@ def _edges(text: str) -> list[int]:
     if any(number <= before for before, number in zip([0, *numbers], numbers, strict=False)):
         raise InputError(f"--edges: '{text}' found; give ascending numbers of words, as 10,20,30")
     return numbers
+
+
+@plot_app.command("attention")
+def plot_attention(
+    model: ModelArgument,
+    src: Annotated[str, typer.Option("--src", help="The sentence, as text.")],
+    tgt: Annotated[
+        str | None, typer.Option("--tgt", help="Its translation, as text; by default the model translates.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="The picture, for example attention.png.")] = None,
+    use: Annotated[
+        str, typer.Option("--use", help="encoder or decoder (self-attention), or cross (over the source).")
+    ] = "cross",
+    layer: Annotated[str, typer.Option("--layer", help="Its number from 1, last, all or mean.")] = "last",
+    head: Annotated[str, typer.Option("--head", help="Its number from 1, last, all or mean.")] = "mean",
+    style: Annotated[
+        str, typer.Option("--style", help="table, or lines: as opaque as the weight, a colour for each head.")
+    ] = "table",
+    word: Annotated[str | None, typer.Option("--word", help="Show only what this word looks at.")] = None,
+    pieces: Annotated[bool, typer.Option("--pieces", help="By the model's pieces, not by words.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the numbers, as one JSON object.")] = False,
+    tgt_lang: Annotated[
+        str | None, typer.Option("--tgt-lang", help="Of a model with several target languages: the one wanted.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Draw what a model looks at in a sentence and its translation, a query a row and a key a column.
+
+    The weights are those of one forced pass. Of a word's pieces the weights as keys are added up, as queries averaged.
+    """
+    from transformer_mt.evaluation.attention_pictures import STYLES, USES, draw_attention, select
+    from transformer_mt.evaluation.figures import check_picture
+
+    for option, value, choices in (("--use", use, USES), ("--style", style, STYLES)):
+        if value not in choices:
+            raise InputError(f"{option}: '{value}' found; give {', '.join(choices[:-1])} or {choices[-1]}")
+    if output is None and not json_output:
+        raise InputError("plot attention: give --output F.png or --json")
+    if output is not None:
+        check_picture(output)
+    from transformer_mt.decoding.translator import Translator
+
+    translator = Translator.load(model, overrides, tell, settings={} if tgt_lang is None else {"tgt_lang": tgt_lang})
+    chosen = select(translator.attention_maps(src, tgt), use, layer, head, pieces, word)
+    if output is not None:
+        draw_attention(chosen, style, output, tell)
+    if json_output:
+        print(json.dumps(chosen.as_dict(), ensure_ascii=False))

@@ -39,13 +39,18 @@ def check_picture(output: Path) -> None:
 
 
 def save_picture(figure: Figure, output: Path) -> None:
-    """Write a picture, whole or not at all.
+    """Write a picture, whole or not at all. The same picture is the same bytes: without dates, and names of its parts
+    that do not change.
 
     Raises:
         RunError: it cannot be written.
     """
-    with replaced_file(output) as file:
-        figure.savefig(file, format=_format(output), dpi=150, bbox_inches="tight", pad_inches=0.1)
+    import matplotlib
+
+    dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    form = _format(output)
+    with replaced_file(output) as file, matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}):
+        figure.savefig(file, format=form, metadata=dates.get(form), dpi=150, bbox_inches="tight", pad_inches=0.1)
 
 
 def _format(output: Path) -> str:
