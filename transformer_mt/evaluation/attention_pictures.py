@@ -84,7 +84,7 @@ def select(
     """
     found: AttentionMap | None = getattr(maps, use)
     if found is None:
-        has = ", ".join(name for name, one in maps._asdict().items() if one is not None)
+        has = ", ".join(name for name, one in maps._asdict().items() if one is not None) or "none"
         raise InputError(f"--use {use}: the model has no such attention; it has {has}")
     queries, keys = (
         side.pieces if pieces else [one.text for one in side.words] for side in (found.queries, found.keys)

@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib.colors
 import numpy as np
 import pytest
 import torch
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
@@ -113,6 +113,8 @@ def test_a_use_that_a_model_lacks_is_refused() -> None:
     maps = make_maps()._replace(encoder=None, decoder=None)
     with pytest.raises(InputError, match="--use encoder: the model has no such attention; it has cross"):
         select(maps, "encoder")
+    with pytest.raises(InputError, match="--use cross: the model has no such attention; it has none"):
+        select(AttentionMaps(None, None, None), "cross")
 
 
 # What is drawn.
@@ -127,6 +129,7 @@ def test_every_weight_of_a_table_is_at_its_words(tmp_path: Path, drawn: list[Fig
         np.testing.assert_allclose(np.asarray(mesh.get_array()), chosen.weights_YHLM[layer, head], atol=1e-6)
         assert mesh.norm.vmin == 0 and mesh.norm.vmax == pytest.approx(float(chosen.weights_YHLM.max()))
         axes = mesh.axes
+        assert isinstance(axes, Axes)
         names = [[label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)]
         assert names == [chosen.keys if layer == 0 else [], chosen.queries if head == 0 else []]
         assert axes.yaxis_inverted() and list(axes.get_xticks()) in ([0.5, 1.5, 2.5], [])
@@ -159,7 +162,7 @@ def test_lines_are_as_opaque_as_their_weights(tmp_path: Path, drawn: list[Figure
                 assert (start[0], end[0]) == (0, 1)
                 found[int(start[1] * 3), int(end[1] * 3)] = opacity
             np.testing.assert_allclose(found, np.where(weights >= 0.02, weights, 0), atol=1e-6)
-        colours = {matplotlib.colors.to_hex(of_head.get_color()[0]) for of_head in of_layer}
+        colours = {tuple(np.ravel(of_head.get_edgecolor())[:3]) for of_head in of_layer}
         assert len(colours) == 2
     [legend] = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["head 1", "head 2"]
@@ -201,10 +204,10 @@ def test_no_two_words_overlap(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that no font here has
         draw_attention(select(make_maps(source, target), "cross", **options), style, tmp_path / "a.png", tell_nobody)
-        renderer = FigureCanvasAgg(drawn[0]).get_renderer()
+        FigureCanvasAgg(drawn[0])
         drawn[0].draw_without_rendering()
-        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts(drawn[0])]
-    panels = [axes.get_window_extent(renderer) for axes in drawn[0].axes]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in texts(drawn[0])]
+    panels = [axes.get_window_extent() for axes in drawn[0].axes]
     assert len(boxes) > 4
     for (one, box), (other, other_box) in itertools.combinations(boxes, 2):
         assert not box.padded(-1).overlaps(other_box.padded(-1)), f"{one} and {other}"
