@@ -3,17 +3,20 @@
 There is no fast path as `engine` is one for the Transformer, and none is needed: what a hypothesis has behind it is one
 state a layer.
 
-Shapes: B sentences, W hypotheses of each, S source, D d_model, V vocabulary.
+Shapes: B sentences, W hypotheses of each, S source, D d_model, V vocabulary (padded).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from transformer_mt.decoding.engine import VOCAB_MULTIPLE
 from transformer_mt.errors import InputError
 from transformer_mt.model.layout import Layout
 from transformer_mt.model.recurrent import Memory, Recurrent
@@ -74,9 +77,10 @@ class RecurrentScorer:
             return RecurrentState(memory, [state_BD.unsqueeze(1) for state_BD in self._model.start(memory)])
 
     def step(self, state: RecurrentState, last_BW: Tensor) -> Tensor:
-        """Feed one id to each row; the log-probabilities (B, W, V) of the next."""
+        """Feed one id to each row; the log-probabilities (B, W, V) of the next, -inf in the columns of padding."""
         with autocast(self.device, self._precision):
             hidden_BWD, state.layers = self._model.step(last_BW, state.layers, state.memory)
             logits_BWV = self._model.generator(hidden_BWD)
-        out: Tensor = logits_BWV.float().log_softmax(-1)
-        return out
+        # As wide as an `Engine`'s, so that both can be in one ensemble.
+        padding = -logits_BWV.shape[-1] % VOCAB_MULTIPLE
+        return F.pad(logits_BWV.float().log_softmax(-1), (0, padding), value=-math.inf)

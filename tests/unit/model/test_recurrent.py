@@ -155,14 +155,15 @@ def test_steps_of_search_are_the_forced_pass(kind: str) -> None:
     hypotheses = [[20, 21, 22, 23], [24, 25, 26, 27]]
     expected = [[by_sentence(model, [src], [ids])[0].log_softmax(-1) for ids in hypotheses] for src in SRC]
     state = scorer.start(SRC)
-    found = scorer.step(state, torch.full((3, 1), BOS_ID))
+    found = scorer.step(state, torch.full((3, 1), BOS_ID))[:, :, :V]
     torch.testing.assert_close(found[:, 0], torch.stack([of[0][0] for of in expected]), rtol=0, atol=1e-5)
     state.select(None, torch.zeros(3, 2, dtype=torch.int64))
     order, kept = [0, 1], [0, 1, 2]
     for position in range(3):
         found = scorer.step(state, torch.tensor([[hypotheses[w][position] for w in order]] * len(kept)))
+        assert found.shape[2] == 64 and bool((found[:, :, V:] == -math.inf).all())  # as an `Engine`'s
         wanted = torch.stack([torch.stack([expected[b][w][position + 1] for w in order]) for b in kept])
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[:, :, :V], wanted, rtol=0, atol=1e-5)
         if position == 0:
             kept = [2, 0]
             state.select(torch.tensor([2, 0]), torch.tensor([[1, 0], [1, 0]]))
