@@ -10,14 +10,19 @@ import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from unittest.mock import patch
+
+import forks
+from forks import Fork
 
 CLI = (sys.executable, "-m", "transformer_mt.cli.main")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -63,16 +68,26 @@ def environment() -> dict[str, str]:
 
 def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) -> Done:
     """Run ``tmt`` to its end."""
-    data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
-    found = subprocess.run(
-        [*launcher, *map(str, args)],
-        input=data,
-        capture_output=True,
-        timeout=TIMEOUT_SECONDS,
-        env=environment(),
-        check=False,
-    )
-    return Done(found.returncode, found.stdout, found.stderr.decode("utf-8"))
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin.encode("utf-8") if isinstance(stdin, str) else stdin)
+        file.seek(0)
+        return Running(*args, launcher=launcher, stdin=file).end()
+
+
+def start_ranks(num_ranks: int, *args: object, launcher: Sequence[str] = CLI) -> list[Running]:
+    """The processes that torchrun would start, without torchrun, which ends the others when one has ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = map(str, range(num_ranks))
+    return [Running(*args, launcher=launcher, added=shared | {"RANK": r, "LOCAL_RANK": r}) for r in ranks]
+
+
+def tmt_on_ranks(num_ranks: int, *args: object, launcher: Sequence[str] = CLI) -> Done:
+    """Run ``tmt`` on several ranks to the end of all; their output is rank 0's, then rank 1's."""
+    ended = [process.end() for process in start_ranks(num_ranks, *args, launcher=launcher)]
+    status = next((done.status for done in ended if done.status), 0)
+    return Done(status, b"".join(done.stdout for done in ended), "".join(done.stderr for done in ended))
 
 
 def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
@@ -100,24 +115,27 @@ def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
 
 
 class Running:
-    """A ``tmt`` process that a test stops when it has got somewhere."""
+    """A ``tmt`` process that a test stops when it has got somewhere. On Linux it is a `Fork`."""
 
     def __init__(
         self,
         *args: object,
         launcher: Sequence[str] = CLI,
-        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdin: IO[bytes] | None = None,
         own_group: bool = False,
+        added: Mapping[str, str] | None = None,
     ) -> None:
-        """``own_group``: in a session of its own, as from a terminal of its own."""
-        self._process = subprocess.Popen(
-            [*launcher, *map(str, args)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            start_new_session=own_group,
-        )
+        """``own_group``: in a session of its own, as from a terminal of its own. ``added`` to the environment."""
+        words, env = [*launcher, *map(str, args)], environment() | dict(added or {})
+        self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  as long as this
+        with open(os.devnull, "rb") as nothing:
+            streams = (stdin or nothing, self._stdout, self._stderr)
+            if sys.platform == "linux" and launcher[0] == sys.executable:
+                self._process: Fork | subprocess.Popen[bytes] = Fork(words[1:], streams, env, own_group)
+            else:
+                self._process = subprocess.Popen(
+                    words, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=env, start_new_session=own_group
+                )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -149,8 +167,14 @@ class Running:
         raise AssertionError(f"no rank {number}: {self.kill()}")
 
     def end(self) -> Done:
-        stdout, stderr = self._process.communicate(timeout=TIMEOUT_SECONDS)
-        return Done(self._process.returncode, stdout, stderr.decode("utf-8"))
+        try:
+            status = self._process.wait(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        for stream in (self._stdout, self._stderr):
+            stream.seek(0)
+        return Done(status, self._stdout.read(), self._stderr.read().decode("utf-8"))
 
     def kill(self) -> Done:
         """SIGKILL to it and all that it has started, as a power failure would have it."""
@@ -168,9 +192,9 @@ def descendants(process: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [process]
+    found, server = [process], forks.server()[0].pid if forks.server.cache_info().currsize else None
     for one in found:
-        found.extend(child for child, parent in parents.items() if parent == one)
+        found.extend(child for child, parent in parents.items() if parent == one and child != server)
     return found[1:]
 
 

@@ -1,15 +1,14 @@
-"""The gradient of one update on one and two processes: this file is also the program that torchrun starts on each."""
+"""The gradient of one update on one and two processes: this file is also their program."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from harness import TORCHRUN, environment
+from harness import tmt_on_ranks
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -48,12 +47,7 @@ def whole() -> dict[str, Tensor]:
 
 def test_two_ranks_times_two_micro_batches_have_one_gradient(whole: dict[str, Tensor], tmp_path: Path) -> None:
     output = tmp_path / "update"
-    command = [*TORCHRUN, "2", __file__, "2", str(output)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command, env=environment() | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    tmt_on_ranks(2, 2, output, launcher=(sys.executable, __file__)).ok()
     found = load_file(output)
     for dtype, tolerance in TOLERANCES.items():
         assert_equal_in_norm(found[f"{dtype} gradient"], whole[f"{dtype} gradient"])

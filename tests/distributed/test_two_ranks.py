@@ -1,24 +1,30 @@
-"""Two ranks under torchrun on gloo: the same numbers as one, a common stop, and an exact continuation."""
+"""Two ranks on gloo: the same numbers as one, a common stop, and an exact continuation."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import TORCHRUN, Done, copy_corpus, last_checkpoint, metrics, moments, tmt, weights, write_config
+from harness import (
+    Done,
+    copy_corpus,
+    last_checkpoint,
+    metrics,
+    moments,
+    tmt_here,
+    tmt_on_ranks,
+    weights,
+    write_config,
+)
 from safetensors.torch import load_file
 
 LAST_STEP = 30
-MODULE = ("-m", "transformer_mt.cli.main")
-
-
-def launcher(num_ranks: int) -> tuple[str, ...]:
-    return (*TORCHRUN, str(num_ranks), *MODULE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     config["model"]["dropout"] = 0.0
     config["train"] |= {"max_steps": LAST_STEP, "eval_steps": 15, "checkpoint_steps": 10, "best_metric": "loss"}
     path, run = write_config(directory / "config.yaml", config), directory / "run"
-    tmt("train", path, "--output", run, launcher=launcher(2)).ok()
+    tmt_on_ranks(2, "train", path, "--output", run).ok()
     return Finished(config, path, run)
 
 
@@ -54,7 +60,7 @@ def reasons(done: Done) -> list[str]:
 
 def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    tmt("train", finished.path, "--output", run).ok()
+    tmt_here("train", finished.path, "--output", run).ok()
     state = json.loads((last_checkpoint(finished.run) / "state.json").read_text())
     assert state["environment"]["ranks"] == 2
 
@@ -78,12 +84,12 @@ def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_p
 
 def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    one_fails = (*TORCHRUN, "2", str(Path(__file__).parent / "failing_rank.py"), "1", "0", "validation")
-    failed = tmt("train", finished.path, "--output", run, launcher=one_fails)
+    one_fails = (sys.executable, str(Path(__file__).parent / "failing_rank.py"), "1", "0", "validation")
+    failed = tmt_on_ranks(2, "train", finished.path, "--output", run, launcher=one_fails)
     [reason] = reasons(failed)
     assert "step 15 is saved, but its validation failed: rank 1: rank 1 failed on purpose; " in reason
     assert last_checkpoint(run).name == "step_00000015"
-    tmt("train", finished.path, "--output", run, "--resume", launcher=launcher(2)).ok()
+    tmt_on_ranks(2, "train", finished.path, "--output", run, "--resume").ok()
     assert_same_end(run, finished.run)
 
 
@@ -91,7 +97,7 @@ def test_one_rank_continued_by_two_and_by_one_again(finished: Finished, tmp_path
     run = tmp_path / "run"
     for num_ranks, max_steps in ((1, 10), (2, 20), (1, LAST_STEP)):
         words = ("train", finished.path, "--output", run, "--resume", "--set", f"train.max_steps={max_steps}")
-        done = tmt(*words, launcher=launcher(num_ranks)).ok()
+        done = (tmt_here(*words) if num_ranks == 1 else tmt_on_ranks(num_ranks, *words)).ok()
         if max_steps > 10:
             assert f"ranks was {3 - num_ranks}, is {num_ranks}" in done.stderr
     mine, theirs = ([m for m in metrics(one) if m["kind"] == "train"] for one in (run, finished.run))
@@ -110,7 +116,7 @@ def test_patience_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
         "train.best_metric=bleu",
     )
     overrides = [word for setting in settings for word in ("--set", setting)]
-    done = tmt("train", finished.path, "--output", run, *overrides, launcher=launcher(2)).ok()
+    done = tmt_on_ranks(2, "train", finished.path, "--output", run, *overrides).ok()
     assert "no better bleu in 2 validations" in done.stderr
     assert [m["step"] for m in metrics(run) if m["kind"] == "valid"] == [4, 8, 12]
 
@@ -122,8 +128,8 @@ def test_rank_without_a_pair_does_not_hang(finished: Finished, tmp_path: Path) -
     config["batch"] = {"max_tokens": 10}
     config["train"] |= {"max_steps": 12, "eval_steps": 6, "best_metric": "loss"}
     path = write_config(tmp_path / "config.yaml", config)
-    tmt("train", path, "--output", tmp_path / "two", launcher=launcher(2)).ok()
-    tmt("train", path, "--output", tmp_path / "one").ok()
+    tmt_on_ranks(2, "train", path, "--output", tmp_path / "two").ok()
+    tmt_here("train", path, "--output", tmp_path / "one").ok()
     two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert len(two) == len(one) == 12 + 2
     for mine, theirs in zip(two, one, strict=True):
@@ -134,7 +140,7 @@ def test_bad_input_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path
     """Rank 0 finds the mistake while the other waits for it."""
     missing = tmp_path / "missing.src"
     source = f"data.train=[{{src: {missing}, tgt: {missing}}}]"
-    refused = tmt("train", finished.path, "--output", tmp_path / "run", "--set", source, launcher=launcher(2))
+    refused = tmt_on_ranks(2, "train", finished.path, "--output", tmp_path / "run", "--set", source)
     assert refused.status != 0
     assert "[rank1]: Traceback" not in refused.stderr
     assert sum(str(missing) in line for line in reasons(refused)) == 1
@@ -144,7 +150,7 @@ def test_bad_input_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path
 
 def test_loss_that_is_not_finite_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
     settings = ("--set", "optim.lr=1.0e+30", "--set", "optim.warmup_steps=1")
-    done = tmt("train", finished.path, "--output", tmp_path / "run", *settings, launcher=launcher(2))
+    done = tmt_on_ranks(2, "train", finished.path, "--output", tmp_path / "run", *settings)
     assert done.status != 0
     assert len(reasons(done)) == 1
     assert "the update was not applied" in reasons(done)[0]

@@ -582,16 +582,14 @@ def test_killed_parent(translating: tuple[Running, list[int]]) -> None:
 
 @needs_forks
 def test_reader_that_leaves_early_leaves_no_processes(trained: Trained, endless: Path) -> None:
-    running = Running("translate", trained.run, "--input", endless, "--beam-size", 1, *settings("workers=2"))
-    running.wait_until(lambda: len(running.descendants()) == 2)
-    started = running.descendants()
-    output = running._process.stdout
-    assert output is not None
-    assert output.readline().endswith(b"\n")
-    output.close()
-    running._process.stdout = None
-    done = running.end()
-    assert (done.status, done.stderr) == (1, "")
+    command = [*CLI, "translate", str(trained.run), "--input", str(endless), "--beam-size", "1", *settings("workers=2")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as running:
+        assert running.stdout is not None and running.stderr is not None
+        assert running.stdout.readline().endswith(b"\n")
+        started = descendants(running.pid)
+        assert len(started) == 2
+        running.stdout.close()
+        assert (running.wait(timeout=60), running.stderr.read()) == (1, b"")
     assert living(started) == []
 
 
@@ -920,23 +918,25 @@ def test_chunks_keep_the_order(trained: Trained, tmp_path: Path) -> None:
 def test_output_is_streamed(trained: Trained) -> None:
     """From a slow writer: what has been read some chunks ago is there before the rest comes."""
     lines = short_lines(3 * CHUNK_LINES)
-    running = Running("translate", trained.run, "--beam-size", 1, *settings("workers=2"), stdin=subprocess.PIPE)
-    stdin, stdout = running._process.stdin, running._process.stdout
+    command = [*CLI, "translate", str(trained.run), "--beam-size", "1", *settings("workers=2")]
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+    stdin, stdout = running.stdin, running.stdout
     assert stdin is not None and stdout is not None
     try:
         stdin.write(text(lines).encode())
         stdin.flush()
         first = [stdout.readline() for _ in range(CHUNK_LINES)]
-        assert running._process.poll() is None
+        assert running.poll() is None
         for piece in (b"a b ", b"c", b"\nd", b" e\n", b"f"):
             stdin.write(piece)
             stdin.flush()
             time.sleep(0.05)
-        done = running.end()
+        rest, told = running.communicate(timeout=60)
     finally:
         running.kill()
-    assert (done.status, done.stderr) == (0, "")
-    found = [*b"".join(first).decode().splitlines(), *done.stdout.decode().splitlines()]
+    assert (running.returncode, told) == (0, b"")
+    found = [*b"".join(first).decode().splitlines(), *rest.decode().splitlines()]
     assert len(found) == 3 * CHUNK_LINES + 3
     lines = [*lines[:200], *lines[-200:], "a b c", "d e", "f"]
     assert [*found[:200], *found[-203:]] == texts(load(trained.run, "beam_size=1").translate(lines))

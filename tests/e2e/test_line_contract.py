@@ -23,7 +23,7 @@ import pytest
 import sacrebleu
 import sentencepiece as spm
 import torch
-from harness import CLI, Done, Running, Trained, environment, symbol_lines, text, tmt_here, write, write_config
+from harness import CLI, Done, Trained, environment, symbol_lines, text, tmt_here, write, write_config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -636,8 +636,9 @@ def test_stdin_is_one_file_only(trained: Trained, tmp_path: Path) -> None:
 def test_stdin_in_small_pieces_and_stdout_that_is_read_slowly(verbatim: Path) -> None:
     """Pieces that end amid a character, and between CR and LF; more output than a pipe holds."""
     lines = ["a", "é한😀", "", "a\u2028b", "\ufeffc", *symbol_lines(9000, seed=3)]
-    running = Running("tokenizer", "encode", "--model", verbatim, stdin=subprocess.PIPE)
-    stdin, stdout = running._process.stdin, running._process.stdout
+    command = [*CLI, "tokenizer", "encode", "--model", str(verbatim)]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    stdin, stdout = running.stdin, running.stdout
     assert stdin is not None and stdout is not None
     start, _, rest_of_input = WINDOWS.encode(lines).partition(b"\n")
     stdin.write(start + b"\n")
@@ -654,7 +655,7 @@ def test_stdin_in_small_pieces_and_stdout_that_is_read_slowly(verbatim: Path) ->
     with aside(feed):
         time.sleep(0.3)  # it waits meanwhile
         rest = stdout.read()
-    assert running._process.wait(timeout=20) == 0
+    assert running.wait(timeout=20) == 0
     assert rest.endswith(b"\n") and len(rest) > 1 << 16
     expected = tmt_here("tokenizer", "encode", "--model", verbatim, stdin=text(lines)).ok().stdout
     assert first + rest == expected

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 import torch
 from harness import (
-    TORCHRUN,
     Running,
     checkpoints,
     last_checkpoint,
     metrics,
     moments,
-    tmt,
     tmt_here,
+    tmt_on_ranks,
     weights,
     write_config,
 )
@@ -35,7 +34,6 @@ from transformer_mt.toy_corpus import grammar
 
 LAST_STEP = 40
 DECAY = 0.9
-TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli.main")
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def test_two_ranks(finished: Finished, tmp_path: Path) -> None:
     args = (finished.path, "--set", "model.dropout=0.0")
     one, two = tmp_path / "one", tmp_path / "two"
     tmt_here("train", *args, "--output", one).ok()
-    tmt("train", *args, "--output", two, launcher=TWO_RANKS).ok()
+    tmt_on_ranks(2, "train", *args, "--output", two).ok()
     losses = [[record["loss"] for record in metrics(run) if record["kind"] == "train"] for run in (one, two)]
     assert len(losses[0]) == LAST_STEP
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
