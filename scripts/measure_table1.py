@@ -80,7 +80,7 @@ class Alone(Projected):
 
 
 class Plain(Alone):
-    """Equation 1 as it is written, every table of it kept."""
+    """Equation 1 as it is written."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         layout = layout_of(*x_BNC.shape[:2])

@@ -344,6 +344,28 @@ def print_trainings(found: list[dict[str, Any]]) -> None:
         )
 
 
+def draw(found: list[dict[str, Any]], output: Path) -> None:
+    """Draw the loss of each training over its updates, a panel for each shape."""
+    from matplotlib.figure import Figure
+
+    shapes = [*dict.fromkeys(run["shape"] for run in found)]
+    figure = Figure(figsize=(3.4 * len(shapes) + 0.4, 3.0), layout="constrained")
+    for axes, shape in zip(figure.subplots(1, len(shapes), sharey=True, squeeze=False)[0], shapes, strict=True):
+        for run in found:
+            if run["shape"] == shape:
+                # Blue and orange of Okabe and Ito, which the colour-blind tell apart; dashes besides.
+                look = ("#0072B2", "solid", "with 1/√d_k") if run["with_scale"] else ("#D55E00", "dashed", "without")
+                colour, dashes, label = look
+                axes.plot(*zip(*run["loss"].items(), strict=True), color=colour, linestyle=dashes, lw=1.1, label=label)
+        axes.set_title(shape.replace("d_k", "d_k ="), fontsize=10)
+        axes.set_xlabel("updates")
+        axes.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("training loss, nats a label")
+    handles = {label: line for line, label in zip(*figure.axes[0].get_legend_handles_labels(), strict=True)}
+    figure.axes[0].legend(handles.values(), handles.keys(), frameon=False)
+    figure.savefig(output, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write all numbers there")
@@ -357,6 +379,7 @@ def main() -> None:
     of_training = commands.add_parser("train")
     of_training.add_argument("--data", type=Path, required=True, help="folder with train.en.gz, valid.de.gz, …")
     of_training.add_argument("--output", type=Path, required=True)
+    of_training.add_argument("--figure", type=Path, help="draw the losses there (Matplotlib)")
     of_training.add_argument("--steps", type=int, default=300)
     of_training.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     of_training.add_argument("--shapes", nargs="+", choices=SHAPES, default=[*SHAPES])
@@ -372,6 +395,8 @@ def main() -> None:
         args.output.mkdir(parents=True, exist_ok=True)
         train_all(args.data, args.output, args.shapes, args.steps, args.seeds)
         print_trainings(found := outcomes(args.data, args.output, args.shapes, args.seeds))
+        if args.figure:
+            draw(found, args.figure)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -177,3 +177,14 @@ def test_a_model_is_looked_at_where_the_answer_is_known(why_scaled: Any) -> None
     assert seen.means()["variance"] == pytest.approx(800**2 * (1 - 0.6**2))
     assert seen.means()["variance_within_rows"] == pytest.approx(800**2 * (1 - 0.6**2))
     assert seen.means()["without"]["saturated"] == seen.means()["with"]["saturated"] == 1
+
+
+def test_losses_are_drawn(why_scaled: Any, tmp_path: Path) -> None:
+    runs = [
+        {"shape": shape, "with_scale": with_scale, "seed": 1, "loss": {10: 5.0, 20: 4.0}}
+        for shape in ("d_k 32", "d_k 128")
+        for with_scale in (True, False)
+    ]
+    why_scaled.draw(runs, tmp_path / "losses.svg")
+    drawn = (tmp_path / "losses.svg").read_text()
+    assert [drawn.count(f"stroke: {colour}") > 0 for colour in ("#0072b2", "#d55e00")] == [True, True]
