@@ -147,18 +147,24 @@ class Seen:
     gradient_v: float = 0.0
 
     def see(self, products_HLM: Tensor, causal: bool, scale: float) -> None:
+        """Take in what all heads of a layer make of one pair of sentences."""
         length, keys = products_HLM.shape[1:]
-        numbers_L = torch.arange(1, length + 1) if causal else torch.full((length,), keys)
-        may_look_LM = torch.arange(keys) < numbers_L[:, None]
-        for number in sorted({*numbers_L.tolist()} - {1}):
-            real_NM = products_HLM[:, numbers_L == number, :number].flatten(0, 1).double()
-            self.within += float(real_NM.var(dim=-1, correction=0).sum())
-            self.with_scale.see(real_NM * scale)
-            self.without_scale.see(real_NM)
+        may_look_LM = torch.ones(length, keys, dtype=torch.bool)
+        if causal:
+            may_look_LM = may_look_LM.tril()
         real = products_HLM[:, may_look_LM].double()
         self.num_products += real.numel()
         self.total += float(real.sum())
         self.squares += float(real.square().sum())
+
+        may_look_LM = may_look_LM[1:] if causal else may_look_LM
+        numbers_L1 = may_look_LM.sum(dim=-1, keepdim=True)
+        rows_HLM = products_HLM[:, -len(may_look_LM) :].double()
+        means_HL1 = (rows_HLM * may_look_LM).sum(dim=-1, keepdim=True) / numbers_L1
+        self.within += float(((rows_HLM - means_HL1).square() * may_look_LM / numbers_L1).sum())
+        rows_NM = rows_HLM.masked_fill(~may_look_LM, float("-inf")).flatten(0, 1)
+        self.with_scale.see(rows_NM * scale)
+        self.without_scale.see(rows_NM)
 
     def means(self) -> dict[str, Any]:
         return {

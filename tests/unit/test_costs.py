@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,12 @@ def test_a_model_is_looked_at_where_the_answer_is_known(why_scaled: Any) -> None
     assert seen.means()["variance"] == pytest.approx(800**2 * (1 - 0.6**2))
     assert seen.means()["variance_within_rows"] == pytest.approx(800**2 * (1 - 0.6**2))
     assert seen.means()["without"]["saturated"] == seen.means()["with"]["saturated"] == 1
+    # A causal row has no more keys than positions so far; the first says nothing of softmax.
+    causal = why_scaled.Seen(gradient_v=1.0)
+    causal.see(torch.tensor([[[5.0, 9.0, 9.0], [1.0, 3.0, 9.0], [0.0, 3.0, 6.0]]]), True, 1.0)
+    assert causal.means()["variance"] == pytest.approx(statistics.pvariance([5, 1, 3, 0, 3, 6]))
+    assert causal.means()["variance_within_rows"] == pytest.approx((1 + 6) / 2)
+    assert causal.with_scale.num_rows == 2
 
 
 def test_losses_are_drawn(why_scaled: Any, tmp_path: Path) -> None:
