@@ -37,7 +37,7 @@ from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.training.loop import train
 
 METRICS = ("perplexity", "bleu")
-WARMUP_STEPS, CHECKPOINT_STEPS = 100, 200
+WARMUP_STEPS, CHECKPOINT_STEPS = 100, 300
 
 
 class Row(NamedTuple):
@@ -91,8 +91,8 @@ def configuration(key: str, seed: int, args: argparse.Namespace) -> Config:
         },
         "tokenizer": {"model": str(args.output / "tokenizer.model")},
         "model": shape | {name: value for name, value in changes.items() if name != SMOOTHING},
-        "batch": {"max_tokens": 1024},
-        "optim": {"schedule": "cosine", "lr": 0.004, "warmup_steps": min(WARMUP_STEPS, steps), "clip_norm": 1.0},
+        "batch": {"max_tokens": 512},
+        "optim": {"schedule": "cosine", "lr": 0.003, "warmup_steps": min(WARMUP_STEPS, steps), "clip_norm": 1.0},
         "train": {
             "max_steps": steps,
             "eval_steps": steps,
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which, and in which order")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--base-seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=600, help="updates of each training")
+    parser.add_argument("--steps", type=int, default=1200, help="updates of each training")
     parser.add_argument("--vocab-size", type=int, default=2000)
     args = parser.parse_args()
 
