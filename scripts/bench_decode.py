@@ -48,7 +48,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from transformer_mt.checkpoints.model_directory import load_model, resolve_model, save_model
+from transformer_mt.checkpoints.model_directory import load_model, save_model
+from transformer_mt.checkpoints.run_directory import resolve_model
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError, TmtError

@@ -486,7 +486,7 @@ def seal(directory: Path) -> None:
 def models_case(draw: random.Random, place: Path, base: Base) -> Case:
     run = place / "run"
     shutil.copytree(base.run, run, ignore=shutil.ignore_patterns(".lock"))
-    directory = model_directory.resolve_model(run)
+    directory = run_directory.resolve_model(run)
     path = draw.choice(sorted(directory.iterdir()))
     what = path.name
     if draw.random() < 0.1:

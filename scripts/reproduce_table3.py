@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
@@ -142,8 +140,7 @@ def train_all(args: argparse.Namespace) -> None:
 
 def num_parameters(key: str, args: argparse.Namespace) -> int:
     vocab_size = load_tokenizer(args.output / "tokenizer.model").vocab_size
-    with torch.device("meta"):
-        return count_parameters(Transformer(configuration(key, 1, args).model, vocab_size, vocab_size))
+    return count_parameters(Transformer(configuration(key, 1, args).model, vocab_size, vocab_size))
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:

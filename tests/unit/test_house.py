@@ -55,6 +55,7 @@ COMMANDS = {
     "tmt eval": (
         "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --tgt-lang --lowercase --set"
     ),
+    "tmt info": "MODEL --json",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",
     "tmt plot": "",

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from transformer_mt.checkpoints.manifest import CONFIG, FORMAT, MANIFEST, MODEL, STATE, sealed, verify
-from transformer_mt.checkpoints.run_directory import CHECKPOINT_NAME, is_run, pointed
+from transformer_mt.checkpoints.run_directory import resolve_model
+from transformer_mt.checkpoints.tensor_shapes import damaged_tensors, tensor_shapes
 from transformer_mt.config.loading import load_part, to_yaml
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import Config, ModelConfig
@@ -121,24 +122,6 @@ def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, i
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
-def resolve_model(path: Path) -> Path:
-    """The model directory that MODEL names: a run's best checkpoint, or the directory itself."""
-    if not os.path.isdir(path):
-        raise InputError(f"{path}: no such model directory; name a run, a checkpoint or an averaged model")
-    if not is_run(path):
-        return path
-    for pointer in ("best", "last"):
-        if os.path.lexists(path / pointer):
-            try:
-                name = pointed(path / pointer)
-            except (OSError, ValueError):
-                name = ""
-            if not CHECKPOINT_NAME.fullmatch(name):
-                raise InputError(f"{path / pointer}: damaged; write the name of one of {path}/checkpoints into it")
-            return path / "checkpoints" / name
-    raise InputError(f"{path}: the run has no checkpoint yet; train it first (tmt train … --output {path})")
-
-
 def load_model(path: str | Path) -> LoadedModel:
     """Load MODEL on the CPU in float32, after checking every file.
 
@@ -164,7 +147,7 @@ def load_model(path: str | Path) -> LoadedModel:
 def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> EncoderDecoder:
     """The model whose weights a file has. Sizes are compared before there is memory for them."""
     sizes = config, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
-    shapes = _shapes(path)
+    shapes = tensor_shapes(path)
     num_layers = config.num_encoder_layers + config.num_decoder_layers
     if not num_layers < len(shapes) <= _MOST_TENSORS:
         raise InputError(
@@ -234,22 +217,8 @@ def _check_shapes(wanted: Mapping[str, list[int]], found: Mapping[str, list[int]
             )
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Of the tensors in a file, by its header."""
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise damaged_tensors(path, error) from None
-
-
 def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise damaged_tensors(path, error) from None
-
-
-def damaged_tensors(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())
-    return InputError(f"{path}: damaged, or no safetensors file ({reason:.200}); use another checkpoint")

@@ -153,6 +153,24 @@ def is_run(path: Path) -> bool:
     return os.path.isdir(path / "checkpoints")
 
 
+def resolve_model(path: Path) -> Path:
+    """The model directory that MODEL names: a run's best checkpoint, or the directory itself."""
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: no such model directory; name a run, a checkpoint or an averaged model")
+    if not is_run(path):
+        return path
+    for pointer in ("best", "last"):
+        if os.path.lexists(path / pointer):
+            try:
+                name = pointed(path / pointer)
+            except (OSError, ValueError):
+                name = ""
+            if not CHECKPOINT_NAME.fullmatch(name):
+                raise InputError(f"{path / pointer}: damaged; write the name of one of {path}/checkpoints into it")
+            return path / "checkpoints" / name
+    raise InputError(f"{path}: the run has no checkpoint yet; train it first (tmt train … --output {path})")
+
+
 def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 

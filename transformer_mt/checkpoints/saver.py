@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformer_mt.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from transformer_mt.checkpoints.model_directory import (
     copy_weights,
-    damaged_tensors,
     fill_directory,
     load_tensors,
     small_files,
 )
 from transformer_mt.checkpoints.run_directory import checkpoint_path, point, retain
+from transformer_mt.checkpoints.tensor_shapes import damaged_tensors
 from transformer_mt.checkpoints.training_state import TrainState, read_state
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError

@@ -18,6 +18,7 @@ import typer
 from transformer_mt import __version__
 from transformer_mt.cli.data import data_app
 from transformer_mt.cli.evaluate import evaluate, score
+from transformer_mt.cli.info import info
 from transformer_mt.cli.models import average, export
 from transformer_mt.cli.plot import plot_app
 from transformer_mt.cli.tokenizer import tokenizer_app
@@ -38,6 +39,7 @@ app.command()(train)
 app.command()(translate)
 app.command()(score)
 app.command("eval")(evaluate)
+app.command()(info)
 app.command()(average)
 app.command()(export)
 app.add_typer(tokenizer_app, name="tokenizer")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from transformer_mt.config.data_sections import SOURCE_KINDS, SourceConfig
 from transformer_mt.config.section import AsTuple, Section
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 
@@ -50,3 +51,41 @@ class InitialConfig(_Part):
 
     model: ModelConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+
+class _Source(SourceConfig, extra="ignore"):
+    """A source of text, to be named."""
+
+    def __str__(self) -> str:
+        is_known = any(getattr(self, kind) is not None for kind in SOURCE_KINDS)
+        return super().__str__() if is_known else "a source of a kind that this version does not know"
+
+
+class _NamedData(_Languages):
+    train: Annotated[tuple[_Source, ...], AsTuple] = ()
+    valid: Annotated[tuple[_Source, ...], AsTuple] = ()
+
+
+class _Batch(_Part):
+    max_tokens: int
+
+
+class _Train(_Part):
+    max_steps: int
+    seed: int
+    best_metric: str = "bleu"
+    init_from: str | None = None
+
+
+class _Eval(_Part):
+    beam_size: int
+
+
+class DescribedConfig(_Part):
+    """What `tmt info` tells of how a model was made."""
+
+    data: _NamedData
+    model: ModelConfig
+    batch: _Batch
+    train: _Train
+    eval: _Eval

@@ -20,7 +20,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from transformer_mt.checkpoints.manifest import verify
-from transformer_mt.checkpoints.model_directory import resolve_model
+from transformer_mt.checkpoints.run_directory import resolve_model
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.config.loading import load_part, override_search
 from transformer_mt.config.parts import DecodingConfig

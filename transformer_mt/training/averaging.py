@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from transformer_mt.checkpoints.manifest import CONFIG, STATE
-from transformer_mt.checkpoints.model_directory import held, load_model, resolve_model, save_model
-from transformer_mt.checkpoints.run_directory import CheckpointInfo, is_run, list_checkpoints
+from transformer_mt.checkpoints.model_directory import held, load_model, save_model
+from transformer_mt.checkpoints.run_directory import CheckpointInfo, is_run, list_checkpoints, resolve_model
 from transformer_mt.checkpoints.run_records import FILE_NAME, read_records
 from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.config.loading import load_config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from transformer_mt.checkpoints import model_directory, run_directory, saver, training_state
+from transformer_mt.checkpoints import run_directory, saver, training_state
 from transformer_mt.checkpoints.run_directory import remove_leftovers
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import load_config, load_part
@@ -79,7 +79,7 @@ def like_initial(config: Config, latest: Path | None) -> Config:
         InputError: keys that differ from the initial model's, with both values; no such model.
     """
     assert config.train.init_from is not None
-    directory = latest or model_directory.resolve_model(Path(config.train.init_from))
+    directory = latest or run_directory.resolve_model(Path(config.train.init_from))
     before = load_part(directory / "config.yaml", InitialConfig)
     free = _OTHER_THAN_INITIAL["tokenizer"] | config.tokenizer.model_fields_set
     unsaid = {key: value for key, value in before.tokenizer if key not in free}

@@ -746,16 +746,16 @@ def test_averaging_holds_all_its_checkpoints_while_it_reads_each(
 def test_the_model_of_a_run_is_its_best_and_without_one_its_last(run: Path, tmp_path: Path) -> None:
     first, second = (run_directory.checkpoint_path(run, step) for step in (1, 2))
     assert first == run / "checkpoints" / "step_00000001"
-    assert model_directory.resolve_model(run) == second
+    assert run_directory.resolve_model(run) == second
     run_directory.point(run, "best", first)
     assert (run / "best").read_bytes() == b"step_00000001\n"
-    assert model_directory.resolve_model(run) == first
+    assert run_directory.resolve_model(run) == first
     assert load_model(run).path == first
     assert names_in(run) == ["best", "checkpoints", "last"]
     assert run_directory.is_run(run) and not run_directory.is_run(second)
-    assert model_directory.resolve_model(second) == second
+    assert run_directory.resolve_model(second) == second
     average([first, second], tmp_path / "mean")
-    assert model_directory.resolve_model(tmp_path / "mean") == tmp_path / "mean"
+    assert run_directory.resolve_model(tmp_path / "mean") == tmp_path / "mean"
 
 
 def test_a_pointer_to_a_checkpoint_that_is_gone_is_named(run: Path) -> None:
