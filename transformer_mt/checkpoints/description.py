@@ -62,14 +62,20 @@ def describe(path: Path) -> Facts:
     return facts
 
 
+_PLACES = ("embeddings", "positions", "encoder", "decoder", "generator")
+_USES = ("embeddings and output", "attention", "feed-forward", "norms", "recurrence")
+
+
 def parameters(shapes: Mapping[str, list[int]]) -> Facts:
-    """Return how many numbers a model's tensors have, by where they are and by what they do."""
-    by_place: dict[str, int] = {}
-    by_use: dict[str, int] = {}
+    """Return how many numbers a model's tensors have, by where they are and by what they do. A shared one counts once."""
+    by_place, by_use = dict.fromkeys(_PLACES, 0), dict.fromkeys(_USES, 0)
     for name, shape in shapes.items():
-        for found, key in (by_place, _place(name)), (by_use, _use(name)):
-            found[key] = found.get(key, 0) + prod(shape)
-    return {"total": sum(by_place.values()), "by_place": by_place, "by_use": by_use}
+        by_place[_place(name)] += prod(shape)
+        by_use[_use(name)] += prod(shape)
+    found = {"by_place": by_place, "by_use": by_use}
+    return {"total": sum(by_place.values())} | {
+        key: {name: count for name, count in counts.items() if count} for key, counts in found.items()
+    }
 
 
 def _place(name: str) -> str:

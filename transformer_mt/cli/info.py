@@ -54,7 +54,7 @@ def _model_lines(facts: Mapping[str, Any]) -> _Lines:
     weights, *others = facts["bytes"].values()
     yield "size", f"weights {_bytes(weights)}" + "".join(f", for continuing {_bytes(size)}" for size in others)
     yield from _shape_lines(facts["shape"])
-    yield from _parameter_lines(facts["parameters"])
+    yield from _parameter_lines(facts["parameters"], facts["shape"]["tie_embeddings"])
     yield from _text_lines(facts)
     yield from _training_lines(facts["training"])
     yield from _score_lines(facts.get("scores"))
@@ -75,8 +75,9 @@ def _shape_lines(shape: Mapping[str, Any]) -> _Lines:
     yield "", f"{shape['norm']}-norm, {shape['activation']}, {shape['positions']} positions"
 
 
-def _parameter_lines(parameters: Mapping[str, Any]) -> _Lines:
-    yield "parameters", f"{parameters['total']:,}"
+def _parameter_lines(parameters: Mapping[str, Any], tie: str) -> _Lines:
+    shared = {"all": "source, target and output share one matrix", "target": "target and output share one matrix"}
+    yield "parameters", f"{parameters['total']:,}; {shared.get(tie, 'no matrix is shared')}"
     for key in ("by_place", "by_use"):
         yield "", ", ".join(f"{name} {count:,}" for name, count in parameters[key].items())
 
@@ -112,8 +113,8 @@ def _score_lines(scores: Mapping[str, Any] | None) -> _Lines:
     values = ", ".join(f"{name} {value:.{4 if name == 'loss' else 2}f}" for name, value in scores["values"].items())
     yield "scores", f"{values} ({scores['from']}, step {scores['step']:,})"
     for name, signature in scores.get("signatures", {}).items():
-        yield "", f"{name}: {signature}, beam {scores['beam_size']}"
-    yield "", f"on {', '.join(scores['text'])}"
+        yield "", f"{name}: {signature}"
+    yield "", f"on {', '.join(scores['text'])}; beam {scores['beam_size']}"
 
 
 def _bytes(size: int) -> str:

@@ -18,6 +18,8 @@ from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import describe_export, exported_directory, is_export
 from transformer_mt.model.attention import MultiHeadAttention
+from transformer_mt.model.kinds import new_model
+from transformer_mt.model.recurrent import Recurrent
 from transformer_mt.model.transformer import FeedForward, Transformer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -102,6 +104,18 @@ def test_parameters_by_place_and_by_use(options: dict[str, Any]) -> None:
     assert found["total"] == sum(found["by_place"].values()) == count(model)
 
 
+def test_parameters_of_a_recurrent_model() -> None:
+    options: dict[str, Any] = dict(kind="recurrent", d_model=8, num_encoder_layers=2, num_decoder_layers=2)
+    model = new_model(ModelConfig(**options), 30, 30)
+    assert isinstance(model, Recurrent) and model.attention is not None
+    found = parameters({name: list(parameter.shape) for name, parameter in model.named_parameters()})
+    assert found["by_use"]["attention"] == sum(p.numel() for p in model.attention.parameters())
+    assert found["by_use"]["embeddings and output"] == 30 * 8
+    assert found["by_place"]["encoder"] == sum(p.numel() for p in model.encoder.parameters())
+    assert found["by_use"].keys() == {"attention", "embeddings and output", "recurrence"}
+    assert sum(found["by_use"].values()) == found["total"] == sum(p.numel() for p in model.parameters())
+
+
 def lines(*arguments: object) -> list[str]:
     return tmt_here("info", *arguments).ok().lines
 
@@ -109,10 +123,10 @@ def lines(*arguments: object) -> list[str]:
 def test_what_it_prints(run: Path) -> None:
     printed = lines(run)
     assert printed[0] == f"run         {run}"
-    assert "parameters  10,544" in printed
+    assert "parameters  10,544; source, target and output share one matrix" in printed
     assert "            tags before a source: <2de> <2fr> <law>" in printed
     assert "scores      loss 0.5843, perplexity 1.79, bleu 6.91, chrf 36.71 (metrics.jsonl, step 600)" in printed
-    assert "            bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0, beam 1" in printed
+    assert "            bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0" in printed
     assert json.loads("\n".join(lines(run, "--json"))) == describe(run)
     assert "scores      none recorded" in lines(GOLDEN / "averaged")
 
