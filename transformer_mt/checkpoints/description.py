@@ -67,7 +67,7 @@ _USES = ("embeddings and output", "attention", "feed-forward", "norms", "recurre
 
 
 def parameters(shapes: Mapping[str, list[int]]) -> Facts:
-    """Return how many numbers a model's tensors have, by where they are and by what they do. A shared one counts once."""
+    """Return how many numbers a model's tensors have, by where they are and by what they do (shared ones once)."""
     by_place, by_use = dict.fromkeys(_PLACES, 0), dict.fromkeys(_USES, 0)
     for name, shape in shapes.items():
         by_place[_place(name)] += prod(shape)
