@@ -30,8 +30,8 @@ def script() -> ModuleType:
 
 @pytest.fixture
 def options(tmp_path: Path) -> list[str]:
-    for part, count in ("train", 300), ("valid", 4):
-        for lang, lines in zip(("en", "de"), zip(*grammar.generate(part, count), strict=True), strict=True):
+    for part, pairs in {"train": grammar.generate("train", 300), "valid": grammar.generate("valid", 4)}.items():
+        for lang, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
             with gzip.open(tmp_path / f"{part}.{lang}.gz", "wt", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines)
     return ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--vocab-size", "400", "--steps", "3"]

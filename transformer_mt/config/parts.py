@@ -53,7 +53,7 @@ class InitialConfig(_Part):
     tokenizer: TokenizerConfig = TokenizerConfig()
 
 
-class _Source(SourceConfig, extra="ignore"):
+class _Source(_SourceLanguages, SourceConfig, extra="ignore"):
     """A source of text, to be named."""
 
     def __str__(self) -> str:
