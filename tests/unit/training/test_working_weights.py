@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from transformer_mt.config.sections import ModelConfig
+from transformer_mt.model import kinds
 from transformer_mt.model.layout import Batch, collate
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.optim import FlatGradients
 from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
@@ -26,7 +27,7 @@ def batches() -> list[Batch]:
     return [first, collate([[12, EOS_ID]], [[13, 4, 5, EOS_ID]], 8)]
 
 
-def gradients_of(model: Transformer) -> torch.Tensor:
+def gradients_of(model: EncoderDecoder) -> torch.Tensor:
     """The ordinary way: autograd adds to the model's own gradients."""
     gradients = FlatGradients(model)
     for batch in batches():
@@ -34,7 +35,7 @@ def gradients_of(model: Transformer) -> torch.Tensor:
     return gradients.buffer
 
 
-def gradients_by_twin(model: Transformer, working: WorkingWeights) -> torch.Tensor:
+def gradients_by_twin(model: EncoderDecoder, working: WorkingWeights) -> torch.Tensor:
     gradients = FlatGradients(model)
     working.refresh()
     for batch in batches():
@@ -43,12 +44,17 @@ def gradients_by_twin(model: Transformer, working: WorkingWeights) -> torch.Tens
     return gradients.buffer
 
 
-def new_model(shape: ModelConfig) -> Transformer:
+def new_model(shape: ModelConfig) -> EncoderDecoder:
     torch.manual_seed(1)
-    return Transformer(shape, 20, 20).train()
+    return kinds.new_model(shape, 20, 20).train()
 
 
-@pytest.mark.parametrize("shape", VARIANTS)
+RECURRENT = ModelConfig(
+    kind="recurrent", preset="tiny", d_model=16, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0
+)
+
+
+@pytest.mark.parametrize("shape", [*VARIANTS, RECURRENT])
 def test_in_float32_the_gradients_are_the_models(shape: ModelConfig) -> None:
     """Two micro-batches, from which both ways add up the same products."""
     expected, model = gradients_of(new_model(shape)), new_model(shape)
