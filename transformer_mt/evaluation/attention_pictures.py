@@ -188,8 +188,9 @@ def _lines(shown: Selection) -> Figure:
         _inches([*words, heading], size)
         for words, heading in zip((shown.queries, shown.keys), _NAMES[shown.use][1:], strict=True)
     )
-    inner, gap = 2.2, 0.3
-    panel, height = left + inner + right + gap, row * num_words
+    height, gap = row * num_words, 0.3
+    inner = max(2.2, height / 4)  # no steeper than can be followed
+    panel = left + inner + right + gap
     figure = Figure(figsize=(panel * len(shown.layers) - gap, height))
     styles = list(itertools.islice(line_styles(), len(shown.heads)))
     for number, layer in enumerate(shown.layers):
