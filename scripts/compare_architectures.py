@@ -62,7 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 LENGTHS = [8, 16, 32, 64, 128, 256]
 TOKENS = 4096  # of a synthetic batch, on each side
-ROUNDS, NUM_UPDATES = 5, 4
+ROUNDS, NUM_UPDATES = 3, 2
 EDGES = [8, 12, 16, 20]  # words of the source
 LONGEST_JOINED = 3
 WHOLE = {"max_source_tokens": 4096}
@@ -166,7 +166,7 @@ def print_speeds(configs: dict[str, Config], tokenizers: Tokenizers) -> dict[str
     rows = []
     for length in LENGTHS:
         batch = synthetic(length, sizes[1])
-        taken = seconds_in_turns({kind: updating(updater, [[batch]]) for kind, updater in updaters.items()}, 3)
+        taken = seconds_in_turns({kind: updating(updater, [[batch]]) for kind, updater in updaters.items()})
         steps = [f"{sequential_steps(config.model, length)}" for config in configs.values()]
         rows.append([length, *(f"{batch.num_labels / taken[kind]:,.0f}" for kind in configs), *steps])
     table(["positions", *(f"{k}, tokens/s" for k in configs), *(f"{k}, steps" for k in configs)], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,12 @@ def test_average_sampling_and_an_ensemble(learned: Trained, tmp_path: Path, sour
 def test_int8_is_refused(learned: Trained) -> None:
     refused = tmt_here("translate", learned.run, "--set", "search.precision=int8", stdin="a b c\n")
     assert refused.status == 2 and "search.precision int8: only for model.kind transformer" in refused.refusal
+
+
+def test_its_attention_is_over_the_source_only(learned: Trained) -> None:
+    shown = json.loads(tmt_here("plot", "attention", learned.run, "--src", "a b c d", "--json").ok().stdout)
+    assert len(shown["layers"]) == len(shown["heads"]) == 1
+    looked_at = [row.index(max(row)) for row in shown["weights"][0][0][:4]]
+    assert looked_at == [0, 1, 2, 3]  # what it copies
+    refused = tmt_here("plot", "attention", learned.run, "--src", "a b", "--use", "encoder", "--json")
+    assert refused.status == 2 and "it has cross" in refused.refusal

@@ -60,7 +60,8 @@ class RecurrentScorer:
     def bytes_a_sentence(self, source_length: int, target_length: int, num_hypotheses: int) -> int:
         """Estimate the bytes that search takes for a sentence: what is kept of it, its attention, log-probabilities."""
         D, size = self._model.config.d_model, 4
-        tables = 2 + num_hypotheses if self._model.config.recurrent_attention == "additive" else 2
+        # Additive attention makes a sum and its tanh of each state of the source, for each hypothesis.
+        tables = 2 + 2 * num_hypotheses if self._model.config.recurrent_attention == "additive" else 2
         states = 2 * len(self._model.decoder) * num_hypotheses
         return (
             tables * source_length + states
