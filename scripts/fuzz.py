@@ -518,6 +518,7 @@ def models_case(draw: random.Random, place: Path, base: Base) -> Case:
         ("average", target, "--output", place / "out" / "average"),
         ("score", target, "--src", base.place / "train.en", "--tgt", base.place / "train.de"),
         ("export", target, "--format", "ctranslate2", "--output", place / "out" / "ct2"),
+        ("info", target),
     ]
     if draw.random() < 0.2 or what.startswith(("state", "optimizer")):
         return Case(f"{what}: continue", reader=lambda: continue_training(base, directory))

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from transformer_mt.checkpoints.manifest import CONFIG, MODEL, OPTIMIZER, STATE, verify
-from transformer_mt.checkpoints.run_directory import CHECKPOINT_NAME, is_run, list_checkpoints, pointed, resolve_model
+from transformer_mt.checkpoints.run_directory import (
+    CHECKPOINT_NAME,
+    checked_name,
+    is_run,
+    list_checkpoints,
+    resolve_model,
+)
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.checkpoints.tensor_shapes import tensor_shapes
 from transformer_mt.checkpoints.training_state import read_state
@@ -121,7 +127,7 @@ def described_run(run: Path) -> Facts:
     return {
         "path": str(run),
         "checkpoints": [one.step for one in list_checkpoints(run)],
-        **{name: pointed(run / name) if os.path.lexists(run / name) else None for name in ("best", "last")},
+        **{name: checked_name(run, name) if os.path.lexists(run / name) else None for name in ("best", "last")},
         "bytes": sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(run) for name in names),
     }
 
@@ -141,7 +147,8 @@ def scores(checkpoint: Path, run: Path | None, config: DescribedConfig) -> Facts
     if record:
         facts["from"] = FILE_NAME
         numbers = ((key, value) for key, value in record.items() if isinstance(value, float))
-        facts["values"], facts["signatures"] = dict(numbers), record.get("signatures", {})
+        signatures = record.get("signatures")
+        facts["values"], facts["signatures"] = dict(numbers), signatures if isinstance(signatures, dict) else {}
         facts["values"].pop("seconds", None)
     elif state.best_step == state.step:
         known = {"loss": state.best_loss, config.train.best_metric: state.best_score}

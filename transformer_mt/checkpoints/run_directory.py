@@ -149,6 +149,21 @@ def pointed(pointer: Path) -> str:
     return read_plain(pointer, 1 << 10).decode("utf-8").strip()
 
 
+def checked_name(run: Path, pointer: str) -> str:
+    """Return the name in ``last`` or ``best`` of a run that others may have made.
+
+    Raises:
+        InputError: there is none, or it is no checkpoint's.
+    """
+    try:
+        name = pointed(run / pointer)
+    except (OSError, ValueError):
+        name = ""
+    if not CHECKPOINT_NAME.fullmatch(name):
+        raise InputError(f"{run / pointer}: damaged; write the name of one of {run}/checkpoints into it")
+    return name
+
+
 def is_run(path: Path) -> bool:
     return os.path.isdir(path / "checkpoints")
 
@@ -161,13 +176,7 @@ def resolve_model(path: Path) -> Path:
         return path
     for pointer in ("best", "last"):
         if os.path.lexists(path / pointer):
-            try:
-                name = pointed(path / pointer)
-            except (OSError, ValueError):
-                name = ""
-            if not CHECKPOINT_NAME.fullmatch(name):
-                raise InputError(f"{path / pointer}: damaged; write the name of one of {path}/checkpoints into it")
-            return path / "checkpoints" / name
+            return path / "checkpoints" / checked_name(path, pointer)
     raise InputError(f"{path}: the run has no checkpoint yet; train it first (tmt train … --output {path})")
 
 

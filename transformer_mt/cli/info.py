@@ -28,7 +28,8 @@ def info(
         print(json.dumps(facts, ensure_ascii=False, indent=1))
         return
     for topic, line in _export_lines(facts) if is_exported else _model_lines(facts):
-        print(f"{topic:<12}{line}")
+        shown = "".join(one if one.isprintable() else "?" for one in line)  # a stranger's may hold anything
+        print(f"{topic:<12}{shown}")
 
 
 def _export_lines(facts: Mapping[str, Any]) -> _Lines:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from transformer_mt.config.data_sections import SOURCE_KINDS, SourceConfig
+from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.section import AsTuple, Section
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 
@@ -57,8 +57,8 @@ class _Source(_SourceLanguages, SourceConfig, extra="ignore"):
     """A source of text, to be named."""
 
     def __str__(self) -> str:
-        is_known = any(getattr(self, kind) is not None for kind in SOURCE_KINDS)
-        return super().__str__() if is_known else "a source of a kind that this version does not know"
+        is_possible = next(self.conflicts(), None) is None
+        return super().__str__() if is_possible else "a source that this version does not know"
 
 
 class _NamedData(_Languages):

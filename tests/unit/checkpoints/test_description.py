@@ -14,6 +14,7 @@ from harness import tmt_here
 from torch import nn
 
 from transformer_mt.checkpoints.description import describe, parameters
+from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import describe_export, exported_directory, is_export
@@ -160,6 +161,7 @@ def remove(name: str) -> Any:
         (remove("vocab.json"), "vocab.json: missing"),
         (remove("manifest.json"), "not a model"),
         (lambda run: (run / "best").write_text("elsewhere"), "best: damaged"),
+        (lambda run: (run / "last").write_bytes(b"\xff"), "last: damaged"),
         (lambda run: (run / "metrics.jsonl").write_text("?\n{}\n"), "metrics.jsonl, line 1"),
     ],
 )
@@ -168,6 +170,24 @@ def test_damage_is_one_line(run: Path, damage: Any, reason: str) -> None:
     done = tmt_here("info", run)
     assert done.status == 2 and not done.stdout
     assert reason in done.refusal
+
+
+def test_what_a_later_version_may_have_is_no_reason_to_refuse(run: Path) -> None:
+    """A kind of source, a key and a value in a record that this version does not know."""
+    checkpoint = run / "checkpoints" / STEP
+    config = (checkpoint / "config.yaml").read_text(encoding="utf-8")
+    changed = config.replace("src: text/law.src", "dream: law").replace("tgt: text/law.tgt", "depth: 2")
+    assert "dream" in changed and "depth" in changed
+    (checkpoint / "config.yaml").write_text(changed, encoding="utf-8")
+    manifest = json.loads((checkpoint / "manifest.json").read_bytes())
+    del manifest["sha256"]
+    manifest["files"]["config.yaml"]["bytes"] = len(changed.encode())
+    (checkpoint / "manifest.json").write_bytes(sealed(manifest))
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"kind": "valid", "step": 600, "loss": 1.5, "note": ["?"], "signatures": "none"}\n')
+    facts = describe(run)
+    assert facts["training"]["sources"][-1] == "a source that this version does not know"
+    assert (facts["scores"]["values"], facts["scores"]["signatures"]) == ({"loss": 1.5}, {})
 
 
 def test_an_export_tells_what_it_lists(tmp_path: Path) -> None:
