@@ -48,8 +48,8 @@ COMMANDS = {
     "tmt data synthesize": "CONFIG.yaml --set",
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
-        "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --json --stats "
-        "--line-buffered --set"
+        "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --align --json "
+        "--stats --line-buffered --set"
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": (

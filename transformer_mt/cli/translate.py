@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
-    from transformer_mt.decoding.translator import Translation, Translator
+    from transformer_mt.decoding.translator import Alternative, Translation, Translator
 
 
 class LongLines:
@@ -62,6 +62,9 @@ def translate(
     ensemble: Annotated[
         list[Path], typer.Option("--ensemble", metavar="MODEL", help="A further model; give it again for more.")
     ] = [],  # noqa: B006
+    align: Annotated[
+        bool, typer.Option("--align", help="Add links of words, from attention: text ||| 0-0 1-2.")
+    ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="One JSON object a line: text, score, tokens, alternatives.")
     ] = False,
@@ -95,7 +98,7 @@ def translate(
     translator = Translator.load(model, overrides, long_lines, ensemble, settings)
     counts, started = OutputStats(), time.monotonic()
 
-    is_text = not json_output and n_best is None
+    is_text = not (json_output or align) and n_best is None
 
     def texts() -> Iterator[str]:
         if is_typed:
@@ -103,11 +106,13 @@ def translate(
         with tqdm(
             total=count_lines(source) if has_bar else None, unit=" lines", disable=not has_bar, dynamic_ncols=True
         ) as bar:
-            for number, (one, lead, end) in enumerate(_translated(translator, source, prefix, is_text, chunk_lines)):
+            for number, (one, lead, end) in enumerate(
+                _translated(translator, source, prefix, is_text, align, chunk_lines)
+            ):
                 bar.update()
                 if stats:
                     counts.count(one.source, one.text, one.num_source_tokens, len(one.tokens), one.is_cut)
-                yield f"{lead}{one.text}{end}" if is_text else _formatted(one, number, json_output)
+                yield f"{lead}{one.text}{end}" if is_text else _formatted(one, number, json_output, n_best is not None)
 
     try:
         write_texts(output, texts())
@@ -118,28 +123,42 @@ def translate(
 
 
 def _translated(
-    translator: Translator, source: str, prefix: str | None, is_text: bool, chunk_lines: int
+    translator: Translator, source: str, prefix: str | None, is_text: bool, align: bool, chunk_lines: int
 ) -> Iterator[tuple[Translation, str, str]]:
     """The translations, with what stands before and behind each. Only text alone can have a line in several parts."""
     from transformer_mt.system.lines import read_line_pairs, read_lines, read_parts
 
     if prefix is not None:
         ours, theirs = itertools.tee(read_line_pairs(source, prefix))
-        translations = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines)
+        translations = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines, align)
     elif is_text:
         texts, parts = itertools.tee(read_parts(source))
         translations = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
         yield from ((one, part.lead, part.end) for one, part in zip(translations, parts, strict=True))
         return
     else:
-        translations = translator.stream(read_lines(source), chunk_lines=chunk_lines)
+        translations = translator.stream(read_lines(source), None, chunk_lines, align)
     yield from ((one, "", "\n") for one in translations)
 
 
-def _formatted(translation: Translation, number: int, json_output: bool) -> str:
-    """The lines of a translation as JSON, or as the list of its alternatives."""
+def _formatted(translation: Translation, number: int, json_output: bool, is_list: bool) -> str:
+    """The lines of a translation as JSON, as the list of its alternatives, or as it is with its links."""
     if json_output:
-        alternatives = [alternative._asdict() for alternative in translation.alternatives]
-        best = {"text": translation.text, "score": translation.score, "tokens": translation.tokens}
-        return json.dumps({**best, "alternatives": alternatives}, ensure_ascii=False) + "\n"
-    return "".join(f"{number} ||| {text} ||| {score:.4f}\n" for text, score, _ in translation.alternatives)
+        alternatives = [_fields(alternative) for alternative in translation.alternatives]
+        return json.dumps({**alternatives[0], "alternatives": alternatives}, ensure_ascii=False) + "\n"
+    if is_list:
+        return "".join(f"{number} ||| {_with_links(one)} ||| {one.score:.4f}\n" for one in translation.alternatives)
+    best = translation.alternatives[0]
+    return (_with_links(best) if best.text.strip() else best.text) + "\n"  # a blank line stays blank
+
+
+def _fields(alternative: Alternative) -> dict[str, Any]:
+    """For JSON; without an alignment, where none was asked for."""
+    return {key: value for key, value in alternative._asdict().items() if value is not None}
+
+
+def _with_links(alternative: Alternative) -> str:
+    """Its text and, where they were asked for, its links as Marian prints them."""
+    if alternative.alignment is None:
+        return alternative.text
+    return f"{alternative.text} ||| {' '.join(f'{i}-{j}' for i, j in alternative.alignment)}"

@@ -23,6 +23,7 @@ from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
 from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
+from transformer_mt.decoding.word_alignments import Links, align_pairs, check_model, joined_links, source_words
 from transformer_mt.errors import InputError
 from transformer_mt.model.recurrent import Recurrent
 from transformer_mt.model.transformer import EncoderDecoder, Transformer
@@ -49,6 +50,7 @@ class Alternative(NamedTuple):
     text: str
     score: float  # the log-probability divided by the length penalty: what alternatives are ranked by
     tokens: list[str]  # pieces
+    alignment: Links | None = None  # of words of the line and of this translation; None: it was not asked for
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,25 @@ class Translation:
     num_source_tokens: int
     is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`, learned positions)
 
+    @property
+    def alignment(self) -> Links | None:
+        """The words of the line and of the best translation that belong together; None: they were not asked for."""
+        return self.alternatives[0].alignment
+
 
 class _Part(NamedTuple):
     """What is searched as one: a line, or a part of one."""
 
     src: list[int]
     prefix: list[int]
+    words: list[int] | None = None  # of the line, that each id belongs to: where alignments are asked for
+
+
+class _Found(NamedTuple):
+    """What was found for a part: its translations, best first, and the links of each where they are asked for."""
+
+    hypotheses: list[Hypothesis]
+    links: list[Links]
 
 
 class _Line(NamedTuple):
@@ -118,7 +133,7 @@ class Translator:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
         tgt = tokenizers.tgt
         self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
-        self._pool: Workers[list[_Part], list[list[Hypothesis]]] | None = None
+        self._pool: Workers[list[_Part], list[_Found]] | None = None
         self._device = models[0].src_embed.weight.device
         with ONE_AT_A_TIME:
             engines = [_scorer(model, resolve_precision(config.precision, self._device)) for model in models]
@@ -172,13 +187,18 @@ class Translator:
         return translator
 
     def translate(
-        self, lines: Sequence[str], prefixes: Sequence[str] | None = None, tags: Sequence[int] | None = None
+        self,
+        lines: Sequence[str],
+        prefixes: Sequence[str] | None = None,
+        tags: Sequence[int] | None = None,
+        align: bool = False,
     ) -> list[Translation]:
         """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
 
         Args:
             prefixes: what each translation starts with; "" for nothing.
             tags: the ids that these sources start with; the translator's where there are none.
+            align: add word alignments, from the attention of the first model (`word_alignments`).
         """
         tags = self._tags if tags is None else tags
         return list(
@@ -187,29 +207,34 @@ class Translator:
                 checked_prefixes(prefixes),
                 tags,
                 self._num_processes(self._config.workers or 1),
+                align=align,
             )
         )
 
     def stream(
-        self, lines: Iterable[str], prefixes: Iterable[str] | None = None, chunk_lines: int = CHUNK_LINES
+        self,
+        lines: Iterable[str],
+        prefixes: Iterable[str] | None = None,
+        chunk_lines: int = CHUNK_LINES,
+        align: bool = False,
     ) -> Iterator[Translation]:
         """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
 
         The first translation comes when one chunk of lines is read, or two where several processes translate. With
-        ``chunk_lines`` of 1, each line is answered before the next one is read.
+        ``chunk_lines`` of 1, each line is answered before the next one is read. ``align`` adds word alignments.
         """
         num_processes = self._num_processes(self._config.workers or num_cores())
         return self._stream(
-            checked_texts("lines", lines), checked_prefixes(prefixes), self._tags, num_processes, chunk_lines
+            checked_texts("lines", lines), checked_prefixes(prefixes), self._tags, num_processes, chunk_lines, align
         )
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
-        ids = [list(source) for source in sources]
+        parts = [_Part(list(source), []) for source in sources]
         workers = self._workers(self._num_processes(self._config.workers or num_cores()))
-        asked = self._submit(workers, ids, {})
+        asked = self._submit(workers, parts)
         try:
-            return self._collect(workers, asked, len(ids))
+            return [found.hypotheses for found in self._collect(workers, asked, len(parts))]
         finally:
             workers.drop(job for _, job in asked)
 
@@ -276,8 +301,8 @@ class Translator:
         """
         for what, text in (("source", source), ("target", target)):
             if text is not None and (not text.strip() or "\n" in text.strip()):
-                found = "several lines" if text.strip() else "no text"
-                raise InputError(f"{what}: {found}; give one sentence, in one line")
+                what_is = "several lines" if text.strip() else "no text"
+                raise InputError(f"{what}: {what_is}; give one sentence, in one line")
         with ONE_AT_A_TIME:
             src = [*self._tags, *self._tokenizers.src.encode([source.strip()])[0], EOS_ID]
             tgt = [] if target is None else self._tokenizers.tgt.encode([target.strip()])[0]
@@ -287,8 +312,8 @@ class Translator:
                 f"sentences, or set search.max_source_tokens={len(src)}"
             )
         if target is None:
-            [[best, *_]] = self._search([_Part(src, [])])
-            tgt = best.ids
+            [found] = self._search([_Part(src, [])])
+            tgt = found.hypotheses[0].ids
         return attention_maps(self._models[0], self._tokenizers, src, [*tgt, EOS_ID])
 
     def _stream(
@@ -298,28 +323,35 @@ class Translator:
         tags: Sequence[int],
         num_processes: int,
         chunk_lines: int = CHUNK_LINES,
+        align: bool = False,
     ) -> Iterator[Translation]:
+        if align:
+            check_model(self._models[0], self._max_source_tokens + self._config.max_extra_tokens)
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
         most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
-        under_way: deque[tuple[list[_Line], list[list[int]], _Asked]] = deque()
+        under_way: deque[tuple[list[_Line], list[_Part], _Asked]] = deque()
         try:
             while chunk or under_way:
                 if chunk:
                     with ONE_AT_A_TIME:  # SentencePiece has threads of its own as well
                         split, sources = self._encode([line for line, _ in chunk], tags, first_line)
                         starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
-                    under_way.append((split, sources, self._submit(workers, sources, starts)))
+                        words = self._source_words(split, len(tags)) if align else {}
+                    parts = [_Part(ids, starts.get(i, []), words.get(i)) for i, ids in enumerate(sources)]
+                    under_way.append((split, parts, self._submit(workers, parts)))
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:
-                    split, sources, asked = under_way[0]
-                    results = self._collect(workers, asked, len(sources))
+                    split, parts, asked = under_way[0]
+                    results = self._collect(workers, asked, len(parts))
                     under_way.popleft()
                     with ONE_AT_A_TIME:
                         translations = [
-                            self._translation(line, [sources[i] for i in line.parts], [results[i] for i in line.parts])
+                            self._translation(
+                                line, [parts[i] for i in line.parts], [results[i] for i in line.parts], align
+                            )
                             for line in split
                         ]
                     yield from translations
@@ -341,10 +373,20 @@ class Translator:
                 starts[line.parts[0]] = ids
         return starts
 
+    def _source_words(self, split: list[_Line], num_tags: int) -> dict[int, list[int]]:
+        """The words that source ids belong to, by the sources' numbers."""
+        words: dict[int, list[int]] = {}
+        for line in split:
+            if line.parts:
+                words |= zip(
+                    line.parts, source_words(line.text, line.split, self._tokenizers.src, num_tags), strict=True
+                )
+        return words
+
     def _num_processes(self, wanted: int) -> int:
         return wanted if can_fork(self._device) else 1
 
-    def _workers(self, num_processes: int) -> Workers[list[_Part], list[list[Hypothesis]]]:
+    def _workers(self, num_processes: int) -> Workers[list[_Part], list[_Found]]:
         """Processes stay for the next call: what they have prepared is worth keeping."""
         if num_processes < 2:
             return Workers(self._search, 1)
@@ -355,7 +397,7 @@ class Translator:
                 self._pool = pool = Workers(self._search, num_processes, _ADVICE)
             return pool
 
-    def _search(self, batch: list[_Part]) -> list[list[Hypothesis]]:
+    def _search(self, batch: list[_Part]) -> list[_Found]:
         def at_once(parts: Sequence[_Part]) -> list[list[Hypothesis]]:
             return search(
                 self._scorer,
@@ -369,7 +411,15 @@ class Translator:
             )
 
         with ONE_AT_A_TIME:
-            return self._batches.work(at_once, batch, max(len(part.src) for part in batch))
+            found = self._batches.work(at_once, batch, max(len(part.src) for part in batch))
+        pairs = [
+            (part.src, part.words, hypothesis.ids)
+            for part, hypotheses in zip(batch, found, strict=True)
+            if part.words is not None
+            for hypothesis in hypotheses
+        ]
+        links = iter(align_pairs(self._models[0], self._tokenizers.tgt, pairs))
+        return [_Found(hypotheses, list(itertools.islice(links, len(hypotheses)))) for hypotheses in found]
 
     def _encode(
         self, lines: Sequence[str], tags: Sequence[int], first_line: int
@@ -423,40 +473,44 @@ class Translator:
 
     def _submit(
         self,
-        workers: Workers[list[_Part], list[list[Hypothesis]]],
-        sources: list[list[int]],
-        starts: dict[int, list[int]],
+        workers: Workers[list[_Part], list[_Found]],
+        parts: list[_Part],
     ) -> _Asked:
         """Begin the search, batch by batch."""
-        batches = self._batches.cut([len(ids) for ids in sources], workers.num_processes)
-        jobs = [[_Part(sources[i], starts.get(i, [])) for i in batch] for batch in batches]
-        return list(zip(batches, workers.submit(jobs), strict=True))
+        batches = self._batches.cut([len(part.src) for part in parts], workers.num_processes)
+        return list(zip(batches, workers.submit([[parts[i] for i in batch] for batch in batches]), strict=True))
 
-    def _collect(
-        self, workers: Workers[list[_Part], list[list[Hypothesis]]], asked: _Asked, num_sources: int
-    ) -> list[list[Hypothesis]]:
-        hypotheses: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
+    def _collect(self, workers: Workers[list[_Part], list[_Found]], asked: _Asked, num_parts: int) -> list[_Found]:
+        found = [_Found([], [])] * num_parts
         for batch, job in asked:
-            for i, of_source in zip(batch, workers.result(job), strict=True):
-                hypotheses[i] = of_source
-        return hypotheses
+            for i, of_part in zip(batch, workers.result(job), strict=True):
+                found[i] = of_part
+        return found
 
-    def _translation(self, line: _Line, sources: list[list[int]], hypotheses: list[list[Hypothesis]]) -> Translation:
-        if not hypotheses:
+    def _translation(self, line: _Line, parts: list[_Part], found: list[_Found], align: bool) -> Translation:
+        if not parts:
             text = "" if line.split is None else line.split.lead
-            return Translation(line.text, text, 0.0, [], [Alternative(text, 0.0, [])], 0, False)
+            blank = Alternative(text, 0.0, [], [] if align else None)
+            return Translation(line.text, *blank[:3], [blank], 0, False)
         alternatives = []
-        for rank in range(max(map(len, hypotheses))):
+        for rank in range(max(len(of_part.hypotheses) for of_part in found)):
             # A part that has fewer contributes its last.
-            chosen = [of_part[min(rank, len(of_part) - 1)] for of_part in hypotheses]
+            ranks = [min(rank, len(of_part.hypotheses) - 1) for of_part in found]
+            chosen = [of_part.hypotheses[own] for of_part, own in zip(found, ranks, strict=True)]
             texts = [self._tokenizers.tgt.decode(h.ids) for h in chosen]
             text = texts[0] if line.split is None else line.split.join(texts)
             tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
-            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens))
+            links = None
+            if align:
+                starts = [0] if line.split is None else line.split.starts(texts)
+                links = joined_links(
+                    text, starts, [of_part.links[own] for of_part, own in zip(found, ranks, strict=True)]
+                )
+            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens, links))
         cap = self._max_positions or sys.maxsize
-        limits = [min(len(ids) + self._config.max_extra_tokens, cap) for ids in sources]
-        is_cut = any(len(of_part[0].ids) + 1 >= limit for of_part, limit in zip(hypotheses, limits, strict=True))
-        return Translation(line.text, *alternatives[0], alternatives, sum(map(len, sources)), is_cut)
+        limits = [min(len(part.src) + self._config.max_extra_tokens, cap) for part in parts]
+        is_cut = any(len(of.hypotheses[0].ids) + 1 >= limit for of, limit in zip(found, limits, strict=True))
+        return Translation(line.text, *alternatives[0][:3], alternatives, sum(len(part.src) for part in parts), is_cut)
 
 
 def _scorer(model: EncoderDecoder, precision: str) -> Engine | RecurrentScorer:

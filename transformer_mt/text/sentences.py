@@ -9,6 +9,7 @@ little, half a sentence costs its meaning. White space is what `str.isspace` say
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from bisect import bisect_right
@@ -90,16 +91,26 @@ class SplitLine:
         Chinese has no space between sentences, English has one: where the source had none for its script's sake, and
         neither translation beside the gap is in such a script, there will be one.
         """
+        return "".join(self._joined(texts))
+
+    def starts(self, texts: Sequence[str]) -> list[int]:
+        """Where each of the texts begins in what `join` makes of them, in characters."""
+        ends = list(itertools.accumulate(map(len, self._joined(texts))))
+        return ends[:-1:2]
+
+    def _joined(self, texts: Sequence[str]) -> list[str]:
+        """The lead, then each text and what stands behind it."""
         joined = [self.lead]
         for i, (part, text) in enumerate(zip(self.parts, texts, strict=True)):
-            joined += text, part.gap
+            gap = part.gap
             if (
                 not part.gap
                 and i + 1 < len(texts)
                 and _needs_space(part.text, self.parts[i + 1].text, text, texts[i + 1])
             ):
-                joined.append(" ")
-        return "".join(joined)
+                gap = " "
+            joined += text, gap
+        return joined
 
 
 def _needs_space(src: str, src_after: str, tgt: str, tgt_after: str) -> bool:

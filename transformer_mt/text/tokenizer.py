@@ -102,8 +102,23 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, on one line whatever bytes the pieces spell."""
-        known = [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0] if len(ids) else []
-        return _on_one_line(self._processor.decode(known))
+        return _on_one_line(self._processor.decode(self._known(ids)))
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """SentencePiece's ids of those that it has."""
+        return [int(i) for i in self._from_table[np.asarray(ids, dtype=np.int64)] if i >= 0]
+
+    def starts(self, text: str) -> list[int]:
+        """Where each piece of a text begins in it, in characters; white space before a word is the piece's."""
+        return _starts(text, self._processor.encode(text, out_type="serialized_proto"))
+
+    def starts_decoded(self, ids: Sequence[int]) -> list[int]:
+        """Where each id's piece begins in the text that `decode` makes of all, in characters."""
+        is_known = self._from_table[np.asarray(ids, dtype=np.int64)] >= 0
+        message = self._processor.decode(self._known(ids), out_type="serialized_proto")
+        starts = [*_starts(self.decode(ids), message), 0]
+        numbers: list[int] = (np.cumsum(is_known) - is_known).tolist()
+        return [starts[i] for i in numbers]  # an id without text is where the next one is
 
     def pieces_of(self, ids: Sequence[int]) -> list[str]:
         return [self._piece_of[i] for i in ids]
@@ -242,6 +257,7 @@ _PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
 _TRAINER_KIND = 3
 _KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _NORMAL = _UNIGRAM = 1  # what stands where the field is left out
+_TEXT_PIECES, _PIECE_BEGIN = 2, 4  # of sentencepiece.proto: a text in pieces
 
 
 def _read_model(model: bytes) -> tuple[str, list[Piece]]:
@@ -280,6 +296,13 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             size = {1: 8, 5: 4}.get(wire_type) or varint()
             yield number, message[at : at + size]
             at += size
+
+
+def _starts(text: str, message: bytes) -> list[int]:
+    """Where the pieces of a SentencePieceText message begin, which counts the bytes of its text."""
+    data = text.encode("utf-8")
+    pieces = [dict(_fields(piece)) for number, piece in _fields(message) if number == _TEXT_PIECES]
+    return [len(data[: piece.get(_PIECE_BEGIN, 0)].decode("utf-8")) for piece in pieces]
 
 
 def _on_one_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,15 @@ def words_of(pieces: Sequence[str], symbols: Collection[str]) -> list[Word]:
             words.append(Word(text, own))
         last, is_open = words[-1].text, not is_symbol
     return [Word(word.text.replace(SPACE, " ").strip() or SPACE, word.pieces) for word in words]
+
+
+def word_numbers(text: str, starts: Sequence[int]) -> list[int]:
+    """Return which word of a text begins or goes on at each of some places in it, or else is the next, or the last.
+
+    A word is what stands between white space, whatever its script; the first one is 0.
+    """
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    return [min(bisect_right(ends, start), max(0, len(ends) - 1)) for start in starts]
 
 
 def _is_unspaced(before: str, after: str) -> bool:

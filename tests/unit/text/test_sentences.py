@@ -215,6 +215,15 @@ def test_join_adds_the_space_that_a_spaced_language_needs() -> None:
         split.join(["Hello."])
 
 
+def test_where_texts_begin_in_the_joined_line() -> None:
+    split = split_line("  你好。再见，朋友！  Bye. ", characters, 4)
+    for texts in (["Hello.", "Bye,", "", "再见。"], [part.text for part in split.parts]):
+        line, starts = split.join(texts), split.starts(texts)
+        assert [line[start : start + len(text)] for start, text in zip(starts, texts, strict=True)] == texts
+        assert starts == sorted(starts) and starts[0] == 2
+    assert SplitLine(" ", []).starts([]) == []
+
+
 def test_with_a_real_tokenizer(tokenizers: Tokenizers, grammar_lines: list[str]) -> None:
     def count(texts: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizers.src.encode(texts)]

@@ -404,6 +404,43 @@ def test_table_may_have_more_and_fewer_pieces_than_the_model(tokenizers: Tokeniz
     assert tokenizer.decode([399, *ids[1:], 400]) == "dog"  # what the model does not know has no text
 
 
+# ---------------------------------------------------------------- where pieces stand
+
+
+def test_pieces_begin_where_they_stand_in_the_text(tokenizers: Tokenizers, grammar_lines: list[str]) -> None:
+    tokenizer = tokenizers.src
+    for line in [*grammar_lines[:20], "naïve 😀 x"]:
+        [ids] = tokenizer.encode([line])
+        assert tokenizer.starts(line) == tokenizer.starts_decoded(ids)
+        assert tokenizer.decode(ids) == line
+        pieces, starts = tokenizer.pieces_of(ids), tokenizer.starts(line)
+        for piece, start, end in zip(pieces, starts, [*starts[1:], len(line)], strict=True):
+            if not piece.startswith("<0x"):
+                assert line[start:end] == piece.replace("▁", " " if start else "")
+            elif start < end:  # the last byte of a character
+                assert line[start:end] in "ï😀"
+    assert tokenizer.starts("") == tokenizer.starts_decoded([]) == []
+
+
+def test_places_are_those_of_the_text_as_it_was_given(tokenizers: Tokenizers) -> None:
+    """Normalisation puts in a space (´), takes some away and makes several characters of one (…, ½)."""
+    text, tokenizer = "A man´s  dog… runs ½ mile.", tokenizers.src
+    pieces, starts = tokenizer.encode_pieces(text), tokenizer.starts(text)
+    assert len(pieces) == len(starts)
+    assert starts == sorted(starts)
+    where = {mark: text.index(mark) for mark in "´…½"}
+    assert {where["´"], where["…"], where["½"]} <= {*starts}
+    assert [starts[i] for i, piece in enumerate(pieces) if piece == "."] == [where["…"]] * 3 + [len(text) - 1]
+    assert next(start for start in starts if start >= where["½"]) == where["½"]
+
+
+def test_ids_without_text_are_where_the_next_one_is(tokenizers: Tokenizers) -> None:
+    tokenizer = tokenizers.src.with_tags(["<2de>"])
+    tag, [ids] = tokenizer.table["<2de>"], tokenizer.encode(["the dog"])
+    starts = tokenizer.starts_decoded(ids)
+    assert tokenizer.starts_decoded([tag, *ids[:1], tag, *ids[1:]]) == [0, *starts[:1], starts[1], *starts[1:]]
+
+
 # ---------------------------------------------------------------- files and fingerprints
 
 

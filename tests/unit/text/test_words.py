@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transformer_mt.text.words import words_of
+from transformer_mt.text.words import word_numbers, words_of
 
 SYMBOLS = {"<2de>", "<s>", "</s>"}
 MAN = [f"<0x{byte:02X}>" for byte in "만".encode()]
@@ -47,3 +47,12 @@ def test_each_piece_is_in_one_word(pieces: str, words: str) -> None:
 def test_words_are_written_as_people_write_them() -> None:
     pieces = ["<s>", "▁", *MAN, "나", "▁dog", "s", *MAN[:1], "▁", "</s>"]
     assert [word.text for word in words_of(pieces, SYMBOLS)] == ["<s>", "만나", "dogs�", "▁", "</s>"]
+
+
+def test_words_between_white_space_by_their_places() -> None:
+    """What a word has in front of it is its own; behind the last there is no other."""
+    text = "  ab c\u00a0你好 \t d  "
+    #       01 2345     678 9 0 1 2
+    starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert word_numbers(text, starts) == [0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3]
+    assert word_numbers(" ", [0, 1]) == [0, 0]
