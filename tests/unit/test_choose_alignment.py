@@ -24,7 +24,7 @@ def script() -> ModuleType:
 
 
 def test_errors_counted_by_hand(script: ModuleType) -> None:
-    """Och & Ney 2003, section 6: AER = 1 - (|A ∩ S| + |A ∩ P|) / (|A| + |S|)."""
+    """Och & Ney 2003, section 6: the rate is 1 - (|A ∩ S| + |A ∩ P|) / (|A| + |S|)."""
     first = script.GoldPair("a b c", "x y z", {(0, 0), (1, 1)}, {(0, 0), (1, 1), (2, 1)})
     second = script.GoldPair("d", "u v", {(0, 0)}, {(0, 0), (0, 1)})
     found = [{(0, 0), (2, 1), (2, 2)}, {(0, 1)}]
