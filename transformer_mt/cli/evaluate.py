@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from transformer_mt.cli.options import ModelArgument, SetOption
 from transformer_mt.cli.translate import LongLines
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
-
-if TYPE_CHECKING:
-    pass
 
 
 def score(

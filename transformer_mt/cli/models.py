@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transformer_mt.cli.options import ModelArgument
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
-
-if TYPE_CHECKING:
-    pass
 
 
 def average(

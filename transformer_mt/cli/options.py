@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
 
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transformer_mt.cli.options import ModelArgument, SetOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
-
-if TYPE_CHECKING:
-    pass
-
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draw pictures: png, svg or pdf.")
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transformer_mt.cli.options import SetOption
 from transformer_mt.system.console import tell
-
-if TYPE_CHECKING:
-    pass
-
 
 tokenizer_app = typer.Typer(
     no_args_is_help=True, help="Train a SentencePiece tokenizer, and encode or decode with one."
