@@ -63,7 +63,7 @@ class Sizes:
 
 SMALL = dict(d_model=32, d_ff=64, num_heads=2, num_encoder_layers=1, num_decoder_layers=1)
 FULL = Sizes({})
-DRY = Sizes(SMALL, 400, 300, 200, 1, 2, (64, 128), 1 << 16, 8, (64, 128, 256), 0.0, (2, 256, 200))
+DRY = Sizes(SMALL, 400, 300, 200, 1, 2, (64,), 1 << 16, 4, (64,), 0.0, (1, 256, 100))
 
 
 # Ids in place of text: a corpus on disk and a vocabulary.

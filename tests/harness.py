@@ -243,12 +243,12 @@ def write(path: Path, lines: Sequence[str]) -> Path:
     return path
 
 
-def symbol_lines(count: int, seed: int, shortest: int = 3, longest: int = 8) -> list[str]:
+def symbol_lines(count: int, seed: int, shortest: int = 3, longest: int = 8, alphabet: str = ALPHABET) -> list[str]:
     """Random sequences of letters as words, no two alike."""
     draw = random.Random(seed)
     lines: dict[str, None] = {}
     while len(lines) < count:
-        lines[" ".join(draw.choices(ALPHABET, k=draw.randint(shortest, longest)))] = None
+        lines[" ".join(draw.choices(alphabet, k=draw.randint(shortest, longest)))] = None
     return list(lines)
 
 

@@ -32,7 +32,7 @@ from transformer_mt.model.layout import collate
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.toy_corpus import grammar
 
-LAST_STEP = 40
+LAST_STEP = 20
 DECAY = 0.9
 
 
@@ -50,7 +50,7 @@ def config_of(directory: Path) -> dict[str, Any]:
         "data": {
             "src_lang": "en",
             "tgt_lang": "de",
-            "train": [{"builtin": "grammar", "split": "train", "num_pairs": 400}],
+            "train": [{"builtin": "grammar", "split": "train", "num_pairs": 200}],
             "valid": [{"builtin": "grammar", "split": "valid", "num_pairs": 15}],
             "cache_dir": str(directory / "cache"),
         },
@@ -67,7 +67,7 @@ def config_of(directory: Path) -> dict[str, Any]:
         "optim": {"schedule": "inverse_sqrt", "lr": 0.003, "warmup_steps": 10},
         "train": {
             "max_steps": LAST_STEP,
-            "eval_steps": 15,
+            "eval_steps": 8,
             "checkpoint_steps": 1,
             "keep_checkpoints": LAST_STEP,
             "log_steps": 1,
@@ -118,7 +118,7 @@ def kill_when(least: int, *args: object, run: Path) -> None:
 
 def test_killed_and_resumed_is_identical(finished: Finished, tmp_path: Path) -> None:
     run, draw = tmp_path / "run", random.Random(1)
-    for least in (draw.randint(3, 12), draw.randint(16, 30)):
+    for least in (draw.randint(2, 6), draw.randint(8, 14)):
         kill_when(least, finished.path, run=run)
     resumed = tmt_here("train", finished.path, "--output", run, "--resume").ok()
     assert "continuing from step" in resumed.stderr
@@ -196,7 +196,9 @@ def test_dry_run_leaves_nothing(finished: Finished, tmp_path: Path) -> None:
     cache = Path(finished.config["data"]["cache_dir"])
     before = sorted(cache.iterdir())
     done = tmt_here("train", finished.path, "--output", tmp_path / "run", "--dry-run").ok()
-    num_updates = max(update for epoch, update in (cursor_of(finished.run, s) for s in range(1, 20)) if epoch == 0)
+    num_updates = max(
+        update for epoch, update in (cursor_of(finished.run, s) for s in range(1, LAST_STEP + 1)) if epoch == 0
+    )
     assert f"plan: {num_updates} updates an epoch" in done.stderr
     assert sorted(cache.iterdir()) == before
     assert not (tmp_path / "run").exists()

@@ -149,11 +149,10 @@ def test_a_synchronisation_would_be_seen(gpu: torch.device) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_compiled_layers_give_what_they_give_as_they_are(device: torch.device) -> None:
-    plain, compiled = (updater_on(device, precision="bfloat16", compile=one) for one in (False, True))
+def test_compiled_layers_give_what_they_give_as_they_are(gpu: torch.device) -> None:
+    plain, compiled = (updater_on(gpu, precision="bfloat16", compile=one) for one in (False, True))
     for seed, num_pairs in ((1, 20), (2, 7), (3, 31)):  # different shapes
         micro_batches = batches(seed, num_pairs)
         expected, found = differentiate(plain, micro_batches), differentiate(compiled, micro_batches)
         assert relative_error(found, expected) < 0.05
-    if device.type == "cuda":
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
