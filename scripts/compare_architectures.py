@@ -34,7 +34,7 @@ import torch
 
 from transformer_mt.checkpoints.model_directory import load_model, resolve_model
 from transformer_mt.config.loading import load_config
-from transformer_mt.config.sections import Config, ModelConfig
+from transformer_mt.config.sections import MICRO_TOKENS, Config, ModelConfig
 from transformer_mt.data import preparing
 from transformer_mt.data.batching import cut_update
 from transformer_mt.data.epochs import plan, source_weights
@@ -45,7 +45,7 @@ from transformer_mt.evaluation.scores import evaluate
 from transformer_mt.model.kinds import new_model
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate, collate_joined
 from transformer_mt.model.transformer import count_parameters
-from transformer_mt.system.device import processor
+from transformer_mt.system.device import processor, resolve_precision
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID, SPECIALS
@@ -76,6 +76,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")
+
+
+def resolved(config: Config) -> Config:
+    """Return a configuration with the precision and the micro-batches that a run on a CPU gets."""
+    precision = resolve_precision(config.train.precision, torch.device("cpu"))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    return cut_into(config, config.batch.micro_tokens or MICRO_TOKENS)
 
 
 def train(config: Path, output: Path, kinds: Sequence[str]) -> None:
@@ -117,7 +124,8 @@ def of_text(config: Config, tokenizers: Tokenizers, count: int) -> list[list[Bat
     src, tgt, [weights, *_] = store.lengths("src"), store.lengths("tgt"), source_weights(config.data, store)
     updates = next(plan(src, tgt, store.parts(), weights, config, epoch=0))[:count]
     cut = [
-        cut_update(pairs, src, tgt, num_ranks=1, micro_tokens=config.batch.micro_tokens or 0)[0] for pairs in updates
+        cut_update(pairs, src, tgt, num_ranks=1, micro_tokens=config.batch.micro_tokens or MICRO_TOKENS)[0]
+        for pairs in updates
     ]
     return [
         [collate_joined(store.gather("src", micro), store.gather("tgt", micro), ROWS_MULTIPLE) for micro in update]
@@ -238,9 +246,10 @@ def main() -> None:
     if not args.report:
         train(args.config, args.output, args.kinds)
     runs = {kind: args.output / kind for kind in args.kinds}
-    configs = {kind: cut_into(load_config(args.config, overrides(kind)), 32768) for kind in args.kinds}
+    configs = {kind: resolved(load_config(args.config, overrides(kind))) for kind in args.kinds}
     tokenizers = load_model(runs[args.kinds[0]]).tokenizers
-    print(f"{processor()}, torch {torch.__version__}, one thread; seed {configs[args.kinds[0]].train.seed}")
+    own = configs[args.kinds[0]].train
+    print(f"{processor()}, torch {torch.__version__}, one thread, {own.precision}; seed {own.seed}")
     seconds = print_speeds(configs, tokenizers)
     print_curves({kind: validations(run) for kind, run in runs.items()}, seconds)
     data = configs[args.kinds[0]].data
