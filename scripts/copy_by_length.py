@@ -2,7 +2,7 @@
 
     python scripts/copy_by_length.py --output DIR                               (some ten minutes of one core)
 
-A Transformer and recurrent models of the same number of parameters (within 2 %) see the same pairs in the same order, for
+A Transformer and recurrent models of one size (within 2 % of parameters) see the same pairs in the same order, for
 as many updates. Then: how many of the sequences of each length they copy without a mistake, and how many of the symbols
 stand in their place (those beyond the shorter side count as wrong). Greedy search, on one thread.
 """
