@@ -34,7 +34,7 @@ from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
 from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
-from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
@@ -299,22 +299,29 @@ class Translator:
             InputError: a text that is blank or has several lines; a source that `translate` would split; a target
                 that is longer than the positions that the model has learned, or than 1,024 tokens.
         """
-        for what, text in (("source", source), ("target", target)):
-            if text is not None and (not text.strip() or "\n" in text.strip()):
-                what_is = "several lines" if text.strip() else "no text"
-                raise InputError(f"{what}: {what_is}; give one sentence, in one line")
-        with ONE_AT_A_TIME:
-            src = [*self._tags, *self._tokenizers.src.encode([source.strip()])[0], EOS_ID]
-            tgt = [] if target is None else self._tokenizers.tgt.encode([target.strip()])[0]
+        src, tgt = self._sentence("source", source, self._tokenizers.src), None
+        if target is not None:
+            tgt = self._sentence("target", target, self._tokenizers.tgt)
+        src = [*self._tags, *src, EOS_ID]
         if len(src) > self._max_source_tokens:
             raise InputError(
                 f"source: {len(src)} tokens, translated in parts of at most {self._max_source_tokens}; give one of its "
                 f"sentences, or set search.max_source_tokens={len(src)}"
             )
-        if target is None:
+        if tgt is None:
             [found] = self._search([_Part(src, [])])
             tgt = found.hypotheses[0].ids
         return attention_maps(self._models[0], self._tokenizers, src, [*tgt, EOS_ID])
+
+    def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids of a text that is one sentence."""
+        text = text.strip()
+        with ONE_AT_A_TIME:
+            [ids] = tokenizer.encode([text])
+        if not ids or "\n" in text:
+            found = "several lines" if ids else "no text"
+            raise InputError(f"{what}: {found}; give one sentence, in one line")
+        return ids
 
     def _stream(
         self,

@@ -102,6 +102,7 @@ def test_many_pairs_have_the_weights_that_each_has_alone(model: Transformer, mon
     ("source", "target", "part"),
     [
         (" ", None, "source: no text"),
+        ("\u200b", None, "source: no text"),  # which normalization leaves nothing of
         ("A dog.", "", "target: no text"),
         ("A dog.\nA cat.", None, "source: several lines"),
         ("dog " * 60, None, "search.max_source_tokens="),
