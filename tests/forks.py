@@ -49,7 +49,7 @@ class Fork:
             self._line.close()
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = 240.0) -> int:
         """Return the exit status when it has ended."""
         if self.returncode is None:
             select.select([self._line], [], [], timeout)

@@ -131,32 +131,32 @@ class Running:
         with open(os.devnull, "rb") as nothing:
             streams = (stdin or nothing, self._stdout, self._stderr)
             if sys.platform == "linux" and launcher[0] == sys.executable:
-                self._process: Fork | subprocess.Popen[bytes] = Fork(words[1:], streams, env, own_group)
+                self.process: Fork | subprocess.Popen[bytes] = Fork(words[1:], streams, env, own_group)
             else:
-                self._process = subprocess.Popen(
+                self.process = subprocess.Popen(
                     words, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=env, start_new_session=own_group
                 )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
-            assert self._process.poll() is None, f"ended too early: {self.end()}"
+            assert self.process.poll() is None, f"ended too early: {self.end()}"
             assert time.monotonic() < deadline, f"waited in vain: {self.kill()}"
             time.sleep(0.005)
 
     def signal(self, number: signal.Signals) -> None:
         """As a scheduler does it: to the first process only."""
-        assert self._process.poll() is None, f"ended too early: {self.end()}"
-        self._process.send_signal(number)
+        assert self.process.poll() is None, f"ended too early: {self.end()}"
+        self.process.send_signal(number)
 
     def interrupt(self) -> None:
         """As Ctrl-C at a terminal does it: to all processes of the group (which must be its own)."""
-        assert os.getpgid(self._process.pid) == self._process.pid
-        os.killpg(self._process.pid, signal.SIGINT)
+        assert os.getpgid(self.process.pid) == self.process.pid
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def descendants(self) -> list[int]:
         """The processes that it has started, and those that they have."""
-        return descendants(self._process.pid)
+        return descendants(self.process.pid)
 
     def rank(self, number: int) -> int:
         """The process of one rank that torchrun has started."""
@@ -168,9 +168,9 @@ class Running:
 
     def end(self) -> Done:
         try:
-            status = self._process.wait(timeout=TIMEOUT_SECONDS)
+            status = self.process.wait(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.process.kill()
             raise
         for stream in (self._stdout, self._stderr):
             stream.seek(0)
@@ -179,7 +179,7 @@ class Running:
     def kill(self) -> Done:
         """SIGKILL to it and all that it has started, as a power failure would have it."""
         started = self.descendants()
-        self._process.kill()  # nothing, where it has ended
+        self.process.kill()  # nothing, where it has ended
         for process in started:
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(process, signal.SIGKILL)

@@ -564,7 +564,7 @@ def test_interrupted_while_processes_start(trained: Trained, endless: Path, tmp_
     running = Running("translate", trained.run, "--input", endless, *options, own_group=True)
     running.wait_until(lambda: bool(running.descendants()))
     running.interrupt()
-    processes = [running._process.pid, *running.descendants()]
+    processes = [running.process.pid, *running.descendants()]
     is_ended = living(processes) == []
     done = running.end() if is_ended else running.kill()
     assert is_ended, f"it goes on: {done.stderr}"

@@ -3,22 +3,26 @@ for want of what only a GPU has."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from harness import Running
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_all.py"
-# Each kind once; base and big, and the corpora that are learned, differ in nothing but their sizes when it is dry. What
-# is counted for "estimate" is so in `test_fake_cuda`.
-PARTS = ["machine", "tests", "train base compiled", "decode", "resume", "kernels", "learn builtin"]
+# Those that start others; what is counted for "estimate" is so in `test_fake_cuda`.
+PARTS = ["tests", "learn builtin"]
 
 
-def test_every_part_reports_with_nothing_but_what_a_bare_machine_has(tmp_path: Path) -> None:
+def test_parts_report_with_nothing_but_what_a_bare_machine_has(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--dry", "--output", str(tmp_path), "--parts", *PARTS]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -28,9 +32,32 @@ def test_every_part_reports_with_nothing_but_what_a_bare_machine_has(tmp_path: P
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert {record["part"] for record in records} == set(PARTS)
     assert len(list(tmp_path.iterdir())) <= 8
-    [compiled] = [record for record in records if record["part"] == "train base compiled"]
-    assert compiled["updates_per_second"] > 0 and compiled["host_ms"] > 0
-    assert [record["model.safetensors"] for record in records if record["part"] == "resume"] == [True]
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module of all parts, which starts `tmt` as our tests do."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    module = importlib.import_module("gpu_parts")
+    monkeypatch.setattr(module, "tmt", lambda *words: Running(*words).process)
+    yield module
+    torch.set_float32_matmul_precision("highest")
+
+
+# Each kind once; base and big differ in nothing but their sizes when it is dry.
+@pytest.mark.parametrize("part", ["machine", "train base compiled", "decode", "resume", "kernels"])
+def test_each_part_measures(
+    part: str, parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*part.split(), "--dry", "--work", str(tmp_path), "--output", str(tmp_path), "--seconds", "60"]
+    monkeypatch.setattr(sys, "argv", ["gpu_parts.py", *words])
+    parts.main()
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records
+    if part == "train base compiled":
+        assert records[0]["updates_per_second"] > 0 and records[0]["host_ms"] > 0
+    if part == "resume":
+        assert records[0]["model.safetensors"] is True
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_processes_of_a_killed_run_end(finished: Finished, tmp_path: Path) -> No
     run = tmp_path / "run"
     process = Running("train", finished.path, "--output", run, "--set", "train.max_steps=100000")
     process.wait_until(lambda: len(checkpoints(run)) >= 2)
-    parent = process._process.pid
+    parent = process.process.pid
     workers = children_of(parent)
     assert workers
     os.kill(parent, signal.SIGKILL)

@@ -59,7 +59,7 @@ def epoch(num_pairs: int, max_tokens: int) -> list[Batch]:
     return [batch(src[pairs].tolist(), tgt[pairs].tolist()) for window in windows for pairs in window]
 
 
-EPOCH = epoch(num_pairs=600, max_tokens=1200)
+EPOCH = epoch(num_pairs=300, max_tokens=1200)
 NUM_LABELS = sum(micro.num_labels for micro in MICRO_BATCHES)
 
 
@@ -146,10 +146,7 @@ def test_a_product_is_counted_by_the_book(gpu: torch.device) -> None:
     [
         ("tiny", "float32", False),
         ("tiny", "bfloat16", False),
-        ("tiny", "bfloat16", True),
-        ("base", "float32", False),
         ("base", "bfloat16", True),
-        ("big", "float32", False),
         ("big", "bfloat16", False),
     ],
 )

@@ -17,27 +17,12 @@ pytestmark = [
 ]
 
 
-def run(*command: object) -> str:
-    """Return what Python prints in a process of its own, as fake CUDA changes PyTorch.
-
-    Without a C++ compiler it fails, and says what to install.
-    """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, *map(str, command)]
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_cuda_path_without_a_gpu() -> None:
-    checks = Path(__file__).with_name("checks.py")
-    said = run("-m", "pytest", "-q", "-x", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist", checks)
-    assert "passed" in said and "skipped" not in said
-
-
-def test_what_a_gpu_would_do_is_counted() -> None:
-    """An update and a step of search have a row each, with kernels, and a copy to the device for an update only."""
-    said = run(ROOT / "scripts" / "count_cuda.py", "--preset", "tiny")
-    rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines() if line.startswith("| tiny")]
-    assert [row[6].split()[0] for row in rows] == ["1", "0"]
-    assert all(int(row[2].replace(",", "")) > 0 for row in rows)
+    """In a process of its own, as fake CUDA changes PyTorch. Without a C++ compiler it says what to install."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
+    modules = [str(Path(__file__).with_name(f"{name}.py")) for name in ("checks", "counts")]
+    options = ["-q", "-x", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", *options, *modules]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout and "skipped" not in done.stdout
