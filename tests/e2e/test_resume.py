@@ -29,7 +29,7 @@ from harness import (
 
 from transformer_mt.toy_corpus import grammar
 
-LAST_STEP = 80
+LAST_STEP = 40
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     directory = tmp_path_factory.mktemp("finished")
-    # About 20 updates an epoch, three micro-batches an update, dropout everywhere, validations in between.
-    config = copy_corpus(directory, num_train=600)
+    # About 10 updates an epoch, three micro-batches an update, dropout everywhere, validations in between.
+    config = copy_corpus(directory)
     config["model"] |= {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
-    config["train"] |= {"max_steps": LAST_STEP, "eval_steps": 25, "checkpoint_steps": 10, "best_metric": "loss"}
+    config["train"] |= {"max_steps": LAST_STEP, "eval_steps": 15, "checkpoint_steps": 6, "best_metric": "loss"}
+    config["optim"]["warmup_steps"] = 10
     path = write_config(directory / "config.yaml", config)
     tmt_here("train", path, "--output", directory / "run").ok()
     return Finished(config, path, directory / "run")
@@ -77,7 +78,7 @@ def assert_same_end(run: Path, expected: Path) -> None:
 def test_reference_run_is_worth_comparing_with(finished: Finished) -> None:
     found = metrics(finished.run)
     assert [m["step"] for m in found if m["kind"] == "train"] == list(range(1, LAST_STEP + 1))
-    assert [m["step"] for m in found if m["kind"] == "valid"] == [25, 50, 75, LAST_STEP]
+    assert [m["step"] for m in found if m["kind"] == "valid"] == [15, 30, LAST_STEP]
     assert found[-1]["loss"] < found[0]["loss"] - 1, "it learns, so that other data or dropout would show"
     epochs = [
         json.loads((path / "state.json").read_text())["cursor"]["epoch"] for path in checkpoint_paths(finished.run)
@@ -89,13 +90,13 @@ def test_reference_run_is_worth_comparing_with(finished: Finished) -> None:
 def test_killed_and_resumed_is_identical(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
     draw = random.Random(1)
-    step = draw.randint(11, 60)
+    step = draw.randint(7, 30)
     process = Running("train", finished.path, "--output", run)
-    # The first checkpoint is written beside the updates: on a slow disk, later than the record of update 11.
+    # The first checkpoint is written beside the updates: on a slow disk, later than the record of update 7.
     process.wait_until(lambda: has_logged(run, step) and (run / "last").exists())
     time.sleep(draw.uniform(0, 0.05))  # within an update, a validation or a save
     assert process.kill().status == -signal.SIGKILL
-    assert 10 <= int(last_checkpoint(run).name.removeprefix("step_")) < LAST_STEP
+    assert 6 <= int(last_checkpoint(run).name.removeprefix("step_")) < LAST_STEP
 
     resumed = tmt_here("train", finished.path, "--output", run, "--resume").ok()
     assert "continuing from step" in resumed.stderr
@@ -117,14 +118,14 @@ def test_killed_again_and_again_is_identical(finished: Finished, tmp_path: Path)
 def test_stopped_by_signal_saves_and_resumes_identical(finished: Finished, tmp_path: Path) -> None:
     run, number = tmp_path / "run", signal.SIGINT
     process = Running("train", finished.path, "--output", run)
-    process.wait_until(lambda: has_logged(run, 33))
+    process.wait_until(lambda: has_logged(run, 17))
     process.signal(number)
     stopped = process.end()
     assert stopped.status == 1
     assert number.name in stopped.refusal
     assert "--resume" in stopped.refusal
     step = int(last_checkpoint(run).name.removeprefix("step_"))
-    assert 33 <= step < LAST_STEP
+    assert 17 <= step < LAST_STEP
     assert metrics(run)[-1]["step"] == step, "no work is lost"
 
     tmt_here("train", finished.path, "--output", run, "--resume").ok()
@@ -133,17 +134,17 @@ def test_stopped_by_signal_saves_and_resumes_identical(finished: Finished, tmp_p
 
 def test_checkpoint_made_by_a_signal_is_not_averaged_nor_kept(finished: Finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = ("--set", "train.checkpoint_steps=40", "--set", "train.keep_checkpoints=2", "--set", "data.valid=[]")
+    settings = ("--set", "train.checkpoint_steps=20", "--set", "train.keep_checkpoints=2", "--set", "data.valid=[]")
     process = Running("train", finished.path, "--output", run, *settings)
-    process.wait_until(lambda: has_logged(run, 41))
+    process.wait_until(lambda: has_logged(run, 21))
     process.signal(signal.SIGTERM)
     process.end()
     by_signal = last_checkpoint(run).name
-    assert by_signal not in ("step_00000040", "step_00000080")
+    assert by_signal not in ("step_00000020", "step_00000040")
     averaged = tmt_here("average", run, "--last", 1, "--output", tmp_path / "model").ok()
     assert f"{by_signal} (made by a signal)" in averaged.stderr and f"averaging {run}/" in averaged.stderr
     tmt_here("train", finished.path, "--output", run, *settings, "--resume").ok()
-    assert checkpoints(run) == ["step_00000040", "step_00000080"]
+    assert checkpoints(run) == ["step_00000020", "step_00000040"]
 
 
 def test_resume_of_nothing_starts_at_step_0(finished: Finished, tmp_path: Path) -> None:
@@ -190,11 +191,11 @@ def test_resume_with_another_configuration_is_refused(
 
 def test_resume_with_more_steps_goes_on(finished: Finished, tmp_path: Path) -> None:
     run = finished.copy_to(tmp_path / "run")
-    tmt_here("train", finished.path, "--output", run, "--resume", "--set", "train.max_steps=100").ok()
-    assert last_checkpoint(run).name == "step_00000100"
+    tmt_here("train", finished.path, "--output", run, "--resume", "--set", "train.max_steps=50").ok()
+    assert last_checkpoint(run).name == "step_00000050"
     before = metrics(finished.run)
     assert metrics(run)[: len(before)] == before
-    assert [m["step"] for m in metrics(run)[len(before) :]] == [*range(81, 101), 100]
+    assert [m["step"] for m in metrics(run)[len(before) :]] == [*range(41, 51), 50]
     assert weights(run) != weights(finished.run)
 
 
@@ -280,19 +281,19 @@ def test_resume_with_another_tokenizer_file_is_refused(tmp_path: Path) -> None:
 
 def test_resume_with_other_settings_of_evaluation_and_logging_is_told(finished: Finished, tmp_path: Path) -> None:
     run = finished.copy_to(tmp_path / "run")
-    changes = ("train.max_steps=84", "train.log_steps=2", "train.best_metric=chrf", "train.eval_steps=2")
+    changes = ("train.max_steps=44", "train.log_steps=2", "train.best_metric=chrf", "train.eval_steps=2")
     words = [word for change in changes for word in ("--set", change)]
     resumed = tmt_here("train", finished.path, "--output", run, "--resume", *words).ok()
     [told] = [line for line in resumed.stderr.splitlines() if line.startswith("continuing with changed settings: ")]
     for part in (
-        "max_steps was 80, is 84",
+        "max_steps was 40, is 44",
         "log_steps was 1, is 2",
         "best_metric was loss, is chrf",
-        "eval_steps was 25",
+        "eval_steps was 15",
     ):
         assert f"train.{part}" in told
     new = metrics(run)[len(metrics(finished.run)) :]
-    assert [(m["kind"], m["step"]) for m in new] == [("train", 82), ("valid", 82), ("train", 84), ("valid", 84)]
+    assert [(m["kind"], m["step"]) for m in new] == [("train", 42), ("valid", 42), ("train", 44), ("valid", 44)]
     # A chrF is not compared with the losses before it.
     best = max(new[1], new[3], key=lambda record: record["chrf"])
     assert (run / "best").read_text() == f"step_{best['step']:08d}\n"
@@ -302,12 +303,12 @@ def test_settings_that_no_score_depends_on_keep_the_best_one(finished: Finished,
     run = finished.copy_to(tmp_path / "run")
     state = json.loads((last_checkpoint(run) / "state.json").read_text())
     assert state["best_score"] is not None
-    words = ("--set", "train.max_steps=81", "--set", "search.batch_tokens=512", "--set", "search.beam_size=7")
+    words = ("--set", "train.max_steps=41", "--set", "search.batch_tokens=512", "--set", "search.beam_size=7")
     tmt_here("train", finished.path, "--output", run, "--resume", *words, "--set", "train.eval_steps=1000").ok()
     now = json.loads((last_checkpoint(run) / "state.json").read_text())
     better = min(state["best_score"], metrics(run)[-1]["loss"])
     assert now["best_score"] == better
-    assert now["evals_without_improvement"] == (0 if now["best_step"] == 81 else state["evals_without_improvement"] + 1)
+    assert now["evals_without_improvement"] == (0 if now["best_step"] == 41 else state["evals_without_improvement"] + 1)
 
 
 def test_second_process_on_the_same_run_is_refused(finished: Finished, tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_damaged_newest_checkpoint_falls_back_only_on_resume(finished: Finished,
     warnings = [line for line in resumed.stderr.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
     assert str(file) in warnings[0]
-    assert "continuing from step 75" in resumed.stderr
+    assert "continuing from step 36" in resumed.stderr
     assert_same_end(run, finished.run)
     tmt_here("translate", run, stdin="a b c\n").ok()
 

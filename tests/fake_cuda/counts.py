@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-import count_cuda
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_what_a_gpu_would_do_is_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """An update and a step of search have a row each, with kernels, and a copy to the device for an update only."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setattr(sys, "argv", ["count_cuda.py", "--preset", "tiny"])
-    count_cuda.main()
+    importlib.import_module("count_cuda").main()
     said = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines() if line.startswith("| tiny")]
     assert [row[6].split()[0] for row in rows] == ["1", "0"]
