@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def with_small_things(words: tuple[str, ...], directory: Path) -> list[str]:
     """A model in place of each, files of a few lines in place of texts, outputs elsewhere, the layers and heads that
     there are."""
     found = []
-    for before, word in zip(("", *words), words, strict=False):
+    for before, word in pairwise(("", *words)):
         if word.startswith("runs/"):
             word = str(MODEL)
         elif before in ("--output", "--figure"):
@@ -44,7 +45,7 @@ def with_small_things(words: tuple[str, ...], directory: Path) -> list[str]:
 def test_commands_run(words: tuple[str, ...], tmp_path: Path) -> None:
     given = with_small_things(words, tmp_path)
     done = tmt_here(*given, stdin="Ab\n").ok()
-    for option, name in zip(given, given[1:], strict=False):
+    for option, name in pairwise(given):
         if option == "--output":
             assert Path(name).stat().st_size > 0
     assert done.stdout or "--output" in given

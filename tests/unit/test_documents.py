@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import typer
 from harness import PAGES, ROOT, commands_of
+from ruamel.yaml import YAML
 
 from transformer_mt.cli.main import app
+from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -151,6 +153,19 @@ def test_code_stands_in_its_file(page: Path) -> None:
 def test_both_pages_quote_the_same_code() -> None:
     english, korean = (list(excerpts(page)) for page in PAGES)
     assert english == korean != []
+
+
+@pages
+def test_pictures_have_their_commands(page: Path) -> None:
+    written = {word for words in commands_of(page) for word in words}
+    for picture, _, target in links(page):
+        assert not picture or f"docs/attention/{Path(target).name}" in written, target
+
+
+@pages
+def test_configurations_are_valid(page: Path) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        validate(YAML(typ="safe").load(block), page.name)
 
 
 @documents
