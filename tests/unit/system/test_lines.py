@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import io
 import lzma
@@ -190,6 +191,7 @@ def test_stdin_has_a_name_in_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 LINES = [f"line {i} {i * i}" for i in range(40000)]
 
 
+@functools.cache
 def damaged(name: str) -> dict[str, bytes]:
     text = "".join(f"{line}\n" for line in LINES).encode()
     whole = packed(name, text)
