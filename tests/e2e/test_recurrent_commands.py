@@ -52,7 +52,7 @@ def test_learns_to_copy(learned: Trained) -> None:
 
 
 def test_killed_and_resumed_is_identical(tmp_path: Path) -> None:
-    path = recurrent(tmp_path, "dot", max_steps=40, eval_steps=20, checkpoint_steps=10, log_steps=1)
+    path = recurrent(tmp_path, "dot", max_steps=24, eval_steps=12, checkpoint_steps=6, log_steps=1)
     options = ("--set", "model.dropout=0.2", "--set", "batch.micro_tokens=400")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tmt_here("train", path, "--output", whole, *options).ok()
