@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --editable ".[dev,export,langid,plots,tensorboard]"
 export PATH="$PWD/.venv/bin:$PATH"
+unset PYTHONDONTWRITEBYTECODE  # tests start many processes: what one compiles, the next reads
 
 ruff format --check .
 ruff check .
