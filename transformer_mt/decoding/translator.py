@@ -21,7 +21,8 @@ from transformer_mt.decoding.arguments import checked_list, checked_pairs, check
 from transformer_mt.decoding.attention_maps import AttentionMaps, attention_maps
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
-from transformer_mt.decoding.given_targets import LINE_END, check_lengths, line_pairs, log_probs
+from transformer_mt.decoding.given_targets import check_lengths, line_pairs, log_probs
+from transformer_mt.decoding.line_cutting import Line, LineCutter
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.decoding.word_alignments import Links, align_pairs, check_model, joined_links, source_words
 from transformer_mt.errors import InputError
@@ -33,7 +34,6 @@ from transformer_mt.search.scorer import Hypothesis, StepScorer
 from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
-from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
@@ -86,14 +86,6 @@ class _Found(NamedTuple):
     links: list[Links]
 
 
-class _Line(NamedTuple):
-    """A line of input on its way: the parts that are translated by themselves, as numbers of a chunk's sources."""
-
-    text: str
-    split: SplitLine | None  # None: it is short enough
-    parts: range
-
-
 class Translator:
     """A model, or an ensemble of several, ready to translate.
 
@@ -131,6 +123,7 @@ class Translator:
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
+        self._cutter = LineCutter(tokenizers.src, self._max_source_tokens, warn)
         tgt = tokenizers.tgt
         self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
         self._pool: Workers[list[_Part], list[_Found]] | None = None
@@ -339,12 +332,12 @@ class Translator:
         chunk = take_chunk(pairs, chunk_lines)
         workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
         most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
-        under_way: deque[tuple[list[_Line], list[_Part], _Asked]] = deque()
+        under_way: deque[tuple[list[Line], list[_Part], _Asked]] = deque()
         try:
             while chunk or under_way:
                 if chunk:
                     with ONE_AT_A_TIME:  # SentencePiece has threads of its own as well
-                        split, sources = self._encode([line for line, _ in chunk], tags, first_line)
+                        split, sources = self._cutter.cut([line for line, _ in chunk], tags, first_line)
                         starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                         words = self._source_words(split, len(tags)) if align else {}
                     parts = [_Part(ids, starts.get(i, []), words.get(i)) for i, ids in enumerate(sources)]
@@ -366,7 +359,7 @@ class Translator:
         finally:  # also when the caller wants no more
             workers.drop(job for _, _, asked in under_way for _, job in asked)
 
-    def _start_ids(self, chunk: list[tuple[str, str]], split: list[_Line], first_line: int) -> dict[int, list[int]]:
+    def _start_ids(self, chunk: list[tuple[str, str]], split: list[Line], first_line: int) -> dict[int, list[int]]:
         """The ids that sources start with, by the sources' numbers: a line's first part has its prefix."""
         starts: dict[int, list[int]] = {}
         encoded = self._tokenizers.tgt.encode([prefix.strip() for _, prefix in chunk])
@@ -380,7 +373,7 @@ class Translator:
                 starts[line.parts[0]] = ids
         return starts
 
-    def _source_words(self, split: list[_Line], num_tags: int) -> dict[int, list[int]]:
+    def _source_words(self, split: list[Line], num_tags: int) -> dict[int, list[int]]:
         """The words that source ids belong to, by the sources' numbers."""
         words: dict[int, list[int]] = {}
         for line in split:
@@ -428,56 +421,6 @@ class Translator:
         links = iter(align_pairs(self._models[0], self._tokenizers.tgt, pairs))
         return [_Found(hypotheses, list(itertools.islice(links, len(hypotheses)))) for hypotheses in found]
 
-    def _encode(
-        self, lines: Sequence[str], tags: Sequence[int], first_line: int
-    ) -> tuple[list[_Line], list[list[int]]]:
-        """What the lines are in parts, and the source ids of all parts, with tags and </s>."""
-        tokenizer = self._tokenizers.src
-
-        def num_tokens(texts: list[str]) -> list[int]:
-            return [len(tags) + len(ids) + 1 for ids in tokenizer.encode(texts)]
-
-        split: list[_Line] = []
-        sources: list[list[int]] = []
-        for number, (line, ids) in enumerate(
-            zip(lines, tokenizer.encode([line.strip() for line in lines]), strict=True), first_line
-        ):
-            own, part_ids = None, [ids] if ids else []
-            if "\n" in line:
-                own = self._split_text(line, number, num_tokens)
-                part_ids = tokenizer.encode([part.text for part in own.parts])
-            elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
-                own = self._split(line, length, number, num_tokens)
-                part_ids = tokenizer.encode([part.text for part in own.parts])
-            split.append(_Line(line, own, range(len(sources), len(sources) + len(part_ids))))
-            sources += [[*tags, *part, EOS_ID] for part in part_ids]
-        return split, sources
-
-    def _split(self, line: str, length: int, number: int, num_tokens: CountTokens) -> SplitLine:
-        """A line of too many tokens in parts, with a warning."""
-        own = split_line(line, num_tokens, self._max_source_tokens)
-        self._warn(
-            f"warning: line {number}: {length} source tokens, more than {self._max_source_tokens} "
-            f"(search.max_source_tokens, or the longest trained on): translated in {len(own.parts)} parts"
-        )
-        return own
-
-    def _split_text(self, text: str, number: int, num_tokens: CountTokens) -> SplitLine:
-        """A text with line ends, as the parts of its lines: their line ends between them, nothing for blank ones."""
-        lead, parts, start = "", list[Part](), 0
-        ends = [(end.start(), end.end()) for end in LINE_END.finditer(text)]
-        for end, after in (*ends, (len(text), len(text))):
-            if line := text[start:end].strip():
-                [length] = num_tokens([line])
-                is_long = length > self._max_source_tokens
-                parts += self._split(line, length, number, num_tokens).parts if is_long else [Part(line, "")]
-            gap, start = text[end:after], after
-            if parts:
-                parts[-1] = Part(parts[-1].text, parts[-1].gap + gap)
-            else:
-                lead += gap
-        return SplitLine(lead, parts)
-
     def _submit(
         self,
         workers: Workers[list[_Part], list[_Found]],
@@ -494,7 +437,7 @@ class Translator:
                 found[i] = of_part
         return found
 
-    def _translation(self, line: _Line, parts: list[_Part], found: list[_Found], align: bool) -> Translation:
+    def _translation(self, line: Line, parts: list[_Part], found: list[_Found], align: bool) -> Translation:
         if not parts:
             text = "" if line.split is None else line.split.lead
             blank = Alternative(text, 0.0, [], [] if align else None)
