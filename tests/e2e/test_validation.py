@@ -15,7 +15,7 @@ from harness import checkpoints, copy_corpus, last_checkpoint, metrics, moments,
 from transformer_mt.checkpoints import training_state
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
-from transformer_mt.decoding import translator
+from transformer_mt.decoding import line_cutting
 from transformer_mt.errors import RunError
 from transformer_mt.text.sentences import SplitLine, split_line
 from transformer_mt.training.resuming import _scoring
@@ -112,7 +112,7 @@ def test_one_long_line_is_named_before_the_first_update_and_translated_in_parts(
         split.append(split_line(*args))
         return split[-1]
 
-    monkeypatch.setattr(translator, "split_line", watched)
+    monkeypatch.setattr(line_cutting, "split_line", watched)
     tmt_here("train", path, "--output", run).ok()
     assert max(len(line.parts) for line in split) > 100
     loss = metrics(run)[-1]["loss"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -66,11 +67,22 @@ def raised_signals() -> Iterator[None]:
         if len(caught) == 1:
             raise Ended
 
+    def not_raised(failure: sys.UnraisableHookArgs) -> None:
+        if not isinstance(failure.exc_value, Ended):
+            before(failure)
+            return
+        # A signal came in a callback of an object's end, as imports have many: nothing is raised from there. Once more.
+        number = caught[0]
+        caught.clear()
+        threading.Timer(0.01, os.kill, (process, number)).start()
+
+    before, sys.unraisablehook = sys.unraisablehook, not_raised
     for number in numbers:
         signal.signal(number, end)
     try:
         yield
     finally:
+        sys.unraisablehook = before
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
         if caught:

@@ -438,6 +438,15 @@ def test_sigterm_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
     assert content_of(tmp_path) == {name: b"old"}
 
 
+def test_a_signal_within_a_callback_that_swallows_what_it_raises_ends_the_process(tmp_path: Path) -> None:
+    callback = "import weakref; thing = type('Thing', (), {})()"
+    callback += (
+        "; watch = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM)); print(flush=True); del thing"
+    )
+    assert terminated(tmp_path / "out", amid=callback, number=signal.SIGCONT).returncode == -signal.SIGTERM
+    assert content_of(tmp_path) == {}
+
+
 def test_what_a_killed_process_left_goes_with_the_next_writing_and_what_another_writes_stays(tmp_path: Path) -> None:
     path = tmp_path / "out"
     assert terminated(path, number=signal.SIGKILL).returncode == -signal.SIGKILL
