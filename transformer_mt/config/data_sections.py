@@ -138,6 +138,7 @@ class CleanConfig(Section):
     max_word_chars: PositiveInt | None = None  # "word_too_long": a word between white space, on either side
     drop_identical: bool = False  # "identical": a copy instead of a translation
     duplicates: Literal["keep", "exact", "near"] = "keep"  # "duplicate", "near_duplicate": seen before in the corpus
+    drop_held_out: bool = False  # "held_out": a side stands in the validation or test text, or one near to it
     min_number_overlap: Annotated[float, Field(ge=0, le=1)] | None = None  # "number_mismatch": fewer in both sides
     match_urls: bool = False  # "url_mismatch": web and e-mail addresses differ
     max_repeats: Annotated[int, Field(ge=2)] | None = None  # "repeated_ngram": more of the same words in a row
@@ -155,7 +156,7 @@ class DataConfig(Section):
     tgt_lang: str
     train: Annotated[tuple[SourceConfig, ...], AsTuple]
     valid: Annotated[tuple[SourceConfig, ...], AsTuple] = ()
-    test: Annotated[tuple[SourceConfig, ...], AsTuple] = ()  # for `tmt data`: not seen by training
+    test: Annotated[tuple[SourceConfig, ...], AsTuple] = ()  # not seen by training; scored once, when it has ended
     temperature: Annotated[float, Field(ge=1)] | None = (
         None  # weights by size: share of a source ~ size^(1/temperature)
     )

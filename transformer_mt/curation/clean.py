@@ -20,6 +20,7 @@ from transformer_mt.curation.files import (
 )
 from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.cleaning import check_rules
+from transformer_mt.data.held_out import held_out_sides
 from transformer_mt.data.pairs import Chunk, Places, find_duplicates, judge, read_chunks
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import exported_directory
@@ -55,10 +56,11 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
     counts: list[int] = []
     with exported_directory(output, {"made_by": "tmt data clean"}) as made, workspace(data) as directory:
         occurrences = find_duplicates(sources, data.clean.duplicates, directory)
+        held_out = held_out_sides(data)
 
         def cleaned(chunk: Chunk) -> _Cleaned:
             report = CleanReport()
-            _, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, report)
+            _, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, held_out, report)
             report.kept += len(kept)
             src, tgt = ("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1))
             return _Cleaned(chunk.source, src, tgt, report)

@@ -19,6 +19,7 @@ from transformer_mt.data.clean_report import CleanReport, SentencePair
 from transformer_mt.data.cleaning import clean
 from transformer_mt.data.duplicate_keys import duplicate_key
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys, Occurrences
+from transformer_mt.data.held_out import HeldOut, is_held_out
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
@@ -149,7 +150,12 @@ def find_duplicates(
 
 
 def judge(
-    chunk: Chunk, named: NamedSource, rules: CleanConfig, occurrences: Occurrences | None, report: CleanReport
+    chunk: Chunk,
+    named: NamedSource,
+    rules: CleanConfig,
+    occurrences: Occurrences | None,
+    held_out: HeldOut | None,
+    report: CleanReport,
 ) -> tuple[list[int], list[SentencePair]]:
     """Return the pairs that cleaning keeps and, before them, their places; the others are counted into the report."""
     repeated = "near_duplicate" if rules.duplicates == "near" else "duplicate"
@@ -160,6 +166,8 @@ def judge(
         pair, reason = clean(raw, rules, *named.languages)
         if reason is None and is_repeated is not None and is_repeated[i]:
             reason = repeated
+        if reason is None and held_out is not None and is_held_out(pair, held_out):
+            reason = "held_out"
         if reason is None:
             places.append(chunk.first + i)
             kept.append(pair)

@@ -28,6 +28,7 @@ from transformer_mt.data.checksums import Checksums, changed_file, damage, read_
 from transformer_mt.data.clean_report import CleanReport, SentencePair
 from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.duplicates import Occurrences
+from transformer_mt.data.held_out import HeldOut, held_out_sides, is_held_out
 from transformer_mt.data.pairs import Chunk, NamedSource, find_duplicates, judge, read_chunks
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_places, write_side
@@ -62,7 +63,7 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint,
         "langs": [data.src_lang, data.tgt_lang],
-        "clean": data.clean.model_dump(),
+        "clean": data.clean.model_dump(exclude={"drop_held_out"}),  # so that it changes no other key
         # No larger update makes more pairs fit: what goes over these limits is rejected for its length.
         "batch": [
             min(tgt_budget, data.clean.max_tgt_tokens + 1),
@@ -72,12 +73,15 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
     }
     if data.clean.min_language_probability is not None and find_spec("py3langid") is not None:
         inputs["langid"] = version("py3langid")
+    if data.clean.drop_held_out:
+        held_out = [NamedSource(str(one), one, data.languages(one)) for one in (*data.valid, *data.test)]
+        inputs["held_out"] = [source_key(named, cache) for named in held_out]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
     target = cache / key
 
     def build(directory: Path) -> None:
         try:
-            _write_store(directory, sources, data.clean, batch, tokenizers)
+            _write_store(directory, sources, data.clean, batch, tokenizers, held_out_sides(data))
         except InputError:
             if not any(directory.glob("*.json")):  # shards are kept: the network may be there again later
                 remove_directory(directory, target)
@@ -102,12 +106,17 @@ class _Encoded(NamedTuple):
 
 
 def _write_store(
-    directory: Path, sources: list[NamedSource], rules: CleanConfig, batch: BatchConfig, tokenizers: Tokenizers
+    directory: Path,
+    sources: list[NamedSource],
+    rules: CleanConfig,
+    batch: BatchConfig,
+    tokenizers: Tokenizers,
+    held_out: HeldOut | None,
 ) -> None:
     for named in sources:
         check_rules(rules, *named.languages)
     occurrences = _occurrences(directory, rules, sources)
-    encoder = _Encoder(sources, rules, batch, tokenizers, occurrences)
+    encoder = _Encoder(sources, rules, batch, tokenizers, occurrences, held_out)
     writer = _ShardWriter(directory, encoder.dtype)
     counts: list[int] = []
     done = writer.end
@@ -146,16 +155,18 @@ class _Encoder:
         batch: BatchConfig,
         tokenizers: Tokenizers,
         occurrences: Occurrences | None,
+        held_out: HeldOut | None,
     ) -> None:
         self._sources, self._rules, self._batch, self._tokenizers = sources, rules, batch, tokenizers
-        self._occurrences = occurrences
+        self._occurrences, self._held_out = occurrences, held_out
         self._tags = [tokenizers.tag_ids(named.languages[1], named.source.tag) for named in sources]
         vocab_size = max(tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
         self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
     def encode(self, chunk: Chunk) -> _Encoded:
         report, tags = CleanReport(), self._tags[chunk.source]
-        places, pairs = judge(chunk, self._sources[chunk.source], self._rules, self._occurrences, report)
+        named = self._sources[chunk.source]
+        places, pairs = judge(chunk, named, self._rules, self._occurrences, self._held_out, report)
         rows = {
             "src": self._tokenizers.src.encode([pair.src for pair in pairs]),
             "tgt": self._tokenizers.tgt.encode([pair.tgt for pair in pairs]),
@@ -296,6 +307,10 @@ def too_long(src: int, tgt: int, rules: CleanConfig, batch: BatchConfig) -> str 
 
 
 def training_pairs(data: DataConfig) -> Iterator[SentencePair]:
-    """Yield the raw pairs of all training sources, without those of which a line is too long to be read."""
+    """Yield the raw pairs of all training sources, without those of which a line is too long to be read, and those
+    that ``data.clean`` holds out."""
+    held_out = held_out_sides(data) or frozenset()
     for source in data.train:
-        yield from (pair for pair in read_pairs(source, *data.languages(source)) if TOO_LONG not in pair)
+        for pair in read_pairs(source, *data.languages(source)):
+            if TOO_LONG not in pair and not (held_out and is_held_out(pair, held_out)):
+                yield pair

@@ -870,6 +870,31 @@ def test_later_duplicates_are_left_out(kind: Any, prepared: Prepare, tokenizers:
     assert not (store.directory / "occurrences").exists()
 
 
+def test_held_out_text_is_left_out(cache: Path, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    """Either side of it, and what is near to it, from training and from the tokenizer; other text has another store."""
+    train = text_files(tmp_path, [*PAIRS[:8], (PAIRS[0][0].upper(), "x"), (PAIRS[9][0], PAIRS[1][1]), PAIRS[9]])
+    valid = SourceConfig(**text_files(tmp_path / "valid", [PAIRS[0], PAIRS[20], ("", "")]))
+    test = SourceConfig(**text_files(tmp_path / "test", [PAIRS[1]]))
+    data = DataConfig(
+        src_lang="en",
+        tgt_lang="de",
+        train=(SourceConfig(**train),),
+        valid=(valid,),
+        test=(test,),
+        clean=CleanConfig(drop_held_out=True),
+        cache_dir=str(cache),
+    )
+    store = prepare(data, BatchConfig(), tokenizers)
+    kept = [*PAIRS[2:8], PAIRS[9]]
+    assert ids_of(store) == expected_ids(tokenizers, kept)
+    assert counts(store) == CleanReport(kept=len(kept), rejected={"held_out": 4})
+    assert list(preparing.training_pairs(data)) == kept
+    without_test = data.model_copy(update={"test": ()})
+    assert len(prepare(without_test, BatchConfig(), tokenizers)) == len(kept) + 2
+    keeping = without_test.model_copy(update={"clean": CleanConfig()})
+    assert len(prepare(keeping, BatchConfig(), tokenizers)) == 11
+
+
 def test_sources_start_with_their_tags(prepared: Prepare, tokenizers: Tokenizers, tmp_path: Path) -> None:
     tagged = tokenizers.with_tags(["<2de>", "<2fr>", "<law>"])
     size = tokenizers.src.vocab_size
