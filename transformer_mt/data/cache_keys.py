@@ -13,6 +13,9 @@ from transformer_mt.data.readers.sources import source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import replaced_file, write_error
 
+# What these kinds of files are read as has changed: corpora prepared from them before have other keys.
+_READINGS = {"tmx": 2}
+
 
 def source_key(named: NamedSource, cache: Path) -> Any:
     """Return what a source's pairs depend on: the content of its files, or the settings of what has no files here."""
@@ -23,6 +26,8 @@ def source_key(named: NamedSource, cache: Path) -> Any:
         for name in ("src", "tgt", source.kind):
             settings.pop(name, None)
         settings["kind"] = source.kind
+        if source.kind in _READINGS:
+            settings["reading"] = _READINGS[source.kind]
     elif source.hub is not None:
         settings["revision"] = named.revision
     elif source.builtin is not None:

@@ -182,6 +182,24 @@ def test_translation_memory_in_its_encodings(pairs: Pairs, encoding: str) -> Non
         assert pairs_of(source) == [(one_line(src), one_line(tgt)) for src, tgt in pairs]
 
 
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("gb18030", "gb18030", "一只狗在跑🙂"),
+        ("Shift_JIS", "shift_jis", "犬が走る。"),
+        ("euc-kr", "euc-kr", "개가 달린다."),
+        ("windows-1251", "cp1251", "Собака бежит."),
+        ("utf-16", "utf-16", "犬"),
+        ("utf-32", "utf-32", "犬"),
+        ("utf-16", "utf-8", "犬"),  # as some programs declare what they write
+        ("UTF-8", "utf-8-sig", "犬"),
+    ],
+)
+def test_xml_in_other_encodings(declared: str, encoding: str, text: str, tmp_path: Path) -> None:
+    content = f'<?xml version="1.0" encoding="{declared}"?>\n{tmx_of([("a", text)] * 3000)}'
+    assert pairs_of({"tmx": write(tmp_path / "x.tmx", content.encode(encoding))}) == [("a", text)] * 3000
+
+
 plain_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\t\ufeff"), max_size=20)
 
 
@@ -386,20 +404,23 @@ def unit(*variants: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("variants", "pair"),
+    ("variants", "pairs"),
     [
-        ([("EN-us", "a"), ("de_AT", "b")], ("a", "b")),
-        ([("de", "b"), ("fr", "c"), ("En", "a")], ("a", "b")),
-        ([("en-GB", "a"), ("en", "c"), ("de-AT", "b"), ("de-CH", "d")], ("c", "b")),  # the very one, then the first
-        ([("en", "a"), ("en", "c"), ("de", "b")], ("a", "b")),
-        ([("eng", "a"), ("d", "b")], ("", "")),
-        ([("en", "a")], ("a", "")),
-        ([], ("", "")),
+        ([("EN-us", "a"), ("de_AT", "b")], [("a", "b")]),
+        ([("de", "b"), ("fr", "c"), ("En", "a")], [("a", "b")]),
+        # All variants, without those of other varieties where the very one is there; equal ones once.
+        ([("en-GB", "a"), ("en", "c"), ("de-AT", "b"), ("de-CH", "d")], [("c", "b"), ("c", "d")]),
+        ([("en", "a"), ("en", "c"), ("de", "b"), ("en", "a")], [("a", "b"), ("c", "b")]),
+        ([("en-US", ""), ("en-GB", "a"), ("de", "b")], [("a", "b")]),
+        ([("en", " "), ("en-GB", "a"), ("de", "b")], [("a", "b")]),
+        ([("en", "a"), ("de", " ")], [("a", " ")]),
+        ([("en", "a")], [("a", "")]),
+        ([], [("", "")]),
     ],
 )
-def test_languages_of_a_unit(variants: list[tuple[str, str]], pair: tuple[str, str], tmp_path: Path) -> None:
+def test_languages_of_a_unit(variants: Pairs, pairs: Pairs, tmp_path: Path) -> None:
     source = tmx(tmp_path, unit(("en", "x"), ("de", "y")) + unit(*variants) + unit(("en", "x"), ("de", "y")))
-    assert pairs_of(source) == [("x", "y"), pair, ("x", "y")]
+    assert pairs_of(source) == [("x", "y"), *pairs, ("x", "y")]
 
 
 def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
@@ -411,12 +432,39 @@ def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ('<bpt i="1">&lt;b></bpt>bold<ept i="1">&lt;/b></ept> and <ph>{0}</ph>!', "bold and !"),
+        ('<bpt i="1">&lt;b></bpt>bold<ept i="1">&lt;/b></ept> and <ph>{0}</ph>!', "bold and {0}!"),
         ('see <hi type="x">this <hi>very</hi></hi> one<it pos="begin">[</it><ut>{\\b}</ut>', "see this very one"),
-        ("word<ph>^f<sub>a footnote <hi>here</hi></sub></ph>s<sub>too</sub>", "words"),
+        ("word<ph>^f<sub>a footnote <hi>here</hi></sub></ph>s<sub>too</sub>", "word s"),
         ("a &amp; b &#x1F642; <![CDATA[<c> & d]]><!-- no --><?no no?>", "a & b 🙂 <c> & d"),
         ("\n   two\r\n lines&#13;", "    two  lines "),
         ("<x/>a<g>b</g>", "ab"),  # of other formats
+        # A code between two words leaves a space, where there is none; a word may go on behind formatting.
+        ('First line<ph x="1">&lt;br/></ph>Second line<ph/>.', "First line Second line."),
+        ("End.<ph>\\n</ph>Next <ph>&lt;br></ph>(<ph>&lt;img/></ph>one)<ph>&lt;br></ph>", "End. Next (one)"),
+        (
+            "un<bpt i='1'>&lt;b></bpt>believ<ept i='1'>&lt;/b></ept>able H<ph>&lt;sub></ph>2<ph>&lt;/sub></ph>O",
+            "unbelievable H2O",
+        ),
+        ("Title<ept i='1'>&lt;/p></ept><bpt i='2'>&lt;p></bpt>Text<hi type='br'>x</hi>", "Title Text x"),
+        ("<ut>{\\cs6 </ut>a<ut>}</ut><ut>\\tab </ut>b", "a b"),
+        # Placeholders stay, as programs write them.
+        ("<ph>%s</ph> <ph>%1$s</ph> <ph>%(n)d</ph> <ph>{{ name }}</ph> <ph>${x}</ph>", "%s %1$s %(n)d {{ name }} ${x}"),
+        (
+            "<ph>{n, plural, one {# file} other {# files}}</ph><ph>@user</ph>",
+            "{n, plural, one {# file} other {# files}}@user",
+        ),
+        ('<ph>%s</ph><bpt i="1">{}</bpt>x<ept i="1">{}</ept><ph type="fmt">{}</ph>y', "%sxy"),  # memoQ's formatting
+        ('<bpt i="1">{0}</bpt>here<ept i="1">{1}</ept>', "{0}here{1}"),
+        # memoQ has the original as an attribute, OmegaT numbers its tags.
+        (
+            'a<ph>&lt;mq:rxt displaytext="n" val="{n}" /></ph>b<ph>&lt;mq:rxt displaytext="" val="&lt;br/>" /></ph>c',
+            "a{n}b c",
+        ),
+        (
+            'a<ph>&lt;mq:ch val="&#10;" /></ph>b<ph>&lt;mq:ch val="&amp;#9;" /></ph>c<ph>&lt;mq:ch val="→" /></ph>d',
+            "a b c→d",
+        ),
+        ('<bpt i="0" x="0">&lt;f0></bpt>a<ept i="0">&lt;/f0></ept>b<ph x="1">&lt;br1/></ph>c', "ab c"),
     ],
 )
 def test_text_of_a_segment(content: str, text: str, tmp_path: Path) -> None:
@@ -441,9 +489,16 @@ def test_names_may_have_a_namespace_and_a_document_type(tmp_path: Path) -> None:
         (b"<tmx>\n&nbsp;</tmx>", "undefined entity: line 2, column 0"),
         (b'<!DOCTYPE tmx [<!ENTITY x SYSTEM "x.txt">]>\n<tmx>&x;</tmx>', "undefined entity &x;: line 2, column 5"),
         (b'<?xml version="1.0" encoding="klingon"?><tmx/>', "unknown encoding: klingon"),
-        (b'<?xml version="1.0" encoding="gb18030"?><tmx/>', "multi-byte encodings are not supported"),
+        (
+            b'<?xml version="1.0" encoding="hex"?><tmx/>',
+            "'hex' is not a text encoding; use codecs.decode() to handle arbitrary codecs",
+        ),
+        (
+            b'<?xml version="1.0" encoding="euc-kr"?>\n<tmx>\xff',
+            "'euc_kr' codec can't decode byte 0xff in position 0: incomplete multibyte sequence",
+        ),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_damaged_xml_is_refused_with_its_line(
     content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -510,7 +565,7 @@ def test_peak_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_segment_that_is_too_long_is_not_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tmx", "sources"):
+    for module in ("inline_codes", "sources"):
         monkeypatch.setattr(f"transformer_mt.data.readers.{module}.LONGEST_LINE", 1000)
     path = tmp_path / "a.tmx"
     path.write_text(f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv></tu></tmx>')

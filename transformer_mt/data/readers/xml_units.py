@@ -1,0 +1,91 @@
+"""XML files of translation units, read as a stream.
+
+Entities are expanded by the parser, which has a limit for that, and nothing outside of the file is read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import IO
+from xml.etree import ElementTree
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.compression import READ_ERRORS, open_binary
+from transformer_mt.system.lines import read_error
+
+_BLOCK_BYTES = 1 << 16
+_DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+
+XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+class Units:
+    """Hears of elements from the parser and makes pairs of them, instead of a tree."""
+
+    def __init__(self) -> None:
+        self.num_found = 0
+        self._pairs: list[tuple[str, str]] = []
+
+    def add(self, src: str, tgt: str) -> None:
+        self._pairs.append((src, tgt))
+        self.num_found += 1
+
+    def take(self) -> list[tuple[str, str]]:
+        """Return the pairs that are complete and were not taken before."""
+        taken, self._pairs = self._pairs, []
+        return taken
+
+    def refusal(self) -> str | None:
+        """Return what is wrong with the file as a whole, at its end."""
+        return None
+
+
+def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:
+    """Yield the pairs that ``units`` makes of a file.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or is refused by ``units``.
+    """
+    parser = ElementTree.XMLParser(target=units)
+    try:
+        with open_binary(path) as file:
+            for block in _blocks(file):
+                parser.feed(block)
+                yield from units.take()
+            parser.close()
+            yield from units.take()
+    except READ_ERRORS as error:
+        raise read_error(path, error, units.num_found) from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two are about encodings
+        raise InputError(f"{path}: damaged XML ({error}); mend the file, or download it again") from None
+    if reason := units.refusal():
+        raise InputError(f"{path}: {reason}")
+
+
+def local(tag: str) -> str:
+    """Return an element's name without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes | str]:
+    """Yield the content, decoded where the parser does not know the encoding: it has none of several bytes but UTF."""
+    block = file.read(_BLOCK_BYTES)
+    declared = _DECLARED.match(block.removeprefix(codecs.BOM_UTF8))
+    encoding = declared[1].decode().lower() if declared else "utf-8"
+    if encoding.startswith(("utf-16", "ucs-2")):  # but this could be read, so it is not: some programs are wrong there
+        encoding = "utf-8-sig"
+    if block.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "utf-32"
+    if encoding == "utf-8":
+        while block:
+            yield block
+            block = file.read(_BLOCK_BYTES)
+        return
+    b"<".decode(encoding, "ignore")  # refuses what is no encoding of text
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while block:
+        yield decoder.decode(block)
+        block = file.read(_BLOCK_BYTES)
+    yield decoder.decode(b"", final=True)
