@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which, and in which order")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--base-seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=1200, help="updates of each training")
+    parser.add_argument("--steps", type=int, default=3000, help="updates of each training")
     parser.add_argument("--vocab-size", type=int, default=2000)
     args = parser.parse_args()
 
