@@ -17,7 +17,8 @@ _COLUMNS = ("src_column", "tgt_column")
 SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "src": ("src", "tgt"),
     "moses": ("moses",),
-    "tsv": ("tsv", *_COLUMNS),
+    "tsv": ("tsv", "header", *_COLUMNS),
+    "csv": ("csv", "header", "delimiter", *_COLUMNS),
     "jsonl": ("jsonl", *_COLUMNS),
     "parquet": ("parquet", *_COLUMNS),
     "tmx": ("tmx",),
@@ -26,6 +27,9 @@ SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "distill": ("distill", "model", "search"),
     "builtin": ("builtin", "split", "num_pairs", "seed"),
 }
+
+
+TAB = ("tab", r"\t", "\t")  # how a delimiter may be written
 
 
 _NO_TAGS = ("pad", "unk", "s")  # their symbols would be those that every vocabulary starts with
@@ -41,6 +45,11 @@ class SourceConfig(Section):
     tgt: str | None = None
     moses: str | None = None  # two files named PREFIX.src_lang and PREFIX.tgt_lang
     tsv: str | None = None  # one pair a line, columns separated by tabs
+    csv: str | None = None  # a table with quotes around fields, as spreadsheets write it
+    delimiter: str | None = None  # between the fields of a CSV; default: a comma
+    # Whether the first line of a TSV or CSV has the columns' names; default: where columns are named, or it has the
+    # language codes.
+    header: bool | None = None
     jsonl: str | None = None  # one JSON object a line
     parquet: str | None = None
     tmx: str | None = None  # a translation memory
@@ -48,8 +57,8 @@ class SourceConfig(Section):
     split: str | None = None
     subset: str | None = None  # the hub's "configuration" of a dataset
     streaming: bool = False  # read it once, without keeping a copy
-    # A column's name, or its number from 1 in a TSV. Default: 1 and 2 in a TSV; else the language code, as a column or
-    # inside the column "translation".
+    # A column's name, or its number from 1 in a TSV or CSV. Default: the language code, as a column or inside the
+    # column "translation"; 1 and 2 in a TSV that does not begin with those, and in a CSV without a header.
     src_column: str | int | None = None
     tgt_column: str | int | None = None
     back_translate: str | None = None  # text of the target language, whose sources `model` makes
@@ -87,13 +96,17 @@ class SourceConfig(Section):
             yield "builtin: grammar needs split (train, valid or test) and num_pairs"
         if kind in ("back_translate", "distill") and self.model is None:
             yield f"{kind} needs model, the one that translates the text"
-        if kind == "tsv":
+        if kind in ("tsv", "csv"):
             for key in _COLUMNS:
                 column = getattr(self, key)
-                if column is not None and (not isinstance(column, int) or column < 1):
-                    yield f"{key} of a TSV is a column's number, from 1; found {column!r}"
+                if isinstance(column, int) and column < 1:
+                    yield f"{key} is a column's name, or its number from 1; found {column}"
+                if isinstance(column, str) and self.header is False:
+                    yield f"{key} {column!r} is a name, which a table has in its header; give a number, or header: true"
             if (self.src_column is None) != (self.tgt_column is None):
-                yield "src_column and tgt_column of a TSV go together: give both, or none for columns 1 and 2"
+                yield "src_column and tgt_column of a table go together: give both, or none"
+        if self.delimiter not in (None, *TAB) and not re.fullmatch(r'[^"\r\n]', str(self.delimiter)):
+            yield f"delimiter is one character, or the word tab; found {self.delimiter!r}"
         if self.src_column is not None and self.src_column == self.tgt_column:
             yield f"src_column and tgt_column are both {self.src_column!r}; name the column of each language"
         if self.tag in _NO_TAGS:
@@ -175,7 +188,8 @@ class DataConfig(Section):
             for number, source in enumerate(getattr(self, part)):
                 src, tgt = self.languages(source)
                 is_by_language = source.src_column is None or source.tgt_column is None
-                has_names = any(getattr(source, kind) is not None for kind in ("jsonl", "parquet", "hub"))
+                has_names = any(getattr(source, kind) is not None for kind in ("csv", "jsonl", "parquet", "hub"))
+                has_names = has_names and source.header is not False
                 if has_names and is_by_language and (source.src_column or src) == (source.tgt_column or tgt):
                     yield (
                         f"{part}.{number}: both sides would be the column {source.src_column or src!r} (default: "

@@ -170,8 +170,9 @@ def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainStat
         if before.get(path) != now.get(path)
     ]
     changes = changes or [key for key in differing_keys(old, new, is_free=True) if key.startswith("data.train ")]
+    unseen = "its data sets have changed, or how a format is read"
     raise InputError(
-        f"{latest}: was trained on another corpus ({'; '.join(changes) or 'its data sets have changed'}); restore it, "
+        f"{latest}: was trained on another corpus ({'; '.join(changes) or unseen}); restore it, "
         "or start another run with --output"
     )
 

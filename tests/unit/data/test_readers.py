@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from transformer_mt.config.data_sections import CleanConfig, SourceConfig
 from transformer_mt.data.cleaning import clean
 from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import TOO_LONG, write_lines
+from transformer_mt.system.lines import TOO_LONG, write_lines, write_texts
 from transformer_mt.system.whole_files import replaced_file
 
 Pairs = list[tuple[str, str]]
@@ -55,6 +57,27 @@ def make_tsv(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
     path = directory / f"corpus.tsv{suffix}"
     write_lines(path, [f"{src}\t{tgt}" for src, tgt in pairs])
     return {"tsv": str(path)}
+
+
+def make_csv(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    """As spreadsheets write it: CR and LF, quotes where a field needs them, a table of more columns than two."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerows([("id", "de", "en"), *((number, tgt, src) for number, (src, tgt) in enumerate(pairs))])
+    path = directory / f"corpus.csv{suffix}"
+    write_texts(path, [out.getvalue()])
+    return {"csv": str(path)}
+
+
+def make_headed_tsv(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    return make_tsv(directory, [("EN", " de"), *pairs], suffix)
+
+
+def make_json_array(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    path = directory / f"corpus.json{suffix}"
+    rows = [{"id": 7, "en": src, "de": tgt} for src, tgt in pairs]
+    write_texts(path, [" \n", json.dumps(rows, ensure_ascii=len(pairs) > 2, indent=[None, 2][len(pairs) % 2])])
+    return {"jsonl": str(path)}
 
 
 def make_jsonl(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
@@ -101,7 +124,9 @@ def make_streamed_folder(directory: Path, pairs: Pairs, suffix: str) -> dict[str
 
 
 Make = Callable[[Path, Pairs, str], dict[str, Any]]
-TEXTS: list[Make] = [make_files, make_moses, make_tsv, make_jsonl, make_nested_jsonl]
+TEXTS: list[Make] = [
+    *(make_files, make_moses, make_tsv, make_headed_tsv, make_csv, make_jsonl, make_nested_jsonl, make_json_array),
+]
 OTHERS: list[Make] = [make_parquet, make_nested_parquet, make_streamed_folder]
 
 
@@ -147,7 +172,7 @@ def test_other_forms_of_rows_give_their_pairs(make: Make, tmp_path: Path) -> Non
     assert pairs_of(make(tmp_path, PAIRS, "")) == PAIRS
 
 
-@pytest.mark.parametrize("make", [make_moses, make_jsonl, make_nested_jsonl, make_parquet, make_tmx])
+@pytest.mark.parametrize("make", [make_moses, make_csv, make_headed_tsv, make_json_array, make_nested_jsonl, make_tmx])
 def test_named_languages_serve_both_directions(make: Make, tmp_path: Path) -> None:
     source = make(tmp_path, XML_PAIRS, "")
     assert pairs_of(source, "de", "en") == [(tgt, src) for src, tgt in XML_PAIRS]
@@ -162,7 +187,7 @@ def one_line(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", " ")
 
 
-@pytest.mark.parametrize("make", [make_jsonl, make_nested_jsonl, make_parquet, make_nested_parquet])
+@pytest.mark.parametrize("make", [make_csv, make_json_array, make_nested_jsonl, make_nested_parquet])
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
 @example([("a\nb", "a\r\nb"), ("\r", "\n\r"), ("\ufeff\x1a", "\x85\u2028\x0b\x0c\x1c")])
 @settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
@@ -226,7 +251,7 @@ def test_cut_files_are_refused_by_name(make: Make, suffix: str, tmp_path: Path) 
     assert refusal_of(source).startswith(f"{path}: damaged ")
 
 
-@pytest.mark.parametrize("kind", ["tsv", "jsonl", "parquet", "tmx"])
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "parquet", "tmx"])
 def test_missing_files_and_directories_are_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"none.{kind}"
     message = f"{path}: cannot be read (No such file or directory); check the path"
@@ -264,13 +289,115 @@ def test_tsv_has_numbered_columns_and_no_quotes(tmp_path: Path) -> None:
     assert pairs_of({"tsv": path, "src_column": 2, "tgt_column": 1}) == [('"a', "1"), ("d", "2")]
 
 
-def test_tsv_line_with_too_few_columns_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.tsv", "a\tb\tc\na b\tc\n")
-    assert pairs_of({"tsv": path}) == [("a", "b"), ("a b", "c")]
+def test_tsv_of_uneven_lines_is_refused(tmp_path: Path) -> None:
+    """A tab inside of a text would make a translation of its second half."""
+    path = write(tmp_path / "x.tsv", "\na\tb\n\nA dog said\tI go.\tc\n")
+    pairs = read_pairs(SourceConfig(tsv=path), "en", "de")
+    assert [next(pairs), next(pairs), next(pairs)] == [("", ""), ("a", "b"), ("", "")]
+    with pytest.raises(InputError) as caught:
+        next(pairs)
+    assert str(caught.value) == (
+        f"{path}, line 4: 3 columns where the first line has 2; mend the line, or read a table with quotes around its "
+        "fields as csv with delimiter: tab"
+    )
+    path = write(tmp_path / "x.tsv", "a b\tc\na b c\n")
+    assert refusal_of({"tsv": path}).startswith(f"{path}, line 2: 1 column where the first line has 2;")
     assert refusal_of({"tsv": path, "src_column": 3, "tgt_column": 1}) == (
-        f"{path}, line 2: no column 3 (columns found, separated by tabs: 2); mend the line, or name the right ones "
+        f"{path}, line 1: no column 3 (columns found, separated by tabs: 2); mend the line, or name the right ones "
         "with src_column and tgt_column"
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "pairs"),
+    [
+        ({}, [("a", "b")]),  # the codes are names, wherever they stand
+        ({"src_column": "Note", "tgt_column": "DE"}, [("x", "b")]),
+        ({"src_column": 1, "tgt_column": 3}, [("Note", "en"), ("x", "a")]),
+        ({"src_column": 1, "tgt_column": 3, "header": True}, [("x", "a")]),
+        ({"src_column": 3, "tgt_column": 2}, [("a", "b")]),
+        ({"header": False}, [("Note", "de"), ("x", "b")]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_columns_of_tables_have_names_or_numbers(kind: str, keys: dict[str, Any], pairs: Pairs, tmp_path: Path) -> None:
+    delimiter = {"tsv": "\t", "csv": ";"}[kind]
+    path = write(tmp_path / "x", "Note\tde\ten\r\nx\tb\ta\r\n".replace("\t", delimiter))
+    assert pairs_of({kind: path, **keys} | ({"delimiter": ";"} if kind == "csv" else {})) == pairs
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "reason"),
+    [
+        (
+            "en;de\na;b\n",
+            {},
+            "1: no column 'en'; it has en;de (columns found, separated by ',', see delimiter: 1);",
+        ),
+        (
+            "A dog.,Ein\n",
+            {},
+            "1: no column 'en'; it has A dog., Ein (columns found, separated by ',': 2);",
+        ),
+        (
+            "en,de,EN\na,b,c\n",
+            {"src_column": "en", "tgt_column": "de"},
+            "1: 2 columns are called 'en'; it has en, de",
+        ),
+        ("en,de\na,b\n\nb,c,d\n", {}, "4: 3 columns where the first line has 2; mend the line, or read lines whose"),
+        ('en,de\n"a\nb",c\n"d\n,e\nf,g\n', {}, "4: quotes that are not as CSV has them (unexpected end of data); mend"),
+        ('en,de\n"a" b,c\n', {}, "2: quotes that are not as CSV has them (',' expected after '\"'); mend the line"),
+        (
+            "en,de\na,b\n",
+            {"delimiter": "tab"},
+            "1: no column 'en'; it has en,de (columns found, separated by tabs:",
+        ),
+    ],
+    ids=range(7),
+)
+def test_unusable_csv_is_refused_with_its_line(content: str, keys: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", content)
+    assert refusal_of({"csv": path, **keys}).startswith(f"{path}, line {reason}")
+
+
+def test_csv_as_programs_write_it(tmp_path: Path) -> None:
+    """A semicolon where the comma is a decimal one; tabs; line ends of old Macs; words that are values elsewhere."""
+    rows = 'en{0}de\r\n"He said ""go""{0}"{0}null\r\n\r\nNA{0}"zwei\r\nZeilen"\r\n'
+    pairs = [('He said "go"{0}', "null"), ("NA", "zwei Zeilen")]
+    for name, delimiter in {";": ";", "tab": "\t", "\\t": "\t", ",": ",", "|": "|"}.items():
+        content = "\ufeff" + rows.format(delimiter)
+        source = {"csv": write(tmp_path / "x.csv", content), "delimiter": name}
+        assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
+        write(tmp_path / "x.csv", content.replace("\r\n", "\r"))
+        assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_hub_folders_of_tables_are_refused(suffix: str, tmp_path: Path) -> None:
+    """The library reads null as no value, and lines between two quotes in a TSV as one."""
+    path = tmp_path / f"train.{suffix}"
+    path.write_text("en,de\nnull,NA\n".replace(",", {"csv": ",", "tsv": "\t"}[suffix]))
+    message = refusal_of({"hub": str(tmp_path), "split": "train"})
+    assert message.startswith(f"data set {tmp_path}: its files are tables of text")
+    assert message.endswith(f"name the files with csv or tsv, as in {{{suffix}: {path}}}")
+    assert pairs_of({suffix: str(path)}) == [("null", "NA")]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_array_larger_than_what_is_read_at_once(indent: int | None, tmp_path: Path) -> None:
+    pairs = [(f'{number} "[{{', "é" * (number % 700)) for number in range(1000)] + [("a" * 200_000, "b")]
+    rows = [{"en": src, "de": tgt} for src, tgt in pairs]
+    content = json.dumps(rows, indent=indent)
+    path = write(tmp_path / "x.json", content)
+    assert pairs_of({"jsonl": path}) == pairs
+    line = 1 if indent is None else 4 * 501 - 1
+    broken = content.replace('"500 ', "500 ")
+    assert refusal_of({"jsonl": write(tmp_path / "x.json", broken)}).startswith(
+        f"{path}, line {line - 1 if indent else 1} (row 501 of its array): not JSON ("
+    )
+    for damaged in (content[:-1], content[:-30], content + "]", content[:-1] + ",]"):
+        assert ": not JSON (" in refusal_of({"jsonl": write(tmp_path / "x.json", damaged)})
+    assert pairs_of({"jsonl": write(tmp_path / "x.json", " [ ]\n")}) == []
 
 
 def test_jsonl_nulls_and_blank_lines_are_empty_sides(tmp_path: Path) -> None:
@@ -530,7 +657,11 @@ def test_entity_bomb_is_refused(tmp_path: Path) -> None:
 
 LARGE: dict[str, Callable[[Path, int], None]] = {
     "tsv": lambda path, count: write_lines(path, [f"{'x' * 500}\t{'x' * 500}"] * count),
-    "jsonl": lambda path, count: write_lines(path, [json.dumps({"en": "x" * 500, "de": "x" * 500})] * count),
+    "csv": lambda path, count: write_lines(path, ["en,de", *[f'"{"x" * 500}","{"x" * 500}"'] * count]),
+    # One line, as an array: lines are as in a TSV.
+    "jsonl": lambda path, count: write_texts(
+        path, ["[", *[json.dumps({"en": "x" * 500, "de": "x" * 500}) + ", "] * (count - 1), '{"en": "", "de": ""}]']
+    ),
     "tmx": lambda path, count: write_lines(
         path, ["<tmx><body>", *[unit(("en", "x" * 500), ("de", "x" * 500))] * count, "</body></tmx>"]
     ),
@@ -587,6 +718,7 @@ def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(
     (tmp_path / "a.en").write_text(f"a\n{long}\nb\n")
     (tmp_path / "a.de").write_text("a\nb\nc\n")
     (tmp_path / "a.tsv").write_text(f"a\ta\n{long}\tb\nb\tc\n")
+    (tmp_path / "a.csv").write_text(f"en,de\na,a\n{long},b\nb,c\n")
     (tmp_path / "a.jsonl").write_text(
         f'{{"en": "a", "de": "a"}}\n{{"en": "{long}", "de": "b"}}\n{{"en": "b", "de": "c"}}'
     )
@@ -599,6 +731,7 @@ def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(
         {"src": f"{tmp_path}/a.en", "tgt": f"{tmp_path}/a.de"},
         {"moses": f"{tmp_path}/a"},
         {"tsv": f"{tmp_path}/a.tsv"},
+        {"csv": f"{tmp_path}/a.csv"},
         {"jsonl": f"{tmp_path}/a.jsonl"},
         {"tmx": f"{tmp_path}/a.tmx"},
     )

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.readers.plain_text import moses_file, read_tsv
-from transformer_mt.data.readers.tables import columns_of, read_dataset, read_jsonl, read_parquet
+from transformer_mt.data.readers.delimited import read_csv, read_tsv
+from transformer_mt.data.readers.json_rows import read_json
+from transformer_mt.data.readers.plain_text import moses_file
+from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_line_pairs
 
@@ -45,7 +47,7 @@ def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str
             return [path, str(source.tgt)]
         case "moses":
             return [moses_file(path, src_lang), moses_file(path, tgt_lang)]
-        case "tsv" | "jsonl" | "parquet" | "tmx":
+        case "tsv" | "csv" | "jsonl" | "parquet" | "tmx":
             return [path]
         case "hub" if Path(path).is_dir():
             return [str(file) for file in sorted(Path(path).rglob("*")) if file.is_file()]
@@ -62,9 +64,11 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | No
             src, tgt = source_files(source, src_lang, tgt_lang)
             yield from read_line_pairs(src, tgt, TOO_LONG)
         case "tsv":
-            yield from read_tsv(path, int(source.src_column or 1), int(source.tgt_column or 2))
+            yield from read_tsv(path, source, (src_lang, tgt_lang))
+        case "csv":
+            yield from read_csv(path, source, (src_lang, tgt_lang))
         case "jsonl":
-            yield from read_jsonl(path, columns_of(source, src_lang, tgt_lang))
+            yield from read_json(path, columns_of(source, src_lang, tgt_lang))
         case "parquet":
             yield from read_parquet(path, columns_of(source, src_lang, tgt_lang))
         case "tmx":

@@ -1,15 +1,14 @@
-"""Rows with columns: JSON lines, Parquet, data sets of the Hugging Face hub."""
+"""Rows with columns: Parquet, data sets of the Hugging Face hub."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import TOO_LONG, read_error, read_lines
+from transformer_mt.system.lines import read_error
 
 _NESTED = "translation"  # the column that holds one for each language, in data sets of the Hugging Face hub
 
@@ -23,7 +22,7 @@ def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> tuple[str,
     return str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt)
 
 
-def _sides(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str]:
+def sides_of(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str]:
     """Return the text of two columns of a row, or of the columns inside its column "translation".
 
     No value is no text. ``origin`` is where the row is from, in words.
@@ -49,31 +48,6 @@ def _sides(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str
     return values[0], values[1]
 
 
-def read_jsonl(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield two columns of lines that are one JSON object each.
-
-    A blank line is a pair of two empty sides, so that a pair's number stays its line's.
-    """
-    for number, line in enumerate(read_lines(path, TOO_LONG), 1):
-        if line == TOO_LONG or not line.strip():
-            yield (line, line) if line == TOO_LONG else ("", "")
-            continue
-        origin = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
-        except (RecursionError, ValueError) as error:  # lists in lists in lists …, numbers of thousands of digits
-            raise InputError(f"{origin}: unusable JSON ({error}); mend the line") from None
-        src, tgt = _sides(row, columns, origin)
-        try:
-            (src + tgt).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise InputError(f"{origin}: half a character ({half!a}, a lone surrogate); mend the line") from None
-        yield src, tgt
-
-
 def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
     """Yield two columns of a Parquet file, in bounded memory."""
     import pyarrow as pa
@@ -88,12 +62,12 @@ def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str
         ):
             kinds = {field.name: field.type for field in file.schema_arrow}
             inner = {name: [field.name for field in kind] for name, kind in kinds.items() if pa.types.is_struct(kind)}
-            _sides({name: dict.fromkeys(inner[name]) if name in inner else "" for name in kinds}, columns, path)
+            sides_of({name: dict.fromkeys(inner[name]) if name in inner else "" for name in kinds}, columns, path)
             prefix = f"{_NESTED}." if columns[0] not in kinds else ""
             for batch in file.iter_batches(_BATCH_ROWS, columns=[prefix + column for column in columns]):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _sides(row, columns, f"{path}, line {number}")
+                    yield sides_of(row, columns, f"{path}, line {number}")
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise read_error(path, error, number) from None
@@ -121,11 +95,23 @@ def read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str |
                 raise InputError(f"{name}: no split {source.split!r}; it has {', '.join(splits)}")
             rows = splits[source.split]
         else:
-            rows = datasets.load_dataset(
-                source.hub, source.subset, split=source.split, streaming=source.streaming, revision=revision
-            )
+            builder = datasets.load_dataset_builder(source.hub, source.subset, revision=revision)
+            if builder.name == "csv":  # of TSV too
+                tables = [
+                    f"{{{end}: {path}}}" for end in ("csv", "tsv") for path in Path(source.hub).rglob(f"*.{end}*")
+                ]
+                example = f", as in {min(tables)}" if tables else ""
+                raise InputError(
+                    f"{name}: its files are tables of text, in which the library for data sets takes words for missing "
+                    f"values and quotes for more than they are; name the files with csv or tsv{example}"
+                )
+            if source.streaming:
+                rows = builder.as_streaming_dataset(split=source.split)
+            else:
+                builder.download_and_prepare()
+                rows = builder.as_dataset(split=source.split)
         for number, row in enumerate(rows):
-            yield _sides(row, columns, f"{name}, row {number}")
+            yield sides_of(row, columns, f"{name}, row {number}")
     except InputError:
         raise
     except Exception as error:  # whatever its many formats and the network may raise

@@ -1,0 +1,131 @@
+"""Tables of text: TSV, whose lines are cut at tabs and nowhere else, and CSV, whose fields may stand in quotes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from transformer_mt.config.data_sections import TAB, SourceConfig
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines
+
+_AS_TSV = "read lines whose quotes are text as tsv"
+
+
+def read_tsv(path: str, source: SourceConfig, langs: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield two columns of lines whose columns are separated by tabs. A blank line is a pair of two empty sides.
+
+    Raises:
+        InputError: no such columns, or a line with another number of columns than the first one.
+    """
+    return _pairs(path, ((number, line.split("\t")) for number, line in _numbered(path)), source, langs)
+
+
+def read_csv(path: str, source: SourceConfig, langs: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield two columns of a CSV file. A field in double quotes may have line ends, delimiters and doubled quotes.
+
+    Raises:
+        InputError: as `read_tsv` does, or quotes that are not as CSV has them.
+    """
+    return _pairs(path, _csv_rows(path, _delimiter(source)), source, langs)
+
+
+def _delimiter(source: SourceConfig) -> str:
+    return "\t" if source.tsv is not None or source.delimiter in TAB else source.delimiter or ","
+
+
+def _numbered(path: str) -> Iterator[tuple[int, str]]:
+    return enumerate(read_lines(path, TOO_LONG), 1)
+
+
+def _csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, each with the number of its first line; blank lines are none."""
+    csv.field_size_limit(LONGEST_LINE)
+    rows = csv.reader(_lines_with_ends(path), delimiter=delimiter, strict=True)
+    number = 1
+    try:
+        for row in rows:
+            if row:
+                yield number, row
+            number = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {number}: quotes that are not as CSV has them ({error}); mend the line (a field with a "
+            f"quote in it stands in quotes and has it twice), set delimiter, or {_AS_TSV}"
+        ) from None
+
+
+def _lines_with_ends(path: str) -> Iterator[str]:
+    for line in read_lines(path, TOO_LONG):
+        *before, last = line.split("\r")  # old programs for the Mac end lines so
+        yield from (f"{part}\r" for part in before)
+        yield f"{last}\n"
+
+
+def _pairs(
+    path: str, rows: Iterator[tuple[int, list[str]]], source: SourceConfig, langs: tuple[str, str]
+) -> Iterator[tuple[str, str]]:
+    first: list[str] | None = None
+    src = tgt = 0
+    for number, row in rows:
+        if len(row) == 1 and (row[0] == TOO_LONG or not row[0]):
+            yield row[0], row[0]
+            continue
+        if first is None:
+            src, tgt, has_header = _places(row, f"{path}, line {number}", source, langs)
+            first = row
+            if has_header:
+                continue
+        if len(row) != len(first):
+            raise InputError(
+                f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line, or "
+                + ("read a table with quotes around its fields as csv with delimiter: tab" if source.tsv else _AS_TSV)
+            )
+        yield row[src], row[tgt]
+
+
+def _places(row: list[str], origin: str, source: SourceConfig, langs: tuple[str, str]) -> tuple[int, int, bool]:
+    """Return where two columns of a table are, by its first line, and whether that has the columns' names."""
+    given = source.src_column, source.tgt_column
+    names = [name.strip().casefold() for name in row]
+    if given == (None, None) and source.header is not False and all(lang.casefold() in names for lang in langs):
+        given = langs
+    elif given == (None, None) and (source.tsv or source.header is False):
+        given = 1, 2
+    src, tgt = (
+        _place(lang if column is None else column, row, names, origin, source)
+        for column, lang in zip(given, langs, strict=True)
+    )
+    is_named = any(not isinstance(column, int) for column in given)
+    has_codes = (names[src], names[tgt]) == tuple(lang.casefold() for lang in langs)
+    return src, tgt, (is_named or has_codes) if source.header is None else source.header
+
+
+def _place(column: str | int, row: list[str], names: list[str], origin: str, source: SourceConfig) -> int:
+    delimiter = _delimiter(source)
+    how = "tabs" if delimiter == "\t" else f"{delimiter!r}" + (", see delimiter" if len(row) == 1 else "")
+    found = f"columns found, separated by {how}: {len(row)}"
+    if isinstance(column, int):
+        if column > len(row):
+            raise InputError(
+                f"{origin}: no column {column} ({found}); mend the line, or name the right ones with src_column and "
+                "tgt_column"
+            )
+        return column - 1
+    if (count := names.count(column.strip().casefold())) != 1:
+        problem = f"{count} columns are called {column!r}" if count else f"no column {column!r}"
+        raise InputError(
+            f"{origin}: {problem}; it has {_shown(row)} ({found}); give names or numbers with "
+            "src_column and tgt_column, and header: false where the first line is text"
+        )
+    return names.index(column.strip().casefold())
+
+
+def _shown(row: list[str]) -> str:
+    """A few names of columns, or what stands there instead, on one line."""
+    names = [" ".join(name.split())[:40] for name in row[:10]]
+    return ", ".join(names + ["…"] * (len(row) > 10))
+
+
+def _columns(row: list[str]) -> str:
+    return "1 column" if len(row) == 1 else f"{len(row)} columns"

@@ -1,0 +1,125 @@
+"""Rows in JSON: one object a line, or one array of objects, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from transformer_mt.data.readers.tables import sides_of
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines, read_parts
+
+_BLOCK = 1 << 16  # characters
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+def read_json(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield two columns of lines that are one JSON object each, or of the objects of one array.
+
+    A blank line is a pair of two empty sides, so that a pair's number stays its line's.
+
+    Raises:
+        InputError: it cannot be read, is not JSON, or has no such columns; the message names the line.
+    """
+    start = next((part.text.lstrip()[0] for part in read_parts(path) if part.text.strip()), "")
+    for origin, row in _array(path) if start == "[" else _lines(path):
+        if isinstance(row, tuple):
+            yield row
+            continue
+        src, tgt = sides_of(row, columns, origin)
+        try:
+            (src + tgt).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise InputError(f"{origin}: half a character ({half!a}, a lone surrogate); mend the line") from None
+        yield src, tgt
+
+
+def _lines(path: str) -> Iterator[tuple[str, Any]]:
+    """Where each row is, in words, and the row, or the pair that stands for one."""
+    for number, line in enumerate(read_lines(path, TOO_LONG), 1):
+        origin = f"{path}, line {number}"
+        if line == TOO_LONG or not line.strip():
+            yield origin, ((line, line) if line == TOO_LONG else ("", ""))
+            continue
+        try:
+            yield origin, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
+        except (RecursionError, ValueError) as error:  # lists in lists in lists …, numbers of thousands of digits
+            raise InputError(f"{origin}: unusable JSON ({error}); mend the line") from None
+
+
+def _array(path: str) -> Iterator[tuple[str, Any]]:
+    text = _ArrayText(path)
+    text.take("[")
+    if not text.take("]"):
+        yield text.row()
+        while text.take(","):
+            yield text.row()
+        if not text.take("]"):
+            raise InputError(f"{text.origin()}: not JSON (',' or ']' expected behind it); mend the file")
+    if text.rest():
+        raise InputError(f"{text.origin()}: not JSON (there is more behind the array); mend the file")
+
+
+class _ArrayText:
+    """The text of a file that holds an array; what was read of it is forgotten."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._parts = read_parts(path)
+        self._text, self._place = "", 0
+        self._line, self._row = 1, 0
+
+    def origin(self) -> str:
+        return f"{self._path}, line {self._line} (row {self._row:,} of its array)"
+
+    def take(self, character: str) -> bool:
+        """Return whether a character comes next, behind white space, and go past it."""
+        if self.rest()[:1] != character:
+            return False
+        self._go_to(self._place + 1)
+        return True
+
+    def row(self) -> tuple[str, Any]:
+        """Return where the next row is, in words, and the row."""
+        self.rest()
+        self._row += 1
+        size = _BLOCK
+        while True:
+            try:
+                row, end = _DECODER.raw_decode(self._text, self._place)
+                break
+            except (RecursionError, ValueError) as error:
+                if size > LONGEST_LINE or not self._read(size):  # it may only be cut off
+                    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                    raise InputError(f"{self.origin()}: not JSON ({reason}); mend the file") from None
+                size *= 2
+        origin = self.origin()
+        self._go_to(end)
+        return origin, row
+
+    def rest(self) -> str:
+        """Return text that comes next, behind white space; nothing at the end of the file."""
+        while True:
+            self._go_to(_SPACE.match(self._text, self._place).end())  # type: ignore[union-attr]
+            if self._place < len(self._text) or not self._read(_BLOCK):
+                return self._text[self._place : self._place + 1]
+
+    def _go_to(self, place: int) -> None:
+        self._line += self._text.count("\n", self._place, place)
+        self._place = place
+
+    def _read(self, size: int) -> bool:
+        """Read on until there are some characters more; False at the end of the file."""
+        new = [self._text[self._place :]]
+        num_new = 0
+        while num_new < size and (part := next(self._parts, None)) is not None:
+            new += part
+            num_new += sum(map(len, part))
+        self._text, self._place = "".join(new), 0
+        return num_new > 0
