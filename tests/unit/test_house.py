@@ -23,7 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. A folder imports from folders on floors below its own; `server` is to come.
 FLOORS = (
     "errors | system toy_corpus | config | text search | model data | checkpoints | decoding exchange | evaluation | "
-    "curation | training | cli"
+    "curation | training | recipes | cli"
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS.split(" | ")) for room in floor.split()}
 
@@ -46,6 +46,10 @@ COMMANDS = {
     "tmt data split": "CONFIG.yaml --output --valid --test --seed --gz --set",
     "tmt data check": "CONFIG.yaml --set",
     "tmt data synthesize": "CONFIG.yaml --set",
+    "tmt init": (
+        "--src --tgt --output --valid-src --valid-tgt --test-src --test-tgt --src-lang --tgt-lang "
+        "--src-column --tgt-column --from"
+    ),
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
         "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --align --json "

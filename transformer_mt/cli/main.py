@@ -19,6 +19,7 @@ from transformer_mt import __version__
 from transformer_mt.cli.data import data_app
 from transformer_mt.cli.evaluate import evaluate, score
 from transformer_mt.cli.info import info
+from transformer_mt.cli.init import init
 from transformer_mt.cli.models import average, export
 from transformer_mt.cli.plot import plot_app
 from transformer_mt.cli.tokenizer import tokenizer_app
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train your own machine translation engine: two text files in, a translator out.",
 )
+app.command()(init)
 app.command()(train)
 app.command()(translate)
 app.command()(score)

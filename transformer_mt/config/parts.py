@@ -10,7 +10,7 @@ from typing import Annotated
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.section import AsTuple, Section
-from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.config.sections import BatchConfig, ModelConfig, OptimConfig, SearchConfig, TokenizerConfig
 
 
 class _Part(Section, extra="ignore"):
@@ -89,3 +89,14 @@ class DescribedConfig(_Part):
     batch: _Batch
     train: _Train
     eval: _Eval
+
+
+class AdaptedConfig(_Part):
+    """What adapting a model to other text takes: what it is, and how it was trained."""
+
+    data: _Languages
+    model: ModelConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    batch: BatchConfig = BatchConfig()
+    optim: OptimConfig = OptimConfig()
+    search: SearchConfig = SearchConfig()

@@ -52,3 +52,11 @@ def is_language(text: str, label: str, min_probability: float) -> bool:
     if best != label:  # `rank` alone would do, in twice the time
         probability = dict(_identifier().rank(text))[label]
     return bool(probability >= min_probability)
+
+
+def likely_language(text: str) -> str | None:
+    """Return the language that a text most likely is in; None where the extra `langid` is not installed."""
+    try:
+        return str(_identifier().classify(text)[0])
+    except InputError:
+        return None

@@ -1,0 +1,131 @@
+"""`tmt init`: two files in, a configuration out that trains; a model adapted to other text; refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import Done, Trained, symbol_lines, tmt, tmt_here, write
+
+from transformer_mt.config.loading import load_config
+from transformer_mt.recipes import trial
+from transformer_mt.toy_corpus import grammar
+
+SMALL = [
+    *("--set", "train.max_steps=2", "--set", "train.eval_steps=1", "--set", "train.checkpoint_steps=1"),
+    *("--set", "model.num_encoder_layers=1", "--set", "model.num_decoder_layers=1", "--set", "model.d_model=32"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_SECONDS", 0.01)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> list[tuple[str, str]]:
+    pairs = [*{src: (src, tgt) for src, tgt in grammar.generate("train", 400)}.values()][:300]
+    for i, lang in enumerate(("en", "de")):
+        write(tmp_path / f"train.{lang}", [pair[i] for pair in pairs])
+    return pairs
+
+
+def init(
+    directory: Path, *options: object, src: str = "train.en", tgt: str = "train.de", output: str = "my.yaml"
+) -> Done:
+    files = ["--src", directory / src, "--tgt", directory / tgt]
+    return tmt_here("init", *files, "--output", "-" if output == "-" else directory / output, *options)
+
+
+def test_two_files_become_a_model(text: list[tuple[str, str]], tmp_path: Path) -> None:
+    done = init(tmp_path).ok()
+    path = tmp_path / "my.yaml"
+    assert done.stdout == b"" and f"wrote {path}; next: tmt train {path}" in done.stderr
+    assert "en to de (by the names of the files)" in done.stderr
+    config = load_config(path)
+    assert (config.data.src_lang, config.data.tgt_lang) == ("en", "de")
+    assert config.data.train[0].src == str(tmp_path / "train.en") and config.data.clean.drop_held_out
+    held_out = [
+        tuple(pair)
+        for source in (*config.data.valid, *config.data.test)
+        for pair in zip(*(Path(str(file)).read_text().splitlines() for file in (source.src, source.tgt)), strict=True)
+    ]
+    assert len(held_out) == len({*held_out}) == 30 and {*held_out} <= {*text}
+
+    options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL]
+    shown = tmt("train", path, "--dry-run", *options).ok().stderr
+    assert "corpus: 300 pairs: 270 kept, 30 held_out\n" in shown
+    tmt("train", path, *options).ok()
+    assert len(tmt("translate", tmp_path / "run", stdin="The dog sees a house.\n\n").ok().lines) == 2
+
+
+def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
+    """With its shape, its vocabulary and its languages, at a lower rate and for fewer steps."""
+    lines = symbol_lines(200, seed=5)
+    for side in ("one", "two"):
+        write(tmp_path / f"a.{side}", lines)
+    write(tmp_path / "symbols", lines)
+    before = load_config(trained.config)
+    done = init(tmp_path, "--from", trained.run, src="a.one", tgt="a.two")
+    assert done.status == 2 and "translates src to tgt, the text is one to two" in done.refusal
+    init(tmp_path, "--from", trained.run, src="a.one", tgt="symbols").ok()  # nothing tells the languages but the model
+    config = load_config(tmp_path / "my.yaml")
+    assert (config.data.src_lang, config.data.tgt_lang, config.train.init_from) == ("src", "tgt", str(trained.run))
+    assert before.optim.lr is not None and config.optim.lr == pytest.approx(before.optim.lr / 4, rel=0.05)
+    assert config.model == before.model
+    options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL[:6]]
+    tmt("train", tmp_path / "my.yaml", *options).ok()
+
+
+def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) -> None:
+    rows = [json.dumps({"Q": src, "A": tgt, "number": 1}) for src, tgt in text]
+    pairs, valid = write(tmp_path / "pairs.jsonl", rows), write(tmp_path / "valid.tsv", ["A dog.\tEin Hund."])
+    options = ["--output", tmp_path / "my.yaml", "--src-lang", "en", "--tgt-lang", "de", "--valid-src", valid]
+    tmt_here("init", "--src", pairs, *options).ok()
+    data = load_config(tmp_path / "my.yaml").data
+    assert (data.train[0].jsonl, data.train[0].src_column, data.train[0].tgt_column) == (str(pairs), "Q", "A")
+    assert data.valid[0].tsv == str(valid) and [source.kind for source in data.test] == ["src"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"output": "there.yaml"}, "there.yaml: is there already; name another --output"),
+        ({"output": "none/my.yaml"}, "none/my.yaml: cannot be written (no directory"),
+        ({"output": "-"}, "--output -: "),
+        ({"src": "none.en"}, "none.en: cannot be read"),
+        ({"src": "few.en", "tgt": "few.de"}, "few.de: 3 pairs with text on both sides are too few"),
+        ({"src": "few.en"}, "few.en has 3 lines, "),
+        ({"src": "latin.en"}, "latin.en"),
+    ],
+    ids=["there", "no directory", "stdout", "missing", "few", "unequal", "not UTF-8"],
+)
+def test_what_cannot_be_is_refused(
+    options: dict[str, str], reason: str, text: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    write(tmp_path / "there.yaml", ["mine"])
+    for name in ("few.en", "few.de"):
+        write(tmp_path / name, ["a", "b", "c"])
+    (tmp_path / "latin.en").write_bytes(b"M\xfcll\n" * 300)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = init(tmp_path, **options)
+    assert done.status == 2 and reason in done.refusal
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--valid-tgt", "x.de"], "--valid-tgt x.de: is the target side; name the source side with --valid-src"),
+        (["--valid-src", "x.en"], "x.en: is one side of the text; name the file of the other side as well"),
+        (["--src-column", "1"], "--src-column, --tgt-column: are for one file of pairs"),
+        (["--from", "nothing"], "nothing"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    options: list[str], reason: str, text: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    done = init(tmp_path, *options)
+    assert done.status == 2 and reason in done.refusal
+    assert not (tmp_path / "my.yaml").exists()

@@ -1,0 +1,121 @@
+"""What is chosen by the size of a text, and how it is written down."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transformer_mt.config.loading import load_config, validate
+from transformer_mt.recipes import sizes
+from transformer_mt.recipes.sizes import BASE, SMALL, TINY, Corpus, Shape
+from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+DATA: Choices = {
+    "data": [
+        Choice("src_lang", "en"),
+        Choice("tgt_lang", "de"),
+        Choice("train", [{"src": "a", "tgt": "b"}]),
+        Choice("valid", [{"src": "c", "tgt": "d"}]),
+    ]
+}
+
+
+def test_29_000_pairs_get_the_recipe_that_was_measured() -> None:
+    expected = load_config(CONFIGS / "multi30k_en_de.yaml")
+    choices = sizes.sizes_for(TINY, Corpus(29_000, 470_000 / 29_000))
+    choices["tokenizer"] = sizes.vocabulary_for(29_000, 90, has_syllables=False)
+    found = validate(as_tree(DATA | choices), "test")
+    for section in ("tokenizer", "model", "batch", "optim", "search"):
+        assert getattr(found, section) == getattr(expected, section)
+    assert (found.train.max_steps, found.train.eval_steps) == (expected.train.max_steps, expected.train.eval_steps)
+
+
+def test_the_papers_text_gets_the_papers_recipe() -> None:
+    assert sizes.shapes_for(4_500_000)[0] is BASE
+    found = validate(as_tree(DATA | sizes.sizes_for(BASE, Corpus(4_500_000, 130 / 4.5))), "test")
+    assert (found.train.max_steps, found.batch.max_tokens, found.model.dropout) == (100_000, 25_000, 0.1)
+    assert found.optim.warmup_steps == 4000
+    assert found.optim.lr == pytest.approx(512**-0.5 * 4000**-0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("num_pairs", "tgt_tokens", "shape"),
+    [
+        (num_pairs, tgt_tokens, shape)
+        for num_pairs, tgt_tokens in itertools.product([1, 300, 2000, 29_000, 165_000, 469_000, 10**6, 10**8], [3, 40])
+        for shape in sizes.shapes_for(num_pairs)
+    ],
+)
+def test_choices_of_any_size_go_together(num_pairs: int, tgt_tokens: int, shape: Shape) -> None:
+    choices = sizes.sizes_for(shape, Corpus(num_pairs, tgt_tokens))
+    choices["tokenizer"] = sizes.vocabulary_for(num_pairs, 100, has_syllables=False)
+    config = validate(as_tree(DATA | choices), "test")
+    for seconds in (0.01, 1.0, 300.0):
+        saving = sizes.checkpoints(config.train, seconds)
+        train = validate(as_tree(DATA | choices | {"train": [*choices["train"], *saving]}), "test").train
+        # The last step is validated and saved, and so is each validation's.
+        assert train.max_steps % train.eval_steps == train.eval_steps % train.checkpoint_steps == 0
+        assert train.checkpoint_steps * seconds <= 600 or train.checkpoint_steps == 1 or seconds > 10
+        # Patience is for runs whose rate does not fall to 0, and so is averaging.
+        assert (train.patience > 0) == (config.optim.schedule != "cosine") == (train.keep_checkpoints == 5)
+    assert config.optim.warmup_steps < config.train.max_steps / 2
+    assert config.train.max_steps >= 12
+
+
+def test_the_larger_the_text_the_larger_the_model_and_the_shorter_its_share() -> None:
+    assert [sizes.shapes_for(n)[0] for n in (99_999, 100_000, 300_000)] == [TINY, SMALL, BASE]
+    epochs = []
+    for num_pairs in (2000, 29_000, 165_000, 469_000):
+        config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(num_pairs, 20))), "test")
+        epochs.append(config.train.max_steps * config.batch.max_tokens / (num_pairs * 20))
+    assert epochs == sorted(epochs, reverse=True)
+
+
+def test_many_characters_need_many_pieces() -> None:
+    def keys(num_pairs: int, num_characters: int, has_syllables: bool) -> dict[str, Any]:
+        choices = sizes.vocabulary_for(num_pairs, num_characters, has_syllables=has_syllables)
+        return {choice.key: choice.value for choice in choices}
+
+    assert keys(2000, 100, False) == {"vocab_size": 2000, "bpe_dropout": 0.1}
+    assert keys(2000, 1201, True) == {
+        "type": "unigram",
+        "vocab_size": 5000,
+        "character_coverage": 0.9995,
+        "unigram_alpha": 0.2,
+    }
+    assert keys(10**7, 3000, True)["vocab_size"] == 32_000
+
+
+def test_limits_of_length_follow_the_text() -> None:
+    def limits(lengths: list[int]) -> dict[str, Any]:
+        return {choice.key: choice.value for choice in sizes.token_limits(lengths)}
+
+    assert limits([20] * 1000) == {"max_src_tokens": 100, "max_tgt_tokens": 100}
+    assert limits([20] * 999 + [300]) == {"max_src_tokens": 100, "max_tgt_tokens": 100}  # a single one
+    assert limits([20] * 900 + [200] * 100) == {}
+    assert limits([20] * 990 + [300] * 10) == {"max_src_tokens": 512, "max_tgt_tokens": 512}
+
+
+def test_what_is_written_reads_as_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of files may be anything, and so may what is said of them."""
+    monkeypatch.setenv("HOME", "/wrong")
+    names = ["no", "${HOME}/x", "#: {a, b}", "a\u2028b", "'\"\\", "ünï 가", " lead", "- x", "a\nb"]
+    choices: Choices = {
+        "data": [
+            Choice("src_lang", "no", "said: of\nlines #: {x}\u2028 and\rso on"),
+            Choice("tgt_lang", "de"),
+            Choice("train", [{"src": name, "tgt": name + "2"} for name in names], "w" * 500 + " x" * 200),
+            Choice("clean", [Choice("drop_held_out", True, "why"), Choice("scripts", {"no": ["Latin"]})]),
+        ],
+        "eval": [Choice("tokenize", {"de": "13a"})],
+    }
+    path = tmp_path / "my.yaml"
+    path.write_text(as_text(["heading"], choices), encoding="utf-8")
+    config = load_config(path)
+    assert config.model_dump() == validate(as_tree(choices), "test").model_dump()
+    assert [source.src for source in config.data.train] == names
+    assert path.read_text(encoding="utf-8").startswith("# heading\n")

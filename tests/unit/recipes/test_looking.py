@@ -1,0 +1,265 @@
+"""What is seen of somebody's files: sources and languages, repeats, and what is held out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import write
+
+from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.curation.stats import SideStats
+from transformer_mt.data import pairs as reading
+from transformer_mt.data.duplicate_keys import text_key
+from transformer_mt.errors import InputError
+from transformer_mt.recipes import look as looking
+from transformer_mt.recipes.cleaning import are_kept, rules_for
+from transformer_mt.recipes.files import Files, codes_of_names, files_of
+from transformer_mt.recipes.held_out import hold_out
+from transformer_mt.recipes.languages import direction, language_of
+from transformer_mt.recipes.look import Look, look_at
+from transformer_mt.system.console import tell_nobody
+from transformer_mt.toy_corpus import grammar
+
+NO = (None, None)
+
+
+def files(directory: Path, pairs: list[tuple[str, str]]) -> SourceConfig:
+    src, tgt = (write(directory / f"train.{lang}", [pair[i] for pair in pairs]) for i, lang in enumerate(("en", "de")))
+    return SourceConfig(src=str(src), tgt=str(tgt))
+
+
+def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
+    return look_at(files(directory, pairs), ("en", "de"), "text")
+
+
+# ---------------------------------------------------------------- files and languages
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "codes"),
+    [
+        ("train.en", "train.de", ("en", "de")),
+        ("a/train.en.gz", "a/train.de.gz", ("en", "de")),
+        ("en/train.txt", "fr/train.txt", ("en", "fr")),
+        ("train.en.txt", "train.swa.txt", ("en", "swa")),
+        ("x/corpus.de-en.de", "x/corpus.de-en.en", ("de", "en")),
+        ("en_US.txt", "pt_BR.txt", ("en_US", "pt_BR")),
+        ("train_en.txt", "train_de.txt", ("en", "de")),
+        ("en-US.txt", "pt-BR.txt", ("en-US", "pt-BR")),
+        ("train-en.txt", "train-ko.txt", ("en", "ko")),
+        ("TRAIN.EN", "TRAIN.DE", ("en", "de")),
+        ("train.src", "train.tgt", NO),
+        ("source.txt", "target.txt", NO),
+        ("en/a.txt", "fr/b/a.txt", NO),
+    ],
+)
+def test_names_of_two_files_tell_languages(src: str, tgt: str, codes: tuple[str | None, str | None]) -> None:
+    assert codes_of_names(src, tgt) == codes
+
+
+def test_what_is_surest_tells_the_language() -> None:
+    assert direction(("xx", None), ("en", None), "names", ("fr", "pt"), (None, "it"))[:2] == ("xx", "it")
+    assert direction(NO, ("en", None), "names", (None, "ko"))[:2] == ("en", "ko")
+    assert direction(NO, NO, "names")[:2] == ("src", "tgt")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("안녕하세요 세계", "ko"), ("これは本です。漢字", "ja"), ("这是一本书", "zh"), ("สวัสดี", "th"), ("καλημέρα", "el")],
+)
+def test_scripts_tell_some_languages(text: str, language: str) -> None:
+    stats = SideStats()
+    stats.add([text])
+    assert language_of(stats, [text]) == language
+
+
+def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) -> None:
+    row = {"id": 3, "en": "a", "de": "b"}
+    path = str(write(tmp_path / "a.jsonl", ["", json.dumps(row)]))
+    assert files_of(path, None, NO, NO)[:2] == ({"jsonl": path}, ("en", "de"))
+    assert files_of(path, None, NO, ("de", "en"))[:2] == ({"jsonl": path}, ("de", "en"))
+    nested = str(write(tmp_path / "b.ndjson", [json.dumps({"translation": {"en": "a", "ko": "b"}})]))
+    assert files_of(nested, None, NO, NO)[:2] == ({"jsonl": nested}, ("en", "ko"))
+    named = str(write(tmp_path / "corpus.en-fr.jsonl", [json.dumps({"Source": "a", "Target": "b"})]))
+    columns = {"src_column": "Source", "tgt_column": "Target"}
+    assert files_of(named, None, NO, NO)[:2] == ({"jsonl": named, **columns}, ("en", "fr"))
+    assert files_of(path, None, ("de", "en"), NO).settings == {"jsonl": path, "src_column": "de", "tgt_column": "en"}
+    tsv = str(tmp_path / "x_en-de.TSV.gz")
+    assert files_of(tsv, None, NO, NO)[:2] == ({"tsv": tsv}, ("en", "de"))
+    assert files_of(tsv, None, ("3", "1"), NO).settings == {"tsv": tsv, "src_column": 3, "tgt_column": 1}
+
+
+def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
+    unit = "<tu>" + "".join(f'<tuv xml:lang="{code}"><seg>x</seg></tuv>' for code in ("fr-FR", "en-US")) + "</tu>"
+    path = tmp_path / "a.tmx.gz"
+    path.write_bytes(gzip.compress(f'<tmx><header o-tmf="x" srclang="EN-us"/><body>{unit}</body></tmx>'.encode()))
+    assert files_of(str(path), None, NO, NO)[:2] == ({"tmx": str(path)}, ("en-US", "fr-FR"))
+    path.write_bytes(gzip.compress(f"{unit}{unit.replace('fr-FR', 'de')}".encode()))
+    with pytest.raises(InputError, match=r"has the languages fr-FR, en-US, de; say with --src-lang, --tgt-lang which"):
+        files_of(str(path), None, NO, NO)
+    assert files_of(str(path), None, NO, ("de", "en")).codes == ("de", "en")
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "reason"),
+    [
+        ("-", None, "stdin: training reads its text more than once"),
+        ("a.en", "-", "stdin: "),
+        ("a.en", None, r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs"),
+        ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
+        ("a.en", "a.en", r"a.en: is named for both sides"),
+        ("{}/none.jsonl", None, r"none.jsonl: cannot be read"),
+        ("{}/none.tmx", None, r"none.tmx: cannot be read"),
+        ("{}/none.parquet", None, r"none.parquet: cannot be read"),
+        ("{}/empty.jsonl", None, r"empty.jsonl: empty, no sentence pairs"),
+        ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed, found '\[1, 2\]'"),
+        ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
+        (
+            "{}/three.jsonl",
+            None,
+            r"three.jsonl: has the columns one, two_x, three_x; say with --src-column, --tgt-column",
+        ),
+    ],
+)
+def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "list.jsonl", ["", "[1, 2]"])
+    write(tmp_path / "bad.jsonl", ["{"])
+    write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
+    with pytest.raises(InputError, match=reason):
+        files_of(src.format(tmp_path), tgt, NO, NO)
+
+
+# ---------------------------------------------------------------- looking
+
+
+def test_a_small_corpus_is_counted_as_a_whole(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    pairs = [(draw.choice("abcdefgh") * 3, draw.choice("wxyzabcd") * 3) for _ in range(30)]
+    pairs += [("a dog", "ein Hund"), ("A dog.", "der Hund"), ("", "leer"), ("one", "eins"), ("one", "eins")]
+    look = seen(tmp_path, pairs)
+    assert (look.num_pairs, look.num_looked_at, look.is_all) == (35, 35, True)
+    full = [pair for pair in pairs if all(pair)]
+    assert look.sample == full and len(look.src_keys) == len(full)
+    assert look.num_repeated == len(full) - len({*full})
+    counts = Counter(key for pair in full for key in {text_key(side, "near") for side in pair})
+    assert look.is_unique.tolist() == [all(counts[text_key(side, "near")] == 1 for side in pair) for pair in full]
+
+
+def test_of_a_large_corpus_blocks_at_equal_distances_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "CHUNK_PAIRS", 10)
+    monkeypatch.setattr(looking, "_CHUNKS", 4)
+    monkeypatch.setattr(looking, "_SAMPLE", 3)
+    lines = [(f"a{'x' * i}", f"b{'y' * i}") for i in range(205)]
+    look = seen(tmp_path, lines)
+    # 21 chunks: of 16 to 31 every eighth, so the chunks 0, 8 and 16, with three pairs each.
+    assert (look.num_pairs, look.num_looked_at, look.is_all) == (205, 30, True)
+    places = [lines.index(tuple(pair)) for pair in look.sample]  # type: ignore[arg-type]
+    assert len(places) == 9 and [place // 10 for place in places] == [0] * 3 + [8] * 3 + [16] * 3
+    assert look.counted() == "205 pairs, of which 30 at equal distances were looked at"
+    monkeypatch.setattr(looking, "MOST_PAIRS", 50)
+    look = seen(tmp_path, lines)
+    assert (look.num_pairs, look.num_looked_at, look.is_all) == (50, 30, False)
+    assert look.counted().startswith("more than 50 pairs, read up to there, of which 30 ")
+
+
+def test_a_corpus_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"text: no pair with text on both sides"):
+        seen(tmp_path, [("a", ""), ("", "b")])
+    with pytest.raises(InputError, match=r"cannot be read"):
+        look_at(SourceConfig(src="none.en", tgt="none.de"), ("en", "de"), "text")
+
+
+# ---------------------------------------------------------------- cleaning and holding out
+
+
+def test_rules_are_those_that_find_single_faults(tmp_path: Path) -> None:
+    pairs = [(f"word number {i} <b>", f"слово номер {i} <b>") for i in range(500)]
+    pairs += [("copy copy", "copy copy"), ("no \ufffd", "нет"), ("x" * 90, "да"), *pairs[:2]]
+    told: list[str] = []
+    look = seen(tmp_path, pairs)
+    rules = rules_for(look, ("en", "ru"), told.append)
+    found = {rule.key: rule.value for rule in rules}
+    assert found == {
+        "duplicates": "exact",
+        "max_char_ratio": 3.0,
+        "drop_identical": True,
+        "drop_control_characters": True,
+        "scripts": {"en": ["Latin"], "ru": ["Cyrillic"]},
+        "min_script_share": 0.2,
+    }
+    assert [line for line in told if "HTML" in line and "left in" in line] == told and told
+    kept = are_kept(look.sample, rules, ("en", "ru"))
+    assert [pair for pair, is_kept in zip(look.sample, kept, strict=True) if not is_kept] == pairs[500:503]
+
+
+def test_clean_text_needs_no_rules(tmp_path: Path) -> None:
+    pairs = [*{src: (src, tgt) for src, tgt in grammar.generate("train", 300)}.values()]
+    assert rules_for(seen(tmp_path, pairs), ("en", "de"), tell_nobody) == []
+
+
+def test_held_out_pairs_are_nowhere_else(tmp_path: Path) -> None:
+    pairs = [*grammar.generate("train", 600), *grammar.generate("train", 600, seed=2)]
+    look = seen(tmp_path, pairs)
+    kept = [i % 3 > 0 for i in range(len(look.sample))]
+    held_out = hold_out(look, kept, {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    names = [tuple(path.name for path in both) for both in held_out.drawn]
+    assert names == [("my.valid.en", "my.valid.de"), ("my.test.en", "my.test.de")]
+    drawn = [pair for part in held_out.drawn.values() for pair in part]
+    assert len(drawn) == held_out.num_drawn == 2 * 60 and len({*drawn}) == 120
+    sides = Counter(text_key(side, "near") for pair in pairs for side in pair)
+    assert all(sides[text_key(side, "near")] == 1 for pair in drawn for side in pair)
+    allowed = {pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept}
+    assert {*drawn} <= allowed
+    assert [(rule.key, rule.value) for rule in held_out.rules] == [("drop_held_out", True)]
+    again = hold_out(look, kept, {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    assert again.drawn == held_out.drawn
+
+
+def test_given_text_is_looked_for_in_training(tmp_path: Path) -> None:
+    pairs = [*grammar.generate("train", 2000)]
+    look = seen(tmp_path, pairs)
+    kept = [True] * len(look.sample)
+    (tmp_path / "v").mkdir()
+    valid = Files(
+        files(tmp_path / "v", [(pairs[1200][0].upper(), "x"), ("other", "y")]).model_dump(exclude_unset=True), NO, ""
+    )
+    told: list[str] = []
+    held_out = hold_out(look, kept, {"valid": valid, "test": valid}, ("en", "de"), tmp_path / "my.yaml", told.append)
+    assert held_out.drawn == {} and [one.key for one in held_out.sources] == ["valid", "test"]
+    assert [rule.key for rule in held_out.rules] == ["drop_held_out"]
+    assert "1 (50.0 %) of the pairs of valid have a side in the training text" in told[0]
+    # All of it is in the training text, and half of that would go.
+    many = Files(files(tmp_path / "v", pairs[:1000]).model_dump(exclude_unset=True), NO, "")
+    told.clear()
+    held_out = hold_out(look, kept, {"valid": many, "test": many}, ("en", "de"), tmp_path / "my.yaml", told.append)
+    assert held_out.rules == [] and told[0].startswith("warning: 1,000 (100.0 %)")
+
+
+def test_text_that_repeats_cannot_be_held_out(tmp_path: Path) -> None:
+    look = seen(tmp_path, [("a dog", "ein Hund"), ("a cat", "eine Katze")] * 100)
+    with pytest.raises(InputError, match=r"no validation text can be held out: .*--valid-src"):
+        hold_out(look, [True] * 200, {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+
+
+def test_no_file_is_written_over(tmp_path: Path) -> None:
+    pairs = [*{src: (src, tgt) for src, tgt in grammar.generate("train", 400)}.values()]
+    look = seen(tmp_path, pairs)
+    path = write(tmp_path / "my.test.de", ["mine"])
+    with pytest.raises(InputError, match=r"my\.test\.de: is there already"):
+        hold_out(look, [True] * len(look.sample), {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    assert path.read_text() == "mine\n"
+
+
+def test_unique_sides_are_counted_over_both_sides() -> None:
+    src, tgt = (np.array(keys, dtype=np.uint64) for keys in ([1, 2, 3, 9], [4, 5, 5, 1]))
+    assert looking._are_unique(src, tgt).tolist() == [False, False, False, False]
+    assert looking._are_unique(src[1:2], tgt[1:2]).tolist() == looking._are_unique(src[:1], src[:1]).tolist() == [True]

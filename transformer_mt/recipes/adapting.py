@@ -1,0 +1,97 @@
+"""Choices for a model that is adapted to other text: its shape and vocabulary, a lower rate, fewer steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from transformer_mt.checkpoints.model_directory import load_model
+from transformer_mt.config.loading import load_part
+from transformer_mt.config.parts import AdaptedConfig
+from transformer_mt.config.sections import ModelConfig, SearchConfig
+from transformer_mt.errors import InputError
+from transformer_mt.recipes.sizes import Corpus, steps_for
+from transformer_mt.recipes.writing import Choice, Choices
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.training.optim import learning_rate
+
+# A quarter of the rate that it was trained with, and a fifth of the text that a new model of this text would see: it
+# has a language to keep. (Usual, not measured here.)
+_SHARE_OF_RATE, _SHARE_OF_STEPS = 0.25, 0.2
+_LONGEST_WARMUP = 200
+
+
+class Initial(NamedTuple):
+    """A model to start from."""
+
+    name: str  # as somebody gave it
+    config: AdaptedConfig
+    tokenizers: Tokenizers
+
+    @property
+    def codes(self) -> tuple[str, str]:
+        """The languages that it translates where nothing else is said."""
+        return self.config.data.src_lang, self.config.data.tgt_lang
+
+
+def load_initial(path: Path) -> Initial:
+    """Read a model to start from.
+
+    Raises:
+        InputError: it is none, or a damaged one.
+    """
+    loaded = load_model(path)
+    return Initial(str(path), load_part(loaded.path / "config.yaml", AdaptedConfig), loaded.tokenizers)
+
+
+def check_direction(initial: Initial, languages: tuple[str, str]) -> None:
+    """Refuse a model of other languages.
+
+    Raises:
+        InputError: with those that it has.
+    """
+    directions = initial.config.data.directions()
+    if languages not in directions:
+        known = ", ".join(f"{src} to {tgt}" for src, tgt in directions)
+        raise InputError(
+            f"--from {initial.name}: translates {known}, the text is {languages[0]} to {languages[1]}; choose another "
+            "model, or say with --src-lang and --tgt-lang which of its languages these are"
+        )
+
+
+def adapted(initial: Initial, corpus: Corpus) -> Choices:
+    """Return the choices of model, batch, optimiser and steps."""
+    config = initial.config
+    usual = ModelConfig(preset=config.model.preset).model_dump()
+    keys = {key: value for key, value in config.model.model_dump().items() if value != usual[key]}
+    peak = learning_rate(config.optim.warmup_steps, config.optim, config.model.d_model, 10**9)
+    max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
+    max_steps, eval_steps = steps_for(corpus, max_tokens, _SHARE_OF_STEPS, num_validations=6)
+    model = [Choice("preset", config.model.preset, f"the shape of {initial.name}"), *_plain(keys)]
+    searched = {
+        key: getattr(config.search, key)
+        for key in ("beam_size", "length_penalty", "length_penalty_form")
+        if getattr(config.search, key) != getattr(SearchConfig(), key)
+    }
+    return {
+        "model": model,
+        "batch": [Choice("max_tokens", max_tokens, "target tokens of a step: small steps for little text")],
+        "optim": [
+            Choice("schedule", "cosine", "falls to 0 at the last step, so that the end is calm"),
+            Choice(
+                "lr", float(f"{peak * _SHARE_OF_RATE:.2g}"), f"a quarter of the {peak:.2g} that it was trained with"
+            ),
+            Choice("warmup_steps", max(1, min(_LONGEST_WARMUP, max_steps // 6))),
+            Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
+        ],
+        "train": [
+            Choice("init_from", initial.name, "its weights and its vocabulary are where this run starts"),
+            Choice("max_steps", max_steps, "a fifth of what a new model of this text would get"),
+            Choice("eval_steps", eval_steps, "often: the best checkpoint is kept, and may come early"),
+        ],
+        **({"search": _plain(searched)} if searched else {}),
+    }
+
+
+def _plain(keys: dict[str, object]) -> list[Choice]:
+    return [Choice(key, value) for key, value in keys.items()]

@@ -1,0 +1,88 @@
+"""Which languages a corpus is in: as somebody says, by the names or the contents of its files, by its letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformer_mt.curation.stats import SideStats, scripts_of
+from transformer_mt.recipes.look import Look
+from transformer_mt.recipes.writing import Choice
+from transformer_mt.text.languages import likely_language
+
+MaybeCodes = tuple[str | None, str | None]  # of the source and the target
+
+# Languages that have a script for themselves, or nearly so.
+_OF_SCRIPT = {
+    **{"Hangul": "ko", "Han": "zh", "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my", "Tibetan": "bo"},
+    **{"Greek": "el", "Hebrew": "he", "Georgian": "ka", "Armenian": "hy", "Tamil": "ta", "Kannada": "kn"},
+    **{"Telugu": "te"},  # codespell:ignore
+    **{"Malayalam": "ml", "Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or", "Sinhala": "si", "Thaana": "dv"},
+    "Ethiopic": "am",
+}
+
+
+class Direction(NamedTuple):
+    """Two languages, and how each is known."""
+
+    src: str
+    tgt: str
+    how: tuple[str, str]
+
+    @property
+    def codes(self) -> tuple[str, str]:
+        return self.src, self.tgt
+
+    def described(self) -> str:
+        """Return both, and how they are known, in words."""
+        if self.how[0] == self.how[1]:
+            return f"{self.src} to {self.tgt} ({self.how[0]})"
+        return f"{self.src} ({self.how[0]}) to {self.tgt} ({self.how[1]})"
+
+    def choices(self) -> list[Choice]:
+        same = self.how[0] == self.how[1]
+        return [Choice("src_lang", self.src, self.how[0]), Choice("tgt_lang", self.tgt, "" if same else self.how[1])]
+
+
+def direction(
+    asked: MaybeCodes,
+    found: MaybeCodes,
+    how_found: str,
+    of_text: MaybeCodes = (None, None),
+    of_model: MaybeCodes = (None, None),
+) -> Direction:
+    """Return the languages of a corpus, by what is surest. What nothing tells is called src and tgt."""
+    sides = [
+        next(
+            (code, how)
+            for code, how in (
+                (asked[side], "as said on the command line"),
+                (found[side], how_found),
+                (of_model[side], "that of the model"),
+                (of_text[side], "by the text itself"),
+                (("src", "tgt")[side], "nothing tells which language it is: put its code here"),
+            )
+            if code is not None
+        )
+        for side in (0, 1)
+    ]
+    return Direction(sides[0][0], sides[1][0], (sides[0][1], sides[1][1]))
+
+
+def languages_of_text(look: Look) -> MaybeCodes:
+    """Return the languages of a corpus where the text tells, and tells two."""
+    src, tgt = (
+        language_of(side, [pair[i] for pair in look.sample]) for i, side in enumerate((look.stats.src, look.stats.tgt))
+    )
+    return (None, None) if src == tgt else (src, tgt)
+
+
+def language_of(stats: SideStats, lines: Sequence[str]) -> str | None:
+    """Return the language of a text where its script tells, or the identifier of the extra `langid`; else None."""
+    scripts = scripts_of(stats.classes)
+    if {"Hiragana", "Katakana"} & {*scripts}:
+        return "ja"
+    known = [_OF_SCRIPT[script] for script in scripts if script in _OF_SCRIPT]
+    if known and "Latin" not in scripts[:1]:
+        return known[0]
+    return likely_language("\n".join(lines[:200]))

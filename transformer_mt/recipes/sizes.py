@@ -1,0 +1,240 @@
+"""Shape, vocabulary, batch, rate and steps by the size of a corpus.
+
+What is measured in this project is in ``docs/results.md`` and ``configs/``: tiny on the 29,000 pairs of Multi30k. Other
+sizes follow from it, from the paper, and from what others report; each choice says which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_mt.config.data_sections import CleanConfig
+from transformer_mt.config.sections import TrainConfig
+from transformer_mt.recipes.writing import Choice, Choices
+from transformer_mt.training.run_log import format_seconds
+
+# Multi30k's recipe: 53 epochs of 470,000 tokens. What a model sees grows with the root of its text. So it does for
+# the paper's base, which saw 100,000 updates of 25,000 tokens, of 4.5 million pairs with some 130 million.
+_TOKENS_BY_ROOT = 53 * math.sqrt(470_000)
+_TOKENS_BY_ROOT_OF_PAPER = 100_000 * 25_000 / math.sqrt(130_000_000)
+
+_SECONDS_AT_RISK = 600  # between checkpoints
+_MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """A model's size, and why a corpus gets it."""
+
+    name: str
+    keys: dict[str, Any]  # of the section model
+    why: str
+
+
+TINY = Shape(
+    "tiny", {"preset": "tiny"}, "4 + 4 layers, 128 wide: 39.6 BLEU with the 29,000 pairs of Multi30k (docs/results.md)"
+)
+SMALL = Shape(
+    "small",
+    {"preset": "tiny", "d_model": 256, "d_ff": 1024, "num_encoder_layers": 6, "num_decoder_layers": 6},
+    "6 + 6 layers, 256 wide: what JoeyNMT takes for the 160,000 pairs of IWSLT 2014",
+)
+BASE = Shape("base", {"preset": "base"}, "the paper's base; with several GPUs and tens of millions of pairs, try big")
+
+
+_SEARCH = [
+    Choice("beam_size", 5, "beam 5 and this penalty of length: what Multi30k's 39.6 BLEU was reached with"),
+    Choice("length_penalty", 1.0),
+    Choice("length_penalty_form", "power"),
+]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the choices depend on."""
+
+    num_pairs: int  # that training will see
+    tgt_tokens: float  # of a pair in the mean, </s> included
+
+    @property
+    def tokens_of_epoch(self) -> float:
+        return self.num_pairs * self.tgt_tokens
+
+
+def shapes_for(num_pairs: int) -> list[Shape]:
+    """Return the shapes that a corpus has text enough for, the largest first."""
+    if num_pairs < 100_000:
+        return [TINY]
+    return [SMALL, TINY] if num_pairs < 300_000 else [BASE, SMALL, TINY]
+
+
+def vocabulary_for(num_pairs: int, num_characters: int, *, has_syllables: bool) -> list[Choice]:
+    """Return the keys of the tokenizer.
+
+    Args:
+        num_characters: different ones that make up 99.95 % of the text.
+        has_syllables: it is written in characters of which there are thousands, as Chinese, Japanese and Korean are.
+    """
+    if num_pairs < 10_000:
+        size, why = 2000, "few pieces for little text, so that each is seen often enough to learn it (not measured)"
+    elif num_pairs < 300_000:
+        size, why = 10_000, "one vocabulary for both languages, of the size that Multi30k's 39.6 BLEU was reached with"
+    elif num_pairs < 1_000_000:
+        size, why = 16_000, "one vocabulary for both languages; more text has more words that are worth a piece"
+    else:
+        size, why = 32_000, "one vocabulary for both languages, of nearly the paper's size"
+    if size < 4 * num_characters:
+        size = max(size, math.ceil(4 * num_characters / 1000) * 1000)
+        why = f"four times the {num_characters:,} characters that the text is written in, so that words get pieces too"
+    choices = [Choice("vocab_size", size, why)]
+    if has_syllables:
+        why = "for text of thousands of characters: the rarest are spelled by bytes, as in configs/l10n_en_ko.yaml"
+        choices = [Choice("type", "unigram", why), *choices, Choice("character_coverage", 0.9995)]
+    if num_pairs < 10_000:
+        key = ("unigram_alpha", 0.2) if has_syllables else ("bpe_dropout", 0.1)
+        choices.append(
+            Choice(
+                *key, "words are cut otherwise in each epoch, which makes more of little text (Provilkov et al. 2020)"
+            )
+        )
+    return choices
+
+
+def sizes_for(shape: Shape, corpus: Corpus) -> Choices:
+    """Return model, batch and optimiser of a shape on a corpus, and how long it is trained."""
+    is_papers = shape is BASE and corpus.num_pairs >= 1_000_000
+    max_tokens, batch_why = _batch(shape, corpus.num_pairs)
+    share = _TOKENS_BY_ROOT_OF_PAPER / _TOKENS_BY_ROOT if is_papers else 1.0
+    max_steps, eval_steps = steps_for(corpus, max_tokens, share, num_validations=50 if is_papers else 12)
+    epochs = max_steps * max_tokens / corpus.tokens_of_epoch
+    seen = f"{_count(epochs)} epochs, {max_steps * max_tokens / 1e6:,.0f} million target tokens"
+    if is_papers:
+        length = f"at most {seen}, in proportion to the root of the text as in the paper; patience may end it sooner"
+    else:
+        length = f"{seen}: Multi30k's 53 epochs of 0.47 million tokens, in proportion to the root of the text"
+    dropout, dropout_why = _dropout(shape, corpus.num_pairs)
+    return {
+        "model": [*_with_why(shape.keys, shape.why), Choice("dropout", dropout, dropout_why)],
+        "batch": [Choice("max_tokens", max_tokens, batch_why)],
+        "optim": _optimiser(shape, max_tokens, max_steps, is_papers),
+        "train": [
+            Choice("max_steps", max_steps, length),
+            Choice("eval_steps", eval_steps, f"{max_steps // eval_steps} validations"),
+            *(
+                [Choice("patience", 10, "ends the run after ten validations without a better score")]
+                if is_papers
+                else []
+            ),
+        ],
+        **({} if shape is BASE else {"search": _SEARCH}),
+    }
+
+
+def steps_for(corpus: Corpus, max_tokens: int, share: float, num_validations: int) -> tuple[int, int]:
+    """Return the steps of a run, of which each sees some target tokens, and those between two validations.
+
+    Args:
+        share: of what a new model gets by Multi30k's recipe.
+    """
+    wanted = share * _TOKENS_BY_ROOT * math.sqrt(corpus.tokens_of_epoch) / max_tokens
+    eval_steps = _rounded(wanted / num_validations)
+    return eval_steps * num_validations, eval_steps
+
+
+def _with_why(keys: dict[str, Any], why: str) -> list[Choice]:
+    return [Choice(key, value, "" if number else why) for number, (key, value) in enumerate(keys.items())]
+
+
+def _batch(shape: Shape, num_pairs: int) -> tuple[int, str]:
+    if num_pairs < 10_000:
+        return 1024, "target tokens of a step: little text needs many small steps (Sennrich and Zhang 2019)"
+    if shape is BASE and num_pairs >= 1_000_000:
+        return 25_000, "target tokens of a step, as in the paper"
+    if num_pairs < 300_000:
+        return 4096, "target tokens of a step, as in configs/multi30k_en_de.yaml"
+    return 8192, "target tokens of a step, as in configs/canada_laws_en_fr.yaml"
+
+
+def _dropout(shape: Shape, num_pairs: int) -> tuple[float, str]:
+    if shape is TINY:
+        if num_pairs < 60_000:
+            return 0.3, "against learning a small text by heart: 0.3 with Multi30k"
+        value = 0.2 if num_pairs < 150_000 else 0.1
+        return value, "the more text, the less dropout: 0.3 with 29,000 pairs, 0.1 in configs/ for 165,000 and more"
+    if shape is SMALL:
+        return (0.3 if num_pairs < 300_000 else 0.1), "0.3 below 300,000 pairs, as JoeyNMT has it; less with more text"
+    if num_pairs < 1_000_000:
+        return 0.2, "between the 0.3 of small corpora and the paper's 0.1 (not measured)"
+    return 0.1, "the paper's for base"
+
+
+def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -> list[Choice]:
+    if is_papers:
+        return [
+            Choice("schedule", "inverse_sqrt", "the paper's schedule, for a run whose length patience decides"),
+            Choice("lr", 0.0007, "the paper's peak for base, 512^-0.5 · 4000^-0.5"),
+            Choice("warmup_steps", 4000, "the paper's"),
+            Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
+        ]
+    rate = {TINY: {1024: 0.002, 4096: 0.004, 8192: 0.003}[max_tokens], SMALL: 0.002, BASE: 0.0007}[shape]
+    why = {
+        TINY: "0.004 is Multi30k's, with 4,096 tokens a step; less for smaller steps and for longer runs",
+        SMALL: "twice as wide as tiny: half its rate (not measured)",
+        BASE: "the paper's peak for base",
+    }[shape]
+    warmup = min(4000 if shape is BASE else 1000, _rounded(max_steps / 6))
+    return [
+        Choice("schedule", "cosine", "falls to 0 at the last step: no patience needed, and averaging brings nothing"),
+        Choice("lr", rate, why),
+        Choice(
+            "warmup_steps", warmup, "a sixth of the run, 1,000 at most" if shape is not BASE else "at most the paper's"
+        ),
+        Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
+    ]
+
+
+def checkpoints(train: TrainConfig, seconds_per_update: float) -> list[Choice]:
+    """Return when to save, by the time that an update takes, and what to keep."""
+    possible = [train.eval_steps // n for n in (1, 2, 4, 5, 10, 20, 50) if train.eval_steps % n == 0]
+    steps = next((n for n in possible if n * seconds_per_update <= _SECONDS_AT_RISK), possible[-1])
+    cost = f"about {format_seconds(steps * seconds_per_update)}, which is what a crash costs at most"
+    if train.patience > 0:
+        keep = Choice(
+            "keep_checkpoints", 5, "the mean of the last five may be better than each, as in the paper: tmt average"
+        )
+    else:
+        keep = Choice("keep_checkpoints", 2, "and the best: at the end of a cosine the last ones are all alike")
+    return [Choice("checkpoint_steps", steps, cost), keep]
+
+
+def token_limits(lengths: Sequence[int]) -> list[Choice]:
+    """Return the longest sides to train on, where the default fits a text badly.
+
+    Args:
+        lengths: tokens of the longer side of each pair of a sample.
+    """
+    usual = CleanConfig().max_src_tokens
+    longest = sorted(lengths)[math.ceil(0.999 * len(lengths)) - 1]
+    too_long = sum(length > usual for length in lengths) / len(lengths)
+    if longest <= usual // 3:
+        limit, why = 100, f"999 of 1,000 pairs have at most {longest} tokens a side; memory grows with the longest"
+    elif too_long > _MOST_TOO_LONG:
+        limit, why = 2 * usual, f"{100 * too_long:.1f} % of the pairs have a side of more than {usual} tokens"
+    else:
+        return []
+    return [Choice("max_src_tokens", limit, why), Choice("max_tgt_tokens", limit)]
+
+
+def _rounded(steps: float) -> int:
+    """Return a number of steps with one or two digits: 100, 120, 150, 200, 250, 300, 400, 500, 600, 800, 1,000 …"""
+    unit = 10.0 ** math.floor(math.log10(max(10.0, steps)))
+    return int(
+        min((step * unit for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)), key=lambda step: abs(step - steps))
+    )
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"

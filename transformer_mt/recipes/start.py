@@ -1,0 +1,208 @@
+"""`tmt init`: look at the text, hold some of it out, try some updates, write a configuration that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformer_mt.config.loading import validate
+from transformer_mt.config.sections import TokenizerConfig
+from transformer_mt.curation.stats import scripts_of
+from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.errors import InputError, RunError
+from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, default_tokenize
+from transformer_mt.recipes import adapting, sizes
+from transformer_mt.recipes.adapting import Initial, adapted
+from transformer_mt.recipes.cleaning import are_kept, rules_for
+from transformer_mt.recipes.files import MaybeColumns, files_of
+from transformer_mt.recipes.held_out import HeldOutText, hold_out
+from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_text
+from transformer_mt.recipes.look import Look, look_at
+from transformer_mt.recipes.sizes import Corpus
+from transformer_mt.recipes.trial import seconds_per_update
+from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
+from transformer_mt.system.console import Tell
+from transformer_mt.system.device import describe, local_device
+from transformer_mt.system.whole_files import check_writable, replaced_file
+from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.training.run_log import format_seconds
+
+_LEAST_PAIRS = 100
+_LONGEST_RUN = 12 * 3600  # seconds, half a day: of the shapes that have text enough, the largest that takes no longer
+_TRIED = 10_000  # pairs that a tokenizer is tried on
+_COVERAGE = 0.9995  # of the text, by the characters that are counted
+_LEAST_FOR_BLEU = 10_000  # pairs
+_OF_SYLLABLES = {"Han", "Hangul", "Hiragana", "Katakana"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody asks for on the command line; None where nothing is said."""
+
+    src: str
+    tgt: str | None
+    output: Path
+    given: dict[str, tuple[str, str | None]]  # files of "valid" and "test"
+    codes: MaybeCodes
+    columns: MaybeColumns
+    init_from: Path | None
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The training text, as the choices of sizes need it."""
+
+    num_pairs: int  # that training will see
+    sample: list[SentencePair]
+    num_characters: int  # different ones that make up nearly all of it
+    has_syllables: bool  # it is written in characters of which there are thousands
+    codes: tuple[str, str]
+
+
+def write_configuration(asked: Asked, tell: Tell) -> None:
+    """Write a configuration for somebody's text, and what it holds out beside it; all of it, or nothing.
+
+    Raises:
+        InputError: text, options or a model that cannot be used; an output that is there already.
+        RunError: the output cannot be written.
+    """
+    _check_output(asked.output)
+    initial = None if asked.init_from is None else adapting.load_initial(asked.init_from)
+    of_model = (None, None) if initial is None else initial.codes
+    files = files_of(asked.src, asked.tgt, asked.columns, asked.codes)
+    if asked.tgt is not None and any(asked.columns):
+        raise InputError("--src-column, --tgt-column: are for one file of pairs; leave them out beside --tgt")
+    given = {
+        part: files_of(src, tgt, asked.columns, asked.codes if any(asked.codes) else files.codes)
+        for part, (src, tgt) in asked.given.items()
+    }
+    label = str(files.source)
+    look = look_at(files.source, direction(asked.codes, files.codes, files.how).codes, label)
+    if len(look.src_keys) < _LEAST_PAIRS:
+        raise InputError(
+            f"{label}: {len(look.src_keys):,} pairs with text on both sides are too few to learn from; some thousands "
+            "are the least, some hundreds are enough to try it out"
+        )
+    languages = direction(asked.codes, files.codes, files.how, languages_of_text(look), of_model)
+    if initial is not None:
+        adapting.check_direction(initial, languages.codes)
+    tell(f"{label}: {look.counted()}; {_described(look)}")
+    tell(f"languages: {languages.described()}")
+
+    rules = rules_for(look, languages.codes, tell)
+    kept = are_kept(look.sample, rules, languages.codes)
+    held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
+    data = [
+        *languages.choices(),
+        Choice("train", [files.settings], f"{look.counted()}"),
+        *held_out.sources,
+    ]
+    text = _text_of(look, kept, held_out, languages.codes)
+    choices, time = _complete(text, initial, data, [*held_out.rules, *rules], asked.output, tell)
+    heading = [
+        f"{languages.src} to {languages.tgt}, by tmt init. Above each value stands why. All other keys keep the "
+        "defaults, which are the paper's; configs/reference.yaml explains them.",
+        f"Training takes {time}, besides scoring and saving.",
+        f"    tmt train {asked.output}",
+        f"    echo … | tmt translate {Path('runs') / asked.output.stem}",
+    ]
+    with contextlib.ExitStack() as cleanup:
+        held_out.write(cleanup)
+        with replaced_file(asked.output) as file:
+            file.write(as_text(heading, choices).encode())
+        cleanup.pop_all()
+    tell(f"wrote {asked.output}; next: tmt train {asked.output}")
+
+
+def _check_output(output: Path) -> None:
+    if str(output) == "-":
+        raise InputError("--output -: held-out text goes into files beside the configuration; name one, as my.yaml")
+    check_writable(output)
+    if output.exists():
+        raise InputError(f"{output}: is there already; name another --output, or move it away")
+
+
+def _described(look: Look) -> str:
+    sides = (("source", look.stats.src), ("target", look.stats.tgt))
+    return ", ".join(
+        f"{side.words.mean:.1f} words a {name} line ({', '.join(scripts_of(side.classes)) or 'no letters'})"
+        for name, side in sides
+    )
+
+
+def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tuple[str, str]) -> _Text:
+    share_kept = sum(kept) / len(kept) * (1 - look.num_repeated / look.num_looked_at)
+    sample = [pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept]
+    if not sample:
+        raise InputError("no pair of the text passes the rules of cleaning; look at it with tmt data stats")
+    sample = sample[:: -(-len(sample) // _TRIED)]
+    counts = Counter("".join(side for pair in sample for side in pair))
+    covered = itertools.accumulate(count for _, count in counts.most_common())
+    num_characters = 1 + sum(one < _COVERAGE * counts.total() for one in covered)
+    scripts = {script for side in (look.stats.src, look.stats.tgt) for script in scripts_of(side.classes)}
+    num_pairs = max(1, round(look.num_pairs * share_kept) - held_out.num_drawn)
+    return _Text(num_pairs, sample, num_characters, bool(scripts & _OF_SYLLABLES), codes)
+
+
+def _complete(
+    text: _Text, initial: Initial | None, data: list[Choice], rules: list[Choice], output: Path, tell: Tell
+) -> tuple[Choices, str]:
+    """Return all sections of the configuration, and how long training takes, in words.
+
+    Of the shapes that the text is enough for it has the largest that is trained in half a day, or the smallest.
+    """
+    choices: Choices = {"data": data}
+    if initial is None:
+        pieces = sizes.vocabulary_for(text.num_pairs, text.num_characters, has_syllables=text.has_syllables)
+        choices["tokenizer"] = pieces
+        settings = TokenizerConfig.model_validate(values_of(pieces))
+        tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
+        tokenizers = Tokenizers(tokenizer, tokenizer)
+    else:
+        tokenizers = initial.tokenizers
+    encoded = [
+        side.encode([pair[i] for pair in text.sample]) for i, side in enumerate((tokenizers.src, tokenizers.tgt))
+    ]
+    lengths = [max(len(src), len(tgt)) for src, tgt in zip(*encoded, strict=True)]
+    choices["data"] = [*data, Choice("clean", [*rules, *sizes.token_limits(lengths)])]
+    corpus = Corpus(text.num_pairs, sum(len(ids) + 1 for ids in encoded[1]) / len(lengths))
+
+    shapes = sizes.shapes_for(text.num_pairs)
+    candidates = [sizes.sizes_for(shape, corpus) for shape in shapes] if initial is None else [adapted(initial, corpus)]
+    best = None
+    for candidate in candidates:
+        config = validate(as_tree(choices | candidate), str(output))
+        seconds = seconds_per_update(config, tokenizers, encoded[0], encoded[1])
+        if seconds is not None:
+            best = candidate, config, seconds
+            if seconds * config.train.max_steps <= _LONGEST_RUN:
+                break
+    if best is None:
+        raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
+    chosen, config, seconds = best
+    time = f"about {format_seconds(seconds * config.train.max_steps)} on this machine ({describe(local_device())})"
+    tell(
+        f"{config.model.num_encoder_layers} + {config.model.num_decoder_layers} layers, {config.model.d_model} wide, "
+        f"{config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, as some updates took"
+    )
+    scoring = _scoring(text)
+    train = [*chosen["train"], *sizes.checkpoints(config.train, seconds), *scoring.pop("train", [])]
+    return choices | chosen | {"train": train} | scoring, time
+
+
+def _scoring(text: _Text) -> Choices:
+    """Return what checkpoints are judged by, and how words are told in it."""
+    choices: Choices = {}
+    tokenize = default_tokenize(text.codes[1])
+    if text.num_pairs < _LEAST_FOR_BLEU:
+        why = "BLEU stands near 0 for long where there is so little text"
+        choices["train"] = [Choice("best_metric", "chrf", why)]
+    if tokenize != DEFAULT_TOKENIZE:
+        why = "sacreBLEU's tokenisation for BLEU: what 13a, the default, takes for a word is none in this language"
+        choices["eval"] = [Choice("tokenize", {text.codes[1]: tokenize}, why)]
+    return choices
