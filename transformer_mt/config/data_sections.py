@@ -22,6 +22,8 @@ SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "jsonl": ("jsonl", *_COLUMNS),
     "parquet": ("parquet", *_COLUMNS),
     "tmx": ("tmx",),
+    "xliff": ("xliff",),
+    "po": ("po",),
     "hub": ("hub", "split", "subset", "streaming", *_COLUMNS),
     "back_translate": ("back_translate", "model", "search"),
     "distill": ("distill", "model", "search"),
@@ -53,6 +55,8 @@ class SourceConfig(Section):
     jsonl: str | None = None  # one JSON object a line
     parquet: str | None = None
     tmx: str | None = None  # a translation memory
+    xliff: str | None = None  # XLIFF 1.2 or 2.x
+    po: str | None = None  # a catalogue of messages, by gettext
     hub: str | None = None  # a dataset's name on the hub, or a local dataset directory
     split: str | None = None
     subset: str | None = None  # the hub's "configuration" of a dataset

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import polib
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -29,6 +30,7 @@ from transformer_mt.system.whole_files import replaced_file
 
 Pairs = list[tuple[str, str]]
 
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SUFFIXES = ["", ".gz", ".zst", ".xz"]
 PAIRS = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85\0"), ("🙂 & <b>", '"한국어"')]
 XML_PAIRS = [("a dog", "ein Hund"), ("", "x"), (" \u2028 ", "ß\x85"), ("🙂 & <b>", '"한국어"')]  # XML has no NUL
@@ -38,6 +40,10 @@ def write(path: Path, content: str | bytes) -> str:
     with replaced_file(path) as file:
         file.write(content if isinstance(content, bytes) else content.encode())
     return str(path)
+
+
+def one_line(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", " ")
 
 
 def make_files(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
@@ -105,6 +111,25 @@ def make_tmx(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
     return {"tmx": write(directory / f"corpus.tmx{suffix}", tmx_of(pairs))}
 
 
+def make_xliff(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    units = "".join(
+        f'<trans-unit id="{number}"><source>{escape(src)}</source><target>{escape(tgt)}</target></trans-unit>'
+        for number, (src, tgt) in enumerate(pairs)
+    )
+    files = f'<file source-language="en" target-language="de"><body>{units}</body></file>'
+    return {"xliff": write(directory / f"corpus.xlf{suffix}", f'<xliff version="1.2">{files}</xliff>')}
+
+
+def make_po(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
+    catalogue = polib.POFile(wrapwidth=0)
+    catalogue.metadata = {"Language": "de", "Content-Type": "text/plain; charset=UTF-8"}
+    path = directory / f"corpus.po{suffix}"
+    # A space in front: a message without text would be the header.
+    entries = [str(polib.POEntry(msgid=f" {src}", msgstr=tgt)) for src, tgt in pairs]
+    write_texts(path, [f"{catalogue}\n", *entries])
+    return {"po": str(path)}
+
+
 def make_parquet(directory: Path, pairs: Pairs, suffix: str) -> dict[str, Any]:
     table = pa.table({"en": [src for src, _ in pairs], "no": [1] * len(pairs), "de": [tgt for _, tgt in pairs]})
     parquet.write_table(table, directory / "corpus.parquet", row_group_size=3, compression=suffix[1:] or "none")
@@ -154,10 +179,19 @@ def test_text_gives_its_pairs(make: Make, suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_translation_memory_gives_its_pairs(suffix: str, tmp_path: Path) -> None:
-    source = make_tmx(tmp_path, XML_PAIRS, suffix)
+@pytest.mark.parametrize("make", [make_tmx, make_xliff])
+def test_units_give_their_pairs(make: Make, suffix: str, tmp_path: Path) -> None:
+    source = make(tmp_path, XML_PAIRS, suffix)
     assert pairs_of(source) == XML_PAIRS
-    assert source_files(SourceConfig(**source), "en", "de") == [source["tmx"]]
+    assert source_files(SourceConfig(**source), "en", "de") == [*source.values()]
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), st.sampled_from(SUFFIXES))
+@settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
+def test_catalogue_gives_its_pairs(pairs: Pairs, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        found = pairs_of(make_po(Path(directory), pairs, suffix))
+    assert found == [(one_line(f" {src}"), one_line(tgt)) for src, tgt in pairs]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gzip", ".zstd", ".snappy"])  # its own compression
@@ -172,19 +206,14 @@ def test_other_forms_of_rows_give_their_pairs(make: Make, tmp_path: Path) -> Non
     assert pairs_of(make(tmp_path, PAIRS, "")) == PAIRS
 
 
-@pytest.mark.parametrize("make", [make_moses, make_csv, make_headed_tsv, make_json_array, make_nested_jsonl, make_tmx])
+@pytest.mark.parametrize("make", [make_moses, make_csv, make_headed_tsv, make_json_array, make_tmx, make_xliff])
 def test_named_languages_serve_both_directions(make: Make, tmp_path: Path) -> None:
     source = make(tmp_path, XML_PAIRS, "")
     assert pairs_of(source, "de", "en") == [(tgt, src) for src, tgt in XML_PAIRS]
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 # XML leaves out most control characters; of the rest, the parser makes a line end of a CR.
 xml_texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=20)
-
-
-def one_line(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", " ")
 
 
 @pytest.mark.parametrize("make", [make_csv, make_json_array, make_nested_jsonl, make_nested_parquet])
@@ -251,7 +280,7 @@ def test_cut_files_are_refused_by_name(make: Make, suffix: str, tmp_path: Path) 
     assert refusal_of(source).startswith(f"{path}: damaged ")
 
 
-@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "parquet", "tmx"])
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "parquet", "tmx", "xliff", "po"])
 def test_missing_files_and_directories_are_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"none.{kind}"
     message = f"{path}: cannot be read (No such file or directory); check the path"
@@ -553,7 +582,27 @@ def test_languages_of_a_unit(variants: Pairs, pairs: Pairs, tmp_path: Path) -> N
 def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
     source = tmx(tmp_path, '<tu><tuv lang="pt-BR"><seg>a</seg></tuv><tuv lang="PT"><seg>b</seg></tuv></tu>')
     assert pairs_of(source, "pt", "pt_br") == [("b", "a")]
-    assert pairs_of(source, "pt-PT", "pt-BR") == [("", "a")]
+    assert pairs_of(source, "pt-PT", "pt-BR") == [("b", "a")]
+
+
+def test_nearest_languages_are_read(tmp_path: Path) -> None:
+    source = tmx(tmp_path, unit(("en", "a"), ("en-GB", "b"), ("de", "c")) + unit(("en-GB", "b"), ("de-AT", "d")))
+    assert pairs_of(source, "en-US", "de-DE") == [("a", "c"), ("b", "d")]
+    assert pairs_of(source, "en-GB", "de") == [("b", "c"), ("b", "d")]
+
+
+def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
+    """Not "empty, loosen data.clean"."""
+    source = tmx(tmp_path, unit(("en", "a"), ("de-AT", "b")) * 2)
+    pairs = read_pairs(SourceConfig(**source), "fr", "de")
+    with pytest.raises(InputError) as caught:
+        list(pairs)
+    assert str(caught.value) == (
+        f"{source['tmx']}: no text in fr: its languages are en, de-AT; set src_lang and tgt_lang to two of them"
+    )
+    assert pairs_of(tmx(tmp_path, "")) == []
+    path = write(tmp_path / "x.tmx", "<xliff version='1.2'/>")
+    assert refusal_of({"tmx": path}) == f"{path}: no TMX file (its first element is 'xliff'); read it as xliff"
 
 
 @pytest.mark.parametrize(
@@ -699,7 +748,9 @@ def test_a_segment_that_is_too_long_is_not_collected(tmp_path: Path, monkeypatch
     for module in ("inline_codes", "sources"):
         monkeypatch.setattr(f"transformer_mt.data.readers.{module}.LONGEST_LINE", 1000)
     path = tmp_path / "a.tmx"
-    path.write_text(f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv></tu></tmx>')
+    path.write_text(
+        f'<tmx><tu><tuv xml:lang="en"><seg>{"x" * 3_000_000}</seg></tuv><tuv xml:lang="de"><seg/></tuv></tu></tmx>'
+    )
     tracemalloc.start()
     try:
         [pair] = read_pairs(SourceConfig(tmx=str(path)), "en", "de")

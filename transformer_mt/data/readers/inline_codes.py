@@ -16,7 +16,7 @@ from transformer_mt.system.lines import LONGEST_LINE
 # Codes by themselves, and those that are one end of a pair, where a word may go on: un<bpt/>believ<ept/>able. All other
 # elements (hi, g, pc, mrk, …) have text inside.
 _SINGLE, _ENDS = {"ph", "ut", "x"}, {"bpt", "ept", "it", "bx", "ex", "sc", "ec"}
-_SHOWN_BY = ("disp", "equiv-text", "equiv")  # attributes that tell what a code stands for
+_SHOWN_BY = ("disp", "equiv-text")  # attributes that tell what a code stands for
 
 _PLACEHOLDER = re.compile(
     r"%[^\s<>]+|[$#%@]?\{[^\\<>]*[^\\<>{}\s][^\\<>]*\}|\$\w+\$?|@[\w.]+|:[a-z_]\w*|&(?!t\w;)\w+;"  # &tA; is Wordfast's
@@ -109,12 +109,11 @@ class SegmentText:
         return "".join(found)
 
     def _content_of(self, content: str, attributes: Mapping[str, str]) -> str:
+        shown = [content, self._contents.get(f"data {attributes.get('dataRef')}"), *map(attributes.get, _SHOWN_BY)]
         key = attributes.get("id") or attributes.get("x", "")
-        shown = [self._contents.get(f"data {attributes.get('dataRef')}", ""), *map(attributes.get, _SHOWN_BY)]
-        content = content or next((text for text in shown if text), "")
-        if key and content:
-            self._contents[key] = content
-        return content or self._contents.get(key, "")  # programs may leave it out in the target
+        if known := next((text for text in shown if text), ""):
+            self._contents[key] = known
+        return known or self._contents.get(key, attributes.get("equiv", ""))  # programs may leave it out in the target
 
     def _leave(self, content: str, attributes: Mapping[str, str], is_end: bool) -> None:
         if self._depths["sub"] or self._code is not None:

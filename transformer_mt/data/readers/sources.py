@@ -14,8 +14,10 @@ from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.delimited import read_csv, read_tsv
 from transformer_mt.data.readers.json_rows import read_json
 from transformer_mt.data.readers.plain_text import moses_file
+from transformer_mt.data.readers.po import read_po
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
+from transformer_mt.data.readers.xliff import read_xliff
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_line_pairs
 
 
@@ -47,7 +49,7 @@ def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str
             return [path, str(source.tgt)]
         case "moses":
             return [moses_file(path, src_lang), moses_file(path, tgt_lang)]
-        case "tsv" | "csv" | "jsonl" | "parquet" | "tmx":
+        case "tsv" | "csv" | "jsonl" | "parquet" | "tmx" | "xliff" | "po":
             return [path]
         case "hub" if Path(path).is_dir():
             return [str(file) for file in sorted(Path(path).rglob("*")) if file.is_file()]
@@ -73,6 +75,10 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | No
             yield from read_parquet(path, columns_of(source, src_lang, tgt_lang))
         case "tmx":
             yield from read_tmx(path, src_lang, tgt_lang)
+        case "xliff":
+            yield from read_xliff(path, src_lang, tgt_lang)
+        case "po":
+            yield from read_po(path, src_lang, tgt_lang)
         case "hub":
             yield from read_dataset(source, columns_of(source, src_lang, tgt_lang), revision)
         case "builtin":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from transformer_mt.data.readers.inline_codes import SegmentText
+from transformer_mt.data.readers.languages import MAX_CODES, distance, not_among
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 
 
@@ -18,15 +19,18 @@ def read_tmx(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str
 
 class _TmxUnits(Units):
     def __init__(self, src_lang: str, tgt_lang: str) -> None:
-        super().__init__()
+        super().__init__("tmx")
         self._langs = (src_lang, tgt_lang)
         self._variants: list[tuple[str, str]] = []  # language and text of each in the unit
         self._codes: dict[str, str] = {}
         self._lang = ""
         self._segment: SegmentText | None = None
+        self._missing = {src_lang, tgt_lang}  # languages that no unit has had so far
+        self._found: dict[str, None] = {}
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         name = local(tag)
+        self.root = self.root or name
         if self._segment is not None:
             self._segment.start(name, attributes)
         elif name == "tu":
@@ -46,22 +50,29 @@ class _TmxUnits(Units):
             self._segment.end()
         elif self._segment is not None:
             self._variants.append((self._lang, self._segment.text()))
+            if self._missing and len(self._found) < MAX_CODES:
+                self._found[self._lang] = None
+                self._missing -= {lang for lang in self._missing if distance(lang, self._lang) is not None}
             self._segment = None
         elif name == "tu":
-            src, tgt = (_texts_in(self._variants, lang) for lang in self._langs)
-            for one in src:
-                for other in tgt:
+            src, tgt = self._langs
+            for one in self._texts(src, tgt):
+                for other in self._texts(tgt, src):
                     self.add(one, other)
 
+    def refusal(self) -> str | None:
+        if self._missing and self._found:
+            return not_among([lang for lang in self._langs if lang in self._missing], self._found)
+        return super().refusal()
 
-def _normalized(lang: str) -> str:
-    return lang.lower().replace("_", "-")
-
-
-def _texts_in(variants: list[tuple[str, str]], lang: str) -> list[str]:
-    """Return what a unit says in a language, or else in varieties of it: en-US for en; an empty text for nothing."""
-    wanted = _normalized(lang)
-    own = [(code, text) for code, text in variants if f"{_normalized(code)}-".startswith(f"{wanted}-")]
-    exact = [(code, text) for code, text in own if _normalized(code) == wanted and text.strip()]
-    texts = [text for _, text in exact or own]
-    return list(dict.fromkeys(text for text in texts if text.strip())) or texts[:1] or [""]
+    def _texts(self, wanted: str, other: str) -> list[str]:
+        """Return what the unit says in the nearest language to the one that is wanted; an empty text for nothing."""
+        texts: dict[int, list[str]] = {}
+        for lang, text in self._variants:
+            far, from_other = distance(wanted, lang), distance(other, lang)
+            if far is not None and (from_other is None or far <= from_other):
+                texts.setdefault(far, []).append(text)
+        for far in sorted(texts):
+            if some := [text for text in texts[far] if text.strip()]:
+                return list(dict.fromkeys(some))
+        return next(iter(texts.values()), [""])[:1]

@@ -24,8 +24,10 @@ XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 class Units:
     """Hears of elements from the parser and makes pairs of them, instead of a tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.num_found = 0
+        self.root = ""  # the first element
+        self._kind = kind
         self._pairs: list[tuple[str, str]] = []
 
     def add(self, src: str, tgt: str) -> None:
@@ -39,7 +41,10 @@ class Units:
 
     def refusal(self) -> str | None:
         """Return what is wrong with the file as a whole, at its end."""
-        return None
+        if self.root == self._kind:
+            return None
+        known = f"read it as {self.root}" if self.root in ("tmx", "xliff") else "check what kind of file it is"
+        return f"no {self._kind.upper()} file (its first element is {self.root!r}); {known}"
 
 
 def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,129 @@
+"""XLIFF 1.2 and 2.x: what programs exchange while a document is translated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformer_mt.data.readers.inline_codes import SegmentText
+from transformer_mt.data.readers.languages import MAX_CODES, is_turned, not_among
+from transformer_mt.data.readers.xml_units import Units, local, read_units
+
+# Targets of XLIFF 1.2 that nobody has looked at: copies of the source, or what a program proposes.
+_UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n"}
+
+
+def read_xliff(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
+    """Yield the units of an XLIFF file, in segments where both sides have the same; files in other languages are none.
+
+    A unit that is not translated is a pair with an empty target. Files from the wanted target into the wanted source
+    language are read the other way round.
+    """
+    return read_units(path, _XliffUnits(src_lang, tgt_lang))
+
+
+class _Side:
+    """One side of a unit: its text and, by their ids, the texts of the segments that are marked in it."""
+
+    def __init__(self, codes: dict[str, str]) -> None:
+        self.texts = {"": SegmentText(codes)}
+        self._codes = codes
+        self._open: list[str] = []  # the segment that each open element is in
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        for part in self._parts():
+            self.texts[part].start(name, attributes)
+        marked = self._open[-1] if self._open else ""
+        if name == "mrk" and attributes.get("mtype") == "seg" and not marked:
+            marked = attributes.get("mid", "")
+            self.texts[marked] = SegmentText(self._codes)
+        self._open.append(marked)
+
+    def data(self, text: str) -> None:
+        for part in self._parts():
+            self.texts[part].data(text)
+
+    def end(self) -> None:
+        self._open.pop()
+        for part in self._parts():
+            self.texts[part].end()
+
+    def _parts(self) -> set[str]:
+        return {"", self._open[-1] if self._open else ""}
+
+
+class _XliffUnits(Units):
+    def __init__(self, src_lang: str, tgt_lang: str) -> None:
+        super().__init__("xliff")
+        self._wanted = (src_lang, tgt_lang)
+        self._is_turned: bool | None = None  # None: the file is in other languages
+        self._found: dict[str, None] = {}  # languages of its files
+        self._num_files = 0  # in the languages that are wanted
+        self._open: list[str] = []
+        self._codes: dict[str, str] = {}
+        self._sides: dict[str, _Side] = {}
+        self._side: _Side | None = None
+        self._data: list[str] | None = None  # the original of a code, in 2.x
+        self._data_id = ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = local(tag)
+        self.root = self.root or name
+        parent = self._open[-1] if self._open else ""
+        self._open.append(name)
+        if self._side is not None:
+            self._side.start(name, attributes)
+            return
+        match name:
+            case "xliff" if "srcLang" in attributes:
+                self._languages(attributes["srcLang"], attributes.get("trgLang", ""))
+            case "file" if "source-language" in attributes:
+                self._languages(attributes["source-language"], attributes.get("target-language", ""))
+            case "trans-unit" | "unit":
+                self._codes, self._sides = {}, {}
+            case "segment":
+                self._sides = {}
+            case "data" if parent == "originalData":
+                self._data, self._data_id = [], attributes.get("id", "")
+            case "source" | "seg-source" | "target" if parent in ("trans-unit", "segment"):
+                self._side = _Side(self._codes)
+                if attributes.get("state") not in _UNTRANSLATED:
+                    self._sides[name] = self._side
+
+    def data(self, text: str) -> None:
+        if self._side is not None:
+            self._side.data(text)
+        elif self._data is not None:
+            self._data.append(text)
+
+    def end(self, tag: str) -> None:
+        name = self._open.pop()
+        parent = self._open[-1] if self._open else ""
+        if self._side is not None:
+            if name in ("source", "seg-source", "target") and parent in ("trans-unit", "segment"):
+                self._side = None
+            else:
+                self._side.end()
+        elif name == "data" and self._data is not None:
+            self._codes[f"data {self._data_id}"] = "".join(self._data)
+            self._data = None
+        elif name in ("trans-unit", "segment") and self._is_turned is not None:
+            for src, tgt in self._segments():
+                self.add(*((tgt, src) if self._is_turned else (src, tgt)))
+
+    def refusal(self) -> str | None:
+        return not_among(self._wanted, self._found) if self._found and not self._num_files else super().refusal()
+
+    def _languages(self, src: str, tgt: str) -> None:
+        self._is_turned = is_turned(self._wanted, (src, tgt))
+        self._num_files += self._is_turned is not None
+        if len(self._found) < MAX_CODES:
+            self._found |= {lang: None for lang in (src, tgt) if lang}
+
+    def _segments(self) -> Iterator[tuple[str, str]]:
+        texts = {name: {key: text.text() for key, text in side.texts.items()} for name, side in self._sides.items()}
+        nothing = {"": ""}
+        marked, target = texts.get("seg-source", nothing), texts.get("target", nothing)
+        if len(marked) > 1 and target.keys() <= marked.keys() and len(target) > 1:
+            yield from ((text, target.get(key, "")) for key, text in marked.items() if key)
+        else:
+            yield texts.get("source", nothing)[""], target[""]
