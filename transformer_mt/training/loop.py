@@ -16,7 +16,7 @@ from transformer_mt.errors import RunError, TmtError
 from transformer_mt.system import device
 from transformer_mt.system.signals import StopSignal
 from transformer_mt.system.whole_files import replaced_file
-from transformer_mt.training import feeding, memory
+from transformer_mt.training import ending, feeding, memory
 from transformer_mt.training.meter import Meter, end_run
 from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.setup import Setup, set_up, tell_plan
@@ -84,6 +84,9 @@ class _Loop:
             self.saver.finish()
         self.setup.epochs.remove()
         self.log.line(f"done at step {state.step:,}: {self.outcome()}")
+        if self.saver is not None:
+            ending.score_test(self.setup.config, self.directory, self.log, lambda: self.stop_signal.number > 0)
+            self.log.line(f"next: {ending.advice(self.setup.config, self.directory, state)}")
 
     def update(self, update: feeding.Update) -> None:
         """Update the weights once, from the gradients of all labels, on all ranks, divided once by their number."""

@@ -1,0 +1,144 @@
+"""What a run does when it has ended and all of it is saved: score the test text, once, and say what to try next.
+
+Nothing here can harm the run: what fails is told, and can be made up for with `tmt eval`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformer_mt.checkpoints.run_directory import resolve_model
+from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
+from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.config.sections import Config
+from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.decoding.translator import Translator
+from transformer_mt.errors import InputError, TmtError, is_out_of_memory
+from transformer_mt.evaluation.scores import evaluate
+from transformer_mt.system.lines import TOO_LONG
+from transformer_mt.training.run_log import RunLog
+
+# Of the best score: what it rose by in the last third of a run, from which on a longer run is worth a try.
+_STILL_RISING = 0.02
+_LEARNING_BY_HEART = 0.05  # nats a label by which the validation loss is above its lowest at the end
+
+
+def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], bool]) -> None:
+    """Translate each source of ``data.test`` with the run's best checkpoint, as `tmt eval` would, and log the scores.
+
+    What is in the log already, of the same checkpoint and text, is not scored again. A signal ends it early.
+    """
+    for number, source in enumerate(config.data.test):
+        name = f"test.{number if source.name is None else source.name}"
+        try:
+            checkpoint = resolve_model(run)
+            step = int(checkpoint.name.removeprefix("step_"))
+            if any(_is_of(record, step, source) for record in read_records(run / FILE_NAME)):
+                continue
+            scored = None if is_to_stop() else _score(config, source, checkpoint, is_to_stop)
+            if scored is None:
+                log.line(f"{name}: not scored, as a signal came; tmt eval {run} does it")
+                return
+            scores, signatures, lines, seconds = scored
+            log.record(kind="test", step=step, text=str(source), **scores, signatures=signatures, seconds=seconds)
+            for line in lines:
+                log.line(f"{name}, step {step:,}: {line}")
+        except (TmtError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, TmtError) or is_out_of_memory(error)):
+                raise
+            reason = str(error) if isinstance(error, TmtError) else "out of memory"
+            log.line(f"warning: {name} is not scored: {reason}. The run is complete; tmt eval {run} makes up for it")
+
+
+def _is_of(record: Record, step: int, source: SourceConfig) -> bool:
+    return (record["kind"], record["step"], record.get("text")) == ("test", step, str(source))
+
+
+def _score(
+    config: Config, source: SourceConfig, checkpoint: Path, is_to_stop: Callable[[], bool]
+) -> tuple[dict[str, float], dict[str, str], list[str], float] | None:
+    """Return the scores of a source, their signatures, both as lines for people, and the seconds; None: to stop.
+
+    Raises:
+        InputError: text that cannot be read, or scored.
+    """
+    started = time.monotonic()
+    src_lang, tgt_lang = config.data.languages(source)
+    pairs = _read(source, src_lang, tgt_lang)
+    settings = {"tgt_lang": tgt_lang} if len(config.data.tgt_langs()) > 1 else {}
+    if source.tag is not None:
+        settings["tag"] = source.tag
+    hypotheses: list[str] = []
+    with (
+        Translator.load(checkpoint, settings=settings) as translator,
+        contextlib.closing(translator.stream([pair.src for pair in pairs])) as translations,  # type: ignore[type-var]
+    ):
+        for translation in translations:
+            hypotheses.append(translation.text)
+            if is_to_stop():
+                return None
+    report = evaluate(
+        hypotheses,
+        [[pair.tgt for pair in pairs]],
+        config.eval.metrics,
+        tokenize=config.eval.tokenize.get(tgt_lang),
+        tgt_lang=tgt_lang,
+    )
+    return (
+        {score.name: score.score for score in report.scores},
+        {score.name: score.signature for score in report.scores},
+        [*(score.format() for score in report.scores), *report.notes],
+        round(time.monotonic() - started, 1),
+    )
+
+
+def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[SentencePair]:
+    if source.model is not None:
+        raise InputError(f"{source}: a side is made by a model, which is no reference")
+    pairs = list(read_pairs(source, src_lang, tgt_lang))
+    if any(TOO_LONG in pair for pair in pairs):
+        raise InputError(f"{source}: has a line that is too long; break it into lines")
+    if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
+        raise InputError(f"{source}: no pair with text on both sides; check data.test")
+    return pairs
+
+
+def advice(config: Config, run: Path, state: TrainState) -> str:
+    """Return what to try next, by how the validations of a run went."""
+    metric = config.train.best_metric
+    try:
+        records = [one for one in read_records(run / FILE_NAME) if one["kind"] == "valid" and metric in one]
+    except TmtError:  # somebody has changed the file
+        records = []
+    if not records:
+        return "give it validation text (data.valid): without, nobody knows which checkpoint is the best"
+    worse_by = records[-1]["loss"] - min(one["loss"] for one in records)
+    if worse_by > _LEARNING_BY_HEART and state.best_step < state.step:
+        return (
+            f"the loss on validation text has risen again by {worse_by:.2f}, so it learns by heart: more text, or more "
+            f"dropout than model.dropout {config.model.dropout:g}"
+        )
+    if _rises(records, metric):
+        if config.optim.schedule == "cosine":
+            return (
+                f"{metric} still rose in the last third: a longer run may be better, with train.max_steps "
+                f"{2 * config.train.max_steps} and another --output (a cosine cannot be lengthened)"
+            )
+        return f"{metric} still rose in the last third: go on with --resume and train.max_steps {2 * state.step}"
+    if config.optim.schedule != "cosine" and config.train.ema_decay == 0:
+        return f"the mean of the last checkpoints may be better: tmt average {run} --output {run}/averaged --validate"
+    return "more text is what helps now, of other people or back-translated (docs/data.md)"
+
+
+def _rises(records: Sequence[Record], metric: str) -> bool:
+    """Return whether the best score of the last third of the validations is well above the best before."""
+    values: list[float] = [-one[metric] if metric == "loss" else one[metric] for one in records]
+    border = -(-len(values) * 2 // 3)
+    if border == len(values):  # one or two
+        return False
+    return max(values[border:]) - max(values[:border]) > _STILL_RISING * abs(max(values))
