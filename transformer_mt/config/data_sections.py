@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transformer_mt.config.section import AsTuple, Count, NonNegative, PositiveInt, Section
+from transformer_mt.config.section import AsTuple, Count, NonNegative, PathName, Paths, PositiveInt, Section
 
 # What each kind of source reads, by the key that tells the kind. Columns are named where there are some.
 _COLUMNS = ("src_column", "tgt_column")
@@ -41,23 +41,23 @@ _ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang")
 
 
 class SourceConfig(Section):
-    """One corpus, of one of the kinds of ``SOURCE_KINDS``."""
+    """One corpus, of one of the kinds of ``SOURCE_KINDS``. Where one file may stand, several may."""
 
-    src: str | None = None  # two files: line i of one belongs to line i of the other
-    tgt: str | None = None
-    moses: str | None = None  # two files named PREFIX.src_lang and PREFIX.tgt_lang
-    tsv: str | None = None  # one pair a line, columns separated by tabs
-    csv: str | None = None  # a table with quotes around fields, as spreadsheets write it
+    src: Paths | None = None  # two files: line i of one belongs to line i of the other
+    tgt: Paths | None = None
+    moses: Paths | None = None  # two files named PREFIX.src_lang and PREFIX.tgt_lang
+    tsv: Paths | None = None  # one pair a line, columns separated by tabs
+    csv: Paths | None = None  # a table with quotes around fields, as spreadsheets write it
     delimiter: str | None = None  # between the fields of a CSV; default: a comma
     # Whether the first line of a TSV or CSV has the columns' names; default: where columns are named, or it has the
     # language codes.
     header: bool | None = None
-    jsonl: str | None = None  # one JSON object a line
-    parquet: str | None = None
-    tmx: str | None = None  # a translation memory
-    xliff: str | None = None  # XLIFF 1.2 or 2.x
-    po: str | None = None  # a catalogue of messages, by gettext
-    hub: str | None = None  # a dataset's name on the hub, or a local dataset directory
+    jsonl: Paths | None = None  # one JSON object a line
+    parquet: Paths | None = None
+    tmx: Paths | None = None  # a translation memory
+    xliff: Paths | None = None  # XLIFF 1.2 or 2.x
+    po: Paths | None = None  # a catalogue of messages, by gettext
+    hub: PathName | None = None  # a dataset's name on the hub, or a local dataset directory
     split: str | None = None
     subset: str | None = None  # the hub's "configuration" of a dataset
     streaming: bool = False  # read it once, without keeping a copy
@@ -65,9 +65,9 @@ class SourceConfig(Section):
     # column "translation"; 1 and 2 in a TSV that does not begin with those, and in a CSV without a header.
     src_column: str | int | None = None
     tgt_column: str | int | None = None
-    back_translate: str | None = None  # text of the target language, whose sources `model` makes
-    distill: str | None = None  # text of the source language, whose targets `model` makes
-    model: str | None = None
+    back_translate: Paths | None = None  # text of the target language, whose sources `model` makes
+    distill: Paths | None = None  # text of the source language, whose targets `model` makes
+    model: PathName | None = None
     search: dict[str, bool | int | float | str] = {}  # noqa: RUF012 (pydantic copies it); changes to that model's search settings
     builtin: Literal["grammar"] | None = None
     num_pairs: PositiveInt | None = None
@@ -128,13 +128,20 @@ class SourceConfig(Section):
 
     def __str__(self) -> str:
         if self.kind == "src":
-            return f"{self.src} + {self.tgt}"
+            return f"{_in_words(self.src)} + {_in_words(self.tgt)}"
         if self.kind == "hub":
             return f"{self.hub}[{self.split}]"
         if self.kind == "builtin":
             return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
-        path = str(getattr(self, self.kind))
+        path = _in_words(getattr(self, self.kind))
         return path if self.model is None else f"{path} ({self.kind} by {self.model})"
+
+
+def _in_words(paths: str | tuple[str, ...] | None) -> str:
+    """Return a file or pattern, and how many follow it in a list."""
+    if not isinstance(paths, tuple):
+        return str(paths)
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 class StageConfig(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -20,6 +21,20 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+PathName = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+def _paths(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return os.path.expanduser(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        return tuple(map(os.path.expanduser, value))
+    raise ValueError(f"should be a file, a pattern as in parts/*.en, or a list of those, found {value!r}")
+
+
+Paths = Annotated[str | tuple[str, ...], PlainValidator(_paths)]  # one file or pattern, or several
 
 
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from transformer_mt.config.data_sections import DataConfig
-from transformer_mt.config.section import AsTuple, Count, NonNegative, Positive, PositiveInt, Probability, Section
+from transformer_mt.config.section import (
+    AsTuple,
+    Count,
+    NonNegative,
+    PathName,
+    Positive,
+    PositiveInt,
+    Probability,
+    Section,
+)
 
 # Beyond these, searching takes more time, memory or digits than there are.
 SEARCH_LIMITS: dict[str, tuple[float, float]] = {
@@ -29,8 +38,8 @@ MICRO_TOKENS = 32768  # padded positions of a forward pass on a CPU, and of vali
 
 
 class TokenizerConfig(Section):
-    model: str | None = None  # a SentencePiece model to use as it is; with tgt_model, the source side's
-    tgt_model: str | None = None
+    model: PathName | None = None  # a SentencePiece model to use as it is; with tgt_model, the source side's
+    tgt_model: PathName | None = None
     type: Literal["bpe", "unigram"] = "bpe"
     vocab_size: Annotated[int, Field(ge=8)] = 10000
     shared: bool = True
@@ -184,7 +193,7 @@ class TrainConfig(Section):
     compile: bool = False  # the layers, with torch.compile
     recompute_activations: bool = False  # of each layer in the backward pass: less memory, a third more work
     ema_decay: Probability = 0.0  # of the average of weights that is validated and saved; 0: the weights themselves
-    init_from: str | None = None  # a model whose weights and tokenizer the run starts with
+    init_from: PathName | None = None  # a model whose weights and tokenizer the run starts with
     tensorboard: bool = False  # event files in the run directory
     tracker: str | None = None  # package.module:function, called with every record of metrics.jsonl
 

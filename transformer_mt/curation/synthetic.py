@@ -26,6 +26,7 @@ from transformer_mt.config.loading import load_part, override_search
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.data.cache_keys import content_hash
 from transformer_mt.data.checksums import damage, seal
+from transformer_mt.data.readers.plain_text import files_of
 from transformer_mt.data.store import SIDES
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
@@ -75,7 +76,7 @@ class _Work:
     """A source to be made: from what, by what, and where it goes."""
 
     source: SourceConfig
-    text: str  # the file that there is
+    texts: list[str]  # the files that there are
     given: str  # its side of the pairs
     made: str  # the other one
     model: Path
@@ -85,7 +86,7 @@ class _Work:
     @classmethod
     def of(cls, data: DataConfig, source: SourceConfig, model_path: str) -> Self:
         """Check what a source names; its directory is named by all that its files depend on."""
-        text = str(getattr(source, source.kind))
+        texts = files_of(getattr(source, source.kind))
         given, made = SIDES if source.kind == "distill" else reversed(SIDES)
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:
@@ -106,13 +107,13 @@ class _Work:
         cache = Path(data.cache_dir).expanduser()
         inputs = {
             "part_lines": PART_LINES,
-            "text": content_hash(text, cache),
+            "text": content_hash(texts[0], cache) if len(texts) == 1 else [content_hash(text, cache) for text in texts],
             "made": made,
             "model": manifest,
             "search": search.model_dump(exclude=_NOT_IN_KEY),
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(source, text, given, made, model, settings, cache / "synthetic" / key)
+        return cls(source, texts, given, made, model, settings, cache / "synthetic" / key)
 
     def made_source(self) -> SourceConfig:
         """An ordinary source of two files, with the name, weight, tag and languages of the one that asked for them."""
@@ -149,10 +150,11 @@ def _damage(target: Path) -> str | None:
 
 def _translate(work: _Work, building: Path) -> None:
     """Write the pairs of each part of the text that are not there yet: a line and its translation by turns."""
-    lines = read_lines(work.text, TOO_LONG)  # cleaning rejects the pair
+    # Cleaning rejects pairs with a line that is too long.
+    lines = itertools.chain.from_iterable(read_lines(text, TOO_LONG) for text in work.texts)
     with (
         contextlib.closing(Translator.load(work.model, settings=work.settings)) as translator,
-        tqdm(desc=f"translating {work.text}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar,
+        tqdm(desc=f"translating {work.texts[0]}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar,
     ):
 
         def pairs(part: Iterable[str]) -> Iterator[str]:
@@ -184,7 +186,7 @@ def _join(work: _Work, building: Path, tell: Tell) -> None:
                 made.write(f"{translation}\n".encode())
                 stats.count(line, translation, 0, 0)  # tokens are of no interest here
         if stats.num_translations == 0:
-            raise InputError(f"{work.text}: no text in it to translate; check data.train")
+            raise InputError(f"{work.texts[0]}: no text in it to translate; check data.train")
     seal(building, "meta.json", *SIDES)
     tell(
         f"{work.source}: {stats.num_translations:,} lines translated (blank ones left out: {stats.num_blank:,}), "

@@ -68,7 +68,7 @@ def read_validation(data: DataConfig, scoring: EvalConfig) -> list[ValidationPai
         for number, pair in enumerate(read_pairs(source, *direction), 1):
             if TOO_LONG in pair:
                 raise InputError(
-                    f"data.valid: pair {number:,} of {getattr(source, source.kind)}: a side is longer than "
+                    f"data.valid: pair {number:,} of {source}: a side is longer than "
                     f"{LONGEST_LINE >> 20} MiB and cannot be scored; break it into lines, or remove it"
                 )
             pairs.append(ValidationPair(*pair, *direction, source.tag))

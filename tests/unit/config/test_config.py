@@ -531,6 +531,11 @@ def reference_blocks() -> dict[str, list[str]]:
             "train: [{csv: c, src_column: 0, tgt_column: 2}]",
             "data.train.0: src_column is a column's name, or",
         ),
+        (
+            "train: [{tsv: 5}]",
+            "data.train.0.tsv: should be a file, a pattern as in parts/*.en, or a list",
+        ),
+        ("train: [{tsv: []}]", "data.train.0.tsv: should be a file, a pattern as in parts/*.en, or a list of those"),
         ("train: [{tsv: c, src_column: 2}]", "data.train.0: src_column and tgt_column of a table go together"),
         ("train: [{csv: c, delimiter: ', '}]", "data.train.0: delimiter is one character, or the word tab"),
         ("train: [{tsv: c, delimiter: ;}]", "data.train.0: delimiter: of no use here; this kind of source has tsv"),

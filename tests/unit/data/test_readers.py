@@ -293,6 +293,63 @@ def test_sources_without_files_here_have_none() -> None:
     assert source_files(SourceConfig(builtin="grammar", split="train", num_pairs=1), "en", "de") == []
 
 
+# ---------------------------------------------------------------- several files
+
+
+def test_several_files_stand_where_one_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other: those of a list in its order, those of a pattern in the alphabet's."""
+    for number, name in enumerate(["b", "a", "c[1]"]):
+        for lang in ("en", "de"):
+            write_lines(tmp_path / f"{name}.{lang}{'.gz' * (number % 2)}", [f"{name} {lang}"])
+        write_lines(tmp_path / f"{name}.tsv", [f"{name} en\t{name} de"])
+        write_lines(tmp_path / f"{name}.jsonl", [json.dumps({"en": f"{name} en", "de": f"{name} de"})])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources: list[tuple[dict[str, Any], str]] = [
+        ({"tsv": ["b.tsv", "a.tsv"]}, "b a"),
+        ({"tsv": "*.tsv"}, "a b c[1]"),
+        ({"tsv": "~/[ab].tsv"}, "a b"),
+        ({"jsonl": ["~/b.jsonl", "a*.jsonl"]}, "b a"),
+        ({"jsonl": "c[1].jsonl"}, "c[1]"),  # its very name
+        ({"src": ["b.en", "a.en.gz"], "tgt": ("b.de", "a.de.gz")}, "b a"),
+        ({"src": "~/?.en*", "tgt": "?.de*"}, "a b"),
+        ({"moses": ["b", "c[1]"]}, "b c[1]"),
+        ({"moses": "~/*"}, "a b c[1]"),
+    ]
+    for source, expected in sources:
+        assert pairs_of(source) == [(f"{name} en", f"{name} de") for name in expected.split()], source
+        files = source_files(SourceConfig(**source), "en", "de")
+        assert len(files) == len(expected.split()) * (1 if "tsv" in source or "jsonl" in source else 2)
+        assert all(Path(file).exists() for file in files)
+    assert str(SourceConfig(tsv=("a", "b", "c"))) == "a and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ({"tsv": "d*.tsv"}, "d*.tsv: no file has such a name; check the path"),
+        ({"tsv": ["a.tsv", "d.tsv"]}, "d.tsv: cannot be read (No such file or directory); check the path"),
+        ({"moses": "d*"}, "moses d*: no file is named d*.en; check the prefix and the languages"),
+        ({"moses": "*"}, "moses b: none of b.de, b.de.gz, b.de.zst, b.de.xz is there"),
+        (
+            {"src": "*.en", "tgt": ["a.de"]},
+            "src has 2 files (a.en, b.en), tgt 1 (a.de); file i of one side must",
+        ),
+        ({"src": "*.en", "tgt": "*.de"}, "*.en and *.de: b.en and c.de would belong together; let * stand for"),
+    ],
+    ids=range(6),
+)
+def test_files_that_do_not_fit_are_named(
+    source: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.en", "a.de", "b.en", "c.de", "a.tsv"):
+        write(tmp_path / name, "x\ty\n")
+    if source.get("tgt") == ["a.de"]:
+        (tmp_path / "c.de").unlink()
+    assert refusal_of(source).startswith(reason)
+
+
 # ---------------------------------------------------------------- each kind
 
 

@@ -13,7 +13,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.delimited import read_csv, read_tsv
 from transformer_mt.data.readers.json_rows import read_json
-from transformer_mt.data.readers.plain_text import moses_file
+from transformer_mt.data.readers.plain_text import file_pairs, files_of, moses_file, moses_prefixes
 from transformer_mt.data.readers.po import read_po
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
@@ -41,44 +41,30 @@ def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str
     """Return the paths of a source's files, in a fixed order.
 
     Raises:
-        InputError: as `read_pairs` does where a prefix leads to no files.
+        InputError: as `read_pairs` does where a pattern or prefix leads to no files.
     """
-    path = str(getattr(source, source.kind))
+    if source.kind == "hub" and Path(str(source.hub)).is_dir():
+        return [str(file) for file in sorted(Path(str(source.hub)).rglob("*")) if file.is_file()]
+    return [file for files in _files(source, src_lang, tgt_lang) for file in files]
+
+
+def _files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[tuple[str, ...]]:
+    """The files that are read one after the other, two at a time where each has one side."""
+    paths = getattr(source, source.kind)
     match source.kind:
         case "src":
-            return [path, str(source.tgt)]
+            return [*file_pairs(paths, source.tgt or "", (src_lang, tgt_lang))]
         case "moses":
-            return [moses_file(path, src_lang), moses_file(path, tgt_lang)]
+            prefixes = moses_prefixes(paths, src_lang)
+            return [(moses_file(prefix, src_lang), moses_file(prefix, tgt_lang)) for prefix in prefixes]
         case "tsv" | "csv" | "jsonl" | "parquet" | "tmx" | "xliff" | "po":
-            return [path]
-        case "hub" if Path(path).is_dir():
-            return [str(file) for file in sorted(Path(path).rglob("*")) if file.is_file()]
+            return [(file,) for file in files_of(paths)]
         case _:
             return []
 
 
 def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | None) -> Iterator[tuple[str, str]]:
-    path = str(getattr(source, source.kind))
     match source.kind:
-        case "src":
-            yield from read_line_pairs(path, str(source.tgt), TOO_LONG)
-        case "moses":
-            src, tgt = source_files(source, src_lang, tgt_lang)
-            yield from read_line_pairs(src, tgt, TOO_LONG)
-        case "tsv":
-            yield from read_tsv(path, source, (src_lang, tgt_lang))
-        case "csv":
-            yield from read_csv(path, source, (src_lang, tgt_lang))
-        case "jsonl":
-            yield from read_json(path, columns_of(source, src_lang, tgt_lang))
-        case "parquet":
-            yield from read_parquet(path, columns_of(source, src_lang, tgt_lang))
-        case "tmx":
-            yield from read_tmx(path, src_lang, tgt_lang)
-        case "xliff":
-            yield from read_xliff(path, src_lang, tgt_lang)
-        case "po":
-            yield from read_po(path, src_lang, tgt_lang)
         case "hub":
             yield from read_dataset(source, columns_of(source, src_lang, tgt_lang), revision)
         case "builtin":
@@ -86,8 +72,34 @@ def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | No
 
             assert source.split is not None and source.num_pairs is not None
             yield from grammar.generate(source.split, source.num_pairs, source.seed)  # type: ignore[arg-type]
-        case kind:
-            raise AssertionError(f"{source}: of {kind}, the other side is made before pairs are read")
+        case "back_translate" | "distill":
+            raise AssertionError(f"{source}: the other side is made before pairs are read")
+        case _:
+            for files in _files(source, src_lang, tgt_lang):
+                yield from _read_files(source, files, src_lang, tgt_lang)
+
+
+def _read_files(
+    source: SourceConfig, files: tuple[str, ...], src_lang: str, tgt_lang: str
+) -> Iterator[tuple[str, str]]:
+    path = files[0]
+    match source.kind:
+        case "src" | "moses":
+            return read_line_pairs(path, files[1], TOO_LONG)
+        case "tsv":
+            return read_tsv(path, source, (src_lang, tgt_lang))
+        case "csv":
+            return read_csv(path, source, (src_lang, tgt_lang))
+        case "jsonl":
+            return read_json(path, columns_of(source, src_lang, tgt_lang))
+        case "parquet":
+            return read_parquet(path, columns_of(source, src_lang, tgt_lang))
+        case "tmx":
+            return read_tmx(path, src_lang, tgt_lang)
+        case "xliff":
+            return read_xliff(path, src_lang, tgt_lang)
+        case _:
+            return read_po(path, src_lang, tgt_lang)
 
 
 def one_line(text: str) -> str:
