@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.errors import InputError
+from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
-from transformer_mt.system.compression import COMPRESSED, READ_ERRORS, open_binary
-from transformer_mt.system.lines import read_error, read_lines
+from transformer_mt.system.compression import COMPRESSED
 
 MaybeColumns = tuple[str | None, str | None]  # names or numbers, of the source and the target
 
 # The kind of source that reads a file of pairs, by the end of its name.
-_KINDS = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".tmx": "tmx"}
+_KINDS = {
+    **{".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"},
+    **{".parquet": "parquet", ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "po"},
+}
 
 _CODE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,4})?", re.IGNORECASE)
 _TWO_CODES = re.compile(r"([a-z]{2,3})[-_]([a-z]{2,3})", re.IGNORECASE)
@@ -62,25 +63,38 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
         )
-    if kind == "tmx":
-        codes = (
-            (asked[0], asked[1]) if all(asked) else _two_of(src, "languages", _tmx_codes(src), "--src-lang, --tgt-lang")
-        )
-        return Files({kind: src}, codes, "as the file has it")
+    if kind in ("tmx", "xliff", "po"):
+        codes = codes_in(kind, src)
+        both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked
+        if not all(both):
+            found = ", ".join(filter(None, codes)) or "none"
+            raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
+        return Files({kind: src}, both, "as the file has it")
+    how, codes_of_name = "by the name of the file", _codes_of_name(src)
     if all(columns):
-        named = [int(str(one)) if kind == "tsv" and str(one).isdigit() else one for one in columns]
-        settings = {kind: src, "src_column": named[0], "tgt_column": named[1]}
-        return Files(settings, _codes_of_name(src), "by the name of the file")
-    if kind == "tsv":
-        return Files({kind: src}, _codes_of_name(src), "by the name of the file")
-    names = _columns(kind, src)
+        named = [int(one) if kind in ("tsv", "csv") and one.isdigit() else one for one in map(str, columns)]
+        settings = {kind: src, **delimiter_of(kind, src), "src_column": named[0], "tgt_column": named[1]}
+        if kind == "csv" and all(isinstance(one, int) for one in named):
+            settings["header"] = two_sides(columns_in(kind, src)) is not None
+        return Files(settings, codes_of_name, how)
+    names = columns_in(kind, src)
+    settings = {kind: src, **delimiter_of(kind, src)}
     if all(asked) and {*asked} <= {*names}:
-        return Files({kind: src}, asked, "a column of the file")
-    if len(both := [name for name in names if _is_code(name)]) == 2:
-        return Files({kind: src}, (both[0], both[1]), "a column of the file")
-    src_column, tgt_column = _two_of(src, "columns", names, "--src-column, --tgt-column")
-    settings = {kind: src, "src_column": src_column, "tgt_column": tgt_column}
-    return Files(settings, _codes_of_name(src), "by the name of the file")
+        return Files(settings, asked, "a column of the file")
+    if len(both_codes := [name for name in names if _is_code(name)]) == 2:
+        return Files(settings, (both_codes[0], both_codes[1]), "a column of the file")
+    if sides := two_sides(names):
+        return Files({**settings, "src_column": sides[0], "tgt_column": sides[1]}, codes_of_name, how)
+    if kind == "tsv":  # without a header: the first two columns
+        return Files(settings, codes_of_name, how)
+    if kind == "csv":
+        return Files({**settings, "header": False}, codes_of_name, how)
+    if len(names) != 2:
+        found = ", ".join(names[:20]) or "none"
+        raise InputError(
+            f"{src}: has the columns {found}; say with --src-column and --tgt-column which are source and target"
+        )
+    return Files({**settings, "src_column": names[0], "tgt_column": names[1]}, codes_of_name, how)
 
 
 def kind_of(path: str) -> str | None:
@@ -118,57 +132,3 @@ def _is_code(text: str) -> bool:
 
 def _written(code: str) -> str:
     return code.lower() if code.isupper() else code
-
-
-def _two_of(path: str, what: str, names: list[str], options: str) -> tuple[str, str]:
-    if len(names) != 2:
-        found = ", ".join(names[:20]) or "none"
-        raise InputError(f"{path}: has the {what} {found}; say with {options} which are the source and the target")
-    return names[0], names[1]
-
-
-def _columns(kind: str, path: str) -> list[str]:
-    """Return the names of the columns that hold text in the first row, or of those inside "translation"."""
-    row = _first_row(kind, path)
-    if isinstance(row.get("translation"), dict):
-        row = row["translation"]
-    return [str(name) for name, value in row.items() if isinstance(value, str)]
-
-
-def _first_row(kind: str, path: str) -> dict[str, Any]:
-    if kind == "parquet":
-        from pyarrow.parquet import ParquetFile
-
-        try:
-            with ParquetFile(path) as file:
-                rows = next(iter(file.iter_batches(1)), None)
-                return {} if rows is None else dict(rows.to_pylist()[0])
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: cannot be read as Parquet ({reason}); check the path and the file") from None
-    for number, line in enumerate(read_lines(path), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error}); mend the line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: one JSON object a line is needed, found {line[:40]!r}")
-            return row
-    raise InputError(f"{path}: empty, no sentence pairs; check the file")
-
-
-_TMX_LANGUAGE = re.compile(r"""<tuv\b[^>]*?\b(?:xml:)?lang\s*=\s*["']([^"']+)["']""")
-_TMX_SOURCE = re.compile(r"""<header\b[^>]*?\bsrclang\s*=\s*["']([^"']+)["']""")
-
-
-def _tmx_codes(path: str) -> list[str]:
-    """Return the languages of a translation memory's first units, the one that its header calls the source's first."""
-    try:
-        with open_binary(path) as file:
-            start = file.read(1 << 20).decode("utf-8", "ignore")
-    except READ_ERRORS as error:
-        raise read_error(path, error, 0) from None
-    codes = list(Counter(_TMX_LANGUAGE.findall(start)))
-    source = _TMX_SOURCE.search(start)
-    return sorted(codes, key=lambda code: source is None or code.lower() != source[1].lower())

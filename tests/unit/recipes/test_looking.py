@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.curation.stats import SideStats
 from transformer_mt.data import pairs as reading
 from transformer_mt.data.duplicate_keys import text_key
+from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.recipes import look as looking
 from transformer_mt.recipes.cleaning import are_kept, rules_for
@@ -91,8 +93,53 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
     assert files_of(named, None, NO, NO)[:2] == ({"jsonl": named, **columns}, ("en", "fr"))
     assert files_of(path, None, ("de", "en"), NO).settings == {"jsonl": path, "src_column": "de", "tgt_column": "en"}
     tsv = str(tmp_path / "x_en-de.TSV.gz")
+    Path(tsv).write_bytes(gzip.compress(b"a dog\tein Hund\tx\n"))
     assert files_of(tsv, None, NO, NO)[:2] == ({"tsv": tsv}, ("en", "de"))
     assert files_of(tsv, None, ("3", "1"), NO).settings == {"tsv": tsv, "src_column": 3, "tgt_column": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "settings", "codes"),
+    [
+        ("a.tsv", "a dog\tein Hund", {}, NO),
+        ("a.tsv", "en\tde\tnote", {}, ("en", "de")),
+        ("a.tab", "id\tSource\tTarget", {"src_column": "Source", "tgt_column": "Target"}, NO),
+        ("a.csv", "en,de", {}, ("en", "de")),
+        ("a.csv", '"A dog, a cat; no","Ein Hund"', {"header": False}, NO),
+        (
+            "a.csv",
+            "source_text;translation;note",
+            {"delimiter": ";", "src_column": "source_text", "tgt_column": "translation"},
+            NO,
+        ),
+        ("a.csv", "eng\tfra", {"delimiter": "tab"}, ("eng", "fra")),
+        ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
+    ],
+)
+def test_first_lines_of_tables_tell_columns(
+    name: str, first: str, settings: dict[str, Any], codes: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    """And what is found can be read."""
+    path = write(tmp_path / name, [first])
+    found = files_of(str(path), None, NO, NO)
+    assert found.settings == {found.source.kind: str(path), **settings} and found.codes == codes
+    assert len(list(read_pairs(found.source, *(code or "xx" for code in codes)))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "codes"),
+    [
+        ("a.xlf", '<xliff version="1.2"><file source-language="en" target-language="fr-CA"/></xliff>', ("en", "fr-CA")),
+        ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
+        ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
+    ],
+)
+def test_formats_of_translators_tell_their_languages(
+    name: str, text: str, codes: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert files_of(str(tmp_path / name), None, NO, NO).codes == codes
+    assert files_of(str(tmp_path / name), None, NO, ("xx", None)).codes == ("xx", codes[1])
 
 
 def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
@@ -100,8 +147,10 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
     path = tmp_path / "a.tmx.gz"
     path.write_bytes(gzip.compress(f'<tmx><header o-tmf="x" srclang="EN-us"/><body>{unit}</body></tmx>'.encode()))
     assert files_of(str(path), None, NO, NO)[:2] == ({"tmx": str(path)}, ("en-US", "fr-FR"))
-    path.write_bytes(gzip.compress(f"{unit}{unit.replace('fr-FR', 'de')}".encode()))
-    with pytest.raises(InputError, match=r"has the languages fr-FR, en-US, de; say with --src-lang, --tgt-lang which"):
+    path.write_bytes(gzip.compress(f"<tmx>{unit}{unit.replace('fr-FR', 'de')}</tmx>".encode()))
+    with pytest.raises(
+        InputError, match=r"has the languages fr-FR, en-US, de; say with --src-lang and --tgt-lang which"
+    ):
         files_of(str(path), None, NO, NO)
     assert files_of(str(path), None, NO, ("de", "en")).codes == ("de", "en")
 
@@ -117,19 +166,19 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/none.jsonl", None, r"none.jsonl: cannot be read"),
         ("{}/none.tmx", None, r"none.tmx: cannot be read"),
         ("{}/none.parquet", None, r"none.parquet: cannot be read"),
-        ("{}/empty.jsonl", None, r"empty.jsonl: empty, no sentence pairs"),
-        ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed, found '\[1, 2\]'"),
+        ("{}/empty.jsonl", None, r"empty.jsonl: no rows with columns in it"),
+        ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed"),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         (
             "{}/three.jsonl",
             None,
-            r"three.jsonl: has the columns one, two_x, three_x; say with --src-column, --tgt-column",
+            r"three.jsonl: has the columns one, two_x, three_x; say with --src-column and --tgt-column",
         ),
     ],
 )
 def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
     write(tmp_path / "empty.jsonl", [])
-    write(tmp_path / "list.jsonl", ["", "[1, 2]"])
+    write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):

@@ -24,8 +24,7 @@ def read_json(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: it cannot be read, is not JSON, or has no such columns; the message names the line.
     """
-    start = next((part.text.lstrip()[0] for part in read_parts(path) if part.text.strip()), "")
-    for origin, row in _array(path) if start == "[" else _lines(path):
+    for origin, row in json_rows(path):
         if isinstance(row, tuple):
             yield row
             continue
@@ -36,6 +35,16 @@ def read_json(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
             half = error.object[error.start]
             raise InputError(f"{origin}: half a character ({half!a}, a lone surrogate); mend the line") from None
         yield src, tgt
+
+
+def json_rows(path: str) -> Iterator[tuple[str, Any]]:
+    """Yield where each row is, in words, and the row, whatever it is; a pair that stands for a row that is none.
+
+    Raises:
+        InputError: it cannot be read, or is not JSON.
+    """
+    start = next((part.text.lstrip()[0] for part in read_parts(path) if part.text.strip()), "")
+    return _array(path) if start == "[" else _lines(path)
 
 
 def _lines(path: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,108 @@
+"""What the beginning of a file of pairs tells of its columns and languages."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformer_mt.data.readers.json_rows import json_rows
+from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import read_lines
+
+_SOURCE = re.compile(r"(source|src)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
+_TARGET = re.compile(r"(target|tgt|trg|translation)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
+_MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
+
+
+def two_sides(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the columns that are called source and target, in one of the usual words."""
+    found = [[name for name in names if words.fullmatch(name.strip())] for words in (_SOURCE, _TARGET)]
+    return (found[0][0], found[1][0]) if len(found[0]) == len(found[1]) == 1 else None
+
+
+def delimiter_of(kind: str, path: str) -> dict[str, str]:
+    """Return what a CSV's fields are separated by where that is no comma: what its first line has most of."""
+    if kind != "csv":
+        return {}
+    first = next(read_lines(path), "")
+    best = max(",;\t|", key=first.count)
+    return {} if best == "," else {"delimiter": "tab" if best == "\t" else best}
+
+
+def columns_in(kind: str, path: str) -> list[str]:
+    """Return the names of the columns that hold text, or of those inside "translation"; of a table, its first row."""
+    if kind in ("tsv", "csv"):
+        first = next(read_lines(path), "")
+        if kind == "tsv":
+            return first.split("\t")
+        delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
+        return next(csv.reader([first], delimiter=delimiter), [])
+    row = _first_row(kind, path)
+    if isinstance(row.get("translation"), dict):
+        row = row["translation"]
+    return [str(name) for name, value in row.items() if isinstance(value, str)]
+
+
+def _first_row(kind: str, path: str) -> dict[str, Any]:
+    if kind == "parquet":
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            with ParquetFile(path) as file:
+                batch = next(iter(file.iter_batches(1)), None)
+                row = {} if batch is None else batch.to_pylist()[0]
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: cannot be read as Parquet ({reason}); check the path and the file") from None
+    else:
+        origin, row = next(((origin, row) for origin, row in json_rows(path) if row != ("", "")), (path, {}))
+        if not isinstance(row, dict):
+            raise InputError(f"{origin}: one JSON object a line is needed, or an array of them; mend the file")
+    if not row:
+        raise InputError(f"{path}: no rows with columns in it; check the file")
+    return row
+
+
+class _EnoughError(Exception):
+    """The beginning of a file has told what it can."""
+
+
+class _Languages(Units):
+    """Hears of the languages that an XML file of units is in."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.source: str | None = None
+        self.codes: dict[str, None] = {}
+        self._num_elements = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.root = self.root or local(tag)
+        for key in ("srclang", "source-language", "srcLang"):
+            self.source = self.source or attributes.get(key)
+        is_variant = local(tag) == "tuv"
+        names = ("lang", XML_LANG) if is_variant else ("source-language", "srcLang", "target-language", "trgLang")
+        self.codes |= {attributes[name]: None for name in names if attributes.get(name)}
+        self._num_elements += 1
+        if self._num_elements > _MOST_ELEMENTS:
+            raise _EnoughError
+
+
+def codes_in(kind: str, path: str) -> Sequence[str | None]:
+    """Return the languages that the beginning of a file has, the source's first where it says which that is."""
+    if kind == "po":
+        with contextlib.suppress(UnicodeDecodeError):
+            header = "\n".join(itertools.islice(read_lines(path), 100))
+            found = re.search(r"^\"Language:\s*([\w@-]+)", header, re.MULTILINE)
+            return ["en", found[1].partition("@")[0] if found else None]  # messages are in English as a rule
+    units = _Languages(kind)
+    with contextlib.suppress(_EnoughError):
+        for _ in read_units(path, units):
+            pass
+    source = (units.source or "").lower()
+    return sorted(units.codes, key=lambda code: code.lower() != source)
