@@ -134,6 +134,31 @@ def test_xliff_of_other_languages_names_its_own(tmp_path: Path) -> None:
     )
 
 
+def test_codes_that_trados_explains_in_the_header(tmp_path: Path) -> None:
+    tags = (
+        '<tag id="3"><bpt>&lt;b></bpt><ept>&lt;/b></ept></tag><tag id="5"><ph name="n">{0}</ph></tag>'
+        '<tag id="6"><ph>&lt;br/></ph></tag><tag id="7"><ph equiv-text="amp">&amp;amp;</ph></tag>'
+    )
+    text = '<x id="5"/> <g id="3">X</g>.<x id="6"/>Y <x id="7"/> Z'
+    unit = f"<trans-unit id='1'><source>{text}</source><target>{text}!</target></trans-unit>" * 2
+    header = f'<header><tag-defs xmlns="http://sdl.com/FileTypes/SdlXliff/1.0">{tags}</tag-defs>'
+    content = xliff(unit).replace("<header>", header)
+    assert pairs_of("xliff", tmp_path / "a.sdlxliff", content) == [("{0} X. Y & Z", "{0} X. Y & Z!")] * 2
+
+
+def test_header_of_a_catalogue_is_no_unit(tmp_path: Path) -> None:
+    """As po2xliff writes it; plural forms are units of their own there."""
+    header = (
+        '<trans-unit id="1" restype="x-gettext-domain-header"><source>a: b</source><target>a: b</target></trans-unit>'
+    )
+    forms = "".join(
+        f'<trans-unit id="2[{form}]"><source>{src}</source><target state="translated">{tgt}</target></trans-unit>'
+        for form, (src, tgt) in enumerate(PAIRS[3:])
+    )
+    content = xliff(f'{header}</trans-unit><group restype="x-gettext-plurals">{forms}</group>')
+    assert pairs_of("xliff", tmp_path / "a.xlf", content) == PAIRS[3:]
+
+
 def test_xliff_between_varieties_of_a_language(tmp_path: Path) -> None:
     unit = "<trans-unit id='1'><source>a</source><target>b</target></trans-unit>"
     content = xliff(unit, 'source-language="pt-PT" target-language="pt-BR"')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from unicodedata import category
 
 from transformer_mt.system.lines import LONGEST_LINE
@@ -56,28 +56,28 @@ _MEMOQ = re.compile(r'<mq:([\w-]+)\b.*?\bval="(.*?)"', re.DOTALL)
 class SegmentText:
     """Hears of what is inside of a segment from a parser, and keeps its text; of a very long one only the start."""
 
-    def __init__(self, contents: dict[str, str]) -> None:
+    def __init__(self, contents: MutableMapping[str, str]) -> None:
         """``contents``: what codes stand for by their ids, also those of the unit's other segments; new ones go in."""
         self._contents = contents
         self._parts: list[str | None] = []  # None is a code that may have stood between two words
         self._length = 0
         self._open: list[tuple[str, Mapping[str, str]]] = []
         self._code: list[str] | None = None  # the content of a code that is open
-        self._depths: dict[str, int] = {"sub": 0, "code": 0}
+        self._num_codes = self._num_subs = 0  # that are open
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         self._open.append((name, attributes))
         if name in _SINGLE or name in _ENDS:
-            self._depths["code"] += 1
-            if self._depths["code"] == 1:
+            self._num_codes += 1
+            if self._num_codes == 1:
                 self._code = []
         elif name == "sub":  # a text of its own, as of a footnote
-            self._depths["sub"] += 1
+            self._num_subs += 1
         else:
             self._leave("", attributes, is_end=True)
 
     def data(self, text: str) -> None:
-        if self._depths["sub"] or self._length > LONGEST_LINE:  # what is longer is refused in any case
+        if self._num_subs or self._length > LONGEST_LINE:  # what is longer is refused in any case
             return
         self._length += len(text)
         (self._parts if self._code is None else self._code).append(text)
@@ -85,17 +85,19 @@ class SegmentText:
     def end(self) -> None:
         name, attributes = self._open.pop()
         if name in _SINGLE or name in _ENDS:
-            self._depths["code"] -= 1
-            if self._depths["code"] == 0 and self._code is not None:
+            self._num_codes -= 1
+            if self._num_codes == 0 and self._code is not None:
                 content, self._code = "".join(self._code), None
                 self._leave(self._content_of(content, attributes), attributes, name in _ENDS)
         elif name == "sub":
-            self._depths["sub"] -= 1
+            self._num_subs -= 1
         else:
             self._leave("", attributes, is_end=True)
 
     def text(self) -> str:
         """Return the text, without codes."""
+        if None not in self._parts:
+            return "".join(self._parts)  # type: ignore[arg-type]
         found: list[str] = []
         is_apart = False
         for part in self._parts:
@@ -116,7 +118,7 @@ class SegmentText:
         return known or self._contents.get(key, attributes.get("equiv", ""))  # programs may leave it out in the target
 
     def _leave(self, content: str, attributes: Mapping[str, str], is_end: bool) -> None:
-        if self._depths["sub"] or self._code is not None:
+        if self._num_subs or self._code is not None:
             return
         kind = attributes.get("ctype") or attributes.get("subType") or attributes.get("type") or ""
         self._parts.append(_left(content, re.sub(r"^(x-|html-|xlf:)*", "", kind), is_end))
@@ -129,6 +131,8 @@ def _left(content: str, kind: str, is_end: bool) -> str | None:
         if memoq[1] == "ch" and not content.isspace():
             return content  # a character for which there is no key
     stripped = html.unescape(content).strip()
+    if stripped != content.strip() and re.fullmatch(r"&#?\w+;", content.strip()) and stripped:
+        return stripped  # one character, or a few
     if (content and not stripped) or _WRITTEN_BREAK.fullmatch(stripped):
         return None if kind != "fmt" else ""
     if _PLACEHOLDER.fullmatch(stripped):

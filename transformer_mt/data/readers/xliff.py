@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping
 
 from transformer_mt.data.readers.inline_codes import SegmentText
 from transformer_mt.data.readers.languages import MAX_CODES, is_turned, not_among
@@ -24,7 +25,7 @@ def read_xliff(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, s
 class _Side:
     """One side of a unit: its text and, by their ids, the texts of the segments that are marked in it."""
 
-    def __init__(self, codes: dict[str, str]) -> None:
+    def __init__(self, codes: MutableMapping[str, str]) -> None:
         self.texts = {"": SegmentText(codes)}
         self._codes = codes
         self._open: list[str] = []  # the segment that each open element is in
@@ -59,10 +60,11 @@ class _XliffUnits(Units):
         self._found: dict[str, None] = {}  # languages of its files
         self._num_files = 0  # in the languages that are wanted
         self._open: list[str] = []
-        self._codes: dict[str, str] = {}
+        self._tags: dict[str, str] = {}  # what codes stand for in the whole file, as Trados has it in the header
+        self._codes: ChainMap[str, str] = ChainMap({}, self._tags)
         self._sides: dict[str, _Side] = {}
         self._side: _Side | None = None
-        self._data: list[str] | None = None  # the original of a code, in 2.x
+        self._data: list[str] | None = None  # the original of a code that is told apart from the segments
         self._data_id = ""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -78,12 +80,19 @@ class _XliffUnits(Units):
                 self._languages(attributes["srcLang"], attributes.get("trgLang", ""))
             case "file" if "source-language" in attributes:
                 self._languages(attributes["source-language"], attributes.get("target-language", ""))
+                self._tags.clear()
             case "trans-unit" | "unit":
-                self._codes, self._sides = {}, {}
+                self._codes, self._sides = ChainMap({}, self._tags), {}
+                if attributes.get("restype") == "x-gettext-domain-header":  # no text
+                    self._open[-1] = ""
             case "segment":
                 self._sides = {}
+            case "tag" if parent == "tag-defs":
+                self._data_id = attributes.get("id", "")
+            case "ph" if parent == "tag":
+                self._data = []
             case "data" if parent == "originalData":
-                self._data, self._data_id = [], attributes.get("id", "")
+                self._data, self._data_id = [], f"data {attributes.get('id')}"
             case "source" | "seg-source" | "target" if parent in ("trans-unit", "segment"):
                 self._side = _Side(self._codes)
                 if attributes.get("state") not in _UNTRANSLATED:
@@ -103,8 +112,9 @@ class _XliffUnits(Units):
                 self._side = None
             else:
                 self._side.end()
-        elif name == "data" and self._data is not None:
-            self._codes[f"data {self._data_id}"] = "".join(self._data)
+        elif self._data is not None and name in ("data", "ph"):
+            codes = self._tags if name == "ph" else self._codes
+            codes[self._data_id] = "".join(self._data)
             self._data = None
         elif name in ("trans-unit", "segment") and self._is_turned is not None:
             for src, tgt in self._segments():
