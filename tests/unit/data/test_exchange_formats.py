@@ -148,14 +148,12 @@ def test_codes_that_trados_explains_in_the_header(tmp_path: Path) -> None:
 
 def test_header_of_a_catalogue_is_no_unit(tmp_path: Path) -> None:
     """As po2xliff writes it; plural forms are units of their own there."""
-    header = (
-        '<trans-unit id="1" restype="x-gettext-domain-header"><source>a: b</source><target>a: b</target></trans-unit>'
-    )
+    header = '<trans-unit id="1" restype="x-gettext-domain-header"><source>a: b</source></trans-unit>'
     forms = "".join(
         f'<trans-unit id="2[{form}]"><source>{src}</source><target state="translated">{tgt}</target></trans-unit>'
         for form, (src, tgt) in enumerate(PAIRS[3:])
     )
-    content = xliff(f'{header}</trans-unit><group restype="x-gettext-plurals">{forms}</group>')
+    content = xliff(f'{header}<group restype="x-gettext-plurals">{forms}</group>')
     assert pairs_of("xliff", tmp_path / "a.xlf", content) == PAIRS[3:]
 
 
