@@ -679,7 +679,9 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
             "unbelievable H2O",
         ),
         ("Title<ept i='1'>&lt;/p></ept><bpt i='2'>&lt;p></bpt>Text<hi type='br'>x</hi>", "Title Text x"),
-        ("<ut>{\\cs6 </ut>a<ut>}</ut><ut>\\tab </ut>b", "a b"),
+        ("un<ut>{\\b </ut>believ<ut>}</ut>able<ut>\\tab </ut>b", "unbelievable b"),
+        # What Trados's memories have in groups of this style are codes.
+        ("<ut>{\\cs6\\f1 </ut>&lt;b><ut>}</ut>a<ut>{\\cs6 </ut>&lt;/b><ut>}</ut>b<ut>{\\cs6 </ut>%s<ut>}</ut>", "ab%s"),
         # Placeholders stay, as programs write them.
         ("<ph>%s</ph> <ph>%1$s</ph> <ph>%(n)d</ph> <ph>{{ name }}</ph> <ph>${x}</ph>", "%s %1$s %(n)d {{ name }} ${x}"),
         (
@@ -688,6 +690,7 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
         ),
         ('<ph>%s</ph><bpt i="1">{}</bpt>x<ept i="1">{}</ept><ph type="fmt">{}</ph>y', "%sxy"),  # memoQ's formatting
         ('<bpt i="1">{0}</bpt>here<ept i="1">{1}</ept>', "{0}here{1}"),
+        ("<ph x='1'>{0}</ph> and <ph x='1'/><bpt i='2' x='2'>{2}</bpt>x<ept i='2' x='2'/>", "{0} and {0}{2}x"),
         # memoQ has the original as an attribute, OmegaT numbers its tags.
         (
             'a<ph>&lt;mq:rxt displaytext="n" val="{n}" /></ph>b<ph>&lt;mq:rxt displaytext="" val="&lt;br/>" /></ph>c',

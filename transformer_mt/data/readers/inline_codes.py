@@ -47,9 +47,11 @@ _FORMATS = {
         "big",
         "tt",
     ),
-    *("mark", "del", "ins", "abbr", "cite", "wbr", "f", "bold", "italic", "underlined", "link", "fmt"),
+    *("mark", "del", "ins", "abbr", "cite", "cf", "wbr", "f", "bold", "italic", "underlined", "link", "fmt"),
 }
 _WRITTEN_BREAK = re.compile(r"(?:\\[nrt])+|.*\\(?:tab|line|par|cell|page)\b.*", re.DOTALL)  # in programs, in RTF
+_RTF_GROUP = re.compile(r"\}|\{\\.*", re.DOTALL)  # formatting begins or ends
+_TRADOS_CODE = r"{\cs6"  # the text up to the end of this group, "<b>" say, is a code, by its style
 _MEMOQ = re.compile(r'<mq:([\w-]+)\b.*?\bval="(.*?)"', re.DOTALL)
 
 
@@ -63,6 +65,7 @@ class SegmentText:
         self._length = 0
         self._open: list[tuple[str, Mapping[str, str]]] = []
         self._code: list[str] | None = None  # the content of a code that is open
+        self._group: list[str] | None = None  # of Trados, which is one
         self._num_codes = self._num_subs = 0  # that are open
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
@@ -80,7 +83,10 @@ class SegmentText:
         if self._num_subs or self._length > LONGEST_LINE:  # what is longer is refused in any case
             return
         self._length += len(text)
-        (self._parts if self._code is None else self._code).append(text)
+        if self._code is not None:
+            self._code.append(text)
+        else:
+            (self._parts if self._group is None else self._group).append(text)
 
     def end(self) -> None:
         name, attributes = self._open.pop()
@@ -88,7 +94,11 @@ class SegmentText:
             self._num_codes -= 1
             if self._num_codes == 0 and self._code is not None:
                 content, self._code = "".join(self._code), None
-                self._leave(self._content_of(content, attributes), attributes, name in _ENDS)
+                if self._group is not None and content.strip() == "}":
+                    content, self._group = "".join(self._group), None
+                elif name == "ut" and content.startswith(_TRADOS_CODE):
+                    self._group = []
+                self._leave(self._content_of(name, content, attributes), attributes, name in _ENDS)
         elif name == "sub":
             self._num_subs -= 1
         else:
@@ -110,12 +120,14 @@ class SegmentText:
                 is_apart = False
         return "".join(found)
 
-    def _content_of(self, content: str, attributes: Mapping[str, str]) -> str:
+    def _content_of(self, name: str, content: str, attributes: Mapping[str, str]) -> str:
         shown = [content, self._contents.get(f"data {attributes.get('dataRef')}"), *map(attributes.get, _SHOWN_BY)]
-        key = attributes.get("id") or attributes.get("x", "")
-        if known := next((text for text in shown if text), ""):
+        known = next((text for text in shown if text), "")
+        key = attributes.get("id") or attributes.get("x")
+        if name in _SINGLE and key:  # programs may leave it out in the target
+            known = known or self._contents.get(key, "")
             self._contents[key] = known
-        return known or self._contents.get(key, attributes.get("equiv", ""))  # programs may leave it out in the target
+        return known or attributes.get("equiv", "")
 
     def _leave(self, content: str, attributes: Mapping[str, str], is_end: bool) -> None:
         if self._num_subs or self._code is not None:
@@ -137,6 +149,8 @@ def _left(content: str, kind: str, is_end: bool) -> str | None:
         return None if kind != "fmt" else ""
     if _PLACEHOLDER.fullmatch(stripped):
         return stripped
+    if _RTF_GROUP.fullmatch(stripped):
+        return ""
     name = tag[1].lower() if (tag := _TAG.match(stripped)) else kind
     if name in _FORMATS:
         return ""
