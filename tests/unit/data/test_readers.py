@@ -628,6 +628,8 @@ def unit(*variants: tuple[str, str]) -> str:
         ([("en", " "), ("en-GB", "a"), ("de", "b")], [("a", "b")]),
         ([("en", "a"), ("de", " ")], [("a", " ")]),
         ([("en", "a")], [("a", "")]),
+        ([("eng", "a"), ("ger", "b"), ("deu-AT", "c")], [("a", "b")]),
+        ([("enm", "a"), ("ENG_us", "c"), ("deu", "b"), ("ger", "d")], [("c", "b"), ("c", "d")]),
         ([], [("", "")]),
     ],
 )
@@ -646,6 +648,15 @@ def test_nearest_languages_are_read(tmp_path: Path) -> None:
     source = tmx(tmp_path, unit(("en", "a"), ("en-GB", "b"), ("de", "c")) + unit(("en-GB", "b"), ("de-AT", "d")))
     assert pairs_of(source, "en-US", "de-DE") == [("a", "c"), ("b", "d")]
     assert pairs_of(source, "en-GB", "de") == [("b", "c"), ("b", "d")]
+
+
+def test_languages_by_three_letters(tmp_path: Path) -> None:
+    source = tmx(tmp_path, unit(("zho", "a"), ("fas", "b")))
+    for src, tgt in [("zh", "fa"), ("zh-CN", "fa"), ("chi", "per"), ("cmn_Hans", "pes"), ("ZHO", "fas")]:
+        assert pairs_of(source, src, tgt) == [("a", "b")]
+    assert pairs_of(tmx(tmp_path, unit(("iw", "a"), ("yue", "b"))), "he", "yue") == [("a", "b")]
+    with pytest.raises(InputError, match="no text in zh: its languages are yue, he"):
+        pairs_of(tmx(tmp_path, unit(("yue", "a"), ("he", "b"))), "zh", "heb")
 
 
 def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:

@@ -7,17 +7,48 @@ from functools import lru_cache
 
 MAX_CODES = 100  # of a file are looked at
 
+# ISO 639: the two letters of a language, followed by its three.
+_LETTERS = (
+    "aaaar ababk aeave afafr akaka amamh anarg arara asasm avava ayaym azaze babak bebel bgbul bibis bmbam bnben "
+    "bobod brbre bsbos cacat ceche chcha cocos crcre csces cuchu cvchv cycym dadan dedeu dvdiv dzdzo eeewe elell "
+    "eneng eoepo esspa etest eueus fafas ffful fifin fjfij fofao frfra fyfry gagle gdgla glglg gngrn guguj gvglv "
+    "hahau heheb hihin hohmo hrhrv hthat huhun hyhye hzher iaina idind ieile igibo iiiii ikipk ioido isisl itita "
+    "iuiku jajpn jvjav kakat kgkon kikik kjkua kkkaz klkal kmkhm knkan kokor krkau kskas kukur kvkom kwcor kykir "
+    "lalat lbltz lglug lilim lnlin lolao ltlit lulub lvlav mgmlg mhmah mimri mkmkd mlmal mnmon mrmar msmsa mtmlt "
+    "mymya nanau nbnob ndnde nenep ngndo nlnld nnnno nonor nrnbl nvnav nynya ococi ojoji omorm orori ososs papan "
+    "pipli plpol pspus ptpor quque rmroh rnrun roron rurus rwkin sasan scsrd sdsnd sesme sgsag sisin skslk slslv "
+    "smsmo snsna sosom sqsqi srsrp ssssw stsot susun svswe swswa tatam tetel tgtgk ththa titir tktuk tltgl tntsn "
+    "toton trtur tstso tttat twtwi tytah uguig ukukr ururd uzuzb veven vivie vovol wawln wowol xhxho yiyid yoyor "
+    "zazha zhzho zuzul "
+    # What libraries call some of them.
+    "botib cscze cywel deger elgre eubaq faper frfre hyarm isice kageo mimao mkmac msmay mybur nldut rorum skslo "
+    "sqalb zhchi "
+    # The standard among several that share a code, as in the names of FLORES (arb_Arab).
+    "sqals ararb azazj zhcmn etekk omgaz mnkhk lvlvs nenpi orory pspbt fapes mgplt ququy swswh uzuzn yiydd mszsm "
+)
+_OLD = {"iw": "he", "in": "id", "ji": "yi"}
+_TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD
+
 
 @lru_cache(1000)
 def distance(wanted: str, found: str) -> int | None:
     """Return how far a language is from the one that is wanted: 0 for the same code, 1 where one of both names no
-    variety (en for en-US), 2 for another variety (en-GB for en-US), None for another language."""
-    one, other = (code.strip().lower().replace("_", "-") for code in (wanted, found))
-    if one == other:
-        return 0
-    if one.partition("-")[0] != other.partition("-")[0]:
+    variety (en for en-US), 2 for another variety (en-GB for en-US), None for another language.
+
+    A language is the same by its two letters and by its three: eng is en.
+    """
+    (one, variety), (other, its_variety) = map(_parts, (wanted, found))
+    if one != other:
         return None
-    return 2 if "-" in one and "-" in other else 1
+    if variety == its_variety:
+        return 0
+    return 2 if variety and its_variety else 1
+
+
+def _parts(code: str) -> tuple[str, str]:
+    """Return the language of a code, by two letters where it has them, and the variety."""
+    language, _, variety = code.strip().lower().replace("_", "-").partition("-")
+    return _TWO.get(language, language), variety
 
 
 def is_turned(wanted: tuple[str, str], found: tuple[str, str]) -> bool | None:
