@@ -308,7 +308,18 @@ XML_STARTS = [
 
 
 def sources_case(draw: random.Random, place: Path, base: Base) -> Case:
-    kinds = {"tsv": 3, "jsonl": 6, "parquet": 6, "tmx": 6, "moses": 3, "src": 3, "hub": 1}  # the last is slow
+    kinds = {
+        "tsv": 3,
+        "csv": 3,
+        "jsonl": 6,
+        "parquet": 6,
+        "tmx": 6,
+        "xliff": 6,
+        "po": 3,
+        "moses": 3,
+        "src": 3,
+        "hub": 1,
+    }
     [kind] = draw.choices(list(kinds), list(kinds.values()))
     source: dict[str, Any] = {kind: str(place / "data")}
     match kind:
@@ -317,7 +328,16 @@ def sources_case(draw: random.Random, place: Path, base: Base) -> Case:
             text = draw.choice(texts)
             source = {"tsv": str(packed(draw, place, "data.tsv", text))}
             if draw.random() < 0.3:
-                source |= {"src_column": draw.choice([1, 2, 3, 10**20]), "tgt_column": draw.choice([1, 2, 5])}
+                source |= {
+                    "src_column": draw.choice([1, 2, 3, 10**20, "en"]),
+                    "tgt_column": draw.choice([1, 2, 5, "De"]),
+                }
+        case "csv":
+            text = draw.choice([bad_text(draw), damage(draw, base.read("train.csv"))])
+            source = {
+                "csv": str(packed(draw, place, "data.csv", text)),
+                "delimiter": draw.choice([",", ",", "tab", "e"]),
+            }
         case "jsonl":
             rows = base.read("train.jsonl").splitlines()
             row = json.loads(rows[0]) if draw.random() < 0.7 else {"translation": json.loads(rows[0])}
@@ -327,15 +347,17 @@ def sources_case(draw: random.Random, place: Path, base: Base) -> Case:
         case "parquet":
             name = draw.choice(["train.parquet", "nested.parquet"])
             source = {"parquet": str(write(place / "data.parquet", damage(draw, base.read(name))))}
-        case "tmx":
-            text = base.read("train.tmx")
+        case "po":
+            source = {"po": str(packed(draw, place, "data.po", damage(draw, base.read("train.po"))))}
+        case "tmx" | "xliff":
+            text = base.read(f"train.{kind}")
             if draw.random() < 0.2:
                 text = draw.choice(XML_STARTS) + draw.choice([b"", text])
             for _ in range(draw.choice([0, 1, 1, 3])):
                 at = draw.randint(0, len(text))
                 text = text[:at] + draw.choice(XML_PARTS) + text[at + draw.choice([0, 0, 5, 30]) :]
             text = draw.choice([text, text, damage(draw, text), text.decode("utf-8", "replace").encode("utf-16")])
-            source = {"tmx": str(packed(draw, place, "data.tmx", text))}
+            source = {kind: str(packed(draw, place, "data.xml", text))}
         case "moses" | "src":
             names = [packed(draw, place, f"data.{lang}", bad_text(draw)) for lang in ("en", "de")]
             if draw.random() < 0.3:
@@ -627,6 +649,21 @@ def _fill(base: Base) -> None:
         for src, tgt in pairs[:3]
     )
     write(place / "train.tmx", f'<?xml version="1.0"?>\n<tmx version="1.4"><body>{units}</body></tmx>\n')
+    write(
+        place / "train.csv",
+        "id,de,en\n" + "".join(f'{i},"{tgt}\n""",{src}\n' for i, (src, tgt) in enumerate(pairs[:9])),
+    )
+    units = "".join(
+        f"<trans-unit id='{i}'><source>{src}</source><seg-source><mrk mtype='seg' mid='1'>{src}</mrk></seg-source>"
+        f"<target>{tgt}<x id='1' equiv-text='%s'/></target></trans-unit>"
+        for i, (src, tgt) in enumerate(pairs[:3])
+    )
+    body = f'<file source-language="en" target-language="de"><body>{units}</body></file>'
+    write(place / "train.xliff", f'<xliff version="1.2">{body}</xliff>\n')
+    header = 'msgid ""\nmsgstr "Language: de\\nPlural-Forms: nplurals=2; plural=n != 1;\\n"\n\n'
+    plural = 'msgid "%d"\nmsgid_plural "%d %d"\nmsgstr[0] "1"\nmsgstr[1] "2"\n'
+    messages = "".join(f'#, fuzzy\nmsgid "{src}"\nmsgstr ""\n"{tgt}"\n\n' for src, tgt in pairs[:3])
+    write(place / "train.po", header + messages + plural)
     parquet.write_table(pa.Table.from_pylist(rows), place / "train.parquet")
     nested = [{"id": i, "translation": row} for i, row in enumerate(rows)]
     parquet.write_table(pa.Table.from_pylist(nested), place / "nested.parquet", compression="zstd", row_group_size=5)

@@ -18,7 +18,8 @@ tokenizer_app = typer.Typer(
 @tokenizer_app.command("train")
 def tokenizer_train(
     inputs: Annotated[
-        list[str], typer.Option("--input", help="Text file; give it again for more (.gz, .zst and .xz are read too).")
+        list[str],
+        typer.Option("--input", help="Text file or pattern; give it again for more (.gz, .zst, .xz too)."),
     ],
     output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
     vocab_size: Annotated[
@@ -29,13 +30,14 @@ def tokenizer_train(
 ) -> None:
     """Train a tokenizer on text files."""
     from transformer_mt.config.loading import tokenizer_config
+    from transformer_mt.data.readers.plain_text import files_of
     from transformer_mt.system.lines import read_lines
     from transformer_mt.system.whole_files import check_writable, replaced_file
     from transformer_mt.text.tokenizer_training import train_tokenizer
 
     config = tokenizer_config({"vocab_size": vocab_size, "type": kind}, overrides)
     check_writable(output)
-    trained, report = train_tokenizer((line for path in inputs for line in read_lines(path)), config)
+    trained, report = train_tokenizer((line for path in files_of(tuple(inputs)) for line in read_lines(path)), config)
     with replaced_file(output) as file:
         file.write(trained.model)
     tell(report)

@@ -124,7 +124,7 @@ def test_xliff_of_other_languages_names_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.xlf"
     unit = "<trans-unit id='1'><source>a</source><target>b</target></trans-unit>"
     assert refusal_of("xliff", path, xliff(unit), "en", "fr") == (
-        f"{path}: no text in en or fr: its languages are en-US, de; set src_lang and tgt_lang to two of them"
+        f"{path}: no text in fr: its languages are en-US, de; set src_lang and tgt_lang to two of them"
     )
     assert pairs_of("xliff", path, xliff(unit, 'source-language="en"'), "en", "fr") == [("a", "b")]  # it does not tell
     two = xliff(unit).replace("</xliff>", xliff(unit, 'source-language="en" target-language="fr"').partition(">")[2])

@@ -68,6 +68,9 @@ def _sum(wanted: tuple[str, str], found: Iterable[str]) -> int | None:
 
 
 def not_among(wanted: Iterable[str], found: Iterable[str]) -> str:
-    """Return the refusal of a file that is in other languages than wanted."""
-    codes = ", ".join(dict.fromkeys(found)) or "not told"
-    return f"no text in {' or '.join(wanted)}: its languages are {codes}; set src_lang and tgt_lang to two of them"
+    """Return the refusal of a file that is not in each of the languages that are wanted."""
+    found = [*dict.fromkeys(found)]
+    wanted = [*wanted]
+    missing = [lang for lang in wanted if all(distance(lang, code) is None for code in found)] or wanted
+    codes = ", ".join(found)
+    return f"no text in {' or '.join(missing)}: its languages are {codes}; set src_lang and tgt_lang to two of them"
