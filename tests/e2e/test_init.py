@@ -9,11 +9,11 @@ import pytest
 from harness import Done, Trained, symbol_lines, tmt, tmt_here, write
 
 from transformer_mt.config.loading import load_config
-from transformer_mt.recipes import trial
+from transformer_mt.recipes import sizes, start, trial
 from transformer_mt.toy_corpus import grammar
 
 SMALL = [
-    *("--set", "train.max_steps=2", "--set", "train.eval_steps=1", "--set", "train.checkpoint_steps=1"),
+    *("--set", "train.max_steps=1", "--set", "train.eval_steps=1", "--set", "train.checkpoint_steps=1"),
     *("--set", "model.num_encoder_layers=1", "--set", "model.num_decoder_layers=1", "--set", "model.d_model=32"),
 ]
 
@@ -76,6 +76,25 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     assert config.model == before.model
     options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL[:6]]
     tmt("train", tmp_path / "my.yaml", *options).ok()
+
+
+def test_the_largest_shape_that_takes_no_more_than_half_a_day(
+    text: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "shapes_for", lambda num_pairs: [sizes.BASE, sizes.SMALL, sizes.TINY])
+    widths = {512: None, 256: 1000.0, 128: 100.0}  # seconds an update; None: does not fit into memory
+    monkeypatch.setattr(start, "seconds_per_update", lambda config, *_: widths[config.model.d_model])
+    init(tmp_path).ok()
+    assert load_config(tmp_path / "my.yaml").model.d_model == 128  # still too slow, but there is no smaller one
+    assert "6 + 6 layers, 256 wide would take about" in " ".join((tmp_path / "my.yaml").read_text().split())
+    widths[256] = 0.1
+    init(tmp_path, output="other.yaml").ok()
+    assert load_config(tmp_path / "other.yaml").model.d_model == 256
+    assert "would take" not in (tmp_path / "other.yaml").read_text()
+    widths.update(dict.fromkeys(widths))
+    done = init(tmp_path, output="third.yaml")
+    assert done.status == 1 and "not even a small batch fits into memory" in done.refusal
+    assert not [*tmp_path.glob("third*")]
 
 
 def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) -> None:

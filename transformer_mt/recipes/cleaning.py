@@ -33,9 +33,12 @@ def rules_for(look: Look, languages: tuple[str, str], tell: Tell) -> list[Choice
     choices = []
     if look.num_repeated or look.num_looked_at < look.num_pairs:
         found = share(look.num_repeated, look.num_looked_at)
-        choices.append(
-            Choice("duplicates", "exact", f"{found} of the pairs looked at stand there before: once is enough")
+        why = (
+            f"{found} of the pairs looked at stand there before"
+            if look.num_repeated
+            else "not all pairs were looked at"
         )
+        choices.append(Choice("duplicates", "exact", f"{why}: once is enough"))
     ratio = next((one for one in _RATIOS if _rejected(look.sample, max_char_ratio=one) <= _MOST_REJECTED / 2), None)
     if ratio is not None and (rejected := _rejected(look.sample, max_char_ratio=ratio)):
         why = f"{_percent(rejected)} have one side so many times as long as the other, and cannot say the same"

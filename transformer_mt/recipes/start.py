@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_mt.config.loading import validate
-from transformer_mt.config.sections import TokenizerConfig
+from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.stats import scripts_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.errors import InputError, RunError
@@ -154,7 +154,8 @@ def _complete(
 ) -> tuple[Choices, str]:
     """Return all sections of the configuration, and how long training takes, in words.
 
-    Of the shapes that the text is enough for it has the largest that is trained in half a day, or the smallest.
+    Of the shapes that the text is enough for it has the largest that is trained in half a day, or the smallest; larger
+    ones are told.
     """
     choices: Choices = {"data": data}
     if initial is None:
@@ -169,12 +170,13 @@ def _complete(
         side.encode([pair[i] for pair in text.sample]) for i, side in enumerate((tokenizers.src, tokenizers.tgt))
     ]
     lengths = [max(len(src), len(tgt)) for src, tgt in zip(*encoded, strict=True)]
-    choices["data"] = [*data, Choice("clean", [*rules, *sizes.token_limits(lengths)])]
+    if cleaning := [*rules, *sizes.token_limits(lengths)]:
+        choices["data"] = [*data, Choice("clean", cleaning)]
     corpus = Corpus(text.num_pairs, sum(len(ids) + 1 for ids in encoded[1]) / len(lengths))
 
     shapes = sizes.shapes_for(text.num_pairs)
     candidates = [sizes.sizes_for(shape, corpus) for shape in shapes] if initial is None else [adapted(initial, corpus)]
-    best = None
+    best, larger = None, []
     for candidate in candidates:
         config = validate(as_tree(choices | candidate), str(output))
         seconds = seconds_per_update(config, tokenizers, encoded[0], encoded[1])
@@ -182,17 +184,27 @@ def _complete(
             best = candidate, config, seconds
             if seconds * config.train.max_steps <= _LONGEST_RUN:
                 break
+            larger.append(f"{_shape_of(config)} would take about {format_seconds(seconds * config.train.max_steps)}")
     if best is None:
         raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
     chosen, config, seconds = best
     time = f"about {format_seconds(seconds * config.train.max_steps)} on this machine ({describe(local_device())})"
     tell(
-        f"{config.model.num_encoder_layers} + {config.model.num_decoder_layers} layers, {config.model.d_model} wide, "
-        f"{config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, as some updates took"
+        f"{_shape_of(config)}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
+        "as some updates took"
     )
+    if larger := [one for one in larger if not one.startswith(_shape_of(config))]:
+        model = chosen["model"]
+        why = f"{model[0].why}. There is text enough for more, but here, {', '.join(larger)}"
+        chosen = chosen | {"model": [model[0]._replace(why=why), *model[1:]]}
     scoring = _scoring(text)
     train = [*chosen["train"], *sizes.checkpoints(config.train, seconds), *scoring.pop("train", [])]
     return choices | chosen | {"train": train} | scoring, time
+
+
+def _shape_of(config: Config) -> str:
+    model = config.model
+    return f"{model.num_encoder_layers} + {model.num_decoder_layers} layers, {model.d_model} wide"
 
 
 def _scoring(text: _Text) -> Choices:
