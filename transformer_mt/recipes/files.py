@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.data.readers.plain_text import files_of as matching_files
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
@@ -63,8 +64,10 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
         )
+    settings: dict[str, Any] = {kind: src}
+    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
     if kind in ("tmx", "xliff", "po"):
-        codes = codes_in(kind, src)
+        codes = codes_in(kind, first)
         both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked
         if not all(both):
             found = ", ".join(filter(None, codes)) or "none"
@@ -73,12 +76,12 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     how, codes_of_name = "by the name of the file", _codes_of_name(src)
     if all(columns):
         named = [int(one) if kind in ("tsv", "csv") and one.isdigit() else one for one in map(str, columns)]
-        settings = {kind: src, **delimiter_of(kind, src), "src_column": named[0], "tgt_column": named[1]}
+        settings = {kind: src, **delimiter_of(kind, first), "src_column": named[0], "tgt_column": named[1]}
         if kind == "csv" and all(isinstance(one, int) for one in named):
-            settings["header"] = two_sides(columns_in(kind, src)) is not None
+            settings["header"] = two_sides(columns_in(kind, first)) is not None
         return Files(settings, codes_of_name, how)
-    names = columns_in(kind, src)
-    settings = {kind: src, **delimiter_of(kind, src)}
+    names = columns_in(kind, first)
+    settings = {kind: src, **delimiter_of(kind, first)}
     if all(asked) and {*asked} <= {*names}:
         return Files(settings, asked, "a column of the file")
     if len(both_codes := [name for name in names if _is_code(name)]) == 2:

@@ -142,6 +142,22 @@ def test_formats_of_translators_tell_their_languages(
     assert files_of(str(tmp_path / name), None, NO, ("xx", None)).codes == ("xx", codes[1])
 
 
+def test_patterns_and_home_directories_lead_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", [json.dumps({"en": name, "de": "x"})])
+        write(tmp_path / f"{name}.en", [name])
+        write(tmp_path / f"{name}.de", ["x"])
+    found = files_of("~/*.jsonl", None, NO, NO)
+    assert found[:2] == ({"jsonl": "~/*.jsonl"}, ("en", "de"))
+    assert [pair.src for pair in read_pairs(found.source, "en", "de")] == ["a", "b"]
+    both = files_of("~/*.en", "~/*.de", NO, NO)
+    assert both.codes == ("en", "de")
+    assert [pair.src for pair in read_pairs(both.source, "en", "de")] == ["a", "b"]
+    with pytest.raises(InputError, match=r"\*\.tmx"):
+        files_of("~/*.tmx", None, NO, NO)
+
+
 def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
     unit = "<tu>" + "".join(f'<tuv xml:lang="{code}"><seg>x</seg></tuv>' for code in ("fr-FR", "en-US")) + "</tu>"
     path = tmp_path / "a.tmx.gz"
