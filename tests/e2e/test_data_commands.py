@@ -58,7 +58,7 @@ def test_all_four_go_together(config: dict[str, Any], tmp_path: Path) -> None:
     split = ["data", "split", tmp_path / "clean/data.yaml", "--output", tmp_path / "split", "--valid", 7, "--test", 5]
     assert tmt_here(*split).ok().lines[0].startswith(f"{kept} pairs: {kept - 12} train, 7 valid, 5 test; ")
     checked = tmt_here("data", "check", tmp_path / "split/data.yaml").ok()
-    assert (checked.stdout, checked.stderr) == (b"", "")
+    assert (checked.lines, checked.stderr) == (["nothing found"], "")
     counts = json.loads(tmt_here("data", "stats", tmp_path / "split/data.yaml", "--json").ok().stdout)
     assert {part: found["total"]["pairs"] for part, found in counts.items()} == {
         "train": kept - 12,
@@ -91,7 +91,7 @@ def test_tiny_corpora(config: dict[str, Any], tmp_path: Path, pairs: list[tuple[
     train_on(config, tmp_path, pairs)
     assert run("stats", config, tmp_path).ok().lines
     checked = run("check", config, tmp_path)
-    assert (checked.status, len(checked.lines)) == ((0, 0) if pairs == [("A dog.", "개")] else (1, 1))
+    assert (checked.status, len(checked.lines)) == ((0, 1) if pairs == [("A dog.", "개")] else (1, 1))
     cleaned = run("clean", config, tmp_path, "--output", tmp_path / "clean")
     split = run("split", config, tmp_path, "--output", tmp_path / "split", "--valid", 1, "--test", 0)
     if pairs == [("A dog.", "개")]:
@@ -112,9 +112,15 @@ def test_findings_end_with_their_number(config: dict[str, Any], tmp_path: Path) 
     done = run("check", config, tmp_path)
     assert done.status == 1
     assert len(done.lines) == 2
-    assert f"{tmp_path / 'test.0'}: 1 (5.0 %) of 20 lines hold UTF-8 that was read as Windows-1252" in done.lines[0]
-    assert done.lines[1].startswith("valid.0: 1 (5.0 %) of 20 source sides are in the training text, 1 of them exactly")
-    assert done.refusal == f"tmt: 2 findings in {tmp_path / 'config.yaml'}, listed above"
+    assert done.lines[0].startswith(
+        "ruins: test.0: 1 (5.0 %) of 20 source sides hold UTF-8 that was read as Windows-1252"
+    )
+    assert done.lines[1].startswith(
+        "ruins: valid.0: 1 (5.0 %) of 20 source sides are in the training text, 1 of them exactly"
+    )
+    assert done.refusal == (
+        f"tmt: 2 findings in {tmp_path / 'config.yaml'}, listed above, of which 2 will ruin a model or its scores"
+    )
     assert (tmp_path / "before").read_bytes() == (tmp_path / "train.0").read_bytes()
 
 
@@ -201,7 +207,7 @@ def test_a_lost_line_of_real_text_is_found_and_good_text_is_not_accused(tmp_path
     data = {"src_lang": "en", "tgt_lang": "de", "train": [{"src": str(files[0]), "tgt": str(files[1])}]}
     done = tmt("data", "check", write_config(tmp_path / "config.yaml", {"data": data}))
     if side is None:
-        assert done.ok().lines == []
+        assert done.ok().lines == ["nothing found"]
     else:
         [finding] = done.lines
         assert "between line 10,001 and line 20,000, agree better" in finding or "between line 11,001" in finding

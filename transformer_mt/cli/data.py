@@ -97,16 +97,20 @@ def split(
 
 @data_app.command("check")
 def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B006
-    """Look for leaks from training into held-out text, damaged encoding and shifted lines; one finding a line."""
+    """Look for what spoils a model or its scores, one finding a line; status 1 if one of them ruins it."""
     data = _load(config, overrides)
     from transformer_mt.curation.check import check
 
-    num_findings = 0
-    for finding in check(data):
-        print(finding, flush=True)
-        num_findings += 1
-    if num_findings:
-        raise RunError(f"{num_findings} {'finding' if num_findings == 1 else 'findings'} in {config}, listed above")
+    findings = check(data)
+    for finding in findings:
+        print(f"{'ruins' if finding.ruins else 'look'}: {finding.text}")
+    if not findings:
+        print("nothing found")
+    if num_ruinous := sum(finding.ruins for finding in findings):
+        raise RunError(
+            f"{len(findings)} {'finding' if len(findings) == 1 else 'findings'} in {config}, listed above, of which "
+            f"{num_ruinous} will ruin a model or its scores"
+        )
 
 
 @data_app.command("synthesize")

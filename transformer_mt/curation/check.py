@@ -1,16 +1,22 @@
-"""Findings about parallel text that spoil a training or its scores: leaks, encoding, alignment."""
+"""Findings about parallel text that spoil a training or its scores: leaks, damage, alignment, languages.
+
+They are about text, whatever format it is read from: what a file's bytes have to say, its reader says when it refuses
+them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from transformer_mt.config.data_sections import DataConfig
-from transformer_mt.curation.common import PARTS, named_sources
-from transformer_mt.curation.encoding import encoding_findings
+from transformer_mt.curation.common import PARTS, Finding, named_sources
 from transformer_mt.curation.leaks import HeldOut, Ints
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
+from transformer_mt.curation.text_faults import Seen, TextFaults, faults_of
+from transformer_mt.curation.wrong_language import Languages, WrongLanguages, labels_of, languages_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
@@ -19,84 +25,121 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores
 
+_LONGEST = 3000  # characters of a side, where `data.clean.max_chars` names no number
 
-def check(data: DataConfig) -> Iterator[str]:
-    """One line for each finding. That a source cannot be read, or is empty, is one, too, and the others are checked.
+
+_Result = TypeVar("_Result")
+
+
+class _Looked(NamedTuple):
+    """What one look at a chunk gave."""
+
+    num_usable: int  # pairs with text on both sides
+    seen: Seen
+    blocks: list[Block]
+    languages: Languages
+
+
+def check(data: DataConfig) -> list[Finding]:
+    """Return the findings, what ruins a model first. A source that cannot be read is one, and the others are checked.
 
     Of the held-out text six keys a pair are in memory: some 50 MB for a million pairs.
     """
-    for part in PARTS:
-        for named in named_sources(data, part):
-            yield from encoding_findings(named)
+    train = named_sources(data, "train")
+    held_out = [named for part in PARTS[1:] for named in named_sources(data, part)]
+    languages = WrongLanguages([*held_out, *train])
+    longest = data.clean.max_chars or _LONGEST
 
-    sources = [named for part in PARTS[1:] for named in named_sources(data, part)]
-    keys: list[dict[Repeats, list[Keys]]] = [{one: [] for one in REPEATS} for _ in sources]
-    counts: list[int] = []
-    refusals: list[InputError] = []
-    shifts = Shifts()
+    held_out_text = _Text(held_out, languages, 0, longest, is_held_out=True)
+    keys: list[dict[Repeats, list[Keys]]] = [{one: [] for one in REPEATS} for _ in held_out]
 
-    num_usable = [0 for _ in sources]
+    def keys_of_each(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, Keys]:
+        return {one: keys_of(pairs, one) for one in REPEATS}
 
-    def read(chunk: Chunk) -> tuple[int, dict[Repeats, Keys], list[Block], int]:
-        pairs = _known(chunk)
-        return chunk.source, {one: keys_of(pairs, one) for one in REPEATS}, shifted_blocks(chunk), _usable(pairs)
-
-    for number, of_chunk, blocks, usable in on_all_cores(
-        read, read_chunks(sources, "reading", counts, refusals=refusals)
-    ):
+    for number, of_chunk in held_out_text.read(keys_of_each):
         for one in REPEATS:
             keys[number][one].append(of_chunk[one])
-        shifts.add(number, blocks)
-        num_usable[number] += usable
-    yield from map(str, refusals)
-    yield from _empty_sources(sources, counts, num_usable)
-    yield from shifts.findings(sources, counts)
-    held_out = HeldOut(keys)
+    leaks = HeldOut(keys)
     del keys
 
-    train = named_sources(data, "train")
-    train_counts: list[int] = []
-    train_refusals: list[InputError] = []
-    train_shifts = Shifts()
-    train_usable = [0 for _ in train]
+    train_text = _Text(train, languages, len(held_out), longest, is_held_out=False)
 
-    def compare(chunk: Chunk) -> tuple[int, dict[Repeats, tuple[Ints, Ints]], list[Block], int]:
-        pairs = _known(chunk)
-        seen = {}
+    def look_up(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, tuple[Ints, Ints]]:
+        found = {}
         for one in REPEATS:
-            lines, numbers = held_out.look_up(keys_of(pairs, one), one)
-            seen[one] = numbers, lines + chunk.first
-        return chunk.source, seen, shifted_blocks(chunk), _usable(pairs)
+            lines, numbers = leaks.look_up(keys_of(pairs, one), one)
+            found[one] = numbers, lines + chunk.first
+        return found
 
-    for number, seen, blocks, usable in on_all_cores(
-        compare, read_chunks(train, "comparing", train_counts, refusals=train_refusals)
-    ):
-        for one, (numbers, places) in seen.items():
-            held_out.see(one, numbers, places)
-        train_shifts.add(number, blocks)
-        train_usable[number] += usable
-    yield from map(str, train_refusals)
-    yield from _empty_sources(train, train_counts, train_usable)
-    yield from train_shifts.findings(train, train_counts)
-    yield from held_out.findings(sources, counts, Places([named.label for named in train], train_counts))
+    for _, found in train_text.read(look_up):
+        for one, (numbers, places) in found.items():
+            leaks.see(one, numbers, places)
 
-
-def _known(chunk: Chunk) -> list[SentencePair]:
-    """Its pairs, with two blank sides where a line is too long to be read: it is like no other."""
-    return [SentencePair("", "") if TOO_LONG in pair else pair for pair in chunk.pairs()]
+    findings = [
+        *held_out_text.findings(),
+        *train_text.findings(),
+        *languages.findings([*held_out_text.counts, *train_text.counts]),
+        *leaks.findings(held_out, held_out_text.counts, Places([one.label for one in train], train_text.counts)),
+    ]
+    # What several sources share, as a missing file, is told once.
+    return sorted(dict.fromkeys(findings), key=lambda finding: not finding.ruins)
 
 
-def _usable(pairs: Sequence[SentencePair]) -> int:
-    """How many pairs have text on both sides."""
-    return sum(1 for src, tgt in pairs if src.strip() and tgt.strip())
+class _Text:
+    """The training text, or the held-out text, and what was found in it by itself."""
 
+    def __init__(
+        self, sources: Sequence[NamedSource], languages: WrongLanguages, first: int, longest: int, *, is_held_out: bool
+    ) -> None:
+        """``first``: the number that its first source has for ``languages``."""
+        self.counts: list[int] = []  # of pairs
+        self._sources, self._is_held_out, self._longest = sources, is_held_out, longest
+        self._languages, self._first = languages, first
+        self._num_usable = [0 for _ in sources]
+        self._refusals: list[InputError] = []
+        self._shifts, self._faults = Shifts(), TextFaults()
 
-def _empty_sources(sources: Sequence[NamedSource], counts: Sequence[int], num_usable: Sequence[int]) -> Iterator[str]:
-    """A line for each source without a pair that can be used."""
-    for named, count, usable in zip(sources, counts, num_usable, strict=True):
-        if count > 0 and usable == 0:
-            yield f"{named.label}: none of its {count:,} pairs has text on both sides ({named.source})"
-        elif count == 0:
-            with contextlib.suppress(InputError):  # it cannot be read, which is told
-                next(read_pairs(named.source, *named.languages), None)
-                yield f"{named.label}: empty, no sentence pairs ({named.source})"
+    def read(self, function: Callable[[Chunk, list[SentencePair]], _Result]) -> Iterator[tuple[int, _Result]]:
+        """Look at all of it, and yield each chunk's source with a function's result.
+
+        The function gets the chunk, and its pairs with two blank sides where a line is too long: it is like no other.
+        """
+        labels = [labels_of(named) for named in self._sources]
+
+        def look(chunk: Chunk) -> tuple[int, _Looked, _Result]:
+            pairs = [SentencePair("", "") if TOO_LONG in pair else pair for pair in chunk.pairs()]
+            looked = _Looked(
+                sum(1 for src, tgt in pairs if src.strip() and tgt.strip()),
+                faults_of(chunk, self._sources[chunk.source].languages, self._longest),
+                shifted_blocks(chunk),
+                languages_of(chunk, labels[chunk.source]),
+            )
+            return chunk.source, looked, function(chunk, pairs)
+
+        doing = "reading" if self._is_held_out else "comparing"
+        chunks = read_chunks(self._sources, doing, self.counts, refusals=self._refusals)
+        for number, looked, result in on_all_cores(look, chunks):
+            self._num_usable[number] += looked.num_usable
+            self._faults.add(number, looked.seen)
+            self._shifts.add(number, looked.blocks)
+            self._languages.add(self._first + number, looked.languages)
+            yield number, result
+
+    def findings(self) -> Iterator[Finding]:
+        for refusal in self._refusals:
+            yield Finding(f"{refusal}; nothing behind that is checked", ruins=True)
+        yield from self._empty_sources()
+        yield from self._faults.findings(self._sources, self.counts, self._longest, is_held_out=self._is_held_out)
+        yield from self._shifts.findings(self._sources, self.counts)
+
+    def _empty_sources(self) -> Iterator[Finding]:
+        """One for each source without a pair that can be used."""
+        for named, count, usable in zip(self._sources, self.counts, self._num_usable, strict=True):
+            if count > 0 and usable == 0:
+                yield Finding(
+                    f"{named.label}: none of its {count:,} pairs has text on both sides ({named.source})", ruins=True
+                )
+            elif count == 0:
+                with contextlib.suppress(InputError):  # it cannot be read, which is told
+                    next(read_pairs(named.source, *named.languages), None)
+                    yield Finding(f"{named.label}: empty, no sentence pairs ({named.source})", ruins=True)

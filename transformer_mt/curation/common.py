@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
@@ -12,6 +13,16 @@ from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import write_error
 
 PARTS = ("train", "valid", "test")
+
+# From this share of a source on, damage is learned, and what leaks decides scores; below, it is worth a look.
+RUINOUS_SHARE = 0.01
+
+
+class Finding(NamedTuple):
+    """Something about a text that should be known before training."""
+
+    text: str
+    ruins: bool  # a model, or its scores; else it is worth a look
 
 
 def named_sources(data: DataConfig, part: str) -> list[NamedSource]:

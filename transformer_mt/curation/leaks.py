@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.curation.common import share
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
@@ -51,21 +51,29 @@ class HeldOut:
         places = self._first[one][numbers]
         return lines[places < _NOWHERE], places[places < _NOWHERE]
 
-    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int], train: Places) -> Iterator[str]:
-        """A line for each held-out source and each of pairs, source sides and target sides that leak."""
+    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int], train: Places) -> Iterator[Finding]:
+        """Yield one for each held-out source and each of pairs, source sides and target sides that leak.
+
+        Sides of pairs that leak as a whole are told with those.
+        """
         for number, named in enumerate(sources):
+            of_pairs = np.empty(0, dtype=np.int64)
             for unit in UNITS:
-                exact, near = (self.leaks(number, Repeats(unit, kind)) for kind in KINDS)
-                lines, places = near  # exact ones are near, too
+                (exact, _), (lines, places) = (self.leaks(number, Repeats(unit, kind)) for kind in KINDS)
+                is_new = np.isin(lines, of_pairs, invert=True)  # near ones; exact ones are near, too
+                exact, lines, places = np.setdiff1d(exact, of_pairs), lines[is_new], places[is_new]
+                if unit == UNITS[0]:
+                    of_pairs = lines
                 if len(lines):
                     texts = _texts(named, unit, lines[:MAX_EXAMPLES].tolist())
                     examples = "; ".join(
                         f"line {line + 1:,} = {train.describe(place)} ({text})"
                         for line, place, text in zip(lines.tolist(), places.tolist(), texts, strict=False)
                     )
-                    yield (
+                    yield Finding(
                         f"{named.label}: {share(len(lines), counts[number])} of {counts[number]:,} {unit} are in the "
-                        f"training text, {len(exact[0]):,} of them exactly: {examples}"
+                        f"training text, {len(exact):,} of them exactly: {examples}",
+                        ruins=len(lines) >= RUINOUS_SHARE * counts[number],
                     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding
 from transformer_mt.data.pairs import Chunk, NamedSource
 
 BLOCK_LINES = 1000
@@ -82,20 +83,21 @@ class Shifts:
             run = self._runs.get(key, _Run(block, 0, 0))
             self._runs[key] = _Run(run.begin, block.end, run.num_blocks + 1)
 
-    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[str]:
+    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
         for (source, lines), (begin, end, num_blocks) in self._runs.items():
             start = sum(counts[:source])  # where the source begins
             distance_before, words_before = begin.shift.before
             distance_after, words_after = begin.shift.after
             how_far = "1 line" if abs(lines) == 1 else f"{abs(lines)} lines"
             direction, side = ("later", "source") if lines > 0 else ("earlier", "target")
-            yield (
+            yield Finding(
                 f"{sources[source].label}: {num_blocks:,} of {-(-counts[source] // BLOCK_LINES):,} blocks of "
                 f"{BLOCK_LINES:,} lines, between line {begin.first - start + 1:,} and line {end - start:,}, agree "
                 f"better when their targets are read {how_far} {direction} (in the first one {words_after:.2f} words a "
                 f"line are on both sides instead of {words_before:.2f}, and length ratios are off by a factor of "
                 f"{math.exp(distance_after):.2f} instead of {math.exp(distance_before):.2f}); look above for lines "
-                f"that the {side} lacks"
+                f"that the {side} lacks",
+                ruins=num_blocks * BLOCK_LINES >= RUINOUS_SHARE * counts[source],
             )
 
 

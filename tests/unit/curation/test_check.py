@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.curation.check import check
-from transformer_mt.curation.encoding import NOT_UTF8, faults_of
+from transformer_mt.curation.common import Finding
 from transformer_mt.curation.shifted_lines import find_shift
+from transformer_mt.curation.text_faults import FAULTS, faults_of
+from transformer_mt.data.pairs import Chunk
 from transformer_mt.toy_corpus import grammar
 
 Pairs = Sequence[tuple[str, str]]
@@ -48,7 +51,7 @@ def data_of(directory: Path, train: Pairs, valid: Pairs = (), test: Pairs = ()) 
 
 
 def findings(data: DataConfig) -> list[str]:
-    return list(check(data))
+    return [finding.text for finding in check(data)]
 
 
 def good_pairs(count: int, split: str = "train") -> list[tuple[str, str]]:
@@ -81,13 +84,15 @@ def test_looking_at_text_does_not_load_torch(tmp_path: Path) -> None:
         "check(Path('c.yaml')); stats(Path('c.yaml'), Path('p.html')); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True, text=True)
-    assert done.stderr == "wrote p.html\n"
+    assert (done.stdout.splitlines()[0], done.stderr) == ("nothing found", "wrote p.html\n")
 
 
 @pytest.mark.parametrize("pairs", [[("A dog.", "Ein Hund.")], [("", ""), ("A dog.", "Ein Hund.")]])
 def test_tiny_corpora_have_none(tmp_path: Path, pairs: Pairs) -> None:
-    """A blank line of both sides is no leak."""
-    assert findings(data_of(tmp_path, pairs, [("", ""), ("One.", "Eins.")])) == []
+    """A blank line of both sides is no leak, and none of the training text's business."""
+    assert findings(data_of(tmp_path, pairs, [("One.", "Eins.")])) == []
+    [finding] = findings(data_of(tmp_path, pairs, [("", ""), ("One.", "Eins.")]))
+    assert finding.startswith("valid.0: 1 (50.0 %) of 2 pairs are blank on both sides: pair 1 (")
 
 
 texts = st.lists(st.sampled_from(["a", "A", "b", "가", ".", " "]), max_size=3).map("".join)
@@ -102,6 +107,7 @@ def near(text: str) -> str:
 @given(pair_lists, pair_lists)
 def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> None:
     expected = []
+    told: set[int] = set()  # lines that leak as whole pairs
     for unit, sides in (("pairs", (0, 1)), ("source sides", (0,)), ("target sides", (1,))):
 
         def key(pair: tuple[str, str], is_near: bool, sides: tuple[int, ...] = sides) -> tuple[str, ...]:
@@ -111,14 +117,21 @@ def test_leaks_are_those_of_sets(tmp_path: Path, train: Pairs, valid: Pairs) -> 
             [
                 line
                 for line, pair in enumerate(valid, 1)
-                if any(key(pair, is_near)) and key(pair, is_near) in {key(other, is_near) for other in train}
+                if line not in told
+                and any(key(pair, is_near))
+                and key(pair, is_near) in {key(other, is_near) for other in train}
             ]
             for is_near in (False, True)
         )
+        told |= {*close} if unit == "pairs" else set()
         if close:
             expected.append((unit, len(exact), len(close), close[0]))
-    empty = ("empty, no sentence pairs", "has text on both sides")
-    found = [one for one in findings(data_of(tmp_path, train, valid)) if not any(part in one for part in empty)]
+    found = [one for one in findings(data_of(tmp_path, train, valid)) if "in the training text" in one]
+    found.sort(
+        key=lambda one: ["pairs", "source sides", "target sides"].index(
+            one.split(" of ")[1].split(" ", 1)[1].split(" are")[0]
+        )
+    )
     assert len(found) == len(expected)
     for line, (unit, exact_count, near_count, first) in zip(found, expected, strict=True):
         assert line.startswith(f"valid.0: {near_count} (")
@@ -137,43 +150,65 @@ def test_leaks_have_examples_of_both_places(tmp_path: Path) -> None:
         ]
 
 
+def faults(text: str, other: str = "x") -> list[str]:
+    return [fault for _, fault in faults_of(Chunk(0, 0, [text], [other]), ("en", "de"), longest=100)]
+
+
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("text", "expected"),
     [
-        (b"plain\r\n", []),
-        ("Käse – “ok” … ½ 10 €\n".encode(), []),
-        ("« L’été\u00a0» à l’« ÉCOLE\u00a0»\u00a0: É\u00a0! CAFÉ» É»\n".encode(), []),
-        ("MANHÃ, NÃO, SÃO; Å, Ø, ÄÖÜ, Ÿ, ð, þ\n".encode(), []),
-        ("안녕하세요 Привет 你好 नमस्ते\n".encode(), []),
-        (b"tab\tinside\n", []),
-        (b"\xe9t\xe9\n", [NOT_UTF8]),
-        (b"\xed\xa0\x80\n", [NOT_UTF8]),
-        (b"a\0b\n", ["NUL"]),
-        (b"a\x07b\n", ["control"]),
-        (b"a\rb\n", ["control"]),
-        ("a\u0085b\n".encode(), ["control"]),
-        ("a\ufffdb\n".encode(), ["U+FFFD"]),
-        ("\ufeffa\n".encode(), ["byte order mark"]),
-        ("Ka\u0308se\n".encode(), ["NFC"]),
-        ("KÃ¤se\n".encode(), ["Windows-1252"]),
-        ("itâ€™s\n".encode(), ["Windows-1252"]),
-        ("10Â\u00a0km\n".encode(), ["Windows-1252"]),
-        ("a\0\ufffd\n".encode(), ["NUL", "U+FFFD"]),
+        ("plain", []),
+        ("Käse – “ok” … ½ 10 €", []),
+        ("« L’été\u00a0» à l’« ÉCOLE\u00a0»\u00a0: É\u00a0! CAFÉ» É»", []),
+        ("MANHÃ, NÃO, SÃO; Å, Ø, ÄÖÜ, Ÿ, ð, þ", []),
+        ("안녕하세요 Привет 你好 नमस्ते", []),
+        ("tab\tinside", []),
+        ("a\0b", ["NUL"]),
+        ("a\x07b", ["control"]),
+        ("a\u0085b", ["control"]),
+        ("a\ufffdb", ["lost"]),
+        ("\ufeffa", ["bom"]),
+        ("Ka\u0308se", ["nfc"]),
+        ("KÃ¤se", ["mojibake"]),
+        ("itâ€™s", ["mojibake"]),
+        ("10Â\u00a0km", ["mojibake"]),
+        ("a\0\ufffd", ["NUL", "lost"]),
+        ("a" * 101, ["long"]),
+        ("\u3000", ["half"]),
+        ('"He said ""go"" and left."', ["quoted", "doubled"]),
+        ('"Go!"', ["quoted"]),
+        ('"Go!" he said. "Now!"', []),
+        ('He said ""go"".', []),
     ],
 )
-def test_faults_of_a_line(line: bytes, expected: list[str]) -> None:
-    found = faults_of(line)
-    assert len(found) == len(expected)
-    for fault, words in zip(found, expected, strict=True):
-        assert words in fault
+def test_faults_of_a_side(text: str, expected: list[str]) -> None:
+    assert faults(text) == expected
+    assert faults("good", text) == expected
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (("", ""), ["blank"]),
+        (("Undo", "Undo"), ["copy"]),
+        (("12", "12"), []),
+        (("en", "de"), ["header"]),
+        (("EN ", "DE"), ["header"]),
+        (("Source text", "translation"), ["header"]),
+        (("source", "Quelle"), []),
+        (("de", "en"), []),
+    ],
+)
+def test_faults_of_a_pair(pair: tuple[str, str], expected: list[str]) -> None:
+    assert faults(*pair) == expected
 
 
 @pytest.mark.parametrize("text", ["Größe", "‘so’ – “yes” €", "안녕하세요", "Привет", "日本語", "😀", "é", "naïve"])
 def test_utf8_read_as_windows_1252_is_found(text: str) -> None:
     # As browsers do it: the five bytes that Windows-1252 lacks become control characters.
     damaged = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in text.encode())
-    assert any("Windows-1252" in fault for fault in faults_of(damaged.encode()))
-    assert not any("Windows-1252" in fault for fault in faults_of(text.encode()))
+    assert "mojibake" in faults(damaged)
+    assert "mojibake" not in faults(text)
 
 
 def test_damage_is_told_by_file_and_line(tmp_path: Path) -> None:
@@ -185,8 +220,8 @@ def test_damage_is_told_by_file_and_line(tmp_path: Path) -> None:
         lines[number] += "\ufffd".encode()
     path.write_bytes(b"\n".join(lines))
     assert findings(data) == [
-        f"{path}: 7 (35.0 %) of 20 lines hold U+FFFD, which stands for a character that was lost: "
-        "lines 4, 5, 6, 7, 8, …"
+        "train.0: 7 (35.0 %) of 20 target sides hold U+FFFD, which stands for a character that was lost: "
+        f"pairs 4, 5, 6, 7, 8, … ({tmp_path / 'train.en'} + {path})"
     ]
 
 
@@ -199,19 +234,123 @@ def test_what_cannot_be_read_is_a_finding_and_the_rest_is_checked(tmp_path: Path
     missing = SourceConfig(moses=str(tmp_path / "nothing"))
     (tmp_path / "train.en").open("a").write("one more\n")
     found = findings(data.model_copy(update={"train": (missing, *data.train, broken), "test": (missing,)}))
-    assert len(found) == 7
-    for part in ("nothing", f"{tmp_path / 'train.de'} has 30 lines", "damaged gzip file"):
+    assert len(found) == 5  # what is not there is named in two parts, and told once
+    for part in ("are the same on both sides", "nothing", f"{tmp_path / 'train.de'} has 30 lines", "damaged gzip file"):
         assert any(part in finding for finding in found), part
-    assert sum("1 of them exactly: line 1 = train.1, line 6 " in finding for finding in found) == 3
+    assert any(
+        "of 1 pairs are in the training text, 1 of them exactly: line 1 = train.1, line 6 " in one for one in found
+    )
 
 
-def test_bytes_that_are_not_utf8_are_counted_and_told_once_more_by_who_reads(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_told_once(tmp_path: Path) -> None:
     data = data_of(tmp_path, good_pairs(10))
     path = tmp_path / "train.en"
     path.write_bytes(path.read_bytes() + b"\xe9t\xe9\n" * 2)
-    counted, refused = findings(data)
-    assert counted == f"{path}: 2 (16.7 %) of 12 lines are not UTF-8: lines 11, 12"
-    assert refused.startswith(f"{path}, line 11: not UTF-8") or "has 10 lines" in refused
+    (tmp_path / "train.de").open("a").write("x\n" * 2)
+    [finding] = check(data)
+    assert finding.text.startswith(f"{path}, line 11: not UTF-8") and finding.ruins
+
+
+DAMAGED = [("It's 3.", "KÃ¤se"), ("a lost one", "verlo\ufffdren"), ("A bell", "Glo\x7fcke"), ("Cheese", "Ka\u0308se")]
+
+
+def test_findings_do_not_depend_on_the_format(tmp_path: Path) -> None:
+    """Escaped or not, in rows or in elements: it is text that is judged."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    rows = [{"en": src, "de": tgt} for src, tgt in DAMAGED]
+    units = "".join(
+        f'<tu><tuv xml:lang="en"><seg>{src}</seg></tuv><tuv xml:lang="de"><seg>{tgt}</seg></tuv></tu>'
+        for src, tgt in DAMAGED
+    )
+    write(tmp_path / "escaped.jsonl", [json.dumps(row) for row in rows])
+    write(tmp_path / "plain.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
+    (tmp_path / "array.json").write_text(json.dumps(rows))
+    (tmp_path / "m.tmx").write_text(f'<tmx version="1.4"><header/><body>{units}</body></tmx>')
+    write(tmp_path / "t.tsv", ["\t".join(pair) for pair in DAMAGED])
+    write(tmp_path / "t.csv", ["en,de", *(",".join(pair) for pair in DAMAGED)])
+    write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    kinds = {
+        "jsonl": ("escaped.jsonl", "plain.jsonl", "array.json"),
+        "tmx": ("m.tmx",),
+        "tsv": ("t.tsv",),
+        "csv": ("t.csv",),
+        "parquet": ("rows.parquet",),
+    }
+    expected = [
+        (FAULTS[fault].words, number, fault != "nfc")
+        for fault, number in (("control", 3), ("lost", 2), ("mojibake", 1), ("nfc", 4))
+    ]
+    for kind, names in kinds.items():
+        for name in names:
+            one = SourceConfig.model_validate({kind: str(tmp_path / name)})
+            assert check(DataConfig(src_lang="en", tgt_lang="de", train=(one,))) == [
+                Finding(
+                    f"train.0: 1 (25.0 %) of 4 target sides {words}: pair {number} ({tmp_path / name})", ruins=ruins
+                )
+                for words, number, ruins in expected
+            ]
+
+
+def test_one_in_a_hundred_ruins_and_less_is_worth_a_look(tmp_path: Path) -> None:
+    for count, ruins in ((100, True), (101, False)):
+        pairs = good_pairs(count)
+        pairs[7] = ("A bell.", "Glo\ufffdcke.")
+        assert [finding.ruins for finding in check(data_of(tmp_path, pairs))] == [ruins]
+        assert [finding.ruins for finding in check(data_of(tmp_path, pairs[:7], good_pairs(count, "valid")))] == []
+
+
+def test_one_long_validation_line_is_told(tmp_path: Path) -> None:
+    long = "x y " * 20000
+    [finding] = findings(data_of(tmp_path, good_pairs(20), [*good_pairs(3, "valid"), (f"A {long}", "kurz")]))
+    assert "valid.0: 1 (25.0 %) of 4 source sides are longer than 3,000 characters" in finding
+    assert ": pair 4 (" in finding
+
+
+def test_tables_that_spreadsheets_wrote(tmp_path: Path) -> None:
+    rows = ["English\tGerman", '"He said ""go""."\t"Er sagte ""geh""."', "A dog.\tEin Hund.", "A cat.\tEine Katze."]
+    write(tmp_path / "t.tsv", ["source\ttarget", *rows[1:], "a\tb\tc"])
+    found = findings(DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(tsv=str(tmp_path / "t.tsv")),)))
+    parts = ("line 5: 3 columns", "source sides stand in quotes", "target sides stand in quotes", "names of columns")
+    assert len(found) == len(parts)
+    for part, finding in zip(parts, found, strict=True):
+        assert part in finding
+
+
+def turned(pairs: Pairs) -> Pairs:
+    return [(tgt, src) for src, tgt in pairs]
+
+
+def test_sides_the_wrong_way_round_are_found_by_their_letters(tmp_path: Path) -> None:
+    """In the smaller source, in whichever part; where languages are exchanged with the sides, nothing is wrong."""
+    train, valid = good_pairs(400), good_pairs(100, "valid")
+    [finding] = check(data_of(tmp_path, train, turned(valid)))
+    assert finding.text.startswith("valid.0: its two sides look the wrong way round") and finding.ruins
+    [finding] = check(data_of(tmp_path, turned(good_pairs(80)), good_pairs(99, "valid")))
+    assert finding.text.startswith("train.0: its two sides look the wrong way round")
+    data = data_of(tmp_path, train, turned(valid))
+    named = data.valid[0].model_copy(update={"src_lang": "de", "tgt_lang": "en"})
+    assert findings(data.model_copy(update={"valid": (named,)})) == []
+
+
+def test_a_side_in_the_other_language_is_found(tmp_path: Path) -> None:
+    valid = [(src, src + " too") for src, _ in good_pairs(100, "valid")]
+    [finding] = findings(data_of(tmp_path, good_pairs(400), valid))
+    assert finding.startswith("valid.0: its target side looks as if it were in the other language")
+
+
+def test_another_language_is_found_where_the_extra_is(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid")
+    french = "La commission examine la demande dans les meilleurs délais et communique sa décision"
+    german = "Die Kommission prüft den Antrag unverzüglich und teilt ihre Entscheidung mit"
+    english = "The commission examines the request without delay and communicates its decision"
+    pairs = [(f"{english} no. {i}.", f"{french if i % 2 else german} Nr. {i}.") for i in range(40)]
+    [finding] = check(data_of(tmp_path, pairs))
+    assert finding.text.startswith(
+        "train.0: 50.0 % of 40 target sides that were looked at are not in de, but look like fr"
+    )
+    assert finding.ruins
 
 
 @pytest.mark.parametrize("shift", [1, -1, 2, -3])
@@ -272,10 +411,9 @@ def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
 def test_lines_that_are_too_long_are_told_and_are_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stand for themselves: two of them need not be the same."""
     monkeypatch.setattr("transformer_mt.data.readers.sources.LONGEST_LINE", 200)
-    monkeypatch.setattr("transformer_mt.curation.encoding.LONGEST_LINE", 200)
     train, valid = [*good_pairs(9), ("x" * 201, "y")], [("x" * 200, "x"), ("z" * 350, "z"), ("a", "b")]
     found = findings(data_of(tmp_path, train, valid))
-    assert found == [
-        f"{tmp_path}/train.en: 1 (10.0 %) of 10 lines are longer than 4 MiB: line 10",
-        f"{tmp_path}/valid.en: 1 (33.3 %) of 3 lines are longer than 4 MiB: line 2",
+    assert [one.partition(";")[0] for one in found] == [
+        "valid.0: 1 (33.3 %) of 3 source sides are longer than 4 MiB",
+        "train.0: 1 (10.0 %) of 10 source sides are longer than 4 MiB",
     ]

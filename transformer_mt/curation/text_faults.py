@@ -1,0 +1,188 @@
+"""What is wrong with single sides and pairs of a text, whatever format it came from."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
+from transformer_mt.curation.stats import UNITS
+from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.pairs import Chunk, NamedSource
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
+
+MAX_EXAMPLES = 5
+
+# Characters that UTF-8's continuation bytes become when they are read as Windows-1252 (which lacks five of them).
+_TAIL = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xC0))
+# First bytes of two: where Â or Ã stands for one, almost nothing else is meant. With others (É », in capitals), two
+# such characters have to follow each other. Of three bytes: typographic marks (â€™), or two characters; é » is French.
+_MOJIBAKE = re.compile(
+    f"[ÂÃ][{_TAIL}]|(?:[Ä-ß][{_TAIL}]){{2}}|â[€‚„†ˆ][{_TAIL}]|(?:[à-ï][{_TAIL}]{{2}}){{2}}|ð[\x90Ÿ][{_TAIL}]{{2}}"
+)
+_CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f]")
+_QUOTED = re.compile(r'\s*"(?:[^"]|"")*"\s*')  # as a field of a CSV file
+_HEADER = tuple(
+    re.compile(rf"(?:{names})(?:[ _-]?(?:text|sentence|segment|string|lang|language))?", re.IGNORECASE)
+    for names in ("src|source|original", "trg|tgt|target|translation")
+)
+
+
+class Fault(NamedTuple):
+    """A kind of damage, and from which share of a source's pairs on it is told, and ruins a model."""
+
+    words: str  # that follow "so many pairs"
+    told_from: float = 0.0
+    ruins_from: float = RUINOUS_SHARE
+
+
+_NEVER = 2.0
+
+FAULTS = {
+    "NUL": Fault("hold a NUL character"),
+    "control": Fault("hold control characters"),
+    "lost": Fault("hold U+FFFD, which stands for a character that was lost"),
+    "bom": Fault("hold a byte order mark that is not at the start of a file", ruins_from=_NEVER),
+    "mojibake": Fault("hold UTF-8 that was read as Windows-1252 (Ã¤ for ä, â€™ for ’)"),
+    "nfc": Fault("are not in Unicode's normal form NFC", ruins_from=_NEVER),
+    "doubled": Fault(
+        "stand in quotes with doubled quotes inside, as spreadsheets write them; read the table as csv (delimiter: tab)"
+    ),
+    # What people say stands in quotes on each side; half of a text does not.
+    "quoted": Fault("stand in quotes, as a table that should be read as csv (delimiter: tab) has them", told_from=0.5),
+    "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
+    "long": Fault("are longer than {} characters; one sentence a line is expected, look at the file's line ends"),
+    "half": Fault("have text on one side only"),
+    "blank": Fault("are blank on both sides"),
+    "copy": Fault("are the same on both sides", told_from=0.1, ruins_from=0.5),
+    "header": Fault("are the names of columns, not text (a table's: set header: true)", ruins_from=_NEVER),
+}
+
+
+@dataclass
+class _Seen:
+    """How many have a fault, and the places of the first ones."""
+
+    count: int = 0
+    places: list[int] = field(default_factory=list)
+
+    def add(self, count: int, places: Sequence[int]) -> None:
+        self.count += count
+        self.places = [*self.places, *places][:MAX_EXAMPLES]
+
+
+Seen = dict[tuple[str, str], _Seen]  # by unit (pairs, source sides or target sides) and key of the fault
+
+
+def faults_of(chunk: Chunk, languages: tuple[str, str], longest: int) -> Seen:
+    """Return the faults of a chunk. A side of more than ``longest`` characters is too long."""
+    seen: Seen = {}
+
+    def add(unit: str, fault: str, numbers: Iterable[int]) -> None:
+        if places := [chunk.first + number for number in numbers]:
+            seen.setdefault((unit, fault), _Seen()).add(len(places), places[:MAX_EXAMPLES])
+
+    for unit, lines in zip(UNITS[1:], (chunk.src, chunk.tgt), strict=True):
+        for fault, numbers in _faults_of_lines(lines, longest):
+            add(unit, fault, numbers)
+    by_fault: dict[str, list[int]] = {}
+    for number, pair in enumerate(chunk.pairs()):
+        if (of_pair := _fault_of_pair(pair, languages)) is not None:
+            by_fault.setdefault(of_pair, []).append(number)
+    for fault, found in by_fault.items():
+        add(UNITS[0], fault, found)
+    return seen
+
+
+def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, list[int]]]:
+    """The faults of some sides, and the numbers of those that have them.
+
+    Most text has none: all of it is searched at once, and single lines only where something was found.
+    """
+    if max(map(len, lines), default=0) > longest:
+        yield "long", [i for i, line in enumerate(lines) if len(line) > longest]
+    if TOO_LONG in lines:
+        yield "endless", [i for i, line in enumerate(lines) if line == TOO_LONG]
+    text = "\n".join(lines)
+    tests: dict[str, Callable[[str], object]] = {"NUL": lambda line: "\0" in line, "control": _CONTROL.search}
+    if not text.isascii():
+        tests |= {
+            "lost": lambda line: "\ufffd" in line,
+            "bom": lambda line: "\ufeff" in line,
+            "mojibake": _MOJIBAKE.search,
+            "nfc": lambda line: not unicodedata.is_normalized("NFC", line),
+        }
+    for fault, is_in in tests.items():
+        if is_in(text):
+            yield fault, [i for i, line in enumerate(lines) if is_in(line)]
+    if '"' in text:
+        quoted = [i for i, line in enumerate(lines) if line[-1:] == '"' and _QUOTED.fullmatch(line)]
+        yield "quoted", quoted
+        yield "doubled", [i for i in quoted if '""' in lines[i].strip()[1:-1]]
+
+
+def _fault_of_pair(pair: SentencePair, languages: tuple[str, str]) -> str | None:
+    src, tgt = pair
+    if not src or not tgt or src.isspace() or tgt.isspace():
+        return "half" if (src and not src.isspace()) or (tgt and not tgt.isspace()) else "blank"
+    if src == tgt:
+        return "copy" if src != TOO_LONG and any(map(str.isalpha, src)) else None
+    if len(src) < 30 and len(tgt) < 30 and is_header(pair, languages):
+        return "header"
+    return None
+
+
+def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
+    """Return whether a pair is what tables have in their first line: two language codes, or "source" and "target"."""
+    names = tuple(side.strip() for side in pair)
+    if len(names[0]) < 8 and tuple(map(str.casefold, names)) in (
+        tuple(map(str.casefold, languages)),
+        tuple(code.casefold().replace("_", "-").partition("-")[0] for code in languages),
+    ):
+        return True
+    return all(expected.fullmatch(name) for expected, name in zip(_HEADER, names, strict=True))
+
+
+class TextFaults:
+    """The faults of some sources."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, Seen] = {}
+
+    def add(self, source: int, seen: Seen) -> None:
+        of_source = self._seen.setdefault(source, {})
+        for key, one in seen.items():
+            of_source.setdefault(key, _Seen()).add(one.count, one.places)
+
+    def findings(
+        self, sources: Sequence[NamedSource], counts: Sequence[int], longest: int, *, is_held_out: bool
+    ) -> Iterator[Finding]:
+        """Yield one for each source, side and fault."""
+        for number, named in enumerate(sources):
+            total, seen = counts[number], self._seen.get(number, {})
+            told = [key for key, one in seen.items() if one.count >= FAULTS[key[1]].told_from * total]
+            for unit, name in told:
+                count, fault = seen[unit, name].count, FAULTS[name]
+                if name == "doubled" and (unit, "quoted") in told:
+                    continue  # one of those
+                if name in ("blank", "half") and (count == total or (name == "blank" and not is_held_out)):
+                    continue  # a source without text, which is told; or what parts documents
+                ruins = count >= fault.ruins_from * total
+                if name == "half" and not is_held_out:
+                    ruins = False  # cleaning leaves it out
+                if name == "endless" and is_held_out:
+                    ruins = True  # training refuses it
+                yield Finding(
+                    f"{named.label}: {share(count, total)} of {total:,} {unit} {fault.words.format(f'{longest:,}')}: "
+                    f"{_examples(seen[unit, name], sum(counts[:number]))} ({named.source})",
+                    ruins,
+                )
+
+
+def _examples(seen: _Seen, start: int) -> str:
+    numbers = ", ".join(f"{place - start + 1:,}" for place in seen.places)
+    more = ", …" if seen.count > len(seen.places) else ""
+    return f"{'pair' if seen.count == 1 else 'pairs'} {numbers}{more}"
