@@ -97,6 +97,20 @@ def test_the_largest_shape_that_takes_no_more_than_half_a_day(
     assert not [*tmp_path.glob("third*")]
 
 
+def test_text_without_sentences_is_refused(tmp_path: Path) -> None:
+    for lang in ("en", "de"):
+        write(tmp_path / f"train.{lang}", [f"{i} " + "word " * 700 for i in range(100)])
+    done = init(tmp_path)
+    assert done.status == 2 and "characters on a side" in done.refusal
+    assert "one sentence a line is expected" in done.refusal and not [*tmp_path.glob("my.*")]
+
+
+def test_both_sides_may_be_of_one_language(text: list[tuple[str, str]], tmp_path: Path) -> None:
+    init(tmp_path, "--src-lang", "en", "--tgt-lang", "en").ok()
+    assert {path.name for path in tmp_path.glob("my.valid*")} == {"my.valid.src", "my.valid.tgt"}
+    assert load_config(tmp_path / "my.yaml").data.tgt_lang == "en"
+
+
 def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) -> None:
     rows = [json.dumps({"Q": src, "A": tgt, "number": 1}) for src, tgt in text]
     pairs, valid = write(tmp_path / "pairs.jsonl", rows), write(tmp_path / "valid.tsv", ["A dog.\tEin Hund."])

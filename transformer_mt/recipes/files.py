@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +51,10 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     Raises:
         InputError: files that cannot be a source; columns or languages that have to be named.
     """
-    if "-" in (src, tgt):
-        raise InputError("stdin: training reads its text more than once; write it to a file and name that")
+    for path in filter(None, (src, tgt)):
+        if path == "-" or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
+            what = "stdin" if path == "-" else f"{path} (a pipe or a device)"
+            raise InputError(f"{what}: training reads its text more than once; write it to a file and name that")
     if tgt is not None:
         if pairs := [path for path in (src, tgt) if kind_of(path) not in (None, "tsv")]:
             raise InputError(f"{pairs[0]}: is a file of pairs, with both sides in it; name it without a second file")

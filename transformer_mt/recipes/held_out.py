@@ -79,7 +79,8 @@ def hold_out(
         )
     if "test" in parts and "test" not in drawn:
         tell("no test text is held out: too few pairs have sides that are in no other pair")
-    names = {part: side_files(f"{output.stem}.{part}", languages, "") for part in drawn}
+    ends = languages if languages[0] != languages[1] else ("src", "tgt")
+    names = {part: side_files(f"{output.stem}.{part}", ends, "") for part in drawn}
     check_names(names.values())
     files = {part: (output.parent / src, output.parent / tgt) for part, (src, tgt) in names.items()}
     if there := [path for both in files.values() for path in both if path.exists()]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.stats import scripts_of
@@ -96,6 +97,11 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
 
     rules = rules_for(look, languages.codes, tell)
     kept = are_kept(look.sample, rules, languages.codes)
+    if not any(kept):
+        raise InputError(
+            f"{label}: all pairs have more than {CleanConfig().max_chars:,} characters on a side, or break the rules "
+            "of cleaning; one sentence a line is expected, look at the line ends of the files"
+        )
     held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
     data = [
         *languages.choices(),
@@ -138,8 +144,6 @@ def _described(look: Look) -> str:
 def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tuple[str, str]) -> _Text:
     share_kept = sum(kept) / len(kept) * (1 - look.num_repeated / look.num_looked_at)
     sample = [pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept]
-    if not sample:
-        raise InputError("no pair of the text passes the rules of cleaning; look at it with tmt data stats")
     sample = sample[:: -(-len(sample) // _TRIED)]
     counts = Counter("".join(side for pair in sample for side in pair))
     covered = itertools.accumulate(count for _, count in counts.most_common())

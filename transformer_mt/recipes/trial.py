@@ -13,7 +13,7 @@ from transformer_mt.config.sections import Config
 from transformer_mt.data.batching import Part, cut_update
 from transformer_mt.data.epochs import plan
 from transformer_mt.data.preparing import too_long
-from transformer_mt.errors import is_out_of_memory
+from transformer_mt.errors import InputError, is_out_of_memory
 from transformer_mt.model.kinds import new_model
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.system.device import keep_freed_memory, local_device, prepare_determinism, resolve_precision
@@ -35,12 +35,21 @@ def seconds_per_update(config: Config, tokenizers: Tokenizers, src: Ids, tgt: Id
     Args:
         src: sentences of the corpus as ids, without ``</s>``.
         tgt: their translations.
+
+    Raises:
+        InputError: no pair is short enough to train on.
     """
     kept = [
         ([*one, EOS_ID], [*other, EOS_ID])
         for one, other in zip(src, tgt, strict=True)
         if one and other and too_long(len(one), len(other), config.data.clean, config.batch) is None
     ]
+    if not kept:
+        clean = config.data.clean
+        raise InputError(
+            f"all pairs have more than {clean.max_src_tokens} or {clean.max_tgt_tokens} tokens on a side; one sentence "
+            "a line is expected, look at the line ends of the files"
+        )
     src, tgt = zip(*kept, strict=True)
     prepare_determinism()
     device = local_device()

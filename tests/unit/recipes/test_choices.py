@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from transformer_mt.config.loading import load_config, validate
+from transformer_mt.errors import InputError
 from transformer_mt.recipes import sizes
 from transformer_mt.recipes.sizes import BASE, SMALL, TINY, Corpus, Shape
+from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree
+from transformer_mt.text.tokenizer import Tokenizers
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 DATA: Choices = {
@@ -98,6 +101,13 @@ def test_limits_of_length_follow_the_text() -> None:
     assert limits([20] * 999 + [300]) == {"max_src_tokens": 100, "max_tgt_tokens": 100}  # a single one
     assert limits([20] * 900 + [200] * 100) == {}
     assert limits([20] * 990 + [300] * 10) == {"max_src_tokens": 512, "max_tgt_tokens": 512}
+
+
+def test_text_that_is_too_long_is_not_tried(tokenizers: Tokenizers) -> None:
+    config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20))), "test")
+    long = [[5] * 257] * 3
+    with pytest.raises(InputError, match=r"all pairs have more than 256 or 256 tokens on a side; one sentence a line"):
+        seconds_per_update(config, tokenizers, long, long)
 
 
 def test_what_is_written_reads_as_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

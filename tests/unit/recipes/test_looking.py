@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -176,6 +177,8 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
     [
         ("-", None, "stdin: training reads its text more than once"),
         ("a.en", "-", "stdin: "),
+        ("{}/pipe", "a.de", r"pipe \(a pipe or a device\): training reads its text more than once"),
+        ("{}", "a.de", r"cannot be read"),
         ("a.en", None, r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
         ("a.en", "a.en", r"a.en: is named for both sides"),
@@ -194,11 +197,12 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
 )
 def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
     write(tmp_path / "empty.jsonl", [])
+    os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):
-        files_of(src.format(tmp_path), tgt, NO, NO)
+        look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
 
 
 # ---------------------------------------------------------------- looking
