@@ -53,6 +53,9 @@ def test_two_files_become_a_model(text: list[tuple[str, str]], tmp_path: Path) -
     ]
     assert len(held_out) == len({*held_out}) == 30 and {*held_out} <= {*text}
 
+    # What is held out still stands in the training text, but training leaves it out.
+    assert tmt_here("data", "check", path).ok().lines == ["nothing found"]
+    assert tmt_here("data", "check", path, "--set", "data.clean.drop_held_out=false").status == 1
     options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL]
     shown = tmt("train", path, "--dry-run", *options).ok().stderr
     assert "corpus: 300 pairs: 270 kept, 30 held_out\n" in shown

@@ -79,8 +79,10 @@ def check(data: DataConfig) -> list[Finding]:
         *held_out_text.findings(),
         *train_text.findings(),
         *languages.findings([*held_out_text.counts, *train_text.counts]),
-        *leaks.findings(held_out, held_out_text.counts, Places([one.label for one in train], train_text.counts)),
     ]
+    if not data.clean.drop_held_out:  # else it is left out of training
+        places_in_train = Places([one.label for one in train], train_text.counts)
+        findings += leaks.findings(held_out, held_out_text.counts, places_in_train)
     # What several sources share, as a missing file, is told once.
     return sorted(dict.fromkeys(findings), key=lambda finding: not finding.ruins)
 
