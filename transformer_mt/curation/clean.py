@@ -73,7 +73,7 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
         for report in reports:
             total.merge(report)
         if total.kept == 0:
-            raise InputError(f"no sentence pair is left after cleaning ({total.summary()}); loosen data.clean")
+            raise InputError(f"no sentence pair is left after cleaning ({total.summary()}); {total.advice()}")
         by_label = {named.label: report for named, report in zip(sources, reports, strict=True)}
         places = Places([named.label for named in sources], counts)
         (made / "report.json").write_text(_as_json(data, total, by_label, places), encoding="utf-8")

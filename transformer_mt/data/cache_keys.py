@@ -61,7 +61,7 @@ def content_hash(path: str, cache: Path) -> str:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check data.train") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     _remember(memo, stamp + digest)
     return digest
 

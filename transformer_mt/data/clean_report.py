@@ -78,6 +78,15 @@ class CleanReport:
         counts = [(self.kept, "kept")] + [(self.rejected[reason], reason) for reason in sorted(self.rejected)]
         return f"{self.num_pairs:,} pairs: " + ", ".join(f"{number:,} {name}" for number, name in counts)
 
+    def advice(self) -> str:
+        """Return what to do where nothing is kept, by the most frequent reason."""
+        reason = max(self.rejected, key=lambda one: self.rejected[one], default="")
+        if reason == "empty":
+            return "a side of most pairs is empty: check the files, columns and languages of the sources"
+        if reason == "fits_no_update":
+            return "most pairs are longer than an update: raise batch.max_tokens"
+        return f"most are {reason}: loosen that rule of data.clean"
+
 
 def _rank(example: Example) -> int:
     """Return a number by chance, but always the same for a pair.

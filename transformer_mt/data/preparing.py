@@ -273,7 +273,7 @@ class _ShardWriter:
         if report.kept == 0:
             for shard in range(len(self._notes)):
                 self._note(shard).unlink()  # nothing to go on with: so `prepare` removes the directory
-            raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); loosen data.clean")
+            raise InputError(f"no sentence pair is left after cleaning ({report.summary()}); {report.advice()}")
         kept = [sum(note["kept"].get(str(number), 0) for note in self._notes) for number in range(len(sources))]
         digests = "".join([str(FORMAT), *(note["digest"] for note in self._notes)])
         meta = {

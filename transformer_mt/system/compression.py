@@ -1,7 +1,8 @@
-"""Compressed files, by the endings of their names."""
+"""Compressed files: read by their first bytes, whatever their names, and written by the endings of these."""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import gzip
@@ -10,12 +11,14 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _READ_BYTES = 1 << 16
-COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz"}
+COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz", ".bz2": "bzip2"}
+_FIRST_BYTES = {b"\x1f\x8b\x08": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"\xfd7zXZ\0": ".xz", b"BZh": ".bz2"}
+_BZIP2_BLOCK = b"1AY&SY"  # stands behind a digit; text may begin with BZh
 
 
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_binary` may raise
@@ -34,7 +37,7 @@ def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     with open(path, "rb") as file:
-        match Path(path).suffix:
+        match _kind(file.peek(10)) or Path(path).suffix:
             case ".gz":
                 yield gzip.GzipFile(fileobj=file)  # type: ignore[misc]
             case ".zst":
@@ -42,17 +45,27 @@ def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
 
                 yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _READ_BYTES)
             case ".xz":
-                yield io.BufferedReader(_XzReader(file), _READ_BYTES)
+                yield io.BufferedReader(_Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)), _READ_BYTES)
+            case ".bz2":
+                yield io.BufferedReader(_Streams(file, bz2.BZ2Decompressor), _READ_BYTES)
             case _:
                 yield file
 
 
-class _XzReader(io.RawIOBase):
-    """The content of an xz file. (`lzma.open` takes damage at the start of a second stream for the end.)"""
+def _kind(start: bytes) -> str | None:
+    """Return the ending that a compressed file should have, by its first bytes."""
+    for first, suffix in _FIRST_BYTES.items():
+        if start.startswith(first) and (suffix != ".bz2" or start[4:10] == _BZIP2_BLOCK):
+            return suffix
+    return None
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+class _Streams(io.RawIOBase):
+    """The content of an xz or bzip2 file. (`lzma.open` takes damage at the start of a second stream for the end.)"""
+
+    def __init__(self, file: IO[bytes], new: Callable[[], Any]) -> None:
+        self._file, self._new = file, new
+        self._stream = new()
 
     def readable(self) -> bool:
         return True
@@ -68,7 +81,7 @@ class _XzReader(io.RawIOBase):
                 if not block:
                     raise EOFError("it ends within a stream")
             if self._stream.eof:
-                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+                self._stream = self._new()
             data = self._stream.decompress(block, len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -77,7 +90,7 @@ class _XzReader(io.RawIOBase):
 def compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     """What is written to this arrives compressed in ``raw``, which stays open. No name and no time goes along.
 
-    Zstandard files of pyarrow have no checksum: of these three, they are the ones whose damage may go unseen.
+    Zstandard files of pyarrow have no checksum: of all these, they are the ones whose damage may go unseen.
     """
     match suffix:
         case ".gz":
@@ -89,5 +102,7 @@ def compressed(raw: IO[bytes], suffix: str) -> contextlib.AbstractContextManager
             return pa.CompressedOutputStream(unowned, "zstd")  # type: ignore[no-any-return]
         case ".xz":
             return lzma.LZMAFile(raw, "wb")
+        case ".bz2":
+            return bz2.BZ2File(raw, "wb")
         case _:
             return contextlib.nullcontext(raw)

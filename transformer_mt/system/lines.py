@@ -1,7 +1,8 @@
 """Files as the line contract wants them.
 
-Text is UTF-8, a byte order mark is dropped, lines end at LF only, a CR before it is dropped; U+2028, NEL, VT
-and FF stay inside the line. A path that ends in ``.gz``, ``.zst`` or ``.xz`` is compressed, ``-`` is stdin or stdout.
+Text is UTF-8, or in a named file UTF-16 or UTF-32 with a byte order mark. That is dropped; lines end at LF only, a CR
+before it is dropped; U+2028, NEL, VT and FF stay inside the line. What is written to a path that ends in ``.gz``,
+``.zst``, ``.xz`` or ``.bz2`` is compressed, ``-`` is stdin or stdout.
 What we write appears whole or not at all: a temporary name beside the target, then a rename.
 """
 
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from transformer_mt.errors import InputError
-from transformer_mt.system.compression import COMPRESSED, READ_ERRORS, open_binary
+from transformer_mt.system.compression import COMPRESSED, READ_ERRORS
+from transformer_mt.system.encodings import advice, open_text
 from transformer_mt.system.whole_files import reason_of, replaced_file
 
 _READ_BYTES = 1 << 16
@@ -78,7 +80,7 @@ def _pieces(path: str | Path) -> Iterator[tuple[list[str], bool]]:
     """The lines of each block, and whether its last one is whole: of a line that is too long, each part is a block."""
     number = 0
     try:
-        with open_binary(path) as file:
+        with open_text(path) as file:
             for i, (block, is_whole) in enumerate(_whole_lines(file)):
                 if i == 0:
                     block = block.removeprefix(_BOM)
@@ -91,8 +93,8 @@ def _pieces(path: str | Path) -> Iterator[tuple[list[str], bool]]:
                         yield before.copy(), True
                     raise InputError(
                         f"{_name(path)}, line {number + len(before) + 1}: not UTF-8 (byte "
-                        f"0x{block[error.start]:02x} at offset {error.start - start} of the line); convert the file, "
-                        "for example: iconv -f ISO-8859-1 -t UTF-8"
+                        f"0x{block[error.start]:02x} at offset {error.start - start} of the line); "
+                        f"{advice(block, error)}"
                     ) from None
                 lines = _split(text) if is_whole else [text]
                 number += len(lines) if is_whole else 0
@@ -154,13 +156,13 @@ def count_lines(path: str | Path) -> int | None:
         return None
     count, last = 0, b"\n"
     try:
-        with open_binary(path) as file:
+        with open_text(path) as file:
             block = file.read(1 << 20).removeprefix(_BOM)
             while block:
                 count += block.count(b"\n")
                 last = block[-1:]
                 block = file.read(1 << 20)
-    except READ_ERRORS:
+    except (InputError, *READ_ERRORS):
         return None
     return count + (last != b"\n")
 
@@ -191,14 +193,11 @@ def read_error(path: str | Path, error: Exception, number: int) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{_name(path)}: cannot be read ({reason_of(error)}); check the path")
     suffix = Path(path).suffix
+    kind = COMPRESSED.get(suffix, "compressed")
     if number == 0:
-        return InputError(
-            f"{path}: damaged {COMPRESSED[suffix]} file, or none at all ({error}); copy or download it again, "
-            f"or take {suffix} off its name if it is not compressed"
-        )
-    return InputError(
-        f"{path}: damaged {COMPRESSED[suffix]} file after line {number} ({error}); copy or download it again"
-    )
+        hint = f", or take {suffix} off its name if it is not compressed" if suffix in COMPRESSED else ""
+        return InputError(f"{path}: damaged {kind} file, or none at all ({error}); copy or download it again{hint}")
+    return InputError(f"{path}: damaged {kind} file after line {number} ({error}); copy or download it again")
 
 
 def _name(path: str | Path) -> str:

@@ -350,7 +350,8 @@ def test_nothing_left_after_cleaning_says_why(prepared: Prepare, cache: Path, tm
     with pytest.raises(InputError) as caught:
         prepared(text_files(tmp_path, [("", "a"), ("dog " * 9, "b")]), clean=CleanConfig(max_src_tokens=8))
     assert str(caught.value) == (
-        "no sentence pair is left after cleaning (2 pairs: 0 kept, 1 empty, 1 too_many_src_tokens); loosen data.clean"
+        "no sentence pair is left after cleaning (2 pairs: 0 kept, 1 empty, 1 too_many_src_tokens); "
+        "a side of most pairs is empty: check the files, columns and languages of the sources"
     )
     assert stores(cache) == []
 

@@ -330,7 +330,7 @@ def test_several_files_stand_where_one_may(tmp_path: Path, monkeypatch: pytest.M
         ({"tsv": "d*.tsv"}, "d*.tsv: no file has such a name; check the path"),
         ({"tsv": ["a.tsv", "d.tsv"]}, "d.tsv: cannot be read (No such file or directory); check the path"),
         ({"moses": "d*"}, "moses d*: no file is named d*.en; check the prefix and the languages"),
-        ({"moses": "*"}, "moses b: none of b.de, b.de.gz, b.de.zst, b.de.xz is there"),
+        ({"moses": "*"}, "moses b: none of b.de, b.de.gz, b.de.zst, b.de.xz, b.de.bz2 is there"),
         (
             {"src": "*.en", "tgt": ["a.de"]},
             "src has 2 files (a.en, b.en), tgt 1 (a.de); file i of one side must",
@@ -361,7 +361,8 @@ def test_moses_names_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         source_files(source, "en", "fr")
     assert str(caught.value) == (
-        f"moses {prefix}: none of {prefix}.fr, {prefix}.fr.gz, {prefix}.fr.zst, {prefix}.fr.xz is there; "
+        f"moses {prefix}: none of {prefix}.fr, {prefix}.fr.gz, {prefix}.fr.zst, {prefix}.fr.xz, "
+        f"{prefix}.fr.bz2 is there; "
         "check the prefix and the languages"
     )
     write_lines(f"{prefix}.en.xz", ["another"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import functools
 import gzip
@@ -37,7 +38,7 @@ from transformer_mt.system.lines import (
 )
 from transformer_mt.system.whole_files import check_writable, replaced_file
 
-NAMES = ["text", "text.gz", "text.zst", "text.xz"]
+NAMES = ["text", "text.gz", "text.zst", "text.xz", "text.bz2"]
 PACKED = NAMES[1:]
 
 
@@ -50,6 +51,9 @@ def packed(name: str, content: bytes) -> bytes:
             return bytes(pa.Codec("zstd").compress(content, asbytes=True))
         case ".xz":
             return lzma.compress(content)
+        case ".bz2":
+            parts = range(0, max(1, len(content)), 1 << 15)  # streams, as pbzip2 makes them
+            return b"".join(bz2.compress(content[start : start + (1 << 15)]) for start in parts)
         case _:
             return content
 
@@ -64,6 +68,8 @@ def unpacked(path: Path) -> bytes:
                 return bytes(file.read())
         case ".xz":
             return lzma.decompress(path.read_bytes())
+        case ".bz2":
+            return bz2.decompress(path.read_bytes())
         case _:
             return path.read_bytes()
 
@@ -202,16 +208,54 @@ def damaged(name: str) -> dict[str, bytes]:
         "overwritten": whole[:middle] + b"\xff" * (len(whole) - middle),
         "cut in the header": whole[:5],
         "not compressed": text,
-        "another format": packed("text.xz" if name.endswith(".gz") else "text.gz", text),
         "more at its end": whole + b"more of something else",
     }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("other", PACKED)
+def test_compressed_files_are_known_by_their_first_bytes(other: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(packed(other, b"one\ntwo\n"))
+    assert list(read_lines(tmp_path / name)) == ["one", "two"]
+    (tmp_path / "text").write_bytes(b"BZh is a word\n")
+    assert list(read_lines(tmp_path / "text")) == ["BZh is a word"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> None:
+    path, lines = tmp_path / "text", ["Über 漢字", "", "𝄞 end\u2028"] * 20_000
+    for end in ("\n", "\r\n"):
+        path.write_bytes(("\ufeff" + end.join(lines)).encode(encoding))
+        assert list(read_lines(path)) == lines
+        assert count_lines(path) == len(lines)
+    path.write_bytes("A house.\nTwo houses.\n".encode(encoding))
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    with pytest.raises(InputError, match=f"it is {name} without a byte order mark; .* iconv -f {name} -t UTF-8"):
+        list(read_lines(path))
+    path.write_bytes("\ufeffab".encode(encoding) + b"a")
+    with pytest.raises(InputError, match=f"damaged {encoding.upper()} text"):
+        list(read_lines(path))
+
+
+def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    for content, words in [
+        (b"caf\xe9\n", "find out which encoding"),
+        ("é\n".encode() + b"\xe9\n", "mend this line"),
+        (b"PK\x03\x04\xff", "a ZIP archive"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            list(read_lines(path))
+    path.write_bytes(b"a\0b is UTF-8\n")
+    assert list(read_lines(path)) == ["a\0b is UTF-8"]
 
 
 @pytest.mark.parametrize(
     "kind",
     [
         *("cut", "cut at its end", "overwritten", "cut in the header"),
-        *("not compressed", "another format", "more at its end"),
+        *("not compressed", "more at its end"),
     ],
 )
 @pytest.mark.parametrize("name", PACKED)
@@ -219,9 +263,9 @@ def test_damaged_file_is_one_refusal_that_names_it(name: str, kind: str, tmp_pat
     (tmp_path / name).write_bytes(damaged(name)[kind])
     with pytest.raises(InputError) as caught:
         list(read_lines(tmp_path / name))
-    form, message = {"gz": "gzip", "zst": "Zstandard", "xz": "xz"}[name[5:]], str(caught.value)
+    form, message = {"gz": "gzip", "zst": "Zstandard", "xz": "xz", "bz2": "bzip2"}[name[5:]], str(caught.value)
     assert message.startswith(f"{tmp_path / name}: damaged {form} file") and "\n" not in message
-    if kind in ("cut in the header", "not compressed", "another format"):
+    if kind in ("cut in the header", "not compressed"):
         assert message.endswith(f"or take {name[4:]} off its name if it is not compressed")
     else:
         assert " file after line " in message and message.endswith("; copy or download it again")
@@ -261,7 +305,10 @@ def test_whichever_byte_is_damaged_nothing_wrong_is_read(name: str, tmp_path: Pa
             assert name == "text.zst" or found == ["a 1", "b 2"] * 3 + ["ß"]
         except InputError:
             num_refused += 1
-    assert num_refused >= {"text.gz": len(whole) - 2 * 6, "text.zst": 10, "text.xz": len(whole)}[name]
+    assert (
+        num_refused
+        >= {"text.gz": len(whole) - 2 * 6, "text.zst": 10, "text.xz": len(whole), "text.bz2": len(whole) - 20}[name]
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,0 +1,98 @@
+"""Text files as UTF-8: UTF-16 and UTF-32 with a byte order mark are turned into it, what else is none is named."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.compression import open_binary
+
+_READ_BYTES = 1 << 16
+
+# The mark of UTF-32 begins with that of UTF-16, so it comes first.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_ARCHIVES = {b"PK\x03\x04": "a ZIP archive (or a document of an office program)", b"%PDF": "a PDF"}
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a text file, or stdin, which is always UTF-8, for reading as UTF-8.
+
+    Raises:
+        READ_ERRORS: as `open_binary`.
+        InputError: a file in another encoding that is known by its first bytes.
+    """
+    with open_binary(path) as file:
+        if str(path) == "-":
+            yield file
+            return
+        start = file.peek(_READ_BYTES)[:_READ_BYTES]  # type: ignore[attr-defined]
+        for mark, encoding in _MARKS.items():
+            if start.startswith(mark):
+                file.read(len(mark))
+                yield io.BufferedReader(_AsUtf8(path, file, encoding), _READ_BYTES)
+                return
+        if (guess := unmarked(start)) is not None:
+            raise InputError(
+                f"{path}: it is {guess} without a byte order mark; convert the file: iconv -f {guess} -t UTF-8"
+            )
+        yield file
+
+
+def unmarked(start: bytes) -> str | None:
+    """Return whether text is UTF-16 or UTF-32 by the zeros in it, which letters of Latin and line ends have there."""
+    if b"\0" not in start:
+        return None
+    zeros = [start[place::4].count(0) * 4 / max(4, len(start)) for place in range(4)]
+    if min(zeros[1:]) > 0.9 and zeros[0] < 0.1:
+        return "UTF-32LE"
+    if min(zeros[:3]) > 0.9 and zeros[3] < 0.1:
+        return "UTF-32BE"
+    even, odd = (zeros[0] + zeros[2]) / 2, (zeros[1] + zeros[3]) / 2
+    if max(even, odd) > 0.3 and min(even, odd) < 0.02:
+        return "UTF-16BE" if even > odd else "UTF-16LE"
+    return None
+
+
+def advice(block: bytes, error: UnicodeDecodeError) -> str:
+    """Return what to do about bytes that are not UTF-8, as far as these tell."""
+    for start, name in _ARCHIVES.items():
+        if block.startswith(start):
+            return f"it is {name}: take the text out of it"
+    if any(byte >= 0x80 for byte in block[: error.start]):
+        return "the text before it is UTF-8: mend this line, or remove it"
+    return "find out which encoding the file has, and convert it: iconv -f ENCODING -t UTF-8"
+
+
+class _AsUtf8(io.RawIOBase):
+    def __init__(self, path: str | Path, file: IO[bytes], encoding: str) -> None:
+        self._path, self._file, self._encoding = path, file, encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            while not self._rest:
+                block = self._file.read(_READ_BYTES)
+                self._rest = self._decoder.decode(block, final=not block).encode()
+                if not block:
+                    break
+        except UnicodeDecodeError as error:
+            name = self._encoding.upper()
+            raise InputError(f"{self._path}: damaged {name} text ({error.reason}); copy it again") from None
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
