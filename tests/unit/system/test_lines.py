@@ -240,7 +240,7 @@ def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> Non
 def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
     path = tmp_path / "text"
     for content, words in [
-        (b"caf\xe9\n", "find out which encoding"),
+        (b"\xe9t\xe9\n", "find out which encoding"),
         ("é\n".encode() + b"\xe9\n", "mend this line"),
         (b"PK\x03\x04\xff", "a ZIP archive"),
     ]:
