@@ -141,6 +141,13 @@ def test_of_equal_scores_the_lower_loss_is_the_best(tmp_path: Path) -> None:
     assert best["step"] > 1
 
 
+def test_without_metrics_it_is_the_loss_alone(config: Path, finished: Path, tmp_path: Path) -> None:
+    tmt_here("train", config, "--output", tmp_path / "run", "--set", "eval.metrics=[]").ok()
+    alone, all_scores = ([m for m in metrics(run) if m["kind"] == "valid"] for run in (tmp_path / "run", finished))
+    assert [m["loss"] for m in alone] == [m["loss"] for m in all_scores]
+    assert not any("bleu" in m for m in alone) and all("bleu" in m for m in all_scores)
+
+
 def test_a_resume_that_ends_at_once_keeps_as_many_checkpoints(tmp_path: Path) -> None:
     """As where the run was killed between naming its last checkpoint and deleting the one too many."""
     path = tiny(tmp_path, max_steps=4, eval_steps=4, checkpoint_steps=1, keep_checkpoints=2)

@@ -243,10 +243,6 @@ class EvalConfig(Section):
     tokenize: dict[str, str] = {}  # noqa: RUF012
     beam_size: Annotated[int, Field(gt=0, le=SEARCH_LIMITS["beam_size"][1])] = 1
 
-    def conflicts(self) -> Iterator[str]:
-        if not self.metrics:
-            yield "metrics: none is named; name at least one of bleu, chrf, ter, or remove the key"
-
 
 class Config(Section):
     data: DataConfig

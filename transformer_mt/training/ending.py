@@ -85,7 +85,7 @@ def _score(
     report = evaluate(
         hypotheses,
         [[pair.tgt for pair in pairs]],
-        config.eval.metrics,
+        config.eval.metrics or None,
         tokenize=config.eval.tokenize.get(tgt_lang),
         tgt_lang=tgt_lang,
     )

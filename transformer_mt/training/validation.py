@@ -185,13 +185,16 @@ class Validation:
         self._model.eval()
         # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
         own = range(ranks.rank, len(self._pairs), ranks.num_ranks)
-        parts = _all_or_none(ranks, lambda: (self._loss(ranks), self._translate(own)))
+        parts = _all_or_none(ranks, lambda: (self._loss(ranks), self._translate(own) if self._eval.metrics else []))
         num_labels = sum(len(self._tgt[i]) for i in self._for_loss)
         loss = sum(nll for nll, _ in parts) / num_labels
         scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
-        metrics, signatures = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))[0]
-        scores |= metrics
+        signatures: dict[str, str] = {}
+        if self._eval.metrics:  # else the loss is all that is asked for
+            hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
+            scored = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))
+            metrics, signatures = scored[0]
+            scores |= metrics
         self._model.train()
         seconds = round(time.monotonic() - started, 1)
         log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
