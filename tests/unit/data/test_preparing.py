@@ -334,7 +334,7 @@ def test_damaged_gz_is_refused(prepared: Prepare, cache: Path, tmp_path: Path) -
 
 def test_missing_file_is_refused(prepared: Prepare, tmp_path: Path) -> None:
     source = text_files(tmp_path, PAIRS)
-    with pytest.raises(InputError, match=r"/none: cannot be read \(No such file or directory\); check data\.train"):
+    with pytest.raises(InputError, match=r"/none: cannot be read \(No such file or directory\); check the path"):
         prepared({**source, "tgt": str(tmp_path / "none")})
 
 
@@ -617,11 +617,11 @@ def test_another_commit_on_the_hub_is_another_store(
     rows = translation_rows(PAIRS)
     read: list[str] = []
 
-    def load_dataset(*args: Any, revision: str, **kwargs: Any) -> Any:
+    def load_dataset_builder(*args: Any, revision: str, **kwargs: Any) -> Any:
         read.append(revision)
-        return rows
+        return SimpleNamespace(name="json", download_and_prepare=lambda: None, as_dataset=lambda split: rows)
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     found = [prepared({"hub": "some/name", "split": "train"}).directory for _ in range(3)]
     assert found[0] != found[1] == found[2]
     assert read == ["one", "two"], "what is read is what the store is named after"
