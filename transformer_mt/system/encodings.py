@@ -51,7 +51,7 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
 
 def unmarked(start: bytes) -> str | None:
     """Return whether text is UTF-16 or UTF-32 by the zeros in it, which letters of Latin and line ends have there."""
-    if b"\0" not in start:
+    if b"\0" not in start or len(start) < 4:  # too little to tell by
         return None
     zeros = [start[place::4].count(0) * 4 / max(4, len(start)) for place in range(4)]
     if min(zeros[1:]) > 0.9 and zeros[0] < 0.1:

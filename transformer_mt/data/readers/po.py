@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import polib
-
 from transformer_mt.data.readers.languages import is_turned, not_among
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import READ_ERRORS, open_binary
@@ -28,6 +26,8 @@ def read_po(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]
     Raises:
         InputError: it cannot be read, is no PO file, or is in another language.
     """
+    import polib  # needed by those who name a catalogue only
+
     is_first, turned, singular = True, False, 0
     for number, lines in _parts(path):
         try:
