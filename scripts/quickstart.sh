@@ -36,5 +36,5 @@ echo
 echo "Trained, translated and scored in $((SECONDS - started)) seconds. What next:"
 echo "  . .venv/bin/activate"
 echo "  echo 'The old teacher will open the door tomorrow.' | tmt translate $run"
-echo "  cp configs/my_corpus.yaml my.yaml      # then put your own two text files into it"
+echo "  tmt init --src train.en --tgt train.de --output my.yaml    # with your own two text files"
 echo "  tmt train my.yaml"
