@@ -4,7 +4,7 @@
     python scripts/try_neighbours.py my.yaml --output runs/my_neighbours             # hours: a training a line
     python scripts/try_neighbours.py my.yaml --output runs/my_neighbours --show      # what it would train, or has
 
-The four sizes of issue 16, with $TMT_DATA the folder of texts:
+Four sizes of corpora, with $TMT_DATA the folder of texts:
 
     zcat $TMT_DATA/tatoeba_en_de/train.en.gz | awk 'NR%80==0' | head -2000 > small.en    # and .de: 2,000 pairs
     tmt init --src small.en --tgt small.de --output small.yaml

@@ -19,7 +19,7 @@ tokenizer_app = typer.Typer(
 def tokenizer_train(
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="Text file or pattern; give it again for more (.gz, .zst, .xz too)."),
+        typer.Option("--input", help="Text file or pattern; give it again for more (also compressed)."),
     ],
     output: Annotated[Path, typer.Option("--output", help="Where the model goes, for example tok.model.")],
     vocab_size: Annotated[

@@ -116,7 +116,10 @@ class IdStore:
         shards = np.searchsorted(self._starts, pairs, side="right") - 1
         lengths = self._lengths[side][pairs]
         ends = np.cumsum(lengths, dtype=np.int64)
-        ids = np.empty(lengths.sum(), dtype=self.dtype)
+        try:
+            ids = np.empty(lengths.sum(), dtype=self.dtype)
+        except ValueError:  # not looked for in good ones, which this is called for all the time
+            raise self._damaged(f"{side}.lengths has negative numbers") from None
         for shard in np.unique(shards).tolist():  # each is opened once, however many there are
             [own] = np.nonzero(shards == shard)
             opened = self._shard(shard)

@@ -152,6 +152,13 @@ def test_offsets_that_are_not_those_of_the_pairs_are_refused(change: Callable[[A
         store.get("src", np.array([0]))
 
 
+def test_negative_lengths_are_refused(directory: Path) -> None:
+    path = directory / "src.lengths"
+    (-np.fromfile(path, np.int32)).tofile(path)
+    with pytest.raises(InputError, match=r"damaged \(src.lengths has negative numbers\); delete it and run again"):
+        IdStore(directory).get("src", np.array([0, 3]))
+
+
 PLACES: dict[str, Callable[[Any], Any]] = {
     "huge": lambda places: places + (1 << 40),
     "negative": lambda places: places - 1000,
