@@ -119,8 +119,10 @@ def _refused_by_system(error: OSError) -> tuple[int, str]:
         return 1, f"the system has no memory or no process left ({error.strerror}); free some, or set search.workers: 1"
     if error.filename is None or error.strerror is None:
         raise error
+    from transformer_mt.system.whole_files import advice_on
+
     name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename)
-    return 2, f"{name}: cannot be used ({error.strerror}); check the path and its permissions"
+    return 2, f"{name}: cannot be used ({error.strerror}); {advice_on(error)}"
 
 
 def _close_stdout() -> None:

@@ -26,7 +26,7 @@ from transformer_mt.config.loading import load_part, override_search
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.data.cache_keys import content_hash
 from transformer_mt.data.checksums import damage, seal
-from transformer_mt.data.readers.plain_text import files_of
+from transformer_mt.data.readers.sources import source_files
 from transformer_mt.data.store import SIDES
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
@@ -86,7 +86,7 @@ class _Work:
     @classmethod
     def of(cls, data: DataConfig, source: SourceConfig, model_path: str) -> Self:
         """Check what a source names; its directory is named by all that its files depend on."""
-        texts = files_of(getattr(source, source.kind))
+        texts = source_files(source, *data.languages(source))
         given, made = SIDES if source.kind == "distill" else reversed(SIDES)
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:

@@ -11,7 +11,7 @@ from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.data.readers.sources import source_files
 from transformer_mt.errors import InputError
-from transformer_mt.system.whole_files import replaced_file, write_error
+from transformer_mt.system.whole_files import advice_on, reason_of, replaced_file, write_error
 
 # What these kinds of files are read as has changed: corpora prepared from them before have other keys.
 _READINGS = {"tmx": 2, "tsv": 2}
@@ -61,7 +61,7 @@ def content_hash(path: str, cache: Path) -> str:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {advice_on(error)}") from None
     _remember(memo, stamp + digest)
     return digest
 

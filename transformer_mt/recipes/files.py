@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.readers.plain_text import files_of as matching_files
+from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
@@ -52,9 +52,7 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
         InputError: files that cannot be a source; columns or languages that have to be named.
     """
     for path in filter(None, (src, tgt)):
-        if path == "-" or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
-            what = "stdin" if path == "-" else f"{path} (a pipe or a device)"
-            raise InputError(f"{what}: training reads its text more than once; write it to a file and name that")
+        refuse_stream(path)
     if tgt is not None:
         if pairs := [path for path in (src, tgt) if kind_of(path) not in (None, "tsv")]:
             raise InputError(f"{pairs[0]}: is a file of pairs, with both sides in it; name it without a second file")

@@ -1,10 +1,12 @@
-"""Text files as UTF-8: UTF-16 and UTF-32 with a byte order mark are turned into it, what else is none is named."""
+"""Text files as UTF-8: UTF-16 and UTF-32 are turned into it, with a byte order mark or where that gives plain text of
+one script; what else is none is named."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
 import io
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -21,6 +23,12 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_WITH_CJK = ("HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "HANGUL", "IDEOGRAPHIC")  # stand beside its ideographs
+_WHITE = "\t\n\v\f\r\x85"
+_MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; what is UTF-16 looks like half of them
+_FEW_CHARACTERS = 10  # are of one script by chance
+_OF_ONE_SCRIPT = 0.95  # of the letters, at least
+
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive (or a document of an office program)", b"%PDF": "a PDF"}
 
 
@@ -42,18 +50,56 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
                 file.read(len(mark))
                 yield io.BufferedReader(_AsUtf8(path, file, encoding), _READ_BYTES)
                 return
-        if (guess := unmarked(start)) is not None:
-            raise InputError(
-                f"{path}: it is {guess} without a byte order mark; convert the file: iconv -f {guess} -t UTF-8"
-            )
+        if b"\0" in start:  # spaces and line ends have one in each of these encodings, and UTF-8 has none
+            if (unnamed := unmarked(start)) is not None:
+                yield io.BufferedReader(_AsUtf8(path, file, unnamed), _READ_BYTES)
+                return
+            if (guess := _by_zeros(start)) is not None:
+                raise InputError(
+                    f"{path}: it is {guess} without a byte order mark, or no text; if it is text, convert the file: "
+                    f"iconv -f {guess} -t UTF-8"
+                )
         yield file
 
 
 def unmarked(start: bytes) -> str | None:
-    """Return whether text is UTF-16 or UTF-32 by the zeros in it, which letters of Latin and line ends have there."""
-    if b"\0" not in start or len(start) < 4:  # too little to tell by
+    """Return which of UTF-16 and UTF-32 a file without a mark is: that which makes text of one script of its start."""
+    with contextlib.suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+        if sum(character < " " and character not in "\r\n" for character in text) < _MOST_CONTROLS * len(text):
+            return None
+    for encoding in _MARKS.values():
+        with contextlib.suppress(UnicodeDecodeError):
+            if _is_of_one_script(codecs.getincrementaldecoder(encoding)().decode(start)):
+                return encoding
+    return None
+
+
+def _is_of_one_script(text: str) -> bool:
+    """Whether it has letters, nearly all of one script (or Latin, in which names stand everywhere), and no characters
+    that text has not: what the other byte order, or another encoding, makes of text is of many."""
+    if len(text) < _FEW_CHARACTERS or any(map(_is_no_text, text)):
+        return False
+    scripts: dict[str, int] = {}
+    for character in filter(str.isalpha, text):
+        script = unicodedata.name(character, "").partition(" ")[0]
+        script = "CJK" if script in _WITH_CJK else script
+        scripts[script] = scripts.get(script, 0) + 1
+    most = max(scripts, key=lambda one: scripts[one], default="")
+    own = sum(scripts.get(script, 0) for script in {most, "LATIN"})
+    return 0 < own >= _OF_ONE_SCRIPT * sum(scripts.values())
+
+
+def _is_no_text(character: str) -> bool:
+    """Whether a character is a control other than a tab or line end, or none that Unicode has given a meaning."""
+    return character not in _WHITE and unicodedata.category(character) in ("Cc", "Cn", "Co")
+
+
+def _by_zeros(start: bytes) -> str | None:
+    """Return which of UTF-16 and UTF-32 it may be by the zeros in it, which letters of Latin and line ends have."""
+    if len(start) < 4:  # too little to tell by
         return None
-    zeros = [start[place::4].count(0) * 4 / max(4, len(start)) for place in range(4)]
+    zeros = [start[place::4].count(0) * 4 / len(start) for place in range(4)]
     if min(zeros[1:]) > 0.9 and zeros[0] < 0.1:
         return "UTF-32LE"
     if min(zeros[:3]) > 0.9 and zeros[3] < 0.1:

@@ -1,6 +1,6 @@
 """Files as the line contract wants them.
 
-Text is UTF-8, or in a named file UTF-16 or UTF-32 with a byte order mark. That is dropped; lines end at LF only, a CR
+Text is UTF-8, or in a named file UTF-16 or UTF-32. A byte order mark is dropped; lines end at LF only, a CR
 before it is dropped; U+2028, NEL, VT and FF stay inside the line. What is written to a path that ends in ``.gz``,
 ``.zst``, ``.xz`` or ``.bz2`` is compressed, ``-`` is stdin or stdout.
 What we write appears whole or not at all: a temporary name beside the target, then a rename.
@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import COMPRESSED, READ_ERRORS
 from transformer_mt.system.encodings import advice, open_text
-from transformer_mt.system.whole_files import reason_of, replaced_file
+from transformer_mt.system.whole_files import advice_on, reason_of, replaced_file
 
 _READ_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
@@ -191,7 +191,7 @@ def read_line_pairs(first: str | Path, second: str | Path, instead: str | None =
 def read_error(path: str | Path, error: Exception, number: int) -> InputError:
     """The one-line refusal of a file that could be read up to line ``number`` only."""
     if isinstance(error, OSError) and error.errno is not None:
-        return InputError(f"{_name(path)}: cannot be read ({reason_of(error)}); check the path")
+        return InputError(f"{_name(path)}: cannot be read ({reason_of(error)}); {advice_on(error)}")
     suffix = Path(path).suffix
     kind = COMPRESSED.get(suffix, "compressed")
     if number == 0:

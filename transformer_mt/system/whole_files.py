@@ -112,19 +112,22 @@ def check_writable(path: str | Path) -> None:
 
 def write_error(path: str | Path, error: OSError) -> RunError:
     """The one-line failure for a write that the system refused."""
-    return RunError(f"{path}: cannot be written ({reason_of(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
+    return RunError(f"{path}: cannot be written ({reason_of(error)}); {advice_on(error)}")
 
 
 def refused_read(path: str | Path, error: OSError) -> RunError:
     """The one-line failure for a file of ours that the system did not let us read."""
-    return RunError(f"{path}: cannot be read ({reason_of(error)}); {_ADVICE.get(error.errno or 0, _CHECK)}")
-
-
-_CHECK = "check the path and its permissions"
+    return RunError(f"{path}: cannot be read ({reason_of(error)}); {advice_on(error)}")
 
 
 _ADVICE = {
-    errno.ENOSPC: "free some space and run again",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions (ls -ld)"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run again"),
+    errno.EROFS: "choose a place that can be written",
+    errno.EIO: "check the disk",
+    errno.EPIPE: "check the program that reads from there",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "raise the limit, for example: ulimit -f unlimited",
     errno.ENOMEM: "free some memory and run again",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit, for example: ulimit -n 1024"),
 }
@@ -132,3 +135,7 @@ _ADVICE = {
 
 def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def advice_on(error: OSError) -> str:
+    return _ADVICE.get(error.errno or 0, "check the path")

@@ -46,7 +46,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     _check_symbols(config)
     sample, count = _sample(lines, config.max_lines, seed)
     if not sample:
-        raise InputError("the tokenizer's training text is empty; check data.train")
+        raise InputError("the tokenizer's training text is empty; check its files (data.train, or --input)")
     spm.set_min_log_level(2)
     out = io.BytesIO()
     try:
@@ -78,9 +78,11 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
         if not any(map(normalizer.normalize, sample)):
             raise InputError(
                 "the tokenizer's training text has nothing but characters that tokenizer.normalization "
-                f"{config.normalization} leaves out; check data.train"
+                f"{config.normalization} leaves out; check its files (data.train, or --input)"
             ) from None
-        raise InputError(f"tokenizer: cannot be trained on this text ({reason}); check data.train") from None
+        raise InputError(
+            f"tokenizer: cannot be trained on this text ({reason}); check its files (data.train, or --input)"
+        ) from None
     tokenizer = Tokenizer(out.getvalue())
     report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
     if count > len(sample):

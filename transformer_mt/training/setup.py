@@ -20,6 +20,7 @@ from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
 from transformer_mt.data import cache_keys, preparing
 from transformer_mt.data.epochs import Epochs, corpus_fingerprint
+from transformer_mt.data.readers.sources import check_sources
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
 from transformer_mt.model.kinds import new_model
@@ -91,6 +92,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     precision = resuming.precision_of(config, before, device, tell)
     given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     given = memory.cut_into(given, resuming.micro_tokens_of(config, before, device))
+    check_sources(config.data)
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation

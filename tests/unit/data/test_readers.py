@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from transformer_mt.config.data_sections import CleanConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.data.cleaning import clean
-from transformer_mt.data.readers.sources import read_pairs, source_files
+from transformer_mt.data.readers.sources import check_sources, read_pairs, source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG, write_lines, write_texts
 from transformer_mt.system.whole_files import replaced_file
@@ -862,3 +863,48 @@ def test_a_line_that_is_too_long_is_a_pair_that_cleaning_rejects(
         pairs = list(read_pairs(SourceConfig(**source), "en", "de"))
         reasons = [clean(pair, CleanConfig()).reason for pair in pairs]
         assert reasons == [None, "too_long_line", None], source
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("none", r"none: cannot be read \(No such file or directory\); check the path"),
+        ("empty", r"empty \+ .*empty: empty, no sentence pairs; check data\.PART"),
+        ("pipe", r"pipe \(a pipe or a device\): training reads its text more than once; write it to a file"),
+        ("/dev/stdin", r"/dev/stdin \(a pipe or a device\): training reads"),
+        ("/dev/fd/63", r"/dev/fd/63 \(a pipe or a device\): training reads"),
+        ("/dev/null", r"/dev/null \(a pipe or a device\): training reads"),
+        ("-", r"^stdin: training reads its text more than once; write it to a file and name that$"),
+        ("folder", r"folder: cannot be read \(Is a directory\); check the path"),
+        ("latin", r"latin, line 1: not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_sources_are_looked_at_before_anything_is_made(part: str, kind: str, words: str, tmp_path: Path) -> None:
+    good = dict.fromkeys(("src", "tgt"), write(tmp_path / "good", "ein Hund\n"))
+    write(tmp_path / "empty", "")
+    write(tmp_path / "latin", b"\xe9t\xe9\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    path = kind if kind.startswith(("/", "-")) else str(tmp_path / kind)
+    parts: dict[str, Any] = {"train": [good], "valid": [good], "test": [good]}
+    parts[part] = [good, {"src": path, "tgt": path if kind == "empty" else good["tgt"]}]
+    with pytest.raises(InputError, match=words.replace("PART", part)):
+        check_sources(DataConfig(src_lang="en", tgt_lang="de", **parts))
+
+
+def test_later_files_and_text_for_a_model_are_looked_at_too(tmp_path: Path) -> None:
+    good = write(tmp_path / "good", "ein Hund\n")
+    empty, none = write(tmp_path / "empty", ""), str(tmp_path / "none")
+
+    def check(source: dict[str, Any]) -> None:
+        check_sources(DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(**source),)))
+
+    check({"src": [empty, good], "tgt": [empty, good]})
+    check({"hub": "nobody/asks-the-hub", "split": "train"})
+    check({"back_translate": [empty, good], "model": "runs/x"})
+    for source in ({"tsv": [good, none]}, {"distill": [good, none], "model": "runs/x"}):
+        with pytest.raises(InputError, match="none: cannot be read"):
+            check(source)
+    with pytest.raises(InputError, match=r"empty, no sentence pairs; check data\.train"):
+        check({"back_translate": empty, "model": "runs/x"})

@@ -228,9 +228,17 @@ def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> Non
         path.write_bytes(("\ufeff" + end.join(lines)).encode(encoding))
         assert list(read_lines(path)) == lines
         assert count_lines(path) == len(lines)
-    path.write_bytes("A house.\nTwo houses.\n".encode(encoding))
+    for lines in (
+        ["A house.", "Two houses."],
+        ["집이 하나 있다.", "Linux 두 대."],
+        ["汉字没有空格。", "也没有标点"],
+        ["Дом.", "Два дома."],
+    ):
+        path.write_bytes("\n".join(lines).encode(encoding))
+        assert list(read_lines(path)) == lines
+    path.write_bytes("12\n345\n".encode(encoding))  # nothing says that this is text
     name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
-    with pytest.raises(InputError, match=f"it is {name} without a byte order mark; .* iconv -f {name} -t UTF-8"):
+    with pytest.raises(InputError, match=f"it is {name} without a byte order mark, or no text; .* iconv -f {name} -t"):
         list(read_lines(path))
     path.write_bytes("\ufeffab".encode(encoding) + b"a")
     with pytest.raises(InputError, match=f"damaged {encoding.upper()} text"):
@@ -382,7 +390,8 @@ def test_nothing_is_left_where_the_disk_was_full(name: str, tmp_path: Path) -> N
         "except RunError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{tmp_path / name}: cannot be written (File too large); check the path and its permissions\n"
+    reason = "File too large); raise the limit, for example: ulimit -f unlimited"
+    assert done.stdout == f"{tmp_path / name}: cannot be written ({reason}\n"
     assert done.stderr == ""
     assert os.listdir(tmp_path) == []
 

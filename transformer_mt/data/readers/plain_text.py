@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def files_of(paths: str | tuple[str, ...]) -> list[str]:
     if not found:
         raise InputError(f"{paths}: no file has such a name; check the path")
     return found
+
+
+def refuse_stream(path: str) -> None:
+    """Refuse what can be read only once, or only while a terminal or another program is there.
+
+    Raises:
+        InputError: stdin, a pipe or a device.
+    """
+    is_stream = path == "-" or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+    if is_stream or re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/fd/", path):
+        what = "stdin" if path == "-" else f"{path} (a pipe or a device)"
+        raise InputError(f"{what}: training reads its text more than once; write it to a file and name that")
 
 
 def file_pairs(src: str | tuple[str, ...], tgt: str | tuple[str, ...], langs: tuple[str, str]) -> list[tuple[str, str]]:

@@ -6,19 +6,21 @@ that of its line. A pair's sides hold no line end: text of formats that allow so
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.delimited import read_csv, read_tsv
 from transformer_mt.data.readers.json_rows import read_json
-from transformer_mt.data.readers.plain_text import file_pairs, files_of, moses_file, moses_prefixes
+from transformer_mt.data.readers.plain_text import file_pairs, files_of, moses_file, moses_prefixes, refuse_stream
 from transformer_mt.data.readers.po import read_po
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
 from transformer_mt.data.readers.xliff import read_xliff
-from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_line_pairs
+from transformer_mt.errors import InputError
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_error, read_line_pairs, read_lines
 
 
 def read_pairs(
@@ -37,6 +39,31 @@ def read_pairs(
         yield SentencePair(one_line(src), one_line(tgt))
 
 
+def check_sources(data: DataConfig) -> None:
+    """Look at the beginning of all text that a configuration names, before hours go by; data sets on the hub apart.
+
+    Raises:
+        InputError: a file that is missing, cannot be read, or can be read only once; a source without a pair.
+    """
+    for part in ("train", "valid", "test"):
+        for source in getattr(data, part):
+            languages = data.languages(source)
+            for path in source_files(source, *languages):
+                try:
+                    with open(path, "rb") as file:
+                        file.read(1)
+                except OSError as error:
+                    raise read_error(path, error, 0) from None
+            if source.kind == "hub" and not Path(str(source.hub)).is_dir():
+                continue
+            if source.model is None:
+                first: object = next(read_pairs(source, *languages), None)
+            else:  # the other side is still to be made
+                first = next((line for path in source_files(source, *languages) for line in read_lines(path, "")), None)
+            if first is None:
+                raise InputError(f"{source}: empty, no sentence pairs; check data.{part}")
+
+
 def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str]:
     """Return the paths of a source's files, in a fixed order.
 
@@ -51,16 +78,18 @@ def source_files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[str
 def _files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[tuple[str, ...]]:
     """The files that are read one after the other, two at a time where each has one side."""
     paths = getattr(source, source.kind)
+    found: list[tuple[str, ...]] = []
     match source.kind:
         case "src":
-            return [*file_pairs(paths, source.tgt or "", (src_lang, tgt_lang))]
+            found = [*file_pairs(paths, source.tgt or "", (src_lang, tgt_lang))]
         case "moses":
             prefixes = moses_prefixes(paths, src_lang)
-            return [(moses_file(prefix, src_lang), moses_file(prefix, tgt_lang)) for prefix in prefixes]
-        case "tsv" | "csv" | "jsonl" | "parquet" | "tmx" | "xliff" | "po":
-            return [(file,) for file in files_of(paths)]
-        case _:
-            return []
+            found = [(moses_file(prefix, src_lang), moses_file(prefix, tgt_lang)) for prefix in prefixes]
+        case "tsv" | "csv" | "jsonl" | "parquet" | "tmx" | "xliff" | "po" | "back_translate" | "distill":
+            found = [(file,) for file in files_of(paths)]
+    for path in itertools.chain.from_iterable(found):
+        refuse_stream(path)
+    return found
 
 
 def _read(source: SourceConfig, src_lang: str, tgt_lang: str, revision: str | None) -> Iterator[tuple[str, str]]:
