@@ -261,19 +261,13 @@ def test_empty_corpus(place: Place) -> None:
     assert_refused(place.train(), 2, "empty", "data.train")
 
 
-def test_empty_corpus_with_a_given_tokenizer(place: Place) -> None:
+def test_all_pairs_filtered_out_with_a_given_tokenizer(place: Place) -> None:
     place.config["tokenizer"] = {"model": str(place.model / "tokenizer.model")}
-    for side in ("src", "tgt"):
-        write(place.training_file(side), [])
     set_in(place.config, "tokenizer.vocab_size", 77)
-    failed = place.train()
-    assert_refused(failed, 2, "empty", place.training_file("src"), "data.train")
-    assert "warning: tokenizer.vocab_size: no effect beside tokenizer.model" in failed.stderr
-
-
-def test_all_pairs_filtered_out(place: Place) -> None:
     set_in(place.config, "data.clean.max_src_tokens", 1)
-    assert_refused(place.train(), 2, "no sentence pair is left", "60 too_many_src_tokens", "data.clean")
+    failed = place.train()
+    assert_refused(failed, 2, "no sentence pair is left", "60 too_many_src_tokens", "data.clean")
+    assert "warning: tokenizer.vocab_size: no effect beside tokenizer.model" in failed.stderr
 
 
 def test_text_with_more_characters_than_the_vocabulary(place: Place) -> None:

@@ -198,7 +198,7 @@ def test_model_does_not_depend_on_the_number_of_cores(
 
 @pytest.mark.parametrize("lines", [[], ["", " \u3000"]])
 def test_no_text_is_refused(lines: list[str]) -> None:
-    with pytest.raises(InputError, match=r"^the tokenizer's training text is empty; check data\.train$"):
+    with pytest.raises(InputError, match=r"training text is empty; check its files \(data\.train, or --input\)$"):
         trained(lines)
 
 
