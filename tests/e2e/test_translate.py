@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from harness import Trained, n_best, symbol_lines, text, tmt_here, translated, write
+from sacrebleu.dataset import DATASETS
 
 from transformer_mt.decoding.translator import Translator
 
@@ -117,6 +118,18 @@ def test_eval_of_a_model_is_translate_and_eval(trained: Trained, sources: list[s
     # The search options reach it.
     beam_1 = tmt_here("eval", trained.run, "--src", src, "--ref", ref, "--set", "search.beam_size=1").ok()
     assert beam_1.stdout != at_once.stdout
+
+
+def test_eval_of_a_published_set(
+    trained: Trained, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = write(tmp_path / "multi30k_2016.en-de.src", sources)
+    ref = write(tmp_path / "multi30k_2016.en-de.ref", [line.upper() for line in sources[:3]] + sources[3:])
+    monkeypatch.setattr(DATASETS["multi30k/2016"], "_outdir", str(tmp_path))
+    by_name = tmt_here("eval", trained.run, "--test-set", "multi30k/2016", "--langs", "en-de").ok()
+    by_files = tmt_here("eval", trained.run, "--src", src, "--ref", ref).ok()
+    assert f"{trained.run} was trained from src into tgt" in by_name.stderr
+    assert by_name.stdout.replace(b"|test:multi30k/2016|lang:en-de", b"") == by_files.stdout != by_name.stdout
 
 
 def test_eval_formats(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ COMMANDS = {
     ),
     "tmt score": "MODEL --src --tgt --set",
     "tmt eval": (
-        "[MODEL] --hyp --ref --src --metrics --json --confidence --sentence --tokenize --tgt-lang --lowercase --set"
+        "[MODEL] --hyp --ref --src --test-set --langs --metrics --json --confidence --sentence --tokenize --tgt-lang "
+        "--lowercase --set"
     ),
     "tmt info": "MODEL --json",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",

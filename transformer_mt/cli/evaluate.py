@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from transformer_mt.cli.options import ModelArgument, SetOption
 from transformer_mt.cli.translate import LongLines
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
+
+if TYPE_CHECKING:
+    from transformer_mt.data.readers.published import PublishedSet
 
 
 def score(
@@ -45,17 +48,28 @@ def _check_eval_options(
     hyp: str | None,
     src: str | None,
     ref: list[str],
+    test_set: str | None,
+    langs: str | None,
     overrides: list[str],
     of_corpus: str,
     sentence: bool,
 ) -> None:
     """Refuse what does not go together. ``of_corpus``: an option that ``--sentence`` leaves without effect, or none."""
+    if test_set is not None and (src is not None or ref):
+        raise InputError(f"eval: --test-set {test_set} has its own source and references; remove --src and --ref")
+    if langs is not None and test_set is None:
+        raise InputError(
+            f"eval: --langs {langs} says which languages of a --test-set are wanted; name one, or remove it"
+        )
     if hyp is not None and model is not None:
         raise InputError(
             f"eval: beside --hyp, {model} is taken for a MODEL; give one of the two, and a --ref for each reference"
         )
-    if not ref or (hyp is None) == (model is None) or (model is not None) != (src is not None):
-        raise InputError("eval: give --hyp F --ref F, or MODEL --src F --ref F")
+    is_complete = test_set is not None or (bool(ref) and (model is not None) == (src is not None))
+    if not is_complete or (hyp is None) == (model is None):
+        raise InputError(
+            "eval: give --hyp F --ref F, or MODEL --src F --ref F; --test-set NAME may stand for --src and --ref"
+        )
     if hyp is not None and overrides:
         raise InputError("eval: --set changes how MODEL translates, --hyp is translated already; remove --set")
     if sentence and of_corpus:
@@ -64,6 +78,45 @@ def _check_eval_options(
         )
     if [hyp, src, *ref].count("-") > 1:
         raise InputError("stdin: cannot be two of the files; name a file for one")
+
+
+def _find_test_set(
+    model: Path | None, name: str, langs: str | None, tgt_lang: str | None
+) -> tuple[PublishedSet, str | None]:
+    """Return a test set in the languages asked for, else the model's, and the language to ask of the model, if any."""
+    from transformer_mt.checkpoints.manifest import CONFIG
+    from transformer_mt.checkpoints.run_directory import resolve_model
+    from transformer_mt.config.loading import load_part
+    from transformer_mt.config.parts import DecodingConfig
+    from transformer_mt.data.readers.languages import distance
+    from transformer_mt.data.readers.published import language_pairs, published_set
+
+    known = language_pairs(name)
+    data = None if model is None else load_part(resolve_model(model) / CONFIG, DecodingConfig).data
+    if langs is not None:
+        src, dash, tgt = langs.partition("-")
+        if not (src and dash and tgt) or "-" in tgt:
+            raise InputError(f"--langs {langs}: give two codes with a - between them, as en-de")
+    elif data is not None:
+        src, tgt = data.src_lang, tgt_lang or data.tgt_lang
+    else:
+        raise InputError(f"eval: which languages of {name}? give --langs, one of {', '.join(known)}")
+    if tgt_lang is not None and distance(tgt_lang, tgt) is None:
+        raise InputError(f"--tgt-lang {tgt_lang}: --langs {langs} has its references in {tgt}; remove one of the two")
+    found = published_set(name, src, tgt)
+    if data is None:
+        return found, None
+    sources, targets = ({*side} for side in zip(*data.directions(), strict=True))
+    near = {code: far for code in targets if (far := distance(tgt, code)) is not None}
+    if not near or all(distance(src, code) is None for code in sources):
+        # A warning: codes in a configuration are any that its author liked.
+        tell(
+            f"warning: test set {name} in {found.langs}: {model} was trained from {', '.join(sorted(sources))} into "
+            f"{', '.join(sorted(targets))}"
+        )
+    if len(targets) > 1 and tgt_lang is None:
+        tgt_lang = min(near, key=lambda code: (near[code], code), default=tgt)
+    return found, tgt_lang
 
 
 def translated(
@@ -89,6 +142,10 @@ def evaluate(
     hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
     ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")] = [],  # noqa: B006
     src: Annotated[str | None, typer.Option("--src", help="Source text, with MODEL.")] = None,
+    test_set: Annotated[
+        str | None, typer.Option("--test-set", help="In place of --src and --ref: sacreBLEU's name of a set, as wmt14.")
+    ] = None,
+    langs: Annotated[str | None, typer.Option("--langs", help="Of the test set, as en-de; default: MODEL's.")] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -125,10 +182,14 @@ def evaluate(
     from transformer_mt.system.lines import read_lines
 
     of_corpus = "--json" if json_output else "--confidence" if confidence else ""
-    _check_eval_options(model, hyp, src, ref, overrides, of_corpus, sentence)
+    _check_eval_options(model, hyp, src, ref, test_set, langs, overrides, of_corpus, sentence)
     chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
     if chosen is not None:
         scoring.check_metrics(chosen)
+    published = None
+    if test_set is not None:
+        published, tgt_lang = _find_test_set(model, test_set, langs, tgt_lang)
+        src, ref = published.src, published.refs
     names = [hyp or f"{model} on {src}", *ref]
     references = [list(read_lines(path)) for path in ref]
     if hyp is not None:
@@ -138,6 +199,8 @@ def evaluate(
         sources = list(read_lines(src))
         scoring.check_streams(sources, references, [src, *ref])  # before translating for nothing
         hypotheses, tokenize, tgt_lang = translated(model, sources, overrides, tokenize, tgt_lang)
+    if published is not None:
+        tgt_lang = published.tgt_lang
     how: dict[str, Any] = {"tokenize": tokenize, "tgt_lang": tgt_lang, "lowercase": lowercase, "names": names}
 
     def warn(note: str) -> None:
@@ -147,6 +210,7 @@ def evaluate(
         for scores in scoring.sentence_scores(hypotheses, references, chosen, **how, warn=warn):
             print(json.dumps(scores))
         return
+    how["test_set"] = published and (published.name, published.langs)
     report = scoring.evaluate(hypotheses, references, chosen, **how, confidence=confidence)
     for note in report.notes:
         warn(note)

@@ -25,6 +25,7 @@ SOURCE_KINDS: dict[str, tuple[str, ...]] = {
     "xliff": ("xliff",),
     "po": ("po",),
     "hub": ("hub", "split", "subset", "streaming", *_COLUMNS),
+    "test_set": ("test_set",),
     "back_translate": ("back_translate", "model", "search"),
     "distill": ("distill", "model", "search"),
     "builtin": ("builtin", "split", "num_pairs", "seed"),
@@ -61,6 +62,7 @@ class SourceConfig(Section):
     split: str | None = None
     subset: str | None = None  # the hub's "configuration" of a dataset
     streaming: bool = False  # read it once, without keeping a copy
+    test_set: str | None = None  # published: sacreBLEU's name of it; the first of its references
     # A column's name, or its number from 1 in a TSV or CSV. Default: the language code, as a column or inside the
     # column "translation"; 1 and 2 in a TSV that does not begin with those, and in a CSV without a header.
     src_column: str | int | None = None
@@ -131,6 +133,8 @@ class SourceConfig(Section):
             return f"{_in_words(self.src)} + {_in_words(self.tgt)}"
         if self.kind == "hub":
             return f"{self.hub}[{self.split}]"
+        if self.kind == "test_set":
+            return f"test set {self.test_set}"
         if self.kind == "builtin":
             return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
         path = _in_words(getattr(self, self.kind))

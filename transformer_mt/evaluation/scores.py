@@ -119,6 +119,7 @@ def evaluate(
     num_bootstrap: int = 1000,
     seed: int = 12345,
     names: Sequence[str] | None = None,
+    test_set: tuple[str, str] | None = None,
 ) -> EvalReport:
     """Score a corpus.
 
@@ -132,6 +133,7 @@ def evaluate(
         lowercase: for ``bleu`` and ``chrf``; ``ter`` ignores case by sacreBLEU's default, ``multi_bleu`` by definition.
         confidence: add 95% intervals from ``num_bootstrap`` resamples, the same for every metric and every run.
         names: of the hypotheses and of each reference stream, for messages.
+        test_set: the name and the languages of a published test set ("wmt14", "en-de"), for the signatures.
 
     Raises:
         InputError: unequal line counts, nothing to score, an unknown metric or tokeniser, or a string for a list.
@@ -145,12 +147,16 @@ def evaluate(
             # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
             refs: Any = references if name == "multi_bleu" else filled  # the script's formula takes them as they are
             score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
+        signature = metric.get_signature()
+        if test_set is not None:
+            for key, value in zip(("test", "lang"), test_set, strict=True):
+                signature.update(key, value)
         scores.append(
             MetricScore(
                 name=name,
                 label=MULTI_BLEU_LABEL if name == "multi_bleu" else score.name,
                 score=float(score.score),
-                signature=str(metric.get_signature()),
+                signature=str(signature),
                 interval=Interval(float(score._mean), float(score._ci)) if confidence else None,
                 details=score._verbose,
                 note=_note(name, hypotheses),

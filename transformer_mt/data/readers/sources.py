@@ -16,6 +16,7 @@ from transformer_mt.data.readers.delimited import read_csv, read_tsv
 from transformer_mt.data.readers.json_rows import read_json
 from transformer_mt.data.readers.plain_text import file_pairs, files_of, moses_file, moses_prefixes, refuse_stream
 from transformer_mt.data.readers.po import read_po
+from transformer_mt.data.readers.published import published_set
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
 from transformer_mt.data.readers.xliff import read_xliff
@@ -87,6 +88,9 @@ def _files(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[tuple[str
             found = [(moses_file(prefix, src_lang), moses_file(prefix, tgt_lang)) for prefix in prefixes]
         case "tsv" | "csv" | "jsonl" | "parquet" | "tmx" | "xliff" | "po" | "back_translate" | "distill":
             found = [(file,) for file in files_of(paths)]
+        case "test_set":
+            published = published_set(paths, src_lang, tgt_lang)
+            found = [(published.src, published.refs[0])]
     for path in itertools.chain.from_iterable(found):
         refuse_stream(path)
     return found
@@ -113,7 +117,7 @@ def _read_files(
 ) -> Iterator[tuple[str, str]]:
     path = files[0]
     match source.kind:
-        case "src" | "moses":
+        case "src" | "moses" | "test_set":
             return read_line_pairs(path, files[1], TOO_LONG)
         case "tsv":
             return read_tsv(path, source, (src_lang, tgt_lang))
