@@ -232,7 +232,7 @@ def test_signatures_name_the_set(cache: Path, tmp_path: Path) -> None:
     assert told["metrics"]["bleu"]["signature"].startswith("nrefs:1|test:multi30k/2016|lang:en-de|")
     for more, words in {
         ("--test-set", PLAIN): "give --langs, one of en-cs, en-de, en-fr",
-        ("--test-set", PLAIN, "--langs", "ende"): "--langs ende: give two codes",
+        ("--test-set", PLAIN, "--langs", "en"): "--langs en: give two codes",
         ("--test-set", PLAIN, "--langs", "en-de", "--ref", hyp): "remove --src and --ref",
         ("--ref", hyp, "--langs", "en-de"): "--langs en-de says which languages of a --test-set",
         ("--test-set", PLAIN, "--langs", "en-de", "--tgt-lang", "fr"): "has its references in de",
