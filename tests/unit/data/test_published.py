@@ -27,6 +27,7 @@ from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.errors import InputError
 
 PLAIN, XML = "multi30k/2016", "wmt21/AB"
+URL_OF: dict[str, str] = {name: DATASETS[name].data[0] for name in (PLAIN, XML)}  # type: ignore[index]
 DOCUMENT = """<?xml version="1.0" encoding="utf-8"?>
 <dataset id="newstest2021"><doc id="d" origlang="en">
 <src lang="en"><p><seg id="1">A dog.</seg><seg id="2">A cat.</seg></p></src>
@@ -123,7 +124,7 @@ def test_set_is_downloaded_once_and_has_all_references(cache: Path, monkeypatch:
         found = published_set(XML, "en", "de")
         assert [Path(ref).read_text() for ref in found.refs] == ["Ein Hund.\nEine Katze.\n", "Hund.\nKatze.\n"]
         assert Path(found.src).read_text() == "A dog.\nA cat.\n"
-    assert asked == [(DATASETS[XML].data[0], 20)]
+    assert asked == [(URL_OF[XML], 20)]
     assert socket.getdefaulttimeout() == before
     pairs = read_pairs(SourceConfig(test_set=XML), "en", "de")
     assert [pair.tgt for pair in pairs] == ["Ein Hund.", "Eine Katze."]
@@ -152,7 +153,7 @@ def test_no_network_is_one_line(
         serve(monkeypatch, fails)
     done = tmt_here("eval", "--hyp", os.devnull, "--test-set", PLAIN, "--langs", "en-de")
     assert done.status == 2
-    assert f"cannot be fetched from {DATASETS[PLAIN].data[0]} {reason}; connect" in done.refusal
+    assert f"cannot be fetched from {URL_OF[PLAIN]} {reason}; connect" in done.refusal
     assert f"`sacrebleu -t {PLAIN} -l en-de --echo src`" in done.refusal
     assert done.refusal.endswith(f"copy its ~/.sacrebleu/{PLAIN} to {cache / PLAIN}")
     assert done.stderr == f"{done.refusal}\n" and capfd.readouterr() == ("", "")
