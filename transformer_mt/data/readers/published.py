@@ -111,7 +111,8 @@ def _files(dataset: Dataset, langs: str) -> list[str] | None:
     vars(here)["process_to_text"] = refuse
     vars(here)["maybe_download"] = refuse if _downloads_are_missing(dataset) else _do_nothing
     with contextlib.suppress(_AbsentError):
-        return [here.get_source_file(langs), *here.get_reference_files(langs)]
+        # sacreBLEU has the references of XML in the order of a set, another in each process.
+        return [here.get_source_file(langs), *sorted(here.get_reference_files(langs))]
     return None
 
 
