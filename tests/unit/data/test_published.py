@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import socket
 import tarfile
 from collections.abc import Callable
@@ -205,7 +207,13 @@ def test_damage_in_the_cache_is_told(cache: Path) -> None:
     assert "damaged or not complete" in refusal(XML) and "(XMLSyntaxError: " in refusal(XML)
 
 
-def test_cache_that_cannot_be_written_is_told(cache: Path) -> None:
+def test_cache_that_cannot_be_written_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(url: str) -> io.BytesIO:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    serve(monkeypatch, fails)
+    assert f"{cache / PLAIN}: cannot be written (No space left on device)" in refusal(PLAIN)
+    shutil.rmtree(cache)
     cache.write_text("a file")
     assert f"{cache / PLAIN}: cannot be written (Not a directory)" in refusal(PLAIN)
     assert "SACREBLEU" in refusal(PLAIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import errno
 import logging
 import os
 import socket
@@ -151,13 +152,22 @@ def _download(fresh: Dataset, langs: str, place: Path) -> None:
             fresh.maybe_download()
     # Whatever the network and unpacking may raise; of a file that is not what it should be, sacreBLEU exits.
     except (Exception, SystemExit) as error:
-        if isinstance(error, OSError) and error.filename is not None and not isinstance(error, URLError):
-            raise  # of a file of ours
+        if _is_of_the_cache(error):
+            raise
         raise InputError(
             f"test set {fresh.name}: cannot be fetched from {' and '.join(fresh.data or ())} ({_reason(error)}); "
             f"connect to a network, or run `sacrebleu -t {fresh.name} -l {langs} --echo src` on a machine that "
             f"has one and copy its ~/.sacrebleu/{fresh.name} to {place}"
         ) from error
+
+
+def _is_of_the_cache(error: BaseException) -> bool:
+    """Whether the system refused to write, and not the network."""
+    return (
+        isinstance(error, OSError)
+        and not isinstance(error, URLError)
+        and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT))
+    )
 
 
 def _reason(error: BaseException) -> str:
