@@ -150,12 +150,12 @@ def _step_back() -> None:
 def training_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, is_averaged: bool = False
 ) -> dict[str, Tensor]:
-    """What training continues from besides the weights that are translated with: Adam's moments and step numbers, by
-    parameter name, and the weights themselves where an average of them is translated with."""
+    """What training continues from besides the weights that are translated with: the optimizer's moments and step
+    numbers, by parameter name, and the weights themselves where an average of them is translated with."""
     tensors = {
-        f"{key}.{name}": optimizer.state[parameter][key]
+        f"{key}.{name}": moment
         for name, parameter in model.named_parameters()
-        for key in ("step", "exp_avg", "exp_avg_sq")
+        for key, moment in optimizer.state[parameter].items()
     }
     if is_averaged:
         tensors |= {f"weight.{name}": parameter for name, parameter in model.named_parameters()}
@@ -181,10 +181,11 @@ def load_training(
                 if average is not None:
                     average[name].copy_(parameter)
                     parameter.copy_(tensors.get_tensor(f"weight.{name}"))
-                moments = {key: tensors.get_tensor(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-                if any(moments[key].shape != parameter.shape for key in ("exp_avg", "exp_avg_sq")):
-                    raise SafetensorError(f"the moments of {name} have another shape than it")
-                optimizer.state[parameter] = {key: moment.to(parameter.device) for key, moment in moments.items()}
+                for key, moment in optimizer.state[parameter].items():
+                    saved = tensors.get_tensor(f"{key}.{name}")
+                    if saved.shape != moment.shape:
+                        raise SafetensorError(f"the moments of {name} have another shape than it")
+                    moment.copy_(saved)
     except (OSError, SafetensorError) as error:
         raise damaged_tensors(directory / OPTIMIZER, error) from None
     return state

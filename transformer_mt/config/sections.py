@@ -161,6 +161,7 @@ class BatchConfig(Section):
 
 
 class OptimConfig(Section):
+    optimizer: Literal["adam", "muon"] = "adam"
     schedule: Literal["paper", "inverse_sqrt", "cosine"] = "paper"
     lr: Positive | None = None  # the peak; the paper's schedule has its own, from d_model and warmup_steps
     warmup_steps: PositiveInt = 4000
@@ -281,6 +282,8 @@ class Config(Section):
             for key in ("compile", "recompute_activations"):
                 if getattr(self.train, key):
                     yield f"train.{key} is for model.kind: transformer; remove it, or set that"
+            if self.optim.optimizer == "muon":
+                yield "optim.optimizer: muon is for model.kind: transformer; set adam, or that"
         if self.train.patience > 0 and not self.data.valid:
             yield "train.patience counts validations, and there is no data.valid; add it, or remove patience"
         if self.tokenizer.tgt_model is not None and self.tokenizer.shared:

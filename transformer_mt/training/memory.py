@@ -157,11 +157,9 @@ def _failure(shapes: Sequence[Shape], config: Config, updater: Updater) -> str |
     failure, device = None, updater.device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # Adam makes its two moments at its first update, and saving will keep a copy of weights and moments on the
-            # host. Until then something of their size stands for them.
+            # Saving will keep a copy of weights and moments on the host, for which something of its size stands here.
             num_copies = 0 if device.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
-            num_buffers = (0 if updater.optimizer.state else 2) + num_copies
-            stand_in = [torch.ones_like(updater.gradients.buffer) for _ in range(num_buffers)]
+            stand_in = [torch.ones_like(updater.gradients.buffer) for _ in range(num_copies)]
             _run(shapes, config, updater)
             del stand_in
     except RunError as error:

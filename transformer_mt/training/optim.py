@@ -1,15 +1,17 @@
-"""Adam as the paper sets it (section 5.3), the learning-rate schedules, and a running average of the weights."""
+"""Adam as the paper sets it (section 5.3), or Muon; learning-rate schedules; a running average of the weights."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from transformer_mt.config.sections import OptimConfig
+from transformer_mt.model.transformer import EncoderDecoder
+from transformer_mt.training.muon import Muon
 
 
 def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) -> float:
@@ -33,14 +35,34 @@ def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) 
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def adam(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def new_optimizer(model: EncoderDecoder, config: OptimConfig, precision: torch.dtype) -> torch.optim.Optimizer:
+    """Return the optimizer of a model, with the state that it starts with.
+
+    Where the configuration says Muon it is for the matrices of the layers; embeddings, norms and biases have Adam.
+
+    Args:
+        precision: of matrix products.
+    """
+    matrices = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
+    if config.optimizer == "adam":
+        return adam(model.parameters(), config)
+    others = {*model.parameters()} - {*matrices}
+    rest = adam([p for p in model.parameters() if p in others], config)
+    return Muon(matrices, rest, config.weight_decay, precision)
+
+
+def adam(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019); biases and norms do not decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    for p in parameters:  # as its first step would, so that there is room for it before
+        moments = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {"step": torch.zeros((), device=p.device), **moments}
+    return optimizer
 
 
 class FlatGradients:

@@ -1,4 +1,4 @@
-"""One update of the weights: gradients of its micro-batches, clipping, Adam, the average. The host only launches."""
+"""One update of the weights: gradients of micro-batches, clipping, the step, the average. The host only launches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system import device
 from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.system.ranks import Ranks
-from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.training.optim import FlatGradients, WeightAverage, learning_rate, new_optimizer
 from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
 
 
@@ -37,16 +37,16 @@ class Updater:
         self.model, self.device = model, where
         self._config, self._ranks, self._tell = config, ranks, tell
         self._working, flat = None, None
+        precision = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
         if where.type == "cuda":
             flat = flatten_weights(model)
-            precision = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
             self._working = WorkingWeights(model, flat, precision)
         self.network = model if self._working is None else self._working.twin
         self.network.recompute_activations = config.train.recompute_activations
         self._is_compiled = config.train.compile and can_compile(where, config.train.precision)
         if self._is_compiled:
             device.compile_layers(self.network.layers)
-        self.optimizer = adam(model, config.optim)
+        self.optimizer = new_optimizer(model, config.optim, precision)
         decay = config.train.ema_decay
         self.average = WeightAverage(model, decay, flat) if decay > 0 else None
         self.gradients = FlatGradients(model)

@@ -72,7 +72,7 @@ class Training:
         torch.manual_seed(seed)
         self.config, self.tokenizers = config or build_config(), tokenizers
         self.model = Transformer(self.config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
-        self.optimizer = adam(self.model, self.config.optim)
+        self.optimizer = adam(self.model.parameters(), self.config.optim)
         self.state = TrainState(corpus="c", tokenizer=tokenizers.fingerprint)
 
     def step(self) -> None:
@@ -246,7 +246,7 @@ def test_nothing_is_unpickled(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     path = run_directory.newest_usable(run, refuse)
     assert path is not None
     restored = load_model(run)
-    load_training(path, restored.model, adam(restored.model, build_config().optim))
+    load_training(path, restored.model, adam(restored.model.parameters(), build_config().optim))
     average([run], tmp_path / "mean")
     load_model(tmp_path / "mean")
 
@@ -786,7 +786,7 @@ def test_the_average_is_the_mean_by_hand(tokenizers: Tokenizers, tmp_path: Path)
     for p in mean.model.parameters():
         torch.testing.assert_close(p.detach(), torch.full_like(p, 1 / 3), rtol=1e-7, atol=0)
     with pytest.raises(InputError, match="averaged models cannot be resumed"):
-        load_training(tmp_path / "mean", mean.model, adam(mean.model, build_config().optim))
+        load_training(tmp_path / "mean", mean.model, adam(mean.model.parameters(), build_config().optim))
 
 
 def test_the_average_of_a_run_element_by_element(run: Path, tmp_path: Path) -> None:

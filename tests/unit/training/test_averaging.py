@@ -42,7 +42,7 @@ class Runs:
         config, run = self.config(**changes), self.directory / name
         torch.manual_seed(step)
         model = Transformer(config.model, self.tokenizers.src.vocab_size, self.tokenizers.tgt.vocab_size)
-        optimizer = adam(model, config.optim)
+        optimizer = adam(model.parameters(), config.optim)
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         optimizer.step()

@@ -82,7 +82,7 @@ def test_cosine_by_hand() -> None:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    group = adam(Small(), OptimConfig()).param_groups[0]
+    group = adam(Small().parameters(), OptimConfig()).param_groups[0]
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.98), 1e-9, 0.0)
     assert not group["amsgrad"] and not group["maximize"]
 
@@ -96,7 +96,7 @@ def test_adam_is_algorithm_1(dtype: torch.dtype, tolerance: float, weight_decay:
     first = [torch.zeros_like(w) for w in weights]
     second = [torch.zeros_like(w) for w in weights]
     config = OptimConfig(beta1=0.9, beta2=0.98, eps=1e-3, weight_decay=weight_decay)
-    optimizer = adam(model, config)
+    optimizer = adam(model.parameters(), config)
     for step in range(1, 8):
         rate = 0.01 * step
         set_rate(optimizer, rate)
@@ -117,7 +117,7 @@ def test_only_matrices_decay() -> None:
     """Without a gradient Adam's own step is 0; what is left is the decay, 1 - lr · λ."""
     model = Small().double()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = adam(model, OptimConfig(weight_decay=0.5))
+    optimizer = adam(model.parameters(), OptimConfig(weight_decay=0.5))
     set_rate(optimizer, 0.1)
     FlatGradients(model)
     optimizer.step()
@@ -128,7 +128,7 @@ def test_only_matrices_decay() -> None:
 
 def test_every_parameter_is_optimised_once() -> None:
     model = Transformer(ModelConfig(d_model=8, d_ff=8, num_heads=2, num_encoder_layers=1, num_decoder_layers=1), 9, 9)
-    optimized = [p for group in adam(model, OptimConfig()).param_groups for p in group["params"]]
+    optimized = [p for group in adam(model.parameters(), OptimConfig()).param_groups for p in group["params"]]
     assert len(optimized) == len(set(optimized))
     assert set(optimized) == set(model.parameters())
 
@@ -137,7 +137,7 @@ def test_every_parameter_is_optimised_once() -> None:
 def test_an_update_that_is_not_finite_is_not_applied(steps_before: int) -> None:
     """As the trainer does it: ``optimizer.found_inf``. Weights, moments and step count stay as they are."""
     model = Small()
-    optimizer = adam(model, OptimConfig(weight_decay=0.1))
+    optimizer = adam(model.parameters(), OptimConfig(weight_decay=0.1))
     set_rate(optimizer, 0.1)
     for seed in range(steps_before):
         set_gradients(model, seed)
@@ -188,7 +188,7 @@ def test_backward_adds_to_the_buffer() -> None:
     for times in (1, 2, 3):
         loss_of(model, x).backward()
         torch.testing.assert_close(gradients.buffer, times * expected, rtol=1e-12, atol=1e-12)
-    adam(model, OptimConfig()).step()
+    adam(model.parameters(), OptimConfig()).step()
     gradients.zero()
     loss_of(model, x).backward()
     assert [p.grad.data_ptr() for p in model.parameters() if p.grad is not None] == places
