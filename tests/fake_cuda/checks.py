@@ -70,7 +70,13 @@ def gpu() -> Iterator[torch.device]:
 
 
 def make(
-    gpu: torch.device, preset: str, precision: str, norm: str = "post", num_layers: int = 1, **train: Any
+    gpu: torch.device,
+    preset: str,
+    precision: str,
+    norm: str = "post",
+    num_layers: int = 1,
+    optimizer: str = "adam",
+    **train: Any,
 ) -> tuple[Config, Transformer]:
     """Return a configuration and its model on the device."""
     config = Config.model_validate(
@@ -83,7 +89,7 @@ def make(
                 "num_encoder_layers": num_layers,
                 "num_decoder_layers": num_layers,
             },
-            "optim": {"clip_norm": 1.0},
+            "optim": {"clip_norm": 1.0, "optimizer": optimizer, "weight_decay": 0.1},
             "train": {"precision": precision, "ema_decay": 0.999, **train},
         }
     )
@@ -142,17 +148,19 @@ def test_a_product_is_counted_by_the_book(gpu: torch.device) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "precision", "recompute"),
+    ("preset", "precision", "optimizer", "recompute"),
     [
-        ("tiny", "float32", False),
-        ("tiny", "bfloat16", False),
-        ("base", "bfloat16", True),
-        ("big", "bfloat16", False),
+        ("tiny", "float32", "adam", False),
+        ("tiny", "bfloat16", "muon", False),
+        ("base", "bfloat16", "adam", True),
+        ("big", "bfloat16", "muon", False),
     ],
 )
-def test_an_update_only_launches(preset: str, precision: str, recompute: bool, gpu: torch.device) -> None:
+def test_an_update_only_launches(
+    preset: str, precision: str, optimizer: str, recompute: bool, gpu: torch.device
+) -> None:
     """Two micro-batches, clipping and the average: the host reads nothing, and dtypes are as they are meant."""
-    config, model = make(gpu, preset, precision, recompute_activations=recompute)
+    config, model = make(gpu, preset, precision, optimizer=optimizer, recompute_activations=recompute)
     updater = Updater(model, config, gpu, Ranks())
     rows = dtypes_between_layers(updater.network)
 
