@@ -162,9 +162,10 @@ class BatchConfig(Section):
 
 class OptimConfig(Section):
     optimizer: Literal["adam", "muon"] = "adam"
-    schedule: Literal["paper", "inverse_sqrt", "cosine"] = "paper"
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "linear", "stable"] = "paper"
     lr: Positive | None = None  # the peak; the paper's schedule has its own, from d_model and warmup_steps
     warmup_steps: PositiveInt = 4000
+    decay_steps: PositiveInt | None = None  # of the schedule stable: the last ones of a run, in which the rate falls
     beta1: Probability = 0.9
     beta2: Probability = 0.98
     eps: Positive = 1e-9
@@ -176,6 +177,10 @@ class OptimConfig(Section):
             yield "lr has no meaning with schedule: paper; remove it, or set schedule: inverse_sqrt"
         if self.schedule != "paper" and self.lr is None:
             yield f"schedule: {self.schedule} needs lr, the peak learning rate, for example lr: 0.0007"
+        if self.schedule == "stable" and self.decay_steps is None:
+            yield "schedule: stable needs decay_steps, for example a fifth of train.max_steps"
+        if self.schedule != "stable" and self.decay_steps is not None:
+            yield f"decay_steps has no meaning with schedule: {self.schedule}; remove it, or set schedule: stable"
 
 
 class TrainConfig(Section):

@@ -21,7 +21,10 @@ def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) 
     - inverse_sqrt: a linear rise to ``lr`` over the warm-up, then lr · sqrt(warmup / step), equation 3 with a free
       peak;
     - cosine: the same rise, then half a cosine down to 0 at ``max_steps`` (Loshchilov & Hutter 2017), for runs whose
-      length is known.
+      length is known;
+    - linear: the same rise, then a straight line down to 0 at ``max_steps``;
+    - stable: the same rise, then ``lr`` until the last ``decay_steps``, in which a straight line leads to 0 (Hägele et
+      al. 2024). Up to there the length of the run is of no account.
     """
     warmup = config.warmup_steps
     if config.schedule == "paper":
@@ -31,8 +34,13 @@ def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) 
         return config.lr * step / warmup
     if config.schedule == "inverse_sqrt":
         return config.lr * math.sqrt(warmup / step)
-    progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "stable":
+        assert config.decay_steps is not None
+        warmup = max(warmup, max_steps - config.decay_steps)
+    progress = min(1.0, max(0, step - warmup) / max(1, max_steps - warmup))
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * (1 - progress)
 
 
 def new_optimizer(model: EncoderDecoder, config: OptimConfig, precision: torch.dtype) -> torch.optim.Optimizer:

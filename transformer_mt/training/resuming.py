@@ -26,6 +26,7 @@ _FREE_SECTIONS = ("search", "eval")
 _FREE_KEYS = {
     "data": {"cache_dir", "valid", "test", "train"},  # of the training pairs, the fingerprint decides
     "batch": {"micro_tokens"},
+    "optim": {"decay_steps"},
     "train": {
         *("max_steps", "eval_steps", "checkpoint_steps", "keep_checkpoints", "log_steps", "patience", "best_metric"),
         *("precision", "threads", "recompute_activations", "compile", "init_from", "tensorboard", "tracker"),
@@ -136,9 +137,10 @@ def tell_changes(old: Config, new: Config, state: TrainState, validation: str, t
     """Tell which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
     if changed := differing_keys(old, new, is_free=True):
         tell(f"continuing with changed settings: {'; '.join(changed)}")
-    if new.optim.schedule == "cosine" and old.train.max_steps != new.train.max_steps:
-        rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
-        tell(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: cosine ends at max_steps")
+    rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
+    if rates[0] != rates[1]:
+        ends = f"{new.optim.schedule} ends at max_steps"
+        tell(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: {ends}")
     if validation != state.validation or _scoring(old) != _scoring(new):
         state.best_score, state.best_loss, state.evals_without_improvement = None, None, 0
     state.validation = validation

@@ -4,14 +4,17 @@ average of the weights against its formula."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from transformer_mt.config.sections import ModelConfig, OptimConfig
+from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.config.sections import Config, ModelConfig, OptimConfig
 from transformer_mt.model.transformer import Transformer, count_parameters
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
+from transformer_mt.training.resuming import tell_changes
 
 
 class Small(nn.Module):
@@ -57,8 +60,9 @@ def test_equation_3_by_hand() -> None:
 def test_the_peak_is_at_the_end_of_the_warm_up(warmup_steps: int) -> None:
     paper = [papers(step, warmup_steps) for step in range(1, 120)]
     assert paper.index(max(paper)) + 1 == warmup_steps
-    for schedule in ("inverse_sqrt", "cosine"):
-        config = OptimConfig.model_validate({"schedule": schedule, "lr": 0.01, "warmup_steps": warmup_steps})
+    for schedule in ("inverse_sqrt", "cosine", "linear", "stable"):
+        decay = {"decay_steps": 30} if schedule == "stable" else {}
+        config = OptimConfig.model_validate({"schedule": schedule, "lr": 0.01, "warmup_steps": warmup_steps, **decay})
         rates = [learning_rate(step, config, 512, max_steps=119) for step in range(1, 120)]
         assert rates.index(max(rates)) + 1 == warmup_steps
         assert max(rates) == pytest.approx(0.01, rel=1e-12)
@@ -79,6 +83,41 @@ def test_cosine_by_hand() -> None:
     quarter = math.cos(math.pi / 4)
     assert rates == pytest.approx([0.2, 1.0, 2.0, 1 + quarter, 1.0, 1 - quarter, 0.0, 0.0], rel=1e-12, abs=1e-15)
     assert learning_rate(10, config, 512, max_steps=10) == 2.0  # all of the run is warm-up
+
+
+def test_linear_and_stable_by_hand() -> None:
+    config = OptimConfig(schedule="linear", lr=2.0, warmup_steps=10)
+    rates = [learning_rate(step, config, 512, max_steps=110) for step in (1, 5, 10, 35, 60, 109, 110, 500)]
+    assert rates == pytest.approx([0.2, 1.0, 2.0, 1.5, 1.0, 0.02, 0.0, 0.0], rel=1e-12, abs=1e-15)
+    config = OptimConfig(schedule="stable", lr=2.0, warmup_steps=10, decay_steps=20)
+    for max_steps in (110, 200):
+        steps = (1, 5, 10, 11, max_steps - 20, max_steps - 15, max_steps - 1, max_steps, 500)
+        rates = [learning_rate(step, config, 512, max_steps) for step in steps]
+        assert rates == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0, 1.5, 0.1, 0.0, 0.0], rel=1e-12, abs=1e-15)
+    # The run is shorter than rise and fall.
+    rates = [learning_rate(step, config, 512, max_steps=20) for step in (5, 10, 15, 20)]
+    assert rates == pytest.approx([1.0, 2.0, 1.0, 0.0], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "is_warned"),
+    [
+        ({"schedule": "stable", "decay_steps": 20}, 79, False),  # on the plateau a run's length is of no account
+        ({"schedule": "stable", "decay_steps": 20}, 90, True),
+        ({"schedule": "linear"}, 50, True),
+        ({"schedule": "cosine"}, 50, True),
+        ({"schedule": "inverse_sqrt"}, 90, False),
+    ],
+)
+def test_a_rate_that_leaves_its_way_is_told(schedule: dict[str, Any], step: int, is_warned: bool) -> None:
+    def config(max_steps: int) -> Config:
+        data = {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "en", "tgt": "de"}]}
+        optim = {"lr": 0.01, "warmup_steps": 10, **schedule}
+        return Config.model_validate({"data": data, "optim": optim, "train": {"max_steps": max_steps}})
+
+    lines: list[str] = []
+    tell_changes(config(100), config(200), TrainState(step=step), "", lines.append)
+    assert any("the learning rate goes on from" in line for line in lines) == is_warned
 
 
 def test_the_defaults_are_the_papers() -> None:
