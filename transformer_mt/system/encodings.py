@@ -26,7 +26,7 @@ _MARKS = {
 _WITH_CJK = ("HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "HANGUL", "IDEOGRAPHIC")  # stand beside its ideographs
 _WHITE = "\t\n\v\f\r\x85"
 _MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; what is UTF-16 looks like half of them
-_FEW_CHARACTERS = 10  # are of one script by chance
+_FEW_CHARACTERS = 10  # tell nothing: they are of one script by chance
 _OF_ONE_SCRIPT = 0.95  # of the letters, at least
 
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive (or a document of an office program)", b"%PDF": "a PDF"}
@@ -97,7 +97,7 @@ def _is_no_text(character: str) -> bool:
 
 def _by_zeros(start: bytes) -> str | None:
     """Return which of UTF-16 and UTF-32 it may be by the zeros in it, which letters of Latin and line ends have."""
-    if len(start) < 4:  # too little to tell by
+    if len(start) < 2 * _FEW_CHARACTERS:
         return None
     zeros = [start[place::4].count(0) * 4 / len(start) for place in range(4)]
     if min(zeros[1:]) > 0.9 and zeros[0] < 0.1:
