@@ -236,7 +236,7 @@ def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> Non
     ):
         path.write_bytes("\n".join(lines).encode(encoding))
         assert list(read_lines(path)) == lines
-    path.write_bytes("12\n345\n".encode(encoding))  # nothing says that this is text
+    path.write_bytes("12\n345\n6789\n".encode(encoding))  # nothing says that this is text
     name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
     with pytest.raises(InputError, match=f"it is {name} without a byte order mark, or no text; .* iconv -f {name} -t"):
         list(read_lines(path))
