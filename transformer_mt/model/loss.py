@@ -39,7 +39,7 @@ def label_smoothed_cross_entropy(
 def label_log_probs(hidden_PD: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
     """Return log softmax(hidden · weight^T) of each label (N), without a gradient."""
     parts = []
-    rows = _chunk_rows(hidden_PD, len(weight_VD))
+    rows = chunk_rows(hidden_PD, len(weight_VD))
     for start in range(0, len(labels_N), rows):
         labels_C1 = labels_N[start : start + rows, None]
         logits_CV = hidden_PD[start : start + len(labels_C1)] @ weight_VD.T
@@ -68,7 +68,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         nll, log_normalizers = hidden_PD.new_zeros(2, dtype=wide)
         grad_hidden_PD = torch.empty_like(hidden_PD) if needs_grad else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_grad else None
-        rows = min(len(hidden_PD), _chunk_rows(hidden_PD, num_pieces))
+        rows = min(len(hidden_PD), chunk_rows(hidden_PD, num_pieces))
         # The same memory for every chunk: fresh pages would cost more than the arithmetic. On a GPU memory traffic
         # does: softmax reads narrow logits, computes in float32, and writes narrow ones, as the product wants them.
         narrow_buffer = hidden_PD.new_empty(rows, num_pieces)
@@ -116,7 +116,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden_PD * grad_loss, (grad_weight_VD * grad_loss).to(ctx.weight_dtype), None, None, None
 
 
-def _chunk_rows(hidden_PD: Tensor, num_pieces: int) -> int:
+def chunk_rows(hidden_PD: Tensor, num_pieces: int) -> int:
     """Return how many rows' logits are computed at once: as many as fit into the bytes that a kind of device is given.
 
     On a CPU they are at least 2 · D, because each chunk adds to all of V × D. Where it is larger, the number is a

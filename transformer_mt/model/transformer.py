@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights, MultiHeadAttention
+from transformer_mt.model.consistency import CUT_OUT, consistent_cross_entropy
 from transformer_mt.model.dropout import Dropout
 from transformer_mt.model.layout import Batch, Layout
 from transformer_mt.model.loss import label_smoothed_cross_entropy
@@ -116,6 +117,7 @@ class EncoderDecoder(nn.Module, abc.ABC):
         super().__init__()
         self.config = config
         self.recompute_activations = False  # in the backward pass, layer by layer, instead of keeping them
+        self._cut_out = 0.0  # the probability that a token's embedding is zero
         self.scale = math.sqrt(config.d_model)
         self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
         self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
@@ -150,21 +152,37 @@ class EncoderDecoder(nn.Module, abc.ABC):
     def attention_weights(self, batch: Batch) -> AttentionWeights:
         """Return what every head looks at in one pass over known targets, as it is without dropout."""
 
-    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, label_smoothing: float = 0.0, consistency: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the label-smoothed loss and the negative log-likelihood of a batch's labels.
 
-        Both are scalars, sums over the labels, in nats.
+        Both are scalars, sums over the labels, in nats. With a weight for ``consistency`` the loss has a second part,
+        see `consistent_cross_entropy`.
         """
-        memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
-        hidden_PD = hidden_PD.to(_products_dtype(self.generator.weight))
-        return label_smoothed_cross_entropy(hidden_PD, self.generator.weight, batch.labels_N, label_smoothing)
+        weight_VD = self.generator.weight
+        hidden_PD = self._hidden(batch).to(_products_dtype(weight_VD))
+        if consistency == 0:
+            return label_smoothed_cross_entropy(hidden_PD, weight_VD, batch.labels_N, label_smoothing)
+        self._cut_out = CUT_OUT
+        try:
+            cut_PD = self._hidden(batch).to(hidden_PD.dtype)
+        finally:
+            self._cut_out = 0.0
+        return consistent_cross_entropy(hidden_PD, cut_PD, weight_VD, batch.labels_N, label_smoothing, consistency)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (N, V) of every target position."""
-        memory = self.encode(batch.src_ids_P, batch.src)
-        hidden_PD = self.decode(batch.tgt_in_P, batch.tgt, memory)
-        out: Tensor = self.generator(hidden_PD[: batch.num_labels])
+        out: Tensor = self.generator(self._hidden(batch)[: batch.num_labels])
+        return out
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Return the decoder's output (P, D)."""
+        return self.decode(batch.tgt_in_P, batch.tgt, self.encode(batch.src_ids_P, batch.src))
+
+    def _look_up(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """Return the embeddings of ids; some are zero where tokens are cut out."""
+        out: Tensor = table(ids)
+        if self._cut_out > 0:
+            out = out * (torch.rand(ids.shape, device=ids.device) >= self._cut_out).to(out.dtype).unsqueeze(-1)
         return out
 
 
@@ -258,7 +276,7 @@ class Transformer(EncoderDecoder):
     def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:
         """Return embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
         positions_LD = self.positions("src" if table is self.src_embed else "tgt", length)
-        x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
+        x = torch.add(F.embedding(positions, positions_LD), self._look_up(table, ids), alpha=self.scale)
         # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
         out: Tensor = self.dropout(x.to(_products_dtype(table.weight)))
         return out

@@ -56,7 +56,7 @@ def test_the_chunk_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPat
     """From one position a chunk over a short last chunk to all positions in one."""
     given = inputs(7)
     expected = value_and_gradients(torchs, given, 0.1)
-    monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: rows)
     for found, value in zip(value_and_gradients(ours, given, 0.1), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
 
@@ -64,7 +64,7 @@ def test_the_chunk_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("rows", [1, 3, 17, 18])
 def test_each_label_has_its_own_log_probability(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also behind the first chunk, and with a tail of rows that have no label."""
-    monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: rows)
     hidden_ND, weight_VD, labels_N = (tensor.detach() for tensor in inputs(7))
     expected = -F.cross_entropy(F.linear(hidden_ND, weight_VD), labels_N, reduction="none")
     tail = torch.full((4, 6), 3.0, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_no_more_logits_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) ->
         return softmax(logits_CV, **options)
 
     monkeypatch.setattr(torch, "softmax", watched)
-    monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: 6)
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: 6)
     label_smoothed_cross_entropy(*inputs(7), 0.1)
     assert shapes == [(6, 7), (6, 7), (5, 7)]
 
@@ -172,7 +172,7 @@ def test_bfloat16_is_close_to_float32() -> None:
 @pytest.mark.parametrize(("rows", "tail"), [(1, 4), (3, 1), (16, 7), (100, 2)])
 def test_a_tail_without_labels_takes_no_part(rows: int, tail: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it fills up the last chunk or has chunks of its own."""
-    monkeypatch.setattr(loss_module, "_chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: rows)
     hidden_ND, weight_VD, labels_N = inputs(7)
     value, grad_hidden_ND, grad_weight_VD = value_and_gradients(torchs, (hidden_ND, weight_VD, labels_N), 0.1)
     longer = torch.cat([hidden_ND.detach(), torch.full((tail, 6), 3.0, dtype=torch.float64)]).requires_grad_()
@@ -186,7 +186,7 @@ def test_a_tail_without_labels_takes_no_part(rows: int, tail: int, monkeypatch: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_chunks_are_whole_blocks_of_rows(dtype: torch.dtype) -> None:
     for d_model, num_pieces in [(128, 10000), (512, 37000), (1024, 32)]:
-        rows = loss_module._chunk_rows(torch.empty(1, d_model, dtype=dtype), num_pieces)
+        rows = loss_module.chunk_rows(torch.empty(1, d_model, dtype=dtype), num_pieces)
         assert rows % 64 == 0 and rows >= 2 * d_model
 
 
