@@ -1,19 +1,45 @@
 """SimCut (Gao et al. 2022): a second pass over a batch, in which some embeddings are cut out, and what both passes say
-of the labels drawn together. The label-smoothed cross-entropy of the first pass is computed with it, in the same chunks.
+of the labels drawn together. The label-smoothed cross-entropy of the first pass is computed in the same chunks.
 
 Shapes: P rows, of which the first N have labels, C rows of one chunk, D d_model, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer_mt.model.loss import chunk_rows
 
 CUT_OUT = 0.05  # the probability with which a token's embedding is zero in the second pass; the paper's p
+
+
+class Embedding(nn.Embedding):
+    """A table of embeddings, of which a pass may find some to be zero."""
+
+    is_cut = False
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = super().forward(ids)
+        if self.is_cut:
+            rows = rows * (torch.rand(ids.shape, device=ids.device) >= CUT_OUT).to(rows.dtype).unsqueeze(-1)
+        return rows
+
+
+@contextlib.contextmanager
+def cutting_out(*tables: Embedding) -> Iterator[None]:
+    """Within the block, tokens are cut out by chance."""
+    for table in tables:
+        table.is_cut = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.is_cut = False
 
 
 def consistent_cross_entropy(

@@ -175,7 +175,7 @@ class Recurrent(EncoderDecoder):
 
     def embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
         """Return embeddings × sqrt(d_model)."""
-        out: Tensor = self.dropout(self._look_up(table, ids) * self.scale)
+        out: Tensor = self.dropout(table(ids) * self.scale)
         return out
 
     def _run(

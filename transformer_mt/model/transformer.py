@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights, MultiHeadAttention
-from transformer_mt.model.consistency import CUT_OUT, consistent_cross_entropy
+from transformer_mt.model.consistency import Embedding, consistent_cross_entropy, cutting_out
 from transformer_mt.model.dropout import Dropout
 from transformer_mt.model.layout import Batch, Layout
 from transformer_mt.model.loss import label_smoothed_cross_entropy
@@ -117,10 +117,9 @@ class EncoderDecoder(nn.Module, abc.ABC):
         super().__init__()
         self.config = config
         self.recompute_activations = False  # in the backward pass, layer by layer, instead of keeping them
-        self._cut_out = 0.0  # the probability that a token's embedding is zero
         self.scale = math.sqrt(config.d_model)
-        self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
-        self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
+        self.src_embed = Embedding(src_vocab_size, config.d_model)
+        self.tgt_embed = Embedding(tgt_vocab_size, config.d_model)
         self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=False)
         self.dropout = Dropout(config.dropout)
 
@@ -162,11 +161,8 @@ class EncoderDecoder(nn.Module, abc.ABC):
         hidden_PD = self._hidden(batch).to(_products_dtype(weight_VD))
         if consistency == 0:
             return label_smoothed_cross_entropy(hidden_PD, weight_VD, batch.labels_N, label_smoothing)
-        self._cut_out = CUT_OUT
-        try:
+        with cutting_out(self.src_embed, self.tgt_embed):
             cut_PD = self._hidden(batch).to(hidden_PD.dtype)
-        finally:
-            self._cut_out = 0.0
         return consistent_cross_entropy(hidden_PD, cut_PD, weight_VD, batch.labels_N, label_smoothing, consistency)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -177,13 +173,6 @@ class EncoderDecoder(nn.Module, abc.ABC):
     def _hidden(self, batch: Batch) -> Tensor:
         """Return the decoder's output (P, D)."""
         return self.decode(batch.tgt_in_P, batch.tgt, self.encode(batch.src_ids_P, batch.src))
-
-    def _look_up(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        """Return the embeddings of ids; some are zero where tokens are cut out."""
-        out: Tensor = table(ids)
-        if self._cut_out > 0:
-            out = out * (torch.rand(ids.shape, device=ids.device) >= self._cut_out).to(out.dtype).unsqueeze(-1)
-        return out
 
 
 class Transformer(EncoderDecoder):
@@ -276,7 +265,7 @@ class Transformer(EncoderDecoder):
     def _embed(self, table: nn.Embedding, ids: Tensor, positions: Tensor, length: int) -> Tensor:
         """Return embeddings × sqrt(d_model) + position encodings; ``length`` is more than the greatest position."""
         positions_LD = self.positions("src" if table is self.src_embed else "tgt", length)
-        x = torch.add(F.embedding(positions, positions_LD), self._look_up(table, ids), alpha=self.scale)
+        x = torch.add(F.embedding(positions, positions_LD), table(ids), alpha=self.scale)
         # From here on rows are in the precision of the matrix products, so that no layer has to convert them.
         out: Tensor = self.dropout(x.to(_products_dtype(table.weight)))
         return out

@@ -49,16 +49,16 @@ def test_the_second_pass_lacks_some_tokens(kind: str, monkeypatch: pytest.Monkey
     plain, nll = model(batch, 0.1)
     plain = plain.detach()
     # Nothing is cut out: both passes are the same, and nothing is added.
-    monkeypatch.setattr("transformer_mt.model.transformer.CUT_OUT", 0.0)
+    monkeypatch.setattr(module, "CUT_OUT", 0.0)
     torch.testing.assert_close([part.detach() for part in model(batch, 0.1, 3.0)], [plain, nll])
     # All is: another loss, whose perplexity is that of the whole batch.
-    monkeypatch.setattr("transformer_mt.model.transformer.CUT_OUT", 1.0)
+    monkeypatch.setattr(module, "CUT_OUT", 1.0)
     loss, same = model(batch, 0.1, 3.0)
     loss = loss.detach()
     assert float(loss) > float(plain) + 0.1
     torch.testing.assert_close(same, nll)
     # And so it is drawn: some of them, by PyTorch's generator.
-    monkeypatch.setattr("transformer_mt.model.transformer.CUT_OUT", 0.3)
+    monkeypatch.setattr(module, "CUT_OUT", 0.3)
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
