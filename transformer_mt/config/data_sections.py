@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transformer_mt.config.section import AsTuple, Count, NonNegative, PathName, Paths, PositiveInt, Section
+from transformer_mt.config.section import (
+    AsTuple,
+    Count,
+    NonNegative,
+    PathName,
+    Paths,
+    PositiveInt,
+    Probability,
+    Section,
+)
 
 # What each kind of source reads, by the key that tells the kind. Columns are named where there are some.
 _COLUMNS = ("src_column", "tgt_column")
@@ -179,6 +188,15 @@ class CleanConfig(Section):
     min_language_probability: Annotated[float, Field(gt=0, lt=1)] | None = None  # "wrong_language" (extra `langid`)
 
 
+class NoiseConfig(Section):
+    """Noise on the sources of training, drawn anew in each epoch."""
+
+    case: Probability = 0.0  # of a source in lower case or, as often, in capitals
+    diacritics: Probability = 0.0  # of a source without accents
+    punctuation: Probability = 0.0  # of a source without punctuation
+    typos: Probability = 0.0  # of each letter: left out, doubled, or exchanged with the next
+
+
 class DataConfig(Section):
     src_lang: str
     tgt_lang: str
@@ -190,6 +208,7 @@ class DataConfig(Section):
     )
     stages: Annotated[tuple[StageConfig, ...], AsTuple] = ()
     clean: CleanConfig = CleanConfig()
+    noise: NoiseConfig = NoiseConfig()
     cache_dir: str = "~/.cache/transformer_mt"  # prepared corpora, keyed by their content
 
     def conflicts(self) -> Iterator[str]:

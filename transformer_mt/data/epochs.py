@@ -26,7 +26,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import remove_directory
 from transformer_mt.system.ranks import Ranks
-from transformer_mt.text.subword_sampling import SubwordSampler
+from transformer_mt.text.subword_sampling import Sampler
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Epochs:
     def __init__(
         self,
         store: IdStore,
-        samplers: tuple[SubwordSampler, SubwordSampler] | None,
+        samplers: tuple[Sampler | None, Sampler | None] | None,
         config: Config,
         directory: Path,
         ranks: Ranks,

@@ -38,7 +38,7 @@ from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import exchange, remove_directory, unfinished
 from transformer_mt.system.processes import end_with_parent
 from transformer_mt.system.whole_files import write_error
-from transformer_mt.text.subword_sampling import SubwordSampler
+from transformer_mt.text.subword_sampling import Sampler
 from transformer_mt.text.vocabulary import EOS_ID
 
 _FORMAT = 2  # of the draws too: another one, and a run that goes on would see other pieces
@@ -52,7 +52,7 @@ class _Job:
     """What the pieces of all epochs depend on."""
 
     corpus: Path
-    samplers: tuple[SubwordSampler, SubwordSampler]
+    samplers: tuple[Sampler | None, Sampler | None]
     clean: CleanConfig
     batch: BatchConfig
     seed: int
@@ -62,7 +62,7 @@ class SampledEpochs:
     """The sampled epochs of a run, in a directory of its own, and the processes that write them. For rank 0."""
 
     def __init__(
-        self, store: IdStore, samplers: tuple[SubwordSampler, SubwordSampler], config: Config, directory: Path
+        self, store: IdStore, samplers: tuple[Sampler | None, Sampler | None], config: Config, directory: Path
     ) -> None:
         self._store, self._directory = store, directory
         self._job = _Job(store.directory, samplers, config.data.clean, config.batch, config.train.seed)
@@ -172,7 +172,7 @@ class SampledEpochs:
     def _path(self, epoch: int) -> Path:
         """Return the directory of an epoch; with other settings it has another name."""
         job = self._job
-        pieces = [sampler.fingerprint for sampler in job.samplers]
+        pieces = [None if sampler is None else sampler.fingerprint for sampler in job.samplers]
         src_budget, tgt_budget = job.batch.budget
         limits = [job.clean.model_dump(), tgt_budget, src_budget]
         key = json.dumps([_FORMAT, self._store.fingerprint, pieces, limits, job.seed])
@@ -221,8 +221,8 @@ def _write_shard(job: _Job, store: IdStore, epoch: int, directory: Path, shard: 
             generator.seed(((job.seed << 32 | epoch) << 64) | pair)
             sides = src[:-1].tolist(), tgt[:-1].tolist()
             sampled = (
-                src_sampler.sample(sides[0], generator.random),
-                tgt_sampler.sample(sides[1], generator.random),
+                sides[0] if src_sampler is None else src_sampler.sample(sides[0], generator.random),
+                sides[1] if tgt_sampler is None else tgt_sampler.sample(sides[1], generator.random),
             )
             # Which pairs there are must not depend on the epoch: cleaning has seen the pieces that are not sampled.
             if too_long(len(sampled[0]), len(sampled[1]), job.clean, job.batch) is not None:

@@ -17,6 +17,7 @@ import itertools
 import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError
@@ -26,6 +27,15 @@ from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
 _MEMORY_SYMBOLS = 1 << 22
 
 Random = Callable[[], float]  # uniform in [0, 1)
+
+
+class Sampler(Protocol):
+    """What draws the pieces of a text for an epoch."""
+
+    fingerprint: str  # of all that they depend on besides the text
+
+    def sample(self, ids: Sequence[int], random: Random) -> list[int]:
+        """Return ids in place of others, drawn with as many numbers of ``random`` as it takes."""
 
 
 def samplers(tokenizers: Tokenizers, config: TokenizerConfig) -> tuple[SubwordSampler, SubwordSampler] | None:

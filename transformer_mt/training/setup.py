@@ -15,6 +15,7 @@ import torch
 from transformer_mt.checkpoints import model_directory, run_directory
 from transformer_mt.checkpoints.manifest import read_manifest
 from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
@@ -31,6 +32,8 @@ from transformer_mt.system.device import describe, local_device, prepare_determi
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
+from transformer_mt.text.noise import SourceNoise
+from transformer_mt.text.subword_sampling import Sampler
 from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
 from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import domain_tag, language_tag
@@ -99,7 +102,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     tokenizers: Tokenizers = ranks.first_says(
         _tokenizers(config, latest, tell) if ranks.is_first else None, patiently=True
     )
-    samplers = subword_sampling.samplers(tokenizers, config.tokenizer)
+    samplers = _samplers(config, tokenizers)
     store = _corpus(config, tokenizers, ranks)
     epochs_directory = run / "epochs"
     if dry_run:  # the run directory may be in use
@@ -223,6 +226,15 @@ def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
         trained.append(tokenizer)
         tell(report)
     return Tokenizers(trained[0], trained[-1]).with_tags(tags)
+
+
+def _samplers(config: Config, tokenizers: Tokenizers) -> tuple[Sampler | None, Sampler | None] | None:
+    """Return what draws the pieces of sources and targets for each epoch, or None where all epochs have the same."""
+    of_pieces = subword_sampling.samplers(tokenizers, config.tokenizer)
+    if config.data.noise == NoiseConfig():
+        return of_pieces
+    src, tgt = of_pieces or (None, None)
+    return SourceNoise(tokenizers.src, config.data.noise, src), tgt
 
 
 def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:

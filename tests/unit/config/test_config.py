@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from transformer_mt.config.data_sections import SOURCE_KINDS, CleanConfig, DataConfig, SourceConfig
+from transformer_mt.config.data_sections import SOURCE_KINDS, CleanConfig, DataConfig, NoiseConfig, SourceConfig
 from transformer_mt.config.loading import load_config, override_search, to_yaml, tokenizer_config, validate
 from transformer_mt.config.section import Section
 from transformer_mt.config.sections import (
@@ -34,6 +34,7 @@ DATA = "data: {src_lang: en, tgt_lang: de, train: [{src: a.en, tgt: a.de}]}\n"
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "clean": CleanConfig,
+    "noise": NoiseConfig,
     "tokenizer": TokenizerConfig,
     "model": ModelConfig,
     "batch": BatchConfig,
@@ -42,6 +43,7 @@ SECTIONS: dict[str, type[Section]] = {
     "search": SearchConfig,
     "eval": EvalConfig,
 }
+INNER = ("clean", "noise")  # sections of the section data
 
 
 @pytest.fixture
@@ -491,13 +493,13 @@ def test_every_recipe_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def reference_blocks() -> dict[str, list[str]]:
-    """The lines of each section of the reference file, `clean` apart from `data`."""
+    """The lines of each section of the reference file, `clean` and `noise` apart from `data`."""
     blocks: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in (CONFIGS / "reference.yaml").read_text(encoding="utf-8").splitlines():
-        if match := re.fullmatch(r"(\w+):", line) or re.fullmatch(r"  (clean):", line):
-            if match[1] == "clean":
-                lines.append(line)
+        if match := re.fullmatch(r"(\w+):", line) or re.fullmatch(r"  (clean|noise):", line):
+            if match[1] in INNER:
+                blocks["data"].append(line)
             lines = blocks.setdefault(match[1], [])
         elif line.startswith("  cache_dir:"):
             blocks["data"].append(line)
@@ -594,11 +596,11 @@ def test_reference_has_every_section() -> None:
 def test_reference_has_every_key_with_its_default(name: str) -> None:
     kind = SECTIONS[name]
     tree = YAML(typ="safe").load((CONFIGS / "reference.yaml").read_text(encoding="utf-8"))
-    shown = tree["data"]["clean"] if name == "clean" else tree[name]
-    indent = "    " if name == "clean" else "  "
+    shown = tree["data"][name] if name in INNER else tree[name]
+    indent = "    " if name in INNER else "  "
     out = [m[1] for line in reference_blocks()[name] if (m := re.match(rf"{indent}# (\w+): \S+  # \w", line))]
     for key, field in kind.model_fields.items():
-        if field.is_required() or (name, key) in [("data", "valid"), ("data", "clean")]:
+        if field.is_required() or (name, key) in [("data", "valid"), ("data", "clean"), ("data", "noise")]:
             assert key in shown  # with an example
         elif field.default is None:
             assert key in out and key not in shown, f"{name}.{key} has no value by default: `# {key}: example  # …`"
