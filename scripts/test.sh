@@ -12,7 +12,9 @@ unset PYTHONDONTWRITEBYTECODE  # tests start many processes: what one compiles, 
 ruff format --check .
 ruff check .
 codespell
-mypy
+mypy &  # it has one thread
+types=$!
 # One thread a worker: on two cores, two processes with two threads each would wait for each other.
 # Files in order: the long ones come first, the many short ones fill what is left of the time.
 OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+wait "$types"
