@@ -62,11 +62,12 @@ class TokenizerConfig(Section):
             yield "unigram_alpha is for type: unigram; set bpe_dropout instead, or the other type"
 
 
-# The paper's Table 3 "base" and "big" (with P_drop of the English-German column), and the shape that Wu et al.
-# (2021) use for corpora of some ten thousand pairs.
+# The paper's Table 3 "base" and "big" (with P_drop of the English-German column), the shape that Wu et al. (2021) use
+# for corpora of some ten thousand pairs, and one for distilled models: its decoder, which runs once a token, is short.
 PRESETS: dict[str, dict[str, int | float]] = {
     "tiny": dict(d_model=128, d_ff=256, num_heads=4, num_encoder_layers=4, num_decoder_layers=4, dropout=0.3),
     "base": dict(d_model=512, d_ff=2048, num_heads=8, num_encoder_layers=6, num_decoder_layers=6, dropout=0.1),
+    "student": dict(d_model=256, d_ff=1536, num_heads=8, num_encoder_layers=6, num_decoder_layers=2, dropout=0.1),
     "big": dict(d_model=1024, d_ff=4096, num_heads=16, num_encoder_layers=6, num_decoder_layers=6, dropout=0.3),
 }
 
@@ -82,7 +83,7 @@ class ModelConfig(Section):
     """The Transformer's shape. Without further keys: the paper's, of the preset's size."""
 
     kind: Literal["transformer", "recurrent"] = "transformer"
-    preset: Literal["tiny", "base", "big"] = "base"
+    preset: Literal["tiny", "student", "base", "big"] = "base"
     d_model: PositiveInt = 512
     d_ff: PositiveInt = 2048
     num_heads: PositiveInt = 8

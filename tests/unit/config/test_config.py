@@ -419,6 +419,7 @@ def test_two_dollars_are_one(load: Any) -> None:
         ("base", (512, 2048, 8, 64, 64, 6, 6, 0.1)),  # the paper's Table 3
         ("big", (1024, 4096, 16, 64, 64, 6, 6, 0.3)),
         ("tiny", (128, 256, 4, 32, 32, 4, 4, 0.3)),  # Wu et al. 2021, section 3
+        ("student", (256, 1536, 8, 32, 32, 6, 2, 0.1)),
     ],
 )
 def test_presets(preset: str, shape: tuple[float, ...], load: Any) -> None:
@@ -455,7 +456,9 @@ trees = st.fixed_dictionaries(
     },
     optional={
         "tokenizer": st.fixed_dictionaries({"user_symbols": st.lists(texts, max_size=3)}),
-        "model": st.fixed_dictionaries({"preset": st.sampled_from(["tiny", "base", "big"]), "dropout": st.just(0)}),
+        "model": st.fixed_dictionaries(
+            {"preset": st.sampled_from(["tiny", "student", "base", "big"]), "dropout": st.just(0)}
+        ),
         "optim": st.fixed_dictionaries({"eps": numbers, "lr": numbers, "schedule": st.just("cosine")}),
         "train": st.fixed_dictionaries({"init_from": texts, "seed": st.integers(0, 2**63)}),
     },
