@@ -36,7 +36,7 @@ def timed(command: Sequence[object], records: Path, log: Path) -> list[dict[str,
         while is_running:
             is_running = process.poll() is None
             minutes = (time.monotonic() - started) / 60
-            lines = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
+            lines = records.read_text(encoding="utf-8").split("\n")[:-1] if records.exists() else []
             scores = [
                 one for line in lines if line.startswith("{") and (one := json.loads(line))["kind"] in ("valid", "test")
             ]
@@ -48,7 +48,7 @@ def timed(command: Sequence[object], records: Path, log: Path) -> list[dict[str,
 
 
 def write_text(data: DataConfig, directory: Path) -> None:
-    """Write what others read: one file a side, without what a run would leave out of its first epoch."""
+    """Write what others read, one file a side: all pairs, as those who clean nothing have them."""
     directory.mkdir(parents=True, exist_ok=True)
     for part in ("train", "valid", "test"):
         pairs = [pair for source in getattr(data, part) for pair in read_pairs(source, *data.languages(source))]
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     recipes = dict(recipe.split("=", 1) for recipe in options.recipes)
     text = options.output / "text"
-    if options.hf and not text.exists():
+    if options.hf:
         write_text(load_config(Path(next(iter(recipes.values())))).data, text)
     results: dict[str, list[list[dict[str, Any]]]] = {}
     for seed in range(1, options.repeats + 1):

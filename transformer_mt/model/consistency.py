@@ -90,7 +90,7 @@ class _ChunkedConsistency(torch.autograd.Function):
             nll -= log_p.gather(1, labels_C1).sum()
             sum_log_p += log_p.sum()
             ratio = log_p.sub_(log_q)
-            divergence_C1 = torch.linalg.vecdot(p, ratio).unsqueeze(1)
+            divergence_C1 = (p * ratio).sum(-1, keepdim=True)  # no product that autocast would make in bfloat16
             divergence += divergence_C1.sum()
             # d KL / d logits of p = p (log p/q - KL), and q - p of those of q.
             grad_p = ratio.sub_(divergence_C1).mul_(consistency).add_(1).mul_(p).sub_(smoothing / num_pieces)

@@ -70,9 +70,15 @@ def unmarked(start: bytes) -> str | None:
             return None
     for encoding in _MARKS.values():
         with contextlib.suppress(UnicodeDecodeError):
-            if _is_of_one_script(codecs.getincrementaldecoder(encoding)().decode(start)):
+            text = codecs.getincrementaldecoder(encoding)().decode(start)
+            # What looks like a line end or a space is one, as a rule, and not a part of another character.
+            if 4 * _num_blanks(text) >= _num_blanks(start.decode("latin-1")) and _is_of_one_script(text):
                 return encoding
     return None
+
+
+def _num_blanks(text: str) -> int:
+    return text.count("\n") + text.count(" ")
 
 
 def _is_of_one_script(text: str) -> bool:

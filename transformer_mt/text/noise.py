@@ -5,10 +5,12 @@ A model that has seen none translates "how are you" or "Wie gehts dir" worse tha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.text.subword_sampling import Random, Sampler
@@ -18,35 +20,51 @@ _VERSION = 1  # of the noise: another one, and a run that goes on would see othe
 
 
 class SourceNoise:
-    """Draws noise for a text that is there in pieces, and then the pieces of that, where these are drawn too."""
+    """Draws noise for a text that is there in pieces, and then the pieces of that, where these are drawn too.
+
+    Pieces that are no text stay as they are: tags, symbols of the user, ``<unk>``.
+    """
 
     def __init__(self, tokenizer: Tokenizer, config: NoiseConfig, sampler: Sampler | None) -> None:
         self._tokenizer, self._config, self._sampler = tokenizer, config, sampler
-        self._tags = {tokenizer.table[tag] for tag in tokenizer.tags}
+        text = {
+            tokenizer.table[piece.text]
+            for piece in tokenizer.pieces()[1]
+            if piece.text in tokenizer.table and (piece.is_normal or re.fullmatch("<0x[0-9A-F]{2}>", piece.text))
+        }
+        self._symbols = {*range(tokenizer.vocab_size)} - text
         of_pieces = tokenizer.fingerprint if sampler is None else sampler.fingerprint
         settings = f"{_VERSION} {of_pieces} {config.model_dump_json()}"
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     def sample(self, ids: Sequence[int], random: Random) -> list[int]:
-        """Ids of the text with noise, behind the tags that it begins with."""
-        text = self._tokenizer.decode(ids)
-        changed = noisy(text, self._config, random)
-        if changed != text and (pieces := self._tokenizer.encode([changed])[0]):
-            ids = [*itertools.takewhile(self._tags.__contains__, ids), *pieces]
-        return [*ids] if self._sampler is None else self._sampler.sample(ids, random)
+        """Ids of the text with noise."""
+        change = drawn(self._config, random)
+        sampled: list[int] = []
+        for is_symbol, stretch in itertools.groupby(ids, self._symbols.__contains__):
+            part = [*stretch]
+            if not is_symbol:
+                text = self._tokenizer.decode(part)
+                if (changed := change(text)) != text:
+                    [part] = self._tokenizer.encode([changed])
+            sampled += part
+        if len(sampled) == sum(map(self._symbols.__contains__, sampled)):
+            sampled = [*ids]  # nothing of the text is left
+        return sampled if self._sampler is None else self._sampler.sample(sampled, random)
 
 
-def noisy(text: str, config: NoiseConfig, random: Random) -> str:
-    """Return a text with each kind of noise that is drawn for it."""
+def drawn(config: NoiseConfig, random: Random) -> Callable[[str], str]:
+    """Draw the kinds of noise that a source has, and return what does this to its text."""
+    kinds: list[Callable[[str], str]] = []
     if random() < config.case:
-        text = text.upper() if random() < 0.5 else text.lower()
+        kinds.append(str.upper if random() < 0.5 else str.lower)
     if random() < config.diacritics:
-        text = without_diacritics(text)
+        kinds.append(without_diacritics)
     if random() < config.punctuation:
-        text = without_punctuation(text)
+        kinds.append(without_punctuation)
     if config.typos > 0:
-        text = with_typos(text, config.typos, random)
-    return text
+        kinds.append(lambda text: with_typos(text, config.typos, random))
+    return lambda text: functools.reduce(lambda text, kind: kind(text), kinds, text)
 
 
 def without_diacritics(text: str) -> str:
@@ -60,11 +78,10 @@ def without_diacritics(text: str) -> str:
 
 
 def without_punctuation(text: str) -> str:
-    """Return a text without its punctuation, but for what stands inside of a word or a number."""
+    """Return a text with white space for its punctuation, but for what stands inside of a word or a number."""
     kept = [
-        character
+        " " if _is_mark(character) and not (_is_of_word(before) and _is_of_word(after)) else character
         for before, character, after in zip(" " + text, text, text[1:] + " ", strict=False)
-        if not unicodedata.category(character).startswith("P") or (before.isalnum() and after.isalnum())
     ]
     return " ".join("".join(kept).split())
 
@@ -87,6 +104,15 @@ def with_typos(text: str, share: float, random: Random) -> str:
         elif kind == 1:
             typed += [letter, letter]
     return "".join(typed)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether it is a letter, its accent or a digit, in a script that has spaces between words."""
+    return unicodedata.category(character)[0] in "LMN" and unicodedata.east_asian_width(character) not in "WF"
 
 
 def _has_case(character: str) -> bool:

@@ -123,15 +123,15 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
             f"the loss on validation text has risen again by {worse_by:.2f}, so it learns by heart: more text, or more "
             f"dropout than model.dropout {config.model.dropout:g}"
         )
-    ends_at_zero = config.optim.schedule not in ("paper", "inverse_sqrt")
+    has_come_to_zero = config.optim.schedule not in ("paper", "inverse_sqrt") and state.step >= config.train.max_steps
     if _rises(records, metric):
-        if ends_at_zero:
+        if has_come_to_zero:
             return (
                 f"{metric} still rose in the last third: a longer run may be better, with train.max_steps "
                 f"{2 * config.train.max_steps} and another --output (this one's learning rate has come to 0)"
             )
         return f"{metric} still rose in the last third: go on with --resume and train.max_steps {2 * state.step}"
-    if not ends_at_zero and config.train.ema_decay == 0:
+    if not has_come_to_zero and config.train.ema_decay == 0:
         return f"the mean of the last checkpoints may be better: tmt average {run} --output {run}/averaged --validate"
     return "more text is what helps now, of other people or back-translated (docs/data.md)"
 

@@ -59,6 +59,7 @@ class Muon(torch.optim.Optimizer):
         rate, is_good = self._group["lr"], 1 - self.found_inf
         for matrices, momentum_MRC in self._stacks:
             gradients = [_wide(matrix.grad, like=matrix) for matrix in matrices if matrix.grad is not None]
+            assert len(gradients) == len(matrices)  # a batch meets all weights
             gradient_MRC = torch.where(self.found_inf > 0, 0.0, torch.stack(gradients))  # 0 times infinity is not 0
             momentum_MRC.lerp_(gradient_MRC, (1 - MOMENTUM) * is_good)
             direction_MRC = gradient_MRC.lerp_(momentum_MRC, MOMENTUM)

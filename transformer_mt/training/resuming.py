@@ -139,7 +139,7 @@ def tell_changes(old: Config, new: Config, state: TrainState, validation: str, t
         tell(f"continuing with changed settings: {'; '.join(changed)}")
     rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
     if rates[0] != rates[1]:
-        ends = f"{new.optim.schedule} ends at max_steps"
+        ends = f"the schedule {new.optim.schedule} depends on the length of the run"
         tell(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: {ends}")
     if validation != state.validation or _scoring(old) != _scoring(new):
         state.best_score, state.best_loss, state.evals_without_improvement = None, None, 0

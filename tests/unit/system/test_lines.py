@@ -255,6 +255,9 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InputError, match=words):
             list(read_lines(path))
+    path.write_bytes("집이 하나 있다.\0\n두 집이 있다.\n".encode("euc-kr"))  # a stray zero makes no UTF-16 of it
+    with pytest.raises(InputError, match="find out which encoding"):
+        list(read_lines(path))
     path.write_bytes(b"a\0b is UTF-8\n")
     assert list(read_lines(path)) == ["a\0b is UTF-8"]
 

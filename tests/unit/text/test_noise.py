@@ -11,7 +11,7 @@ import pytest
 
 from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.config.sections import TokenizerConfig
-from transformer_mt.text.noise import SourceNoise, noisy, with_typos, without_diacritics, without_punctuation
+from transformer_mt.text.noise import SourceNoise, drawn, with_typos, without_diacritics, without_punctuation
 from transformer_mt.text.subword_sampling import samplers
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.tokenizer_training import train_tokenizer
@@ -38,7 +38,9 @@ def test_accents_go_and_other_marks_stay(text: str, expected: str) -> None:
     [
         ("Well, it's 3.5 km — isn't it?", "Well it's 3.5 km isn't it"),
         ("¿Qué? «Ja.»", "Qué Ja"),
-        ("他说:“你好”。", "他说你好"),
+        ("他说:“你好”。我爱你,你爱我!", "他说 你好 我爱你 你爱我"),
+        ("Hello...world, yes?!No http://a.b", "Hello world yes No http a.b"),
+        ("माता-पिता, cafe\u0301-bar.", "माता-पिता cafe\u0301-bar"),
         ("...", ""),
     ],
 )
@@ -70,7 +72,7 @@ def test_typos_by_hand() -> None:
 )
 def test_each_kind_comes_as_often_as_it_should(kind: str, expected: set[str]) -> None:
     config, generator = NoiseConfig.model_validate({kind: 0.25}), random.Random(1)
-    found = [noisy("À la, CARTE!", config, generator.random) for _ in range(4000)]
+    found = [drawn(config, generator.random)("À la, CARTE!") for _ in range(4000)]
     assert {*found} == expected
     assert found.count("À la, CARTE!") == pytest.approx(3000, abs=120)
     if kind == "case":
@@ -83,7 +85,7 @@ def tokenizers() -> Tokenizers:
     return Tokenizers(tokenizer, tokenizer).with_tags(["<2de>"])
 
 
-def drawn(noise: SourceNoise, ids: list[int]) -> Iterator[list[int]]:
+def sampled(noise: SourceNoise, ids: list[int]) -> Iterator[list[int]]:
     return (noise.sample(ids, random.Random(seed).random) for seed in range(30))
 
 
@@ -92,13 +94,13 @@ def test_pieces_spell_the_noisy_text_behind_the_tags(tokenizers: Tokenizers) -> 
     noise, tag = SourceNoise(tokenizers.src, config, None), tokenizers.src.table["<2de>"]
     for line in LINES[:3]:
         [pieces] = tokenizers.src.encode([line])
-        found = [*drawn(noise, [tag, *pieces])]
-        texts = [noisy(line, config, random.Random(seed).random) for seed in range(30)]
+        found = [*sampled(noise, [tag, *pieces])]
+        texts = [drawn(config, random.Random(seed).random)(line) for seed in range(30)]
         assert found == [[tag, *ids] for ids in tokenizers.src.encode(texts)]
         assert len({*map(tuple, found)}) > 5
         # As it arrives in another process, and in none but it with other settings.
         copy = pickle.loads(pickle.dumps(noise))
-        assert [*drawn(copy, pieces)] == [ids[1:] for ids in found] and copy.fingerprint == noise.fingerprint
+        assert [*sampled(copy, pieces)] == [ids[1:] for ids in found] and copy.fingerprint == noise.fingerprint
         assert SourceNoise(tokenizers.src, NoiseConfig(case=0.3), None).fingerprint != noise.fingerprint
 
 
@@ -112,5 +114,16 @@ def test_pieces_are_drawn_too(tokenizers: Tokenizers) -> None:
     assert both is not None
     noise = SourceNoise(tokenizers.src, NoiseConfig(punctuation=0.999999), both[0])
     [pieces] = tokenizers.src.encode([LINES[0]])
-    found = [*drawn(noise, pieces)]
+    found = [*sampled(noise, pieces)]
     assert {tokenizers.src.decode(ids) for ids in found} == {"A dog runs fast"} and len({*map(tuple, found)}) > 5
+
+
+def test_symbols_stay_wherever_they_stand() -> None:
+    settings = TokenizerConfig(vocab_size=120, byte_fallback=False, user_symbols=("<2de>", "@name@"))
+    tokenizer, _ = train_tokenizer(LINES, settings)
+    config = NoiseConfig(diacritics=0.9, punctuation=0.9, typos=0.3)
+    [pieces] = tokenizer.encode(["<2de> Two dogs, 漢 @name@ runs!"])
+    symbols = [i for i in pieces if tokenizer.pieces_of([i])[0] in ("<2de>", "@name@", "<unk>")]
+    assert len(symbols) == 3
+    for ids in sampled(SourceNoise(tokenizer, config, None), pieces):
+        assert ids != pieces and [i for i in ids if i in symbols] == symbols

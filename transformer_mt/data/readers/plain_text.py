@@ -49,7 +49,7 @@ def refuse_stream(path: str) -> None:
         InputError: stdin, a pipe or a device.
     """
     is_stream = path == "-" or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
-    if is_stream or re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/fd/", path):
+    if is_stream or re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/(task/[^/]+/)?fd/", path):
         what = "stdin" if path == "-" else f"{path} (a pipe or a device)"
         raise InputError(f"{what}: training reads its text more than once; write it to a file and name that")
 

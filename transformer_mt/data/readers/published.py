@@ -17,8 +17,10 @@ from urllib.error import HTTPError, URLError
 
 from transformer_mt.data.readers.languages import distance
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import tell
 from transformer_mt.system.directories import exchange, scratch_directory
 from transformer_mt.system.lines import read_lines
+from transformer_mt.system.locks import locked
 from transformer_mt.system.whole_files import reason_of
 
 Dataset = Any  # sacrebleu.dataset.base.Dataset, whose methods have no types
@@ -122,22 +124,25 @@ def _fetched(dataset: Dataset, langs: str) -> list[str]:
     place, raw = Path(dataset._outdir), Path(dataset._rawdir)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with scratch_directory(raw) as scratch:
-            fresh = copy.copy(dataset)
-            fresh._outdir = str(scratch / "text")
-            os.mkdir(fresh._outdir)
-            if _downloads_are_missing(dataset):
-                fresh._rawdir = str(scratch / "raw")
-                _download(fresh, langs, place)
-            vars(fresh)["maybe_download"] = _do_nothing
-            try:
-                fresh.get_files(langs)
-            except Exception as error:
-                raise _damaged(dataset, langs, f"{type(error).__name__}: {error}") from error
-            if fresh._rawdir != dataset._rawdir:
-                exchange(Path(fresh._rawdir), raw)
-            for file in Path(fresh._outdir).iterdir():
-                os.replace(file, place / file.name)
+        with locked(place / ".lock", tell, wait=True):
+            if (files := _files(dataset, langs)) is not None:
+                return files  # another process has fetched it
+            with scratch_directory(raw) as scratch:
+                fresh = copy.copy(dataset)
+                fresh._outdir = str(scratch / "text")
+                os.mkdir(fresh._outdir)
+                if _downloads_are_missing(dataset):
+                    fresh._rawdir = str(scratch / "raw")
+                    _download(fresh, langs, place)
+                vars(fresh)["maybe_download"] = _do_nothing
+                try:
+                    fresh.get_files(langs)
+                except Exception as error:
+                    raise _damaged(dataset, langs, f"{type(error).__name__}: {error}") from error
+                if fresh._rawdir != dataset._rawdir:
+                    exchange(Path(fresh._rawdir), raw)
+                for file in Path(fresh._outdir).iterdir():
+                    os.replace(file, place / file.name)
     except OSError as error:
         raise InputError(
             f"{place}: cannot be written ({reason_of(error)}), where sacreBLEU keeps test sets; free some space, or "
