@@ -426,14 +426,14 @@ def test_what_a_run_began_with_stays() -> None:
 def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run]) -> None:
     """The trial runs what the loop runs: the forward pass of training, with its loss, and backwards."""
     run = new_run()
-    seen: list[tuple[Batch, float]] = []
+    seen: list[tuple[Batch, tuple[float, ...]]] = []
     forward = run.updater.model.forward
 
-    def remember(batch: Batch, smoothing: float) -> Any:
+    def remember(batch: Batch, *settings: float) -> Any:
         assert run.updater.model.training
         assert torch.is_grad_enabled()
-        seen.append((batch, smoothing))
-        return forward(batch, smoothing)
+        seen.append((batch, settings))
+        return forward(batch, *settings)
 
     run.updater.model.forward = remember  # type: ignore[assignment, method-assign]
     run.try_largest()
@@ -445,4 +445,4 @@ def test_a_batch_of_the_loop_is_the_one_that_was_tried(new_run: Callable[[], Run
         (batch.src.rows_BL is None) == (batch.tgt.rows_BL is None) == (batch.tgt.num_sequences == 1)
         for batch, _ in seen
     )
-    assert {smoothing for _, smoothing in seen} == {run.config.train.label_smoothing}
+    assert {settings for _, settings in seen} == {(run.config.train.label_smoothing, run.config.train.consistency)}
