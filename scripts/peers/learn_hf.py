@@ -10,39 +10,19 @@ import argparse
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import sacrebleu
 import sentencepiece as spm
 import torch
 import transformers
+from marian import BOS, EOS, PAD, UNK, new_model, updates
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-
-PAD, UNK, BOS, EOS = 0, 1, 2, 3
-Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-def updates(pairs: list[Pair], max_tokens: int, seed: int) -> Iterator[list[Pair]]:
-    """Epoch after epoch: pairs sorted by length, cut at the budget of labels (and of source ids), shuffled."""
-    rng = np.random.default_rng(seed)
-    while True:
-        order = [pairs[i] for i in rng.permutation(len(pairs))]
-        order.sort(key=lambda pair: (len(pair[1]), len(pair[0])))
-        cuts, sizes = [0], np.zeros(2, dtype=int)
-        for i, (src, tgt) in enumerate(order):
-            sizes += (len(src), len(tgt))
-            if sizes.max() > max_tokens:
-                cuts.append(i)
-                sizes[:] = (len(src), len(tgt))
-        for i in rng.permutation(len(cuts)):
-            yield order[cuts[i] : [*cuts, len(order)][i + 1]]
 
 
 def padded(rows: list[torch.Tensor]) -> torch.Tensor:
@@ -110,29 +90,7 @@ def main() -> None:
     pieces = spm.SentencePieceProcessor(model_proto=model_file.getvalue())
     sides = [[torch.tensor([*ids, EOS]) for ids in pieces.encode(side)] for side in text["train"]]
     pairs = [pair for pair in zip(*sides, strict=True) if max(map(len, pair)) <= 101]
-    config = transformers.MarianConfig(
-        vocab_size=pieces.get_piece_size(),
-        d_model=128,
-        encoder_layers=4,
-        encoder_attention_heads=4,
-        encoder_ffn_dim=256,
-        decoder_layers=4,
-        decoder_attention_heads=4,
-        decoder_ffn_dim=256,
-        dropout=args.dropout,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        activation_function="relu",
-        scale_embedding=True,
-        share_encoder_decoder_embeddings=True,
-        tie_word_embeddings=True,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        decoder_start_token_id=BOS,
-        forced_eos_token_id=None,
-        max_position_embeddings=512,
-    )
-    model = transformers.MarianMTModel(config).train()
+    model = new_model(pieces.get_piece_size(), d_model=128, d_ff=256, heads=4, layers=4, dropout=args.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.98), eps=1e-9, fused=True)
     for step, update in enumerate(updates(pairs, 4096, args.seed), 1):
         src, labels = padded([src for src, _ in update]), padded([tgt for _, tgt in update])
