@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 from unittest.mock import patch
 
@@ -88,6 +90,16 @@ def tmt_on_ranks(num_ranks: int, *args: object, launcher: Sequence[str] = CLI) -
     ended = [process.end() for process in start_ranks(num_ranks, *args, launcher=launcher)]
     status = next((done.status for done in ended if done.status), 0)
     return Done(status, b"".join(done.stdout for done in ended), "".join(done.stderr for done in ended))
+
+
+def load_script(name: str) -> ModuleType:
+    """Import a file of ``scripts/``, without running it."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where its dataclasses look for themselves
+    specification.loader.exec_module(module)
+    return module
 
 
 def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:

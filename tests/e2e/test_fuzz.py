@@ -3,7 +3,6 @@ the script sees it where it does not."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
+from harness import load_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz.py"
 
@@ -37,12 +37,7 @@ def script() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
             patch.setenv(name, "1")  # as the script does for itself; undone afterwards
-        specification = importlib.util.spec_from_file_location("fuzz", SCRIPT)
-        assert specification is not None and specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        patch.setitem(sys.modules, "fuzz", module)  # where its dataclass looks for itself
-        specification.loader.exec_module(module)
-    return module
+        return load_script("fuzz")
 
 
 def bug() -> NoReturn:

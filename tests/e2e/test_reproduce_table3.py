@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import math
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from harness import ROOT, environment
+from harness import ROOT, environment, load_script
 
 from transformer_mt.config.sections import Config
 from transformer_mt.toy_corpus import grammar
@@ -21,11 +20,7 @@ SCRIPT = ROOT / "scripts" / "reproduce_table3.py"
 
 @pytest.fixture
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("reproduce_table3", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("reproduce_table3")
 
 
 @pytest.fixture

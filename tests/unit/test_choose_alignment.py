@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from harness import load_script
 
 ROOT = Path(__file__).parents[2]
 GOLD = sorted((ROOT / "tests" / "data").glob("word_alignments.*.txt"))
@@ -15,12 +14,7 @@ GOLD = sorted((ROOT / "tests" / "data").glob("word_alignments.*.txt"))
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("choose_alignment", ROOT / "scripts" / "choose_alignment.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["choose_alignment"] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_script("choose_alignment")
 
 
 def test_errors_counted_by_hand(script: ModuleType) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from harness import load_script
 
 from transformer_mt.config.loading import load_config
 from transformer_mt.recipes import sizes
 from transformer_mt.recipes.sizes import BASE, SMALL, TINY, Corpus, Shape
 from transformer_mt.recipes.writing import Choice, Choices, as_text
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "try_neighbours.py"
-spec = importlib.util.spec_from_file_location("try_neighbours", SCRIPT)
-assert spec is not None and spec.loader is not None
-try_neighbours = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(try_neighbours)
+try_neighbours = load_script("try_neighbours")
 
 
 @pytest.mark.parametrize(("shape", "num_pairs"), [(TINY, 2000), (TINY, 29_000), (SMALL, 165_000), (BASE, 10**7)])

@@ -48,7 +48,7 @@ class SourceNoise:
                 if (changed := change(text)) != text:
                     [part] = self._tokenizer.encode([changed])
             sampled += part
-        if len(sampled) == sum(map(self._symbols.__contains__, sampled)):
+        if self._symbols.issuperset(sampled):
             sampled = [*ids]  # nothing of the text is left
         return sampled if self._sampler is None else self._sampler.sample(sampled, random)
 

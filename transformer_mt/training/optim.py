@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -51,11 +52,11 @@ def new_optimizer(model: EncoderDecoder, config: OptimConfig, precision: torch.d
     Args:
         precision: of matrix products.
     """
-    matrices = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
     if config.optimizer == "adam":
         return adam(model.parameters(), config)
-    others = {*model.parameters()} - {*matrices}
-    rest = adam([p for p in model.parameters() if p in others], config)
+    matrices = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
+    is_matrix = {*matrices}.__contains__
+    rest = adam(itertools.filterfalse(is_matrix, model.parameters()), config)
     return Muon(matrices, rest, config.weight_decay, precision)
 
 

@@ -97,7 +97,6 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     given = memory.cut_into(given, resuming.micro_tokens_of(config, before, device))
     if ranks.is_first:
         check_sources(config.data)
-    ranks.first_says(None, patiently=True)
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
