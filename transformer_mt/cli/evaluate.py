@@ -101,13 +101,14 @@ def _find_test_set(
         src, tgt = data.src_lang, tgt_lang or data.tgt_lang
     else:
         raise InputError(f"eval: which languages of {name}? give --langs, one of {', '.join(known)}")
-    if tgt_lang is not None and distance(tgt_lang, tgt) is None:
+    sources, targets = ({*side} for side in zip(*(data.directions() if data else [(src, tgt)]), strict=True))
+    near = {code: far for code in targets if (far := distance(tgt, code)) is not None}
+    # A model that has the set's language under no usual code may call it as its author liked.
+    if tgt_lang is not None and near and distance(tgt_lang, tgt) is None:
         raise InputError(f"--tgt-lang {tgt_lang}: --langs {langs} has its references in {tgt}; remove one of the two")
     found = published_set(name, src, tgt)
     if data is None:
         return found, None
-    sources, targets = ({*side} for side in zip(*data.directions(), strict=True))
-    near = {code: far for code in targets if (far := distance(tgt, code)) is not None}
     if not near or all(distance(src, code) is None for code in sources):
         # A warning: codes in a configuration are any that its author liked.
         tell(

@@ -265,6 +265,7 @@ def test_signatures_name_the_set(cache: Path, tmp_path: Path) -> None:
         ([{}, {"tgt_lang": "fr"}], "en-fr", None, "fr", ""),
         ([{}, {"tgt_lang": "fr"}], None, "fr", "fr", ""),
         ([{}, {"tgt_lang": "fr"}], "en-cs", None, "cs", r"warning: .* into de-AT, fr\n"),  # which the model refuses
+        ([{"tgt_lang": "t1"}, {"tgt_lang": "t2"}], "en-de", "t2", "t2", r"warning: .* into t1, t2\n"),  # its own codes
     ],
 )
 def test_languages_are_the_models(
