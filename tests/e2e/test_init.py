@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import Done, Trained, symbol_lines, tmt, tmt_here, write
 
+from transformer_mt.checkpoints.model_directory import load_tensors
+from transformer_mt.checkpoints.run_directory import resolve_model
 from transformer_mt.config.loading import load_config
 from transformer_mt.recipes import sizes, start, trial
 from transformer_mt.toy_corpus import grammar
@@ -78,7 +80,13 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     assert before.optim.lr is not None and config.optim.lr == pytest.approx(before.optim.lr / 4, rel=0.05)
     assert config.model == before.model
     options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL[:6]]
+    options += ["--set", "train.freeze=[embeddings, encoder]"]
     tmt("train", tmp_path / "my.yaml", *options).ok()
+    told = tmt("train", tmp_path / "my.yaml", *options, "--resume", "--set", "train.max_steps=2").ok().stderr
+    assert "of them frozen)" in told
+    old, new = (load_tensors(resolve_model(path) / "model.safetensors") for path in (trained.run, tmp_path / "run"))
+    changed = {name.split(".")[0] for name, weight in new.items() if not weight.equal(old[name])}
+    assert changed == {"decoder"}
 
 
 def test_the_largest_shape_that_takes_no_more_than_half_a_day(

@@ -202,10 +202,16 @@ class TrainConfig(Section):
     recompute_activations: bool = False  # of each layer in the backward pass: less memory, a third more work
     ema_decay: Probability = 0.0  # of the average of weights that is validated and saved; 0: the weights themselves
     init_from: PathName | None = None  # a model whose weights and tokenizer the run starts with
+    # Weights of that model that stay as they are.
+    freeze: Annotated[tuple[Literal["embeddings", "encoder", "decoder"], ...], AsTuple] = ()
     tensorboard: bool = False  # event files in the run directory
     tracker: str | None = None  # package.module:function, called with every record of metrics.jsonl
 
     def conflicts(self) -> Iterator[str]:
+        if self.freeze and self.init_from is None:
+            yield "freeze would keep random weights; set init_from, the model whose weights shall stay, or remove it"
+        if {*self.freeze} == {"embeddings", "encoder", "decoder"}:
+            yield "freeze: leaves nothing to train; remove one of its parts"
         if self.tracker is not None and not re.fullmatch(r"[\w.]+:\w+", self.tracker):
             yield f"tracker should be package.module:function, found {self.tracker!r}"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,6 +133,13 @@ class EncoderDecoder(nn.Module, abc.ABC):
             self.tgt_embed.weight = self.src_embed.weight
         if tie in ("all", "target"):
             self.generator.weight = self.tgt_embed.weight
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Exclude weights from training: ``embeddings`` (and what is tied to them), ``encoder`` or ``decoder``."""
+        tables = ("src_embed", "tgt_embed", "src_positions", "tgt_positions")
+        modules = {module for part in parts for module in (tables if part == "embeddings" else (part,))}
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.partition(".")[0] not in modules)
 
     @property
     @abc.abstractmethod

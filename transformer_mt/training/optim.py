@@ -52,9 +52,9 @@ def new_optimizer(model: EncoderDecoder, config: OptimConfig, precision: torch.d
     Args:
         precision: of matrix products.
     """
-    if config.optimizer == "adam":
+    matrices = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2 and p.requires_grad]
+    if config.optimizer == "adam" or not matrices:
         return adam(model.parameters(), config)
-    matrices = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
     is_matrix = {*matrices}.__contains__
     rest = adam(itertools.filterfalse(is_matrix, model.parameters()), config)
     return Muon(matrices, rest, config.weight_decay, precision)
@@ -75,10 +75,13 @@ def adam(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
 
 
 class FlatGradients:
-    """All gradients as one buffer: zeroed, summed over ranks, measured and scaled by one operation each."""
+    """All gradients as one buffer: zeroed, summed over ranks, measured and scaled by one operation each.
+
+    Weights that are not trained have their place in it, and 0 there.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        parameters = list(model.parameters())
         self.buffer = torch.zeros(
             sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device
         )

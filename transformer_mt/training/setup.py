@@ -258,6 +258,7 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
     if config.train.init_from is not None and is_new:
         initial = model_directory.load_model(config.train.init_from)
         model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
+    model.freeze(config.train.freeze)
     model.to(device).train()
     return model
 
@@ -285,9 +286,11 @@ def _opening(
     yield f"corpus: {store.report.summary()}"
     many = f" × {num_ranks}" if num_ranks > 1 else ""
     what = "Transformer" if config.model.kind == "transformer" else "recurrent model"
+    num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    size = f"{count_parameters(model):,} parameters" + (f" ({num_frozen:,} of them frozen)" if num_frozen else "")
     yield (
         f"training {data.src_lang}-{data.tgt_lang}: {config.model.preset} {what} with "
-        f"{count_parameters(model):,} parameters, {len(store):,} pairs of {store.report.num_pairs:,}, "
+        f"{size}, {len(store):,} pairs of {store.report.num_pairs:,}, "
         f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {train.precision}"
     )
     if train.max_steps < config.optim.warmup_steps:

@@ -33,6 +33,8 @@ class WorkingWeights:
         self._gradients = torch.empty_like(self._copies)
         with torch.device("meta"):  # without weights of its own
             self.twin = new_model(model.config, model.src_embed.num_embeddings, model.tgt_embed.num_embeddings)
+        for leaf, parameter in zip(self.twin.parameters(), model.parameters(), strict=True):
+            leaf.requires_grad_(parameter.requires_grad)
         _make_views(self.twin, self._copies)
         self._leaves = list(self.twin.parameters())
         for module in self.twin.modules():
@@ -48,9 +50,10 @@ class WorkingWeights:
 
     def move_gradients(self, to: Tensor) -> None:
         """Add the gradients that the twin has to those of the model, and take them away from it."""
-        gradients = [leaf.grad.flatten() for leaf in self._leaves if leaf.grad is not None]
-        assert len(gradients) == len(self._leaves)  # a batch meets all weights
-        torch.cat(gradients, out=self._gradients)
+        # A batch meets all weights that are trained.
+        assert all((leaf.grad is not None) == leaf.requires_grad for leaf in self._leaves)
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self._leaves]
+        torch.cat([gradient.flatten() for gradient in gradients], out=self._gradients)
         to.add_(self._gradients)
         self.drop_gradients()
 
@@ -67,7 +70,7 @@ class WorkingWeights:
         if attention.q_proj.bias is None:
             rows, start = sum(len(part) for part in parts), parts[0].storage_offset()
             joined = self._copies[start : start + rows * parts[0].shape[1]].view(rows, -1)
-            attention.joined_weight = nn.Parameter(joined)
+            attention.joined_weight = nn.Parameter(joined, requires_grad=parts[0].requires_grad)
             first = next(i for i, leaf in enumerate(self._leaves) if leaf is parts[0])
             self._leaves[first : first + len(parts)] = [attention.joined_weight]
 
@@ -76,7 +79,9 @@ def _make_views(model: nn.Module, flat: Tensor) -> None:
     """Replace the weights of a model by views of one tensor that holds them in their order."""
     parameters = list(model.parameters())
     parts = flat.split([p.numel() for p in parameters])
-    views = {old: nn.Parameter(part.view_as(old)) for old, part in zip(parameters, parts, strict=True)}
+    views = {
+        old: nn.Parameter(part.view_as(old), old.requires_grad) for old, part in zip(parameters, parts, strict=True)
+    }
     for module in model.modules():
         for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             setattr(module, name, views[old])

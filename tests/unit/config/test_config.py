@@ -168,6 +168,8 @@ def test_source_is_of_one_kind(source: str, expected: str, refusal: Any) -> None
             "tokenizer: bpe_dropout and unigram_alpha are for different tokenizers",
         ),
         ("optim: {lr: 0.1}", "optim: lr has no meaning with schedule: paper"),
+        ("train: {freeze: [encoder]}", "train: freeze would keep random weights; set init_from"),
+        ("train: {init_from: m, freeze: [encoder, decoder, embeddings]}", "train: freeze: leaves nothing to train"),
         ("optim: {schedule: cosine}", "optim: schedule: cosine needs lr"),
         ("eval: {metrics: [chrf]}", "train.best_metric bleu is not among eval.metrics"),
         ("search: {n_best: 5, beam_size: 4}", "search: n_best 5 needs beam_size 5 at least, found 4"),

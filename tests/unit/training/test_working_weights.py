@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transformer_mt.config.sections import ModelConfig
+from transformer_mt.config.sections import ModelConfig, OptimConfig
 from transformer_mt.model import kinds
 from transformer_mt.model.layout import Batch, collate
 from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.text.vocabulary import EOS_ID
-from transformer_mt.training.optim import FlatGradients
+from transformer_mt.training.optim import FlatGradients, new_optimizer
 from transformer_mt.training.working_weights import WorkingWeights, flatten_weights
 
 SHAPE = ModelConfig(d_model=16, d_ff=24, num_heads=2, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0)
@@ -52,6 +52,33 @@ def new_model(shape: ModelConfig) -> EncoderDecoder:
 RECURRENT = ModelConfig(
     kind="recurrent", preset="tiny", d_model=16, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0
 )
+
+
+@pytest.mark.parametrize("part", ["embeddings", "encoder", "decoder"])
+@pytest.mark.parametrize("shape", [*VARIANTS, RECURRENT])
+def test_frozen_weights_have_no_gradient(shape: ModelConfig, part: str) -> None:
+    """Theirs are 0, those of the others as before, also by the twin; and the optimizer does not have them."""
+    full, model, other = new_model(shape), new_model(shape), new_model(shape)
+    for one in (model, other):
+        one.freeze([part])
+    frozen = [not p.requires_grad for p in model.parameters()]
+    expected = gradients_of(full).split([p.numel() for p in full.parameters()])
+    assert any(frozen) and not all(frozen)
+    pairs = zip(expected, frozen, strict=True)
+    expected_flat = torch.cat([torch.zeros_like(gradient) if is_frozen else gradient for gradient, is_frozen in pairs])
+    torch.testing.assert_close(gradients_of(model), expected_flat)
+    working = WorkingWeights(other, flatten_weights(other), torch.float32)
+    torch.testing.assert_close(gradients_by_twin(other, working), expected_flat)
+    for name in ("adam", "muon"):
+        if name == "muon" and shape is RECURRENT:
+            continue  # which the configuration refuses
+        before = [p.detach().clone() for p in other.parameters()]
+        optimizer = new_optimizer(other, OptimConfig(optimizer=name), torch.float32)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        optimizer.step()
+        for old, p, is_frozen in zip(before, other.parameters(), frozen, strict=True):
+            assert torch.equal(old, p) == is_frozen
 
 
 @pytest.mark.parametrize("shape", [*VARIANTS, RECURRENT])
