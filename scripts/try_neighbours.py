@@ -47,6 +47,10 @@ def neighbours(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"max_steps_x{factor}", steps
         if optim.lr is not None:
             yield f"lr_x{factor}", [f"optim.lr={optim.lr * factor:.2g}"]
+    norm = "post" if model.norm == "pre" else "pre"
+    yield f"norm_{norm}", [f"model.norm={norm}"]
+    if optim.optimizer == "muon":
+        yield "adam", ["optim.optimizer=adam"]
     layers = (
         f"model.num_encoder_layers={model.num_encoder_layers + 2}",
         f"model.num_decoder_layers={model.num_decoder_layers + 2}",

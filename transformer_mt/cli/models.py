@@ -36,28 +36,16 @@ def average(
 
 def export(
     model: ModelArgument,
-    target: Annotated[str, typer.Option("--format", help="ctranslate2 or onnx.")],
+    target: Annotated[str, typer.Option("--format", help="ctranslate2.")],
     output: Annotated[Path, typer.Option("--output", help="Directory; an earlier export there is replaced.")],
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="Of ctranslate2: float32 or int8.  [default: float32]")
-    ] = None,
+    quantization: Annotated[str, typer.Option("--quantization", help="float32 or int8.")] = "float32",
 ) -> None:
     """Write a model as a directory that another program loads."""
-    if target not in ("ctranslate2", "onnx"):
-        raise InputError(f"--format {target}: this version writes ctranslate2 and onnx; choose one of them")
-    if target == "onnx" and quantization is not None:
-        raise InputError("--quantization: --format onnx writes float32 and int8 side by side; leave it out")
+    if target != "ctranslate2":
+        raise InputError(f"--format {target}: this version writes ctranslate2 only; choose that")
     from transformer_mt.checkpoints.model_directory import load_model
-
-    loaded = load_model(model)
-    if target == "onnx":
-        from transformer_mt.exchange.onnx import export_onnx
-
-        export_onnx(loaded.model, loaded.tokenizers, output)
-        tell(f"exported {loaded.path} to {output} (onnx, float32 and int8)")
-        return
     from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 
-    quantization = quantization or "float32"
+    loaded = load_model(model)
     export_ctranslate2(loaded.model, loaded.tokenizers, output, quantization)
     tell(f"exported {loaded.path} to {output} ({target}, {quantization})")

@@ -10,7 +10,7 @@ from transformer_mt.config.loading import load_part
 from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.sizes import Corpus, steps_for
+from transformer_mt.recipes.sizes import BY_ROOT_WITH_ADAM, BY_ROOT_WITH_MUON, Corpus, steps_for
 from transformer_mt.recipes.writing import Choice, Choices
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.training.optim import learning_rate
@@ -65,8 +65,10 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
     usual = ModelConfig(preset=config.model.preset).model_dump()
     keys = {key: value for key, value in config.model.model_dump().items() if value != usual[key]}
     peak = learning_rate(config.optim.warmup_steps, config.optim, config.model.d_model, 10**9)
+    is_muons = config.optim.optimizer == "muon"
     max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
-    max_steps, eval_steps = steps_for(corpus, max_tokens, _SHARE_OF_STEPS, num_validations=6)
+    by_root = BY_ROOT_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM
+    max_steps, eval_steps = steps_for(corpus, max_tokens, _SHARE_OF_STEPS * by_root, num_validations=6)
     model = [Choice("preset", config.model.preset, f"the shape of {initial.name}"), *_plain(keys)]
     searched = {
         key: getattr(config.search, key)
@@ -77,6 +79,7 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
         "model": model,
         "batch": [Choice("max_tokens", max_tokens, "target tokens of a step: small steps for little text")],
         "optim": [
+            *([Choice("optimizer", "muon", "the one that it was trained with")] if is_muons else []),
             Choice("schedule", "cosine", "falls to 0 at the last step, so that the end is calm"),
             Choice(
                 "lr", float(f"{peak * _SHARE_OF_RATE:.2g}"), f"a quarter of the {peak:.2g} that it was trained with"

@@ -1,7 +1,7 @@
 """Shape, vocabulary, batch, rate and steps by the size of a corpus.
 
-What is measured in this project is in ``docs/results.md`` and ``configs/``: tiny on the 29,000 pairs of Multi30k. Other
-sizes follow from it, from the paper, and from what others report; each choice says which.
+What is measured is in ``docs/results.md`` ("What tmt init writes"): tiny on 2,000 and 29,000 pairs. Other sizes follow
+from it, from the paper, and from what others report; each choice says which.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from transformer_mt.config.sections import TrainConfig
 from transformer_mt.recipes.writing import Choice, Choices
 from transformer_mt.training.run_log import format_seconds
 
-# Multi30k's recipe: 53 epochs of 470,000 tokens. What a model sees grows with the root of its text. So it does for
-# the paper's base, which saw 100,000 updates of 25,000 tokens, of 4.5 million pairs with some 130 million.
-_TOKENS_BY_ROOT = 53 * math.sqrt(470_000)
-_TOKENS_BY_ROOT_OF_PAPER = 100_000 * 25_000 / math.sqrt(130_000_000)
+# What a model sees grows with the root of its text. Multi30k's recipes: 21 epochs of 470,000 tokens with Muon, 53 with
+# Adam. The paper's base: 100,000 updates of 25,000 tokens, of 4.5 million pairs with some 130 million.
+BY_ROOT_WITH_MUON = 21 * math.sqrt(470_000)
+BY_ROOT_WITH_ADAM = 53 * math.sqrt(470_000)
+_BY_ROOT_IN_PAPER = 100_000 * 25_000 / math.sqrt(130_000_000)
 
 _SECONDS_AT_RISK = 600  # between checkpoints
 _MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
@@ -35,7 +36,7 @@ class Shape:
 
 
 TINY = Shape(
-    "tiny", {"preset": "tiny"}, "4 + 4 layers, 128 wide: 39.6 BLEU with the 29,000 pairs of Multi30k (docs/results.md)"
+    "tiny", {"preset": "tiny"}, "4 + 4 layers, 128 wide: enough for the 29,000 pairs of Multi30k (docs/results.md)"
 )
 SMALL = Shape(
     "small",
@@ -46,7 +47,7 @@ BASE = Shape("base", {"preset": "base"}, "the paper's base; with several GPUs an
 
 
 _SEARCH = [
-    Choice("beam_size", 5, "beam 5 and this penalty of length: what Multi30k's 39.6 BLEU was reached with"),
+    Choice("beam_size", 5, "beam 5 and this penalty of length, as with Multi30k (docs/results.md)"),
     Choice("length_penalty", 1.0),
     Choice("length_penalty_form", "power"),
 ]
@@ -79,9 +80,9 @@ def vocabulary_for(num_pairs: int, num_characters: int, *, has_syllables: bool) 
         has_syllables: it is written in characters of which there are thousands, as Chinese, Japanese and Korean are.
     """
     if num_pairs < 10_000:
-        size, why = 2000, "few pieces for little text, so that each is seen often enough to learn it (not measured)"
+        size, why = 2000, "few pieces for little text, each seen often enough; 1,000 are worse (docs/results.md)"
     elif num_pairs < 300_000:
-        size, why = 10_000, "one vocabulary for both languages, of the size that Multi30k's 39.6 BLEU was reached with"
+        size, why = 10_000, "one vocabulary for both languages; Multi30k does worse with 4,000 pieces (docs/log.md)"
     elif num_pairs < 1_000_000:
         size, why = 16_000, "one vocabulary for both languages; more text has more words that are worth a piece"
     else:
@@ -107,17 +108,23 @@ def sizes_for(shape: Shape, corpus: Corpus) -> Choices:
     """Return model, batch and optimiser of a shape on a corpus, and how long it is trained."""
     is_papers = shape is BASE and corpus.num_pairs >= 1_000_000
     max_tokens, batch_why = _batch(shape, corpus.num_pairs)
-    share = _TOKENS_BY_ROOT_OF_PAPER / _TOKENS_BY_ROOT if is_papers else 1.0
-    max_steps, eval_steps = steps_for(corpus, max_tokens, share, num_validations=50 if is_papers else 12)
+    by_root = _BY_ROOT_IN_PAPER if is_papers else BY_ROOT_WITH_ADAM if shape is BASE else BY_ROOT_WITH_MUON
+    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=50 if is_papers else 12)
     epochs = max_steps * max_tokens / corpus.tokens_of_epoch
     seen = f"{_count(epochs)} epochs, {max_steps * max_tokens / 1e6:,.0f} million target tokens"
     if is_papers:
         length = f"at most {seen}, in proportion to the root of the text as in the paper; patience may end it sooner"
     else:
-        length = f"{seen}: Multi30k's 53 epochs of 0.47 million tokens, in proportion to the root of the text"
+        of_multi30k = by_root / math.sqrt(470_000)
+        length = f"{seen}: Multi30k's {of_multi30k:.0f} epochs of 0.47 million, in proportion to the root of the text"
+    norm = Choice("norm", "pre", "learns faster than post, the paper's, which Hugging Face's Marian asks for")
     dropout, dropout_why = _dropout(shape, corpus.num_pairs)
     return {
-        "model": [*_with_why(shape.keys, shape.why), Choice("dropout", dropout, dropout_why)],
+        "model": [
+            *_with_why(shape.keys, shape.why),
+            *([] if shape is BASE else [norm]),
+            Choice("dropout", dropout, dropout_why),
+        ],
         "batch": [Choice("max_tokens", max_tokens, batch_why)],
         "optim": _optimiser(shape, max_tokens, max_steps, is_papers),
         "train": [
@@ -133,13 +140,13 @@ def sizes_for(shape: Shape, corpus: Corpus) -> Choices:
     }
 
 
-def steps_for(corpus: Corpus, max_tokens: int, share: float, num_validations: int) -> tuple[int, int]:
+def steps_for(corpus: Corpus, max_tokens: int, by_root: float, num_validations: int) -> tuple[int, int]:
     """Return the steps of a run, of which each sees some target tokens, and those between two validations.
 
     Args:
-        share: of what a new model gets by Multi30k's recipe.
+        by_root: target tokens of the run by the root of the corpus's.
     """
-    wanted = share * _TOKENS_BY_ROOT * math.sqrt(corpus.tokens_of_epoch) / max_tokens
+    wanted = by_root * math.sqrt(corpus.tokens_of_epoch) / max_tokens
     eval_steps = _rounded(wanted / num_validations)
     return eval_steps * num_validations, eval_steps
 
@@ -150,20 +157,20 @@ def _with_why(keys: dict[str, Any], why: str) -> list[Choice]:
 
 def _batch(shape: Shape, num_pairs: int) -> tuple[int, str]:
     if num_pairs < 10_000:
-        return 1024, "target tokens of a step: little text needs many small steps (Sennrich and Zhang 2019)"
-    if shape is BASE and num_pairs >= 1_000_000:
+        return 512, "target tokens of a step: little text needs many small steps (docs/results.md)"
+    if shape is BASE:
+        if num_pairs < 1_000_000:
+            return 8192, "target tokens of a step, between those of small corpora and the paper's 25,000 (not measured)"
         return 25_000, "target tokens of a step, as in the paper"
-    if num_pairs < 300_000:
-        return 4096, "target tokens of a step, as in configs/multi30k_en_de.yaml"
-    return 8192, "target tokens of a step, as in configs/canada_laws_en_fr.yaml"
+    if shape is TINY and num_pairs < 300_000:
+        return 2048, "target tokens of a step: better than 4,096 in the same time with Multi30k (docs/results.md)"
+    return 4096, "target tokens of a step; more of them for more text, or a wider model (not measured)"
 
 
 def _dropout(shape: Shape, num_pairs: int) -> tuple[float, str]:
     if shape is TINY:
-        if num_pairs < 60_000:
-            return 0.3, "against learning a small text by heart: 0.3 with Multi30k"
         value = 0.2 if num_pairs < 150_000 else 0.1
-        return value, "the more text, the less dropout: 0.3 with 29,000 pairs, 0.1 in configs/ for 165,000 and more"
+        return value, "the more text, the less dropout: 0.2 with 2,000 and 29,000 pairs, 0.1 with 165,000 and more"
     if shape is SMALL:
         return (0.3 if num_pairs < 300_000 else 0.1), "0.3 below 300,000 pairs, as JoeyNMT has it; less with more text"
     if num_pairs < 1_000_000:
@@ -172,27 +179,34 @@ def _dropout(shape: Shape, num_pairs: int) -> tuple[float, str]:
 
 
 def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -> list[Choice]:
+    clips = Choice("clip_norm", 1.0, "against sudden jumps of the loss")
     if is_papers:
         return [
             Choice("schedule", "inverse_sqrt", "the paper's schedule, for a run whose length patience decides"),
             Choice("lr", 0.0007, "the paper's peak for base, 512^-0.5 · 4000^-0.5"),
             Choice("warmup_steps", 4000, "the paper's"),
-            Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
+            clips,
         ]
-    rate = {TINY: {1024: 0.002, 4096: 0.004, 8192: 0.003}[max_tokens], SMALL: 0.002, BASE: 0.0007}[shape]
-    why = {
-        TINY: "0.004 is Multi30k's, with 4,096 tokens a step; less for smaller steps and for longer runs",
-        SMALL: "twice as wide as tiny: half its rate (not measured)",
-        BASE: "the paper's peak for base",
-    }[shape]
-    warmup = min(4000 if shape is BASE else 1000, _rounded(max_steps / 6))
+    falls = Choice(
+        "schedule", "cosine", "falls to 0 at the last step: no patience needed, and averaging brings nothing"
+    )
+    if shape is BASE:
+        return [
+            falls,
+            Choice("lr", 0.0007, "the paper's peak for base (with Adam: Muon is not measured at this size)"),
+            Choice("warmup_steps", min(4000, _rounded(max_steps / 6)), "a sixth of the run, at most the paper's"),
+            clips,
+        ]
+    rate = {512: 0.002, 2048: 0.004, 4096: 0.006}[max_tokens]
+    why = "by the tokens of a step: 0.002 with 512, 0.004 with 2,048, 0.006 with 4,096 (docs/results.md)"
+    if shape is SMALL:
+        rate, why = rate / 2, "twice as wide as tiny: half its rate (not measured)"
     return [
-        Choice("schedule", "cosine", "falls to 0 at the last step: no patience needed, and averaging brings nothing"),
+        Choice("optimizer", "muon", "learns small and middling text in far fewer steps than Adam (docs/results.md)"),
+        falls,
         Choice("lr", rate, why),
-        Choice(
-            "warmup_steps", warmup, "a sixth of the run, 1,000 at most" if shape is not BASE else "at most the paper's"
-        ),
-        Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
+        Choice("warmup_steps", min(100, _rounded(max_steps / 6)), "Muon needs no more"),
+        clips,
     ]
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from transformer_mt.config.loading import load_config, validate
+from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.errors import InputError
 from transformer_mt.recipes import sizes
+from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.sizes import BASE, SMALL, TINY, Corpus, Shape
 from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree
@@ -65,6 +67,8 @@ def test_choices_of_any_size_go_together(num_pairs: int, tgt_tokens: int, shape:
         assert train.checkpoint_steps * seconds <= 600 or train.checkpoint_steps == 1 or seconds > 10
         # Patience is for runs whose rate does not fall to 0, and so is averaging.
         assert (train.patience > 0) == (config.optim.schedule != "cosine") == (train.keep_checkpoints == 5)
+    # Muon is measured with the small shapes, where pre-norm goes with it.
+    assert (config.optim.optimizer, config.model.norm) == (("adam", "post") if shape is BASE else ("muon", "pre"))
     assert config.optim.warmup_steps < config.train.max_steps / 2
     assert config.train.max_steps >= 12
 
@@ -76,6 +80,18 @@ def test_the_larger_the_text_the_larger_the_model_and_the_shorter_its_share() ->
         config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(num_pairs, 20))), "test")
         epochs.append(config.train.max_steps * config.batch.max_tokens / (num_pairs * 20))
     assert epochs == sorted(epochs, reverse=True)
+
+
+def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Tokenizers) -> None:
+    corpus, steps = Corpus(20_000, 20), {}
+    for optimizer in ("adam", "muon"):
+        config = {"data": {"src_lang": "en", "tgt_lang": "de"}, "model": {"preset": "tiny"}}
+        optim = {"optimizer": optimizer, "schedule": "cosine", "lr": 0.004, "warmup_steps": 100}
+        initial = Initial("model", AdaptedConfig.model_validate({**config, "optim": optim}), tokenizers)
+        found = validate(as_tree(DATA | adapted(initial, corpus)), "test")
+        assert (found.optim.optimizer, found.optim.lr) == (optimizer, 0.001)
+        steps[optimizer] = found.train.max_steps
+    assert steps["muon"] < steps["adam"] / 2
 
 
 def test_many_characters_need_many_pieces() -> None:
