@@ -37,6 +37,7 @@ SHAPE: dict[str, Any] = dict(d_model=32, d_ff=48, num_heads=4, num_encoder_layer
 VARIANTS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "pre-norm with biases": dict(norm="pre", attention_bias=True),
+    "a bias of the output": dict(output_bias=True),
     "gelu": dict(activation="gelu", attention_bias=True),
     "swish": dict(activation="swish", norm="pre"),
     "two matrices": dict(tie_embeddings="target"),

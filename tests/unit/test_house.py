@@ -63,6 +63,7 @@ COMMANDS = {
     "tmt info": "MODEL --json",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",
+    "tmt import": "DIR --output",
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
     "tmt plot attention": (

@@ -43,7 +43,7 @@ def describe(path: Path) -> Facts:
     run = directory.resolve().parent.parent if CHECKPOINT_NAME.fullmatch(directory.resolve().name) else None
     facts: Facts = {
         "path": str(path),
-        "kind": "run" if is_run(path) else "checkpoint" if is_checkpoint else "averaged model",
+        "kind": _kind(path, config, is_checkpoint=is_checkpoint),
         "model_directory": str(directory),
         "bytes": {name: manifest["files"][name]["bytes"] for name in (MODEL, OPTIMIZER) if name in manifest["files"]},
         "shape": config.model.model_dump(),
@@ -59,13 +59,20 @@ def describe(path: Path) -> Facts:
             "source": tokenizers.src.vocab_size,
             "target": tokenizers.tgt.vocab_size,
         },
-        "training": training(directory if is_checkpoint else None, config, manifest["longest_src_tokens"]),
     }
+    if config.train is not None:
+        facts["training"] = training(directory if is_checkpoint else None, config, manifest["longest_src_tokens"])
     if run is not None and is_run(run):
         facts["run"] = described_run(run)
     if is_checkpoint:
         facts["scores"] = scores(directory, run, config)
     return facts
+
+
+def _kind(path: Path, config: DescribedConfig, *, is_checkpoint: bool) -> str:
+    if is_run(path):
+        return "run"
+    return "checkpoint" if is_checkpoint else "averaged model" if config.train is not None else "imported model"
 
 
 _PLACES = ("embeddings", "positions", "encoder", "decoder", "generator")
@@ -107,6 +114,7 @@ def _use(name: str) -> str:
 
 def training(checkpoint: Path | None, config: DescribedConfig, longest_src_tokens: int) -> Facts:
     """Return how a model was trained; of an averaged one only what its configuration says."""
+    assert config.train is not None and config.batch is not None
     facts: Facts = {
         "sources": [str(source) for source in config.data.train],
         "max_steps": config.train.max_steps,
@@ -134,6 +142,7 @@ def described_run(run: Path) -> Facts:
 
 def scores(checkpoint: Path, run: Path | None, config: DescribedConfig) -> Facts:
     """Return what validation has found of a checkpoint: in the log of its run or, without one, in its own state."""
+    assert config.train is not None and config.eval is not None
     state = read_state(checkpoint)
     facts: Facts = {
         "step": state.step,

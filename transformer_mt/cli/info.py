@@ -41,7 +41,7 @@ def _export_lines(facts: Mapping[str, Any]) -> _Lines:
 
 
 def _model_lines(facts: Mapping[str, Any]) -> _Lines:
-    yield facts["kind"].removeprefix("averaged "), facts["path"]
+    yield facts["kind"].split()[-1], facts["path"]
     if run := facts.get("run"):
         own, steps = Path(facts["model_directory"]).name, ", ".join(f"{step:,}" for step in run["checkpoints"])
         if facts["kind"] == "run":
@@ -50,6 +50,8 @@ def _model_lines(facts: Mapping[str, Any]) -> _Lines:
             "",
             f"has the checkpoints {steps} (best: {run['best']}, last: {run['last']}), {_bytes(run['bytes'])} in all",
         )
+    elif facts["kind"] == "imported model":
+        yield "", "made of another program's, by tmt import"
     elif facts["kind"] == "averaged model":
         yield "", "a mean of checkpoints, by tmt average; of which ones it does not say"
     weights, *others = facts["bytes"].values()
@@ -57,7 +59,8 @@ def _model_lines(facts: Mapping[str, Any]) -> _Lines:
     yield from _shape_lines(facts["shape"])
     yield from _parameter_lines(facts["parameters"], facts["shape"]["tie_embeddings"])
     yield from _text_lines(facts)
-    yield from _training_lines(facts["training"])
+    if "training" in facts:
+        yield from _training_lines(facts["training"])
     yield from _score_lines(facts.get("scores"))
 
 

@@ -20,7 +20,7 @@ from transformer_mt.cli.data import data_app
 from transformer_mt.cli.evaluate import evaluate, score
 from transformer_mt.cli.info import info
 from transformer_mt.cli.init import init
-from transformer_mt.cli.models import average, export
+from transformer_mt.cli.models import average, export, import_model
 from transformer_mt.cli.plot import plot_app
 from transformer_mt.cli.tokenizer import tokenizer_app
 from transformer_mt.cli.train import train
@@ -44,6 +44,7 @@ app.command("eval")(evaluate)
 app.command()(info)
 app.command()(average)
 app.command()(export)
+app.command("import")(import_model)
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(plot_app, name="plot")
 app.add_typer(data_app, name="data")

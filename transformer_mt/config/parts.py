@@ -6,6 +6,7 @@ useless.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from transformer_mt.config.data_sections import SourceConfig
@@ -86,9 +87,16 @@ class DescribedConfig(_Part):
 
     data: _NamedData
     model: ModelConfig
-    batch: _Batch
-    train: _Train
-    eval: _Eval
+    # An imported model has none of these three.
+    batch: _Batch | None = None
+    train: _Train | None = None
+    eval: _Eval | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        sections = {"batch": self.batch, "train": self.train, "eval": self.eval}
+        lacking = [name for name, section in sections.items() if section is None]
+        if 0 < len(lacking) < len(sections):
+            yield f"{', '.join(lacking)}: missing; copy the model's config.yaml again"
 
 
 class AdaptedConfig(_Part):

@@ -100,6 +100,7 @@ class ModelConfig(Section):
     max_positions: PositiveInt = 1024  # rows of the learned table; sinusoids have no limit
     tie_embeddings: Literal["all", "target", "none"] = "all"
     attention_bias: bool = False
+    output_bias: bool = False  # a number for each piece, added to its logit
     recurrent_attention: Literal["none", "additive", "dot"] = "additive"
 
     @model_validator(mode="before")

@@ -127,7 +127,8 @@ class Engine:
         self._encoder_norm, self._decoder_norm = (_norm(x.norm, precision) for x in (model.encoder, model.decoder))
         self._num_ids = model.generator.out_features
         padding = (0, 0, 0, _rounded(self._num_ids, VOCAB_MULTIPLE) - self._num_ids)
-        self._generator = prepare(F.pad(model.generator.weight.detach(), padding), None, precision)
+        bias_V = None if model.generator.bias is None else F.pad(model.generator.bias.detach(), padding[2:])
+        self._generator = prepare(F.pad(model.generator.weight.detach(), padding), bias_V, precision)
 
     @property
     def device(self) -> torch.device:

@@ -105,5 +105,5 @@ def _sums(
     """Return the log-probabilities of some pairs, all at once: one read from the device."""
     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)
     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
-    logp_N = label_log_probs(hidden_PD, model.generator.weight, batch.labels_N).cpu()
+    logp_N = label_log_probs(*model.factors_of_logits(hidden_PD), batch.labels_N).cpu()
     return [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]

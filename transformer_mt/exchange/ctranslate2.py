@@ -111,7 +111,7 @@ def _spec(model: Transformer) -> TransformerSpec:
 
     encoder.embeddings[0].weight = _array(model.src_embed.weight)
     decoder.embeddings.weight = _array(model.tgt_embed.weight)
-    decoder.projection.weight = _array(model.generator.weight)
+    _fill_linear(decoder.projection, model.generator)
     encoder.scale_embeddings = decoder.scale_embeddings = True  # × sqrt(d_model)
     encoder.position_encodings.encodings, decoder.position_encodings.encodings = _positions(model)
     if config.norm == "pre":

@@ -99,7 +99,7 @@ class Recurrent(EncoderDecoder):
         for each gate, biases 0.
         """
         for name, parameter in self.named_parameters():
-            if "embed" in name or "generator" in name:
+            if "embed" in name or name == "generator.weight":
                 nn.init.normal_(parameter, std=self.config.d_model**-0.5)
             elif "bias" in name:
                 nn.init.zeros_(parameter)

@@ -110,7 +110,7 @@ class Memory:
 class EncoderDecoder(nn.Module, abc.ABC):
     """What a `Transformer` has in common with a model of another kind: embeddings, output projection, loss.
 
-    The generator (output projection) has no bias.
+    The generator (output projection) has a bias only with ``model.output_bias``.
     """
 
     def __init__(self, config: ModelConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
@@ -120,7 +120,7 @@ class EncoderDecoder(nn.Module, abc.ABC):
         self.scale = math.sqrt(config.d_model)
         self.src_embed = Embedding(src_vocab_size, config.d_model)
         self.tgt_embed = Embedding(tgt_vocab_size, config.d_model)
-        self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=False)
+        self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=config.output_bias)
         self.dropout = Dropout(config.dropout)
 
     def _tie(self, tie: str) -> None:
@@ -164,18 +164,29 @@ class EncoderDecoder(nn.Module, abc.ABC):
         Both are scalars, sums over the labels, in nats. With a weight for ``consistency`` the loss has a second part,
         see `consistent_cross_entropy`.
         """
-        weight_VD = self.generator.weight
-        hidden_PD = self._hidden(batch).to(_products_dtype(weight_VD))
+        hidden_PD, weight_VD = self.factors_of_logits(self._hidden(batch))
+        hidden_PD = hidden_PD.to(_products_dtype(weight_VD))
         if consistency == 0:
             return label_smoothed_cross_entropy(hidden_PD, weight_VD, batch.labels_N, label_smoothing)
         with cutting_out(self.src_embed, self.tgt_embed):
-            cut_PD = self._hidden(batch).to(hidden_PD.dtype)
+            cut_PD = self.factors_of_logits(self._hidden(batch))[0].to(hidden_PD.dtype)
         return consistent_cross_entropy(hidden_PD, cut_PD, weight_VD, batch.labels_N, label_smoothing, consistency)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (N, V) of every target position."""
         out: Tensor = self.generator(self._hidden(batch)[: batch.num_labels])
         return out
+
+    def factors_of_logits(self, hidden_PD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two matrices whose product with the second one transposed are the logits.
+
+        They are the decoder's output and the generator's weight; a bias is one more column of the weight, and
+        multiplied by one more column of ones.
+        """
+        weight_VD, bias_V = self.generator.weight, self.generator.bias
+        if bias_V is None:
+            return hidden_PD, weight_VD
+        return F.pad(hidden_PD, (0, 1), value=1.0), torch.cat([weight_VD, bias_V[:, None]], 1)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """Return the decoder's output (P, D)."""
@@ -217,6 +228,8 @@ class Transformer(EncoderDecoder):
             if isinstance(module, MultiHeadAttention):
                 for projection in (module.q_proj, module.k_proj, module.v_proj):
                     nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+        if self.generator.bias is not None:
+            nn.init.zeros_(self.generator.bias)
         if self.config.tie_embeddings == "none":
             nn.init.normal_(self.generator.weight, std=self.config.d_model**-0.5)
 

@@ -1,0 +1,105 @@
+"""The card of an exported model (README.md): what it is, what it was made of and what it is worth, by its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformer_mt import __version__
+from transformer_mt.checkpoints.description import Facts, describe
+from transformer_mt.checkpoints.manifest import CONFIG
+from transformer_mt.checkpoints.model_directory import LoadedModel
+from transformer_mt.text.vocabulary import is_language_tag
+
+_USE = """```python
+from transformers import MarianMTModel, MarianTokenizer
+
+tokenizer = MarianTokenizer.from_pretrained("DIR")
+model = MarianMTModel.from_pretrained("DIR")
+batch = tokenizer([{text}], return_tensors="pt", padding=True)
+print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
+```"""
+
+
+def marian_card(path: Path, loaded: LoadedModel) -> str:
+    """Return the card of a model that is exported for `transformers`.
+
+    Raises:
+        InputError: a record or the configuration is damaged.
+    """
+    facts = describe(path)
+    codes = [f">>{tag.strip('<>').removeprefix('2')}<<" for tag in loaded.tokenizers.src.tags]
+    return "\n".join([*_front_matter(facts), *_lines(facts, loaded, codes)]) + "\n"
+
+
+def _front_matter(facts: Facts) -> Iterator[str]:
+    languages = dict.fromkeys(language for pair in facts["languages"]["directions"] for language in pair)
+    yield "---"
+    yield f"language: {json.dumps(list(languages), ensure_ascii=False)}"  # YAML reads it, and "no" stays a language
+    yield "library_name: transformers"
+    yield "pipeline_tag: translation"
+    yield "tags: [translation, transformer_mt]"
+    yield "---"
+    yield ""
+
+
+def _lines(facts: Facts, loaded: LoadedModel, codes: list[str]) -> Iterator[str]:
+    directions = ", ".join(f"{src} to {tgt}" for src, tgt in facts["languages"]["directions"])
+    shape, vocabulary = facts["shape"], facts["vocabulary"]
+    yield f"# Translation from {directions}"
+    yield ""
+    yield (
+        f"A Transformer of {facts['parameters']['total']:,} parameters ({shape['num_encoder_layers']} + "
+        f"{shape['num_decoder_layers']} layers, d_model {shape['d_model']}), exported by transformer_mt {__version__}. "
+        f"Its vocabulary is {vocabulary['type']} with {vocabulary['source']:,} source and {vocabulary['target']:,} "
+        f"target pieces{' (one table)' if vocabulary['shared'] else ''}."
+    )
+    yield ""
+    yield "## Use"
+    yield ""
+    yield _USE.format(text=json.dumps(f"{codes[0]} A dog runs." if codes else "A dog runs."))
+    if codes:
+        kind = (
+            "the language wanted" if any(map(is_language_tag, loaded.tokenizers.src.tags)) else "its domain, or nothing"
+        )
+        yield ""
+        yield f"A source starts with {kind}: {', '.join(f'`{code}`' for code in codes)}."
+    yield ""
+    yield (
+        "`generate` searches with the beam and the length penalty of `generation_config.json` (a power of the length), "
+        "and stops as `search.length_penalty_form: power` and `search.stop: beam_finished` do in transformer_mt."
+    )
+    yield from _training(facts)
+    yield from _scores(facts)
+    configuration = (Path(facts["model_directory"]) / CONFIG).read_text(encoding="utf-8")
+    yield from ("", "## Configuration", "", "```yaml", configuration.rstrip("\n"), "```")
+
+
+def _training(facts: Facts) -> Iterator[str]:
+    yield from ("", "## Training", "")
+    if (training := facts.get("training")) is None:
+        yield "It was imported from another program; how it was trained is not known here."
+        return
+    updates = (
+        f"{training['step']:,} of {training['max_steps']:,}"
+        if "step" in training
+        else f"up to {training['max_steps']:,}"
+    )
+    yield f"{updates} updates of at most {training['max_tokens']:,} target tokens, seed {training['seed']}, on:"
+    yield ""
+    yield from (f"- {source}" for source in training["sources"])
+    yield ""
+    yield "The configuration says nothing of the licence of this text: see to it before you pass the model on."
+
+
+def _scores(facts: Facts) -> Iterator[str]:
+    scores = facts.get("scores", {})
+    if not scores.get("values"):
+        return
+    yield from ("", "## Scores", "")
+    yield f"On the validation text ({', '.join(scores['text'])}), beam {scores['beam_size']}, step {scores['step']:,}:"
+    yield ""
+    for name, value in scores["values"].items():
+        signature = scores.get("signatures", {}).get(name)
+        yield f"- {name}: {value:.4g}" + (f" (`{signature}`)" if signature else "")
