@@ -68,6 +68,55 @@ def test_int8_replaces_an_earlier_export(run: Path, tmp_path: Path) -> None:
     assert all(translate(out, ["a b c", "d"]))
 
 
+def translate_by_onnx(directory: Path, lines: Sequence[str]) -> list[str]:
+    """Greedily, with onnxruntime and tokenizers only, as transformers.js does."""
+    np, onnxruntime, tokenizers = (pytest.importorskip(name) for name in ("numpy", "onnxruntime", "tokenizers"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=0)
+    settings = json.loads((directory / "generation_config.json").read_text())
+    encoder, decoder = (
+        onnxruntime.InferenceSession(str(directory / "onnx" / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        for name in ("encoder_model", "decoder_model_merged")
+    )
+    encoded = tokenizer.encode_batch(list(lines))
+    mask = np.array([one.attention_mask for one in encoded])
+    (memory,) = encoder.run(None, {"input_ids": np.array([one.ids for one in encoded]), "attention_mask": mask})
+    given = {"encoder_attention_mask": mask, "encoder_hidden_states": memory}
+    for one in decoder.get_inputs():
+        if one.name.startswith("past_key_values."):
+            given[one.name] = np.zeros((len(lines), one.shape[1], 0, one.shape[3]), np.float32)
+    ids = np.full((len(lines), 1), settings["decoder_start_token_id"])
+    while not (ids == settings["eos_token_id"]).any(axis=1).all():
+        given |= {"input_ids": ids[:, -1:], "use_cache_branch": np.array([ids.shape[1] > 1])}
+        logits, *present = decoder.run(None, given)
+        given |= zip((one.name for one in decoder.get_inputs() if "past" in one.name), present, strict=True)
+        logits[..., settings["suppress_tokens"]] = -np.inf
+        ids = np.concatenate([ids, logits[:, -1:].argmax(-1)], axis=1)
+    ended = [row[: row.index(settings["eos_token_id"])] for row in ids.tolist()]
+    texts: list[str] = tokenizer.decode_batch(ended)
+    return texts
+
+
+def test_onnx_translates_the_same(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    for _ in range(2):  # an earlier export is replaced
+        done = tmt_here("export", run, "--format", "onnx", "--output", tmp_path / "out").ok()
+    assert done.stderr.endswith(f"to {tmp_path / 'out'} (onnx, float32 and int8)\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    graphs = ("encoder_model", "encoder_model_quantized", "decoder_model_merged", "decoder_model_merged_quantized")
+    tables = ("config", "generation_config", "tokenizer", "tokenizer_config", "export")
+    assert names == {*(f"onnx/{name}.onnx" for name in graphs), *(f"{name}.json" for name in tables)}
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["files"] == sorted(names - {"export.json"})
+    told = tmt_here("info", tmp_path / "out").ok().lines
+    assert [line.partition(" ")[0] for line in told] == ["export", "files", "more"]
+    lines = symbol_lines(40, seed=99, shortest=1, longest=8)
+    text = "".join(f"{line}\n" for line in lines)
+    expected = tmt_here("translate", run, "--beam-size", 1, stdin=text).ok().lines
+    assert translate_by_onnx(tmp_path / "out", lines) == expected
+    assert len(set(expected)) > 30 and expected != lines
+
+
 def test_refusals(run: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = tmt_here("export", *arguments)
@@ -75,7 +124,8 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
         return done.refusal
 
     out = ("--output", tmp_path / "out")
-    assert "--format onnx: this version writes ctranslate2 only" in refused(run, "--format", "onnx", *out)
+    assert "--format tflite: not one of ctranslate2, marian and onnx" in refused(run, "--format", "tflite", *out)
+    assert "leave it out" in refused(run, "--format", "onnx", "--quantization", "int8", *out)
     assert "--format" in refused(run, *out)
     assert "--output" in refused(run, "--format", "ctranslate2")
     chosen = ("--format", "ctranslate2")

@@ -34,8 +34,9 @@ def info(
 
 def _export_lines(facts: Mapping[str, Any]) -> _Lines:
     yield "export", f"{facts['path']}: {facts['format']}, by transformer_mt {facts['transformer_mt']}"
-    yield "weights", f"{facts.get('quantization', 'not known')}, {_bytes(facts['files'].get('model.bin', 0))}"
-    yield "vocabulary", ", ".join(f"{side} {count:,} pieces" for side, count in facts["vocabulary"].items())
+    if "model.bin" in facts["files"]:  # CTranslate2's
+        yield "weights", f"{facts.get('quantization', 'not known')}, {_bytes(facts['files']['model.bin'])}"
+        yield "vocabulary", ", ".join(f"{side} {count:,} pieces" for side, count in facts["vocabulary"].items())
     yield "files", f"{', '.join(facts['files'])}; {_bytes(sum(facts['files'].values()))} in all"
     yield "more", "tmt info of the model that it was made of"
 

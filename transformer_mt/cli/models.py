@@ -36,15 +36,19 @@ def average(
 
 def export(
     model: ModelArgument,
-    target: Annotated[str, typer.Option("--format", help="ctranslate2 or marian.")],
+    target: Annotated[str, typer.Option("--format", help="ctranslate2, marian or onnx.")],
     output: Annotated[Path, typer.Option("--output", help="Directory; an earlier export there is replaced.")],
-    quantization: Annotated[str, typer.Option("--quantization", help="float32 or int8.")] = "float32",
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="Of ctranslate2: float32 or int8.  [default: float32]")
+    ] = None,
 ) -> None:
     """Write a model as a directory that another program loads."""
-    if target not in ("ctranslate2", "marian"):
-        raise InputError(f"--format {target}: this version writes ctranslate2 and marian; choose one of them")
-    if target == "marian" and quantization != "float32":
+    if target not in ("ctranslate2", "marian", "onnx"):
+        raise InputError(f"--format {target}: not one of ctranslate2, marian and onnx; choose one of them")
+    if target == "marian" and quantization is not None:
         raise InputError(f"--quantization {quantization}: a Marian directory has float32; leave the option out")
+    if target == "onnx" and quantization is not None:
+        raise InputError("--quantization: --format onnx writes float32 and int8 side by side; leave it out")
     from transformer_mt.checkpoints.model_directory import load_model
 
     loaded = load_model(model)
@@ -53,11 +57,16 @@ def export(
         from transformer_mt.exchange.marian import export_marian
 
         export_marian(loaded, marian_card(model, loaded), output)
+    elif target == "onnx":
+        from transformer_mt.exchange.onnx import export_onnx
+
+        export_onnx(loaded.model, loaded.tokenizers, output)
     else:
         from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 
-        export_ctranslate2(loaded.model, loaded.tokenizers, output, quantization)
-    tell(f"exported {loaded.path} to {output} ({target}, {quantization})")
+        export_ctranslate2(loaded.model, loaded.tokenizers, output, quantization or "float32")
+    precisions = {"marian": "float32", "onnx": "float32 and int8"}
+    tell(f"exported {loaded.path} to {output} ({target}, {precisions.get(target, quantization or 'float32')})")
 
 
 def import_model(

@@ -41,7 +41,7 @@ def exported_directory(target: Path, facts: Mapping[str, str]) -> Iterator[Path]
 
     with replaced_directory(target, files_of, "an earlier export") as temporary:
         yield temporary
-        files = sorted(path.name for path in temporary.iterdir())
+        files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
         manifest = {"transformer_mt": __version__, **facts, "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

@@ -63,14 +63,26 @@ def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None],
         if not resolved.is_dir():
             raise InputError(f"{target}: exists and is not a directory; choose another --output")
         found = {entry.name for entry in os.scandir(resolved)}
-        are_files = all(entry.is_file(follow_symlinks=False) for entry in os.scandir(resolved))
+        listed = files_of(resolved) or set()
+        is_ours = found == {name.partition("/")[0] for name in listed} and _files_below(resolved) == listed
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another --output") from None
-    if found and not (are_files and found == files_of(resolved)):
+    if found and not is_ours:
         raise InputError(
             f"{target}: exists and holds something else than {what}; remove it, or choose another --output"
         )
     return resolved
+
+
+def _files_below(directory: Path) -> set[str]:
+    """Return the files of a directory and of those in it; a slash ends what is no file, nor a directory with files."""
+    found = set()
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            found |= {f"{entry.name}/{name}" for name in _files_below(Path(entry)) or {""}}
+        else:
+            found.add(entry.name if entry.is_file(follow_symlinks=False) else f"{entry.name}/")
+    return found
 
 
 @contextlib.contextmanager
@@ -85,7 +97,7 @@ def replaced_directory(target: Path, files_of: Callable[[Path], set[str] | None]
     try:
         with scratch_directory(resolved) as temporary:
             yield temporary
-            for path in [*temporary.iterdir(), temporary]:
+            for path in [*temporary.rglob("*"), temporary]:
                 sync(path)
             check_replaceable(target, files_of, what)
             if resolved.exists():
@@ -210,7 +222,8 @@ def remove_directory(path: Path, target: Path | None = None) -> None:
 
 def _be_like_earlier(temporary: Path, target: Path) -> None:
     """Give a directory and its files the owner and the mode of those that they will replace."""
-    for path, old in [*((path, target / path.name) for path in temporary.iterdir()), (temporary, target)]:
+    for path in [*temporary.rglob("*"), temporary]:
+        old = target / path.relative_to(temporary)
         if old.exists():
             descriptor = os.open(path, os.O_RDONLY)
             try:

@@ -36,6 +36,24 @@ def test_the_list_tells_what_was_exported(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_files_in_folders_are_listed_and_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for text in ("1", "2"):
+        with exported_directory(out, FACTS) as directory:
+            (directory / "inner").mkdir()
+            (directory / "inner" / "a").write_text(text)
+        assert json.loads((out / MANIFEST).read_text())["files"] == ["inner/a"]
+        assert (out / "inner" / "a").read_text() == text
+    for odd in ("more", "empty/", "link"):
+        path = out / "inner" / odd.rstrip("/")
+        path.mkdir() if odd.endswith("/") else path.symlink_to("a") if odd == "link" else path.write_text("mine")
+        with pytest.raises(InputError, match="something else than an earlier export"):
+            export(out)
+        path.rmdir() if odd.endswith("/") else path.unlink()
+    export(out)
+    assert content(out) == {}
+
+
 def test_an_earlier_export_and_an_empty_directory_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     export(tmp_path / "out", a="1")
