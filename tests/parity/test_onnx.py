@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm with biases": dict(norm="pre", attention_bias=True, activation="gelu"),
     "learned positions": dict(positions="learned", max_positions=60, activation="swish"),
     "sizes of heads": dict(d_k=4, d_v=12, norm="pre"),
-    "two matrices": dict(tie_embeddings="target", attention_bias=True),
+    "two matrices": dict(tie_embeddings="target", attention_bias=True, output_bias=True),
     "three matrices": dict(tie_embeddings="none", norm="pre"),
 }
 SEPARATE = ("two matrices", "three matrices")

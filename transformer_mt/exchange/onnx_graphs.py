@@ -151,6 +151,8 @@ def decoder_graph(model: Transformer, quantized: bool, first_tgt_id: int, num_sh
         x = _after(g, layer, x, _attend(g, layer.cross_attn, q, *memory[i], padding), layer.norm2)
         x = _feed_forward(g, layer, x, layer.norm3, model.config.activation)
     logits = g.matmul(g.norm(x, model.decoder.norm), g.table(model.generator.weight))
+    if model.generator.bias is not None:
+        logits = g.op("Add", logits, g.constant(_array(model.generator.bias)))
     # Of a batch transformers.js goes on with sentences that have ended: after </s> comes nothing but </s>.
     has_ended = g.op("Unsqueeze", g.op("Equal", ids, g.constant(EOS_ID, np.int64)), g.ints(-1))
     is_other = g.constant(np.arange(model.generator.out_features) != EOS_ID)
