@@ -98,7 +98,7 @@ def _check_expressible(config: ModelConfig) -> None:
             f"({config.d_model / config.num_heads:g})"
         )
     if problem is not None:
-        raise InputError(f"{problem}; export with --format ctranslate2, or train with that")
+        raise InputError(f"{problem}; export with --format ctranslate2 or onnx, or train one of that kind")
 
 
 def _their_tables(tokenizers: Tokenizers) -> list[dict[str, int]]:
