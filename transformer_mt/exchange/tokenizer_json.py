@@ -108,9 +108,12 @@ def _normalizers(proto: Any, replacements: dict[str, str]) -> list[dict[str, Any
     steps = list(symbols)
     if spec.precompiled_charsmap:
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
-        steps += [{"type": "Precompiled", "precompiled_charsmap": charsmap}, *_voiced_kana(), *symbols]
-    if spec.name.endswith("_cf"):  # the table folds case; transformers.js has no such tables, and normalises by NFKC
-        steps.append({"type": "Lowercase"})
+        steps += [{"type": "Precompiled", "precompiled_charsmap": charsmap}, *_voiced_kana()]
+        if spec.name.endswith(
+            "_cf"
+        ):  # for transformers.js, which has NFKC for such tables; this one folds case already
+            steps.append({"type": "Lowercase"})
+        steps += symbols
     if spec.remove_extra_whitespaces:
         steps += [_replace("^ +| +$", "", is_regex=True), _replace(" {2,}", " ", is_regex=True)]
     if spec.add_dummy_prefix:

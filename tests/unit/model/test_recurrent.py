@@ -15,6 +15,7 @@ from transformer_mt.config.sections import ModelConfig
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.ctranslate2 import export_ctranslate2
+from transformer_mt.exchange.onnx import export_onnx
 from transformer_mt.model import recurrent
 from transformer_mt.model.kinds import new_model
 from transformer_mt.model.layout import Batch, collate
@@ -249,6 +250,8 @@ def test_int8_and_export_are_refused(tmp_path: Any, tokenizers: Any) -> None:
         RecurrentScorer(model, "int8")
     with pytest.raises(InputError, match=r"^model\.kind recurrent: only Transformers are exported"):
         export_ctranslate2(model, tokenizers, tmp_path / "x", "float32")
+    with pytest.raises(InputError, match=r"^model\.kind recurrent: only Transformers are exported to ONNX"):
+        export_onnx(model, tokenizers, tmp_path / "x")
 
 
 def batch_of_equal_lengths() -> Batch:
