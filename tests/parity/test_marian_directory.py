@@ -362,7 +362,11 @@ def test_damaged_directories_are_refused(opus: Path, tmp_path: Path) -> None:
     assert "encoder_ffn_dim 64 is not decoder_ffn_dim 32" in refused("config.json", with_(decoder_ffn_dim=32))
     assert "activation_function gelu_new: ours are" in refused("config.json", with_(activation_function="gelu_new"))
     assert "lack" in refused("config.json", with_(encoder_layers=3))
-    assert "d_model is x, not a number from 1 on" in refused("config.json", with_(d_model="x"))
+    assert "d_model is x, not one from 1 to 65,536" in refused("config.json", with_(d_model="x"))
+    assert "max_position_embeddings is 1000000" in refused("config.json", with_(max_position_embeddings=10**6))
+    assert "says d_model 60000, the weights have" in refused("config.json", with_(d_model=60000))
+    huge = with_(encoder_ffn_dim=10**10, decoder_ffn_dim=10**10)
+    assert "says encoder_ffn_dim 10000000000, the weights have" in refused("config.json", huge)
     assert "final_logits_bias is [1, 7]" in refused("model.safetensors", bias_of_seven(opus))
 
 

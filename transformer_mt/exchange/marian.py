@@ -43,6 +43,7 @@ _SETTLED = ("config.json", "vocab.json", "source.spm", "target.spm")
 _NEVER = -100.0
 _CLOSE = 1e-4
 _MOST_BYTES = 1 << 26
+_LARGEST = 1 << 16  # width, number of layers or of positions
 
 
 # Export
@@ -312,6 +313,13 @@ def _converted(
         tensors["model.shared.weight" if is_shared else f"model.{side}.embed_tokens.weight"]
         for side in ("encoder", "decoder")
     )
+    # Sizes that a configuration names are there before memory is taken for them.
+    first_FD = tensors["model.encoder.layers.0.fc1.weight"]
+    for name, size in (("d_model", src_VD.shape[-1]), ("encoder_ffn_dim", len(first_FD))):
+        if config[name] != size:
+            raise InputError(
+                f"{directory}: config.json says {name} {config[name]}, the weights have {size}; download it again"
+            )
     rows = _both_rows(directory, config, settings, len(src_VD), len(tgt_VD))
     usual = {"final_logits_bias": torch.zeros(1, len(tgt_VD))}
     table_LD = sinusoids(config["max_position_embeddings"], config["d_model"]).float()
@@ -354,8 +362,8 @@ def _converted(
 
 def _our_shape(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("d_model", "max_position_embeddings", "encoder_layers", "decoder_layers"):
-        if type(config[name]) is not int or config[name] < 1:
-            raise InputError(f"{directory / 'config.json'}: {name} is {config[name]}, not a number from 1 on")
+        if type(config[name]) is not int or not 1 <= config[name] <= _LARGEST:
+            raise InputError(f"{directory / 'config.json'}: {name} is {config[name]}, not one from 1 to {_LARGEST:,}")
     for name in ("attention_heads", "ffn_dim"):
         if config[f"encoder_{name}"] != config[f"decoder_{name}"]:
             raise InputError(
