@@ -65,6 +65,8 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
     usual = ModelConfig(preset=config.model.preset).model_dump()
     keys = {key: value for key, value in config.model.model_dump().items() if value != usual[key]}
     peak = learning_rate(config.optim.warmup_steps, config.optim, config.model.d_model, 10**9)
+    is_known = "optim" in config.model_fields_set  # of an imported model it is not
+    of_what = "that it was trained with" if is_known else "that the paper would have for its width"
     is_muons = config.optim.optimizer == "muon"
     max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
     by_root = BY_ROOT_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM
@@ -81,9 +83,7 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
         "optim": [
             *([Choice("optimizer", "muon", "the one that it was trained with")] if is_muons else []),
             Choice("schedule", "cosine", "falls to 0 at the last step, so that the end is calm"),
-            Choice(
-                "lr", float(f"{peak * _SHARE_OF_RATE:.2g}"), f"a quarter of the {peak:.2g} that it was trained with"
-            ),
+            Choice("lr", float(f"{peak * _SHARE_OF_RATE:.2g}"), f"a quarter of the {peak:.2g} {of_what}"),
             Choice("warmup_steps", max(1, min(_LONGEST_WARMUP, max_steps // 6))),
             Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
         ],

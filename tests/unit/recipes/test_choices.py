@@ -92,6 +92,9 @@ def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Token
         assert (found.optim.optimizer, found.optim.lr) == (optimizer, 0.001)
         steps[optimizer] = found.train.max_steps
     assert steps["muon"] < steps["adam"] / 2
+    unknown = Initial("m", AdaptedConfig.model_validate(config), tokenizers)  # imported
+    (rate,) = [choice for choice in adapted(unknown, corpus)["optim"] if choice.key == "lr"]
+    assert rate.why.endswith("that the paper would have for its width")
 
 
 def test_many_characters_need_many_pieces() -> None:
