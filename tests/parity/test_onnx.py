@@ -239,3 +239,10 @@ def test_tokenizers_that_cannot_be_expressed(grammar_lines: list[str]) -> None:
     ):
         with pytest.raises(InputError, match=message):
             tokenizer_json(trained(**options))
+
+
+def test_tags_are_never_written(shared: Tokenizers, tmp_path: Path) -> None:
+    tagged = shared.with_tags(["<2fr>", "<news>"])
+    export_onnx(build(tagged, "the paper's"), tagged, tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert settings["suppress_tokens"] == [0, 1, 2, *(tagged.tgt.table[tag] for tag in ("<2fr>", "<news>"))]

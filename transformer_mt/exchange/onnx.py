@@ -18,7 +18,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import EncoderDecoder, Transformer, count_parameters
-from transformer_mt.text.tokenizer import Tokenizers
+from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
 
 ENCODER, DECODER = "encoder_model", "decoder_model_merged"
@@ -56,7 +56,7 @@ def export_onnx(model: EncoderDecoder, tokenizers: Tokenizers, output: Path) -> 
         "tokenizer.json": tokenizer_json(tokenizers),
         "tokenizer_config.json": _tokenizer_config(model),
         "config.json": _config(model, model.generator.out_features + first_tgt_id - num_shared),
-        "generation_config.json": _generation_config(),
+        "generation_config.json": _generation_config(tokenizers.tgt, first_tgt_id - num_shared),
     }
     with exported_directory(output, {"format": "onnx"}) as directory:
         for name, content in files.items():
@@ -98,8 +98,8 @@ def _special_ids() -> dict[str, int]:
     return {**ids, "decoder_start_token_id": BOS_ID}
 
 
-def _generation_config() -> dict[str, Any]:
-    forbidden = [PAD_ID, UNK_ID, BOS_ID]
+def _generation_config(tgt: Tokenizer, gap: int) -> dict[str, Any]:
+    forbidden = [PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] + gap for tag in tgt.tags)]
     return {**_special_ids(), "num_beams": 1, "max_new_tokens": _MOST_NEW_TOKENS, "suppress_tokens": forbidden}
 
 
@@ -118,13 +118,13 @@ def _try(directory: Path, model: Transformer, tokenizers: Tokenizers, gap: int) 
     Raises:
         InputError: the pieces or the float32 logits differ from ours.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as TheirTokenizer
 
     text = tokenizers.src.decode(
         range(len(SPECIALS), tokenizers.src.vocab_size)[:: max(1, tokenizers.src.vocab_size // 8)]
     )
     src = [*tokenizers.src.encode([text])[0], EOS_ID]
-    found = Tokenizer.from_file(str(directory / "tokenizer.json")).encode(text).ids
+    found = TheirTokenizer.from_file(str(directory / "tokenizer.json")).encode(text).ids
     if found != src:
         raise InputError(f"tokenizer.json cuts {text!r} into other pieces; translate with tmt, and report this")
     tgt = [*range(len(SPECIALS), tokenizers.tgt.vocab_size)[:5], EOS_ID]

@@ -109,9 +109,8 @@ def _normalizers(proto: Any, replacements: dict[str, str]) -> list[dict[str, Any
     if spec.precompiled_charsmap:
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
         steps += [{"type": "Precompiled", "precompiled_charsmap": charsmap}, *_voiced_kana()]
-        if spec.name.endswith(
-            "_cf"
-        ):  # for transformers.js, which has NFKC for such tables; this one folds case already
+        if spec.name.endswith("_cf"):
+            # For transformers.js, which has NFKC for such tables; this one folds case already.
             steps.append({"type": "Lowercase"})
         steps += symbols
     if spec.remove_extra_whitespaces:
