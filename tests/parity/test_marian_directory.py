@@ -370,6 +370,18 @@ def test_damaged_directories_are_refused(opus: Path, tmp_path: Path) -> None:
     assert "final_logits_bias is [1, 7]" in refused("model.safetensors", bias_of_seven(opus))
 
 
+def test_a_changed_byte_of_an_export_is_told(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    exported(random_model(tokenizers), tmp_path / "out")
+    weights = bytearray((tmp_path / "out" / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "out" / "model.safetensors").write_bytes(weights)
+    done = tmt_here("import", tmp_path / "out", "--output", tmp_path / "model")
+    assert done.status == 2 and "model.safetensors: damaged (its SHA-256 is not" in done.refusal
+    assert not (tmp_path / "model").exists()
+    (tmp_path / "out" / "export.json").unlink()  # as the line says, for those who have changed it
+    tmt_here("import", tmp_path / "out", "--output", tmp_path / "model").ok()
+
+
 def test_a_name_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -29,7 +29,9 @@ MOST_BYTES = 1 << 26
 _MOST_BYTES_OF = {MANIFEST: 1 << 20, CONFIG: MAX_MODEL_BYTES}
 
 
-class _File(BaseModel, strict=True):
+class FileFacts(BaseModel, strict=True):
+    """What a list says of a file."""
+
     bytes: Annotated[Count, Field(lt=1 << 63)]
     sha256: str
 
@@ -43,7 +45,7 @@ class _Manifest(BaseModel, strict=True):
 
     longest_src_tokens: Annotated[PositiveInt, Field(lt=1 << 31)]
     tags: list[str] | None = None  # what sources may start with; of 0.1.0: not stated
-    files: Annotated[dict[_Name, _File], Field(max_length=20)]
+    files: Annotated[dict[_Name, FileFacts], Field(max_length=20)]
 
 
 def sealed(manifest: Mapping[str, Any]) -> bytes:
@@ -101,27 +103,32 @@ def verify(directory: Path, *, only_sizes: bool = False) -> dict[str, Any]:
     files = _Manifest.model_validate(manifest).files
     _check_sizes(directory, files)
     for name, facts in files.items():
-        path, num_bytes = directory / name, facts.bytes
-        try:
-            with open_plain(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest() if size == num_bytes and not only_sizes else ""
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing, the model is not complete; use another checkpoint") from None
-        except OSError as error:
-            raise unreadable(path, error) from None
-        if size != num_bytes:
-            raise InputError(
-                f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); use another checkpoint"
-            )
-        if not only_sizes and sha256 != facts.sha256:
-            raise InputError(
-                f"{path}: damaged (its SHA-256 is not the one it was written with); use another checkpoint"
-            )
+        check_file(directory / name, facts, "use another checkpoint", only_sizes=only_sizes)
     return manifest
 
 
-def _check_sizes(directory: Path, files: Mapping[str, _File]) -> None:
+def check_file(path: Path, facts: FileFacts, remedy: str, *, only_sizes: bool = False) -> None:
+    """Compare a file with its size and, unless ``only_sizes``, with its SHA-256; ``remedy`` ends the line of an error.
+
+    Raises:
+        InputError: it is missing, cut short, changed, or no plain file.
+    """
+    num_bytes = facts.bytes
+    try:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest() if size == num_bytes and not only_sizes else ""
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing, the model is not complete; {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    if size != num_bytes:
+        raise InputError(f"{path}: cut short or changed ({size:,} bytes, expected {num_bytes:,}); {remedy}")
+    if not only_sizes and sha256 != facts.sha256:
+        raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with); {remedy}")
+
+
+def _check_sizes(directory: Path, files: Mapping[str, FileFacts]) -> None:
     """Refuse what cannot be used before it is read: a file with holes may claim any size."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # Two moments and perhaps the weights themselves, for each weight.

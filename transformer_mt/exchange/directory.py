@@ -1,4 +1,4 @@
-"""Directories for other programs: written aside and renamed, with a list of what they hold.
+"""Directories for other programs: written aside and renamed, with a list of what they hold, its size and SHA-256.
 
 The list (`MANIFEST`) tells an export from anything else that may be there, so that exporting again replaces the export
 and never somebody's files.
@@ -7,13 +7,17 @@ and never somebody's files.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from transformer_mt import __version__
+from transformer_mt.checkpoints.manifest import FileFacts, check_file, sealed
 from transformer_mt.errors import InputError
 from transformer_mt.system.directories import listed_files, replaced_directory
 from transformer_mt.system.whole_files import read_plain
@@ -21,6 +25,7 @@ from transformer_mt.system.whole_files import read_plain
 MANIFEST = "export.json"
 _VOCABULARY = "_vocabulary.json"  # of CTranslate2: shared, source or target
 _MOST_BYTES = 1 << 26
+_FILES = TypeAdapter(dict[str, FileFacts])
 
 
 @contextlib.contextmanager
@@ -41,9 +46,16 @@ def exported_directory(target: Path, facts: Mapping[str, str]) -> Iterator[Path]
 
     with replaced_directory(target, files_of, "an earlier export") as temporary:
         yield temporary
-        files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-        manifest = {"transformer_mt": __version__, **facts, "files": files}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        files = {
+            path.relative_to(temporary).as_posix(): _facts(path) for path in temporary.rglob("*") if path.is_file()
+        }
+        manifest = {"transformer_mt": __version__, **facts, "files": dict(sorted(files.items()))}
+        (temporary / MANIFEST).write_bytes(sealed(manifest))
+
+
+def _facts(path: Path) -> dict[str, int | str]:
+    with open(path, "rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def is_export(directory: Path) -> bool:
@@ -52,16 +64,55 @@ def is_export(directory: Path) -> bool:
 
 
 def _is_model(facts: dict[str, Any]) -> bool:
-    return {"transformer_mt", "format"} <= facts.keys() and all(isinstance(name, str) for name in facts["files"])
+    return {"transformer_mt", "format"} <= facts.keys() and all(_is_below(name) for name in facts["files"])
+
+
+def _is_below(name: str) -> bool:
+    """A stranger's list leads nowhere else."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def check_export(directory: Path, *, only_sizes: bool = False) -> dict[str, Any]:
+    """Check the files of an export against its list, which is returned.
+
+    Earlier exports list names only: nothing is known of their files. A text for readers (README.md) is there to be
+    edited, and not checked.
+
+    Args:
+        only_sizes: do not read the files, whose hashes would tell a changed byte.
+
+    Raises:
+        InputError: the list or a file is missing, cut short or changed.
+    """
+    remedy = f"export the model again, or, where it was changed on purpose, remove {MANIFEST}"
+    try:
+        content = read_plain(directory / MANIFEST, _MOST_BYTES)
+        facts: dict[str, Any] = json.loads(content)
+        if isinstance(facts["files"], list):
+            return facts
+        del facts["sha256"]
+        is_damaged = content != sealed(facts)
+        files = _FILES.validate_python(facts["files"])
+    except OSError as error:
+        raise InputError(f"{directory / MANIFEST}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_damaged = True
+    if is_damaged:
+        raise InputError(f"{directory / MANIFEST}: damaged; {remedy}")
+    for name, file in files.items():
+        if not name.endswith(".md"):
+            check_file(directory / name, file, remedy, only_sizes=only_sizes)
+    return facts
 
 
 def describe_export(directory: Path) -> dict[str, Any]:
     """Return what an exported model tells of itself: its list, the sizes of its files and of its vocabularies.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing, cut short or damaged; changed bytes are not looked for.
     """
-    facts: dict[str, Any] = json.loads(read_plain(directory / MANIFEST, _MOST_BYTES))
+    facts = check_export(directory, only_sizes=True)
     try:
         sizes = {name: os.lstat(directory / name).st_size for name in facts["files"]}
         vocabulary = {

@@ -27,7 +27,7 @@ from transformer_mt.config.loading import as_yaml
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.directory import exported_directory
+from transformer_mt.exchange.directory import check_export, exported_directory, is_export
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.system.directories import replaced_directory
@@ -255,6 +255,8 @@ def import_marian(directory: Path, output: Path) -> None:
         RunError: the place cannot be written or is full.
     """
     with replaced_directory(output, model_files, "an imported model") as temporary:
+        if is_export(directory):
+            check_export(directory)
         found = read_marian(directory)
         kind = found.tokenizers.src.pieces()[0]
         tree = found.config.model_dump(mode="json", exclude={"eval"})

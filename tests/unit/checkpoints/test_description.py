@@ -199,8 +199,16 @@ def test_an_export_tells_what_it_lists(tmp_path: Path) -> None:
     assert facts["vocabulary"] == {"shared": 2}
     assert "weights     int8, 0.0 kB" in lines(tmp_path / "out")
     (tmp_path / "out" / "model.bin").unlink()
-    with pytest.raises(InputError, match=r"model\.bin: cannot be read"):
+    with pytest.raises(InputError, match=r"model\.bin: missing"):
         describe_export(tmp_path / "out")
+
+
+def test_an_earlier_export_tells_what_it_lists(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"1234")
+    facts = {"transformer_mt": "0.1.0", "format": "ctranslate2", "quantization": "int8", "files": ["model.bin"]}
+    (tmp_path / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
+    assert describe_export(tmp_path)["files"] == {"model.bin": 4}
+    assert "weights     int8, 0.0 kB" in lines(tmp_path)
 
 
 @pytest.mark.parametrize("facts", ['{"transformer_mt": "1", "made_by": "tmt data clean", "files": []}', "[]", ""])

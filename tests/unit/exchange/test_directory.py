@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ from typing import NoReturn
 import pytest
 
 from transformer_mt import __version__
+from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.directory import MANIFEST, exported_directory
+from transformer_mt.exchange.directory import MANIFEST, check_export, exported_directory, is_export
 
 FACTS = {"format": "test"}
 
@@ -31,7 +33,10 @@ def content(directory: Path) -> dict[str, str]:
 def test_the_list_tells_what_was_exported(tmp_path: Path) -> None:
     export(tmp_path / "out", b="1", a="2")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    assert manifest == {"transformer_mt": __version__, "format": "test", "files": ["a", "b"]}
+    sums = {name: {"bytes": 1, "sha256": hashlib.sha256(text).hexdigest()} for name, text in (("a", b"2"), ("b", b"1"))}
+    seal = manifest.pop("sha256")
+    assert manifest == {"transformer_mt": __version__, "format": "test", "files": sums} and len(seal) == 64
+    assert list(manifest["files"]) == ["a", "b"]
     assert content(tmp_path / "out") == {"a": "2", "b": "1"}
     assert os.listdir(tmp_path) == ["out"]
 
@@ -42,7 +47,7 @@ def test_files_in_folders_are_listed_and_replaced(tmp_path: Path) -> None:
         with exported_directory(out, FACTS) as directory:
             (directory / "inner").mkdir()
             (directory / "inner" / "a").write_text(text)
-        assert json.loads((out / MANIFEST).read_text())["files"] == ["inner/a"]
+        assert json.loads((out / MANIFEST).read_text())["files"].keys() == {"inner/a"}
         assert (out / "inner" / "a").read_text() == text
     for odd in ("more", "empty/", "link"):
         path = out / "inner" / odd.rstrip("/")
@@ -52,6 +57,64 @@ def test_files_in_folders_are_listed_and_replaced(tmp_path: Path) -> None:
         path.rmdir() if odd.endswith("/") else path.unlink()
     export(out)
     assert content(out) == {}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    with exported_directory(tmp_path / "out", FACTS) as directory:
+        (directory / "inner").mkdir()
+        for name in ("a", "inner/b", "README.md"):
+            (directory / name).write_bytes(name.encode() * 50)
+    return tmp_path / "out"
+
+
+def change(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a", "inner/b", MANIFEST])
+def test_a_changed_byte_is_told(out: Path, name: str) -> None:
+    assert check_export(out).keys() == {"transformer_mt", "format", "files"}
+    size = (out / name).stat().st_size
+    for place in (0, size // 2, size - 1):
+        change(out / name, place)
+        with pytest.raises(InputError, match=rf"{name}: damaged.*; export the model again") as caught:
+            check_export(out)
+        assert "\n" not in str(caught.value)
+        change(out / name, place)
+    check_export(out)
+
+
+def test_what_is_missing_or_cut_is_told_by_its_size(out: Path) -> None:
+    (out / "inner" / "b").write_bytes(b"inner/b")
+    with pytest.raises(InputError, match=r"inner/b: cut short or changed \(7 bytes, expected 350\)"):
+        check_export(out, only_sizes=True)
+    (out / "inner" / "b").unlink()
+    with pytest.raises(InputError, match="inner/b: missing"):
+        check_export(out, only_sizes=True)
+
+
+def test_a_card_may_be_edited(out: Path) -> None:
+    (out / "README.md").write_text("mine")
+    check_export(out)
+    export(out, a="replaced")
+
+
+def test_earlier_lists_have_names_only(out: Path) -> None:
+    earlier = {"transformer_mt": "0.1.0", "format": "test", "files": ["a", "inner/b", "README.md"]}
+    (out / MANIFEST).write_text(json.dumps(earlier, indent=1) + "\n")
+    change(out / "a", 0)
+    assert is_export(out) and check_export(out) == earlier
+    export(out, a="replaced")
+
+
+@pytest.mark.parametrize("name", ["../a", "/dev/zero", "inner/../../a"])
+def test_a_list_leads_nowhere_else(out: Path, name: str) -> None:
+    facts = {**check_export(out), "files": {name: {"bytes": 1, "sha256": "0"}}}
+    (out / MANIFEST).write_bytes(sealed(facts))
+    assert not is_export(out)
 
 
 def test_an_earlier_export_and_an_empty_directory_are_replaced(tmp_path: Path) -> None:
