@@ -382,6 +382,19 @@ def test_a_changed_byte_of_an_export_is_told(tokenizers: Tokenizers, tmp_path: P
     tmt_here("import", tmp_path / "out", "--output", tmp_path / "model").ok()
 
 
+def test_a_download_is_made_of_links(opus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for path in opus.iterdir():
+        (cache / path.name).symlink_to(path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(cache))
+    tmt_here("import", "someone/some-model", "--output", tmp_path / "a").ok()
+    tmt_here("import", opus, "--output", tmp_path / "b").ok()
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
 def test_a_name_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -433,7 +433,7 @@ def _both_rows(
 
 def _our_tokenizers(directory: Path, rows: tuple[_Rows, _Rows]) -> Tokenizers:
     """Two SentencePiece models with one table are two tokenizers whose tables are equal."""
-    src_model, tgt_model = (read_plain(directory / name, _MOST_BYTES) for name in ("source.spm", "target.spm"))
+    src_model, tgt_model = (_read(directory / name) for name in ("source.spm", "target.spm"))
     try:
         src = Tokenizer(src_model, rows[0].table, [language_tag(code) for code in rows[0].codes])
         if tgt_model == src_model and rows[1].table == rows[0].table:
@@ -486,7 +486,7 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
 
 def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     try:
-        found = json.loads(read_plain(path, _MOST_BYTES))
+        found = json.loads(_read(path))
     except FileNotFoundError:
         if optional:
             return {}
@@ -498,6 +498,10 @@ def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: no JSON object; download it again")
     return found
+
+
+def _read(path: Path) -> bytes:
+    return read_plain(path.resolve(), _MOST_BYTES)  # the hub's cache is made of links
 
 
 def local_directory(name: str) -> Path:
