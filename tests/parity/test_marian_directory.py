@@ -18,7 +18,8 @@ from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.decoding.given_targets import log_probs
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.marian import export_marian, import_marian, local_directory, read_marian
+from transformer_mt.exchange.from_marian import import_marian, local_directory, read_marian
+from transformer_mt.exchange.marian import export_marian
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.text.tokenizer import Tokenizers

@@ -77,7 +77,7 @@ def import_model(
 ) -> None:
     """Make a model of another program's: of the Marian family, as OPUS-MT's are."""
     from transformer_mt.checkpoints.model_directory import model_files
-    from transformer_mt.exchange.marian import import_marian, local_directory
+    from transformer_mt.exchange.from_marian import import_marian, local_directory
     from transformer_mt.system.directories import check_replaceable
 
     check_replaceable(output, model_files, "an imported model")
