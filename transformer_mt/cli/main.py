@@ -74,7 +74,11 @@ def main() -> None:
     try:
         # A rank may wait for others in code where Python's handlers do not run; it is ended as ever.
         with contextlib.nullcontext() if "RANK" in os.environ else raised_signals():
-            status = app(standalone_mode=False)
+            try:
+                status = app(standalone_mode=False)
+            except TmtError:
+                sys.stdout.flush()  # after what is printed (`tmt data check … | head -1`)
+                raise
         if status == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()  # here, where a failure can still be told
