@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import json
@@ -19,12 +20,17 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 # What nearly every program needs, and what Adam imports.
-PRELOADED = ("transformer_mt.training.loop", "transformer_mt.decoding.translator", "torch._dynamo", "sacrebleu")
+PRELOADED = (
+    *("transformer_mt.training.loop", "transformer_mt.decoding.translator", "torch._dynamo", "sacrebleu"),
+    *(f"transformer_mt.cli.{name}" for name in ("train", "translate", "evaluate", "data", "models", "plot", "init")),
+)
 
 
 class Fork:
@@ -131,8 +137,14 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.closerange(3, 1000)
+    # Those of the process that is forked belong to another file: they would seek in a pipe.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  as long as the process
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(request["env"])
+    c_library = ctypes.CDLL(None)
+    c_library.on_exit(c_library._exit, None)  # before what PyTorch's C++ part takes apart
 
 
 def run(words: Sequence[str]) -> None:
@@ -143,16 +155,29 @@ def run(words: Sequence[str]) -> None:
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         sys.argv = ["-c", *rest[1:]]
-        exec(rest[0], {"__name__": "__main__"})
+        sys.modules["__main__"] = ModuleType("__main__")  # lives to the end of the process
+        exec(rest[0], vars(sys.modules["__main__"]))
     else:
         sys.argv = list(words)
         sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
 
 
+def keep(modules: Mapping[str, ModuleType]) -> None:
+    """Keep the interpreter, which ends, from taking these modules apart: in a fork, that copies all of their memory."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object([*modules.values()]))
+    for name in modules:
+        del sys.modules[name]
+
+
 if __name__ == "__main__":
+    basic, preloaded = set(sys.modules), dict[str, ModuleType]()
+    atexit.register(keep, preloaded)  # before whatever the modules register: it is called last
     for module in PRELOADED:
         __import__(module)
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
+    preloaded.update((name, module) for name, module in sys.modules.items() if name not in basic)
     gc.freeze()  # a fork that looked through all of these objects would copy them
     assert len(os.listdir("/proc/self/task")) == 1, "threads do not survive a fork"
     if (own_words := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:

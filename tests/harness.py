@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -68,12 +68,27 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def tmt(*args: object, stdin: bytes | str = b"", launcher: Sequence[str] = CLI) -> Done:
-    """Run ``tmt`` to its end."""
+def tmt(
+    *args: object, stdin: bytes | str = b"", stdout: IO[bytes] | None = None, launcher: Sequence[str] = CLI
+) -> Done:
+    """Run ``tmt`` to its end. What it writes to a ``stdout`` of the caller's is not in the result."""
     with tempfile.TemporaryFile() as file:
         file.write(stdin.encode("utf-8") if isinstance(stdin, str) else stdin)
         file.seek(0)
-        return Running(*args, launcher=launcher, stdin=file).end()
+        return Running(*args, launcher=launcher, stdin=file, stdout=stdout).end()
+
+
+@contextlib.contextmanager
+def piped(*args: object, launcher: Sequence[str] = CLI) -> Iterator[tuple[Running, IO[bytes], IO[bytes]]]:
+    """A ``tmt`` process with the other ends of the pipes at its stdin and stdout; it ends with the block."""
+    (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+    with open(ours_in, "wb") as stdin, open(ours_out, "rb") as stdout:
+        with open(theirs_in, "rb") as source, open(theirs_out, "wb") as output:
+            running = Running(*args, launcher=launcher, stdin=source, stdout=output)
+        try:
+            yield running, stdin, stdout
+        finally:
+            running.kill()
 
 
 def start_ranks(num_ranks: int, *args: object, launcher: Sequence[str] = CLI) -> list[Running]:
@@ -134,14 +149,16 @@ class Running:
         *args: object,
         launcher: Sequence[str] = CLI,
         stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
         own_group: bool = False,
         added: Mapping[str, str] | None = None,
     ) -> None:
-        """``own_group``: in a session of its own, as from a terminal of its own. ``added`` to the environment."""
+        """``stdout``: where it is not for `end`. ``own_group``: in a session of its own, as from a terminal of its own.
+        ``added`` to the environment."""
         words, env = [*launcher, *map(str, args)], environment() | dict(added or {})
         self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  as long as this
         with open(os.devnull, "rb") as nothing:
-            streams = (stdin or nothing, self._stdout, self._stderr)
+            streams = (stdin or nothing, stdout or self._stdout, self._stderr)
             if sys.platform == "linux" and launcher[0] == sys.executable:
                 self.process: Fork | subprocess.Popen[bytes] = Fork(words[1:], streams, env, own_group)
             else:

@@ -36,6 +36,7 @@ from harness import (
     descendants,
     environment,
     living,
+    piped,
     symbol_lines,
     text,
     tmt,
@@ -582,14 +583,14 @@ def test_killed_parent(translating: tuple[Running, list[int]]) -> None:
 
 @needs_forks
 def test_reader_that_leaves_early_leaves_no_processes(trained: Trained, endless: Path) -> None:
-    command = [*CLI, "translate", str(trained.run), "--input", str(endless), "--beam-size", "1", *settings("workers=2")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as running:
-        assert running.stdout is not None and running.stderr is not None
-        assert running.stdout.readline().endswith(b"\n")
-        started = descendants(running.pid)
+    options = ("--input", endless, "--beam-size", 1, *settings("workers=2"))
+    with piped("translate", trained.run, *options) as (running, _, stdout):
+        assert stdout.readline().endswith(b"\n")
+        started = running.descendants()
         assert len(started) == 2
-        running.stdout.close()
-        assert (running.wait(timeout=60), running.stderr.read()) == (1, b"")
+        stdout.close()
+        done = running.end()
+    assert (done.status, done.stderr) == (1, "")
     assert living(started) == []
 
 
@@ -693,9 +694,8 @@ def test_abandoned_stream_at_the_end_of_a_program(trained: Trained) -> None:
         "stream = translator.stream(['a b c'] * 9000)\n"
         "print(next(stream).text)\n"
     )
-    command = [sys.executable, "-c", code, str(trained.run)]
-    found = subprocess.run(command, capture_output=True, env=environment(), timeout=60, check=False)
-    assert (found.returncode, found.stderr.decode()) == (0, "")
+    done = tmt(trained.run, launcher=(sys.executable, "-c", code))
+    assert (done.status, done.stderr) == (0, "")
 
 
 @needs_forks
@@ -918,24 +918,18 @@ def test_chunks_keep_the_order(trained: Trained, tmp_path: Path) -> None:
 def test_output_is_streamed(trained: Trained) -> None:
     """From a slow writer: what has been read some chunks ago is there before the rest comes."""
     lines = short_lines(3 * CHUNK_LINES)
-    command = [*CLI, "translate", str(trained.run), "--beam-size", "1", *settings("workers=2")]
-    pipe = subprocess.PIPE
-    running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
-    stdin, stdout = running.stdin, running.stdout
-    assert stdin is not None and stdout is not None
-    try:
+    with piped("translate", trained.run, "--beam-size", 1, *settings("workers=2")) as (running, stdin, stdout):
         stdin.write(text(lines).encode())
         stdin.flush()
         first = [stdout.readline() for _ in range(CHUNK_LINES)]
-        assert running.poll() is None
+        assert running.process.poll() is None
         for piece in (b"a b ", b"c", b"\nd", b" e\n", b"f"):
             stdin.write(piece)
             stdin.flush()
             time.sleep(0.05)
-        rest, told = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert (running.returncode, told) == (0, b"")
+        stdin.close()
+        rest = stdout.read()
+        assert running.end().ok().stderr == ""
     found = [*b"".join(first).decode().splitlines(), *rest.decode().splitlines()]
     assert len(found) == 3 * CHUNK_LINES + 3
     lines = [*lines[:200], *lines[-200:], "a b c", "d e", "f"]

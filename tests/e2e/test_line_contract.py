@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 import threading
@@ -23,7 +24,7 @@ import pytest
 import sacrebleu
 import sentencepiece as spm
 import torch
-from harness import CLI, Done, Trained, environment, symbol_lines, text, tmt_here, write, write_config
+from harness import CLI, Done, Trained, environment, piped, symbol_lines, text, tmt, tmt_here, write, write_config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -570,40 +571,38 @@ def test_named_pipe_whose_reader_leaves(trained: Trained, tmp_path: Path, suffix
     assert output.is_fifo()
 
 
-def shell(command: str, trained: Trained) -> Done:
-    """{tmt}, {run}, {tok} and {src}, with many lines, stand for the program and its files."""
+def words(command: str, trained: Trained) -> list[str]:
+    """{run}, {tok} and {src}, with many lines, stand for files."""
     names = {"run": trained.run, "tok": trained.run / "tokenizer.model", "src": trained.train_src}
-    line = command.format(tmt=" ".join(CLI), **names)
-    found = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=240, check=False)
-    return Done(found.returncode, found.stdout, found.stderr.decode())
+    return [word.format(**names) for word in command.split()]
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        "yes 'a b c' | head -9000 | {tmt} translate {run} --beam-size 1",
-        "{tmt} score {run} --src {src} --tgt {src}",
-        "{tmt} tokenizer encode --model {tok} < {src}",
-        "{tmt} tokenizer decode --model {tok} < {src}",
-        "{tmt} eval --sentence --metrics chrf --hyp {src} --ref {src}",
+        "translate {run} --beam-size 1",
+        "score {run} --src {src} --tgt {src}",
+        "tokenizer encode --model {tok}",
+        "tokenizer decode --model {tok}",
+        "eval --sentence --metrics chrf --hyp {src} --ref {src}",
     ],
 )
 def test_reader_that_leaves_early_causes_no_traceback(trained: Trained, command: str) -> None:
-    found = shell(f"{command} | head -1", trained)
-    assert len(found.lines) == 1
-    assert found.stderr == ""
+    with piped(*words(command, trained)) as (running, stdin, stdout):
+        stdin.write(b"a b c\n" * 9000)  # no more than a pipe holds
+        stdin.close()
+        assert stdout.readline().endswith(b"\n")
+        stdout.close()
+        assert running.end().stderr == ""
 
 
 @pytest.mark.parametrize(
     "command",
-    [
-        "echo 'a b c' | {tmt} translate {run}",
-        "echo 'a b c' | {tmt} tokenizer encode --model {tok}",
-        "{tmt} eval --metrics chrf --hyp {src} --ref {src}",
-    ],
+    ["translate {run}", "tokenizer encode --model {tok}", "eval --metrics chrf --hyp {src} --ref {src}"],
 )
 def test_full_stdout_is_one_line(trained: Trained, command: str) -> None:
-    done = shell(f"{command} > /dev/full", trained)
+    with open("/dev/full", "wb") as full:
+        done = tmt(*words(command, trained), stdin="a b c\n", stdout=full)
     assert done.status == 1
     assert "stdout" in done.refusal
     assert "No space left" in done.refusal
@@ -611,13 +610,19 @@ def test_full_stdout_is_one_line(trained: Trained, command: str) -> None:
 
 def test_closed_streams(trained: Trained) -> None:
     """As some services start programs. What is for stderr is lost, and is not put among the results."""
+
+    def shell(command: str, stdin: str, streams: str) -> Done:
+        line = f"{shlex.join([*CLI, *words(command, trained)])} {streams}"
+        found = subprocess.run(["bash", "-c", line], input=stdin.encode(), capture_output=True, env=environment())
+        return Done(found.returncode, found.stdout, found.stderr.decode())
+
     long = " ".join("abcdefghijklmnopqrst")
-    done = shell(f"echo '{long}' | {{tmt}} translate {{run}} --beam-size 1 2>&-", trained).ok()
+    done = shell("translate {run} --beam-size 1", f"{long}\n", "2>&-").ok()
     assert len(done.lines) == 1
-    no_input = shell("{tmt} tokenizer encode --model {tok} <&-", trained)
+    no_input = shell("tokenizer encode --model {tok}", "", "<&-")
     assert (no_input.status, no_input.stdout) == (2, b"")
     assert no_input.refusal == "tmt: stdin: cannot be read (Bad file descriptor); check the path"
-    no_output = shell("{tmt} tokenizer encode --model {tok} < {src} >&-", trained)
+    no_output = shell("tokenizer encode --model {tok}", "a b c\n", ">&-")
     assert no_output.status == 2
     assert no_output.refusal == "tmt: stdout: is closed; send it to a file, or to /dev/null"
 
@@ -637,26 +642,23 @@ def test_stdin_is_one_file_only(trained: Trained, tmp_path: Path) -> None:
 def test_stdin_in_small_pieces_and_stdout_that_is_read_slowly(verbatim: Path) -> None:
     """Pieces that end amid a character, and between CR and LF; more output than a pipe holds."""
     lines = ["a", "é한😀", "", "a\u2028b", "\ufeffc", *symbol_lines(9000, seed=3)]
-    command = [*CLI, "tokenizer", "encode", "--model", str(verbatim)]
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
-    stdin, stdout = running.stdin, running.stdout
-    assert stdin is not None and stdout is not None
     start, _, rest_of_input = WINDOWS.encode(lines).partition(b"\n")
-    stdin.write(start + b"\n")
-    stdin.flush()
-    first = stdout.readline()  # from here on it reads whatever comes
+    with piped("tokenizer", "encode", "--model", verbatim) as (running, stdin, stdout):
+        stdin.write(start + b"\n")
+        stdin.flush()
+        first = stdout.readline()  # from here on it reads whatever comes
 
-    def feed() -> None:
-        for piece in (*(rest_of_input[i : i + 1] for i in range(60)), rest_of_input[60:]):
-            stdin.write(piece)
-            stdin.flush()
-            time.sleep(0.002)
-        stdin.close()
+        def feed() -> None:
+            for piece in (*(rest_of_input[i : i + 1] for i in range(60)), rest_of_input[60:]):
+                stdin.write(piece)
+                stdin.flush()
+                time.sleep(0.002)
+            stdin.close()
 
-    with aside(feed):
-        time.sleep(0.3)  # it waits meanwhile
-        rest = stdout.read()
-    assert running.wait(timeout=20) == 0
+        with aside(feed):
+            time.sleep(0.3)  # it waits meanwhile
+            rest = stdout.read()
+        running.end().ok()
     assert rest.endswith(b"\n") and len(rest) > 1 << 16
     expected = tmt_here("tokenizer", "encode", "--model", verbatim, stdin=text(lines)).ok().stdout
     assert first + rest == expected
