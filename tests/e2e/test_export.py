@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 import sentencepiece
 from harness import copy_corpus, symbol_lines, tmt_here, write_config
+
+from transformer_mt import __version__
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -66,6 +70,36 @@ def test_int8_replaces_an_earlier_export(run: Path, tmp_path: Path) -> None:
         assert json.loads((out / "export.json").read_text())["quantization"] == quantization
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert all(translate(out, ["a b c", "d"]))
+
+
+def test_argos_package(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    package = tmp_path / "src_tgt.argosmodel"
+    done = tmt_here("export", run, "--format", "argos", "--output", package)
+    if (run / "source.model").exists():
+        assert "two tokenizers" in done.refusal and list(tmp_path.iterdir()) == []
+        return
+    assert done.ok().stderr.endswith(f"to {package} (argos, float32)\n")
+    content = package.read_bytes()
+    for quantization in ("int8", "float32"):  # an earlier export is replaced
+        tmt_here("export", run, "--format", "argos", "--quantization", quantization, "--output", package).ok()
+    assert package.read_bytes() == content and list(tmp_path.iterdir()) == [package]
+
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "transformer_mt-src_tgt"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+    model = {f"model/{name}" for name in ("config.json", "model.bin", "shared_vocabulary.json")}
+    assert names == model | {"metadata.json", "sentencepiece.model", "minisbd/patterns.onnx", "export.json"}
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert (metadata["from_code"], metadata["to_code"], metadata["type"]) == ("src", "tgt", "translate")
+    told = tmt_here("info", folder).ok().lines  # what is installed is known again
+    assert told[0] == f"export      {folder}: argos, by transformer_mt {__version__}"
+    shutil.copy(folder / "sentencepiece.model", folder / "model" / "tokenizer.model")
+    lines = symbol_lines(40, seed=99, shortest=1, longest=8)
+    text = "".join(f"{line}\n" for line in lines)
+    expected = tmt_here("translate", run, "--beam-size", 4, "--length-penalty", 0.6, *COMMON, stdin=text).ok().lines
+    assert translate(folder / "model", lines) == expected
 
 
 def translate_by_onnx(directory: Path, lines: Sequence[str]) -> list[str]:
@@ -125,7 +159,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
         return done.refusal
 
     out = ("--output", tmp_path / "out")
-    assert "--format tflite: not one of ctranslate2, marian and onnx" in refused(run, "--format", "tflite", *out)
+    assert "--format tflite: not one of ctranslate2, marian, onnx and argos" in refused(run, "--format", "tflite", *out)
     assert "leave it out" in refused(run, "--format", "onnx", "--quantization", "int8", *out)
     assert "--format" in refused(run, *out)
     assert "--output" in refused(run, "--format", "ctranslate2")
@@ -133,3 +167,4 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     assert "--quantization int4: not one of float32, int8" in refused(run, *chosen, "--quantization", "int4", *out)
     assert "no such model directory" in refused(tmp_path / "none", *chosen, *out)
     assert "something else than an earlier export" in refused(run, *chosen, "--output", run)
+    assert "are named *.argosmodel" in refused(run, "--format", "argos", *out)

@@ -36,15 +36,18 @@ def average(
 
 def export(
     model: ModelArgument,
-    target: Annotated[str, typer.Option("--format", help="ctranslate2, marian or onnx.")],
-    output: Annotated[Path, typer.Option("--output", help="Directory; an earlier export there is replaced.")],
+    target: Annotated[str, typer.Option("--format", help="ctranslate2, marian, onnx or argos.")],
+    output: Annotated[
+        Path, typer.Option("--output", help="Directory, of argos a file; an earlier export there is replaced.")
+    ],
     quantization: Annotated[
-        str | None, typer.Option("--quantization", help="Of ctranslate2: float32 or int8.  [default: float32]")
+        str | None,
+        typer.Option("--quantization", help="Of ctranslate2 and argos: float32 or int8.  [default: float32]"),
     ] = None,
 ) -> None:
-    """Write a model as a directory that another program loads."""
-    if target not in ("ctranslate2", "marian", "onnx"):
-        raise InputError(f"--format {target}: not one of ctranslate2, marian and onnx; choose one of them")
+    """Write a model as a directory or file that another program loads."""
+    if target not in ("ctranslate2", "marian", "onnx", "argos"):
+        raise InputError(f"--format {target}: not one of ctranslate2, marian, onnx and argos; choose one of them")
     if target == "marian" and quantization is not None:
         raise InputError(f"--quantization {quantization}: a Marian directory has float32; leave the option out")
     if target == "onnx" and quantization is not None:
@@ -61,6 +64,10 @@ def export(
         from transformer_mt.exchange.onnx import export_onnx
 
         export_onnx(loaded.model, loaded.tokenizers, output)
+    elif target == "argos":
+        from transformer_mt.exchange.argos import export_argos
+
+        export_argos(loaded, output, quantization or "float32")
     else:
         from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.model.attention import MultiHeadAttention
+from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import (
     LAYER_NORM_EPS,
     DecoderLayer,
@@ -34,17 +36,33 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("float32", "int8")
 # Rows of a table of sinusoids; CTranslate2 refuses longer sequences, and by default cuts sources to half of it.
 NUM_POSITIONS = 2048
+_TOLERANCE = 1e-3  # of log-probabilities
 
 
 def export_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
     """Write the directory ``output``, whole or not at all; see `exported_directory` for what it may replace.
 
-    ``quantization``: of matrices and embeddings, one of `QUANTIZATIONS`. ``int8`` has one scale a row.
+    Args:
+        quantization: of matrices and embeddings, one of `QUANTIZATIONS`. ``int8`` has one scale a row.
 
     Raises:
-        InputError: a quantization that is not one of them, no CTranslate2, a model or vocabulary that it cannot have,
-            an ``output`` that must not be replaced.
-        RunError: the place cannot be written or is full.
+        InputError: as `write_ctranslate2`; or an ``output`` that must not be replaced.
+        RunError: as `write_ctranslate2`; or the place cannot be written or is full.
+    """
+    with exported_directory(output, {"format": "ctranslate2", "quantization": quantization}) as directory:
+        write_ctranslate2(model, tokenizers, directory, quantization)
+        for name, content in tokenizers.files().items():
+            if name.endswith(".model"):  # the tables are in CTranslate2's own vocabularies
+                (directory / name).write_bytes(content)
+
+
+def write_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
+    """Fill an empty directory with what CTranslate2 loads, and let it translate a sentence.
+
+    Raises:
+        InputError: a quantization that is not one of `QUANTIZATIONS`, no CTranslate2, a model or vocabulary that it
+            cannot have.
+        RunError: CTranslate2 does not load what was written, or has other scores.
     """
     if quantization not in QUANTIZATIONS:
         raise InputError(f"--quantization {quantization}: not one of {', '.join(QUANTIZATIONS)}; choose one of them")
@@ -59,13 +77,32 @@ def export_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, output: Pa
     spec.config.eos_token = SPECIALS[EOS_ID]
     spec.config.add_source_eos = True
     spec.config.layer_norm_epsilon = LAYER_NORM_EPS
-    with exported_directory(output, {"format": "ctranslate2", "quantization": quantization}) as directory:
-        spec.validate()
-        spec.optimize(quantization)
-        spec.save(str(directory))
-        for name, content in tokenizers.files().items():
-            if name.endswith(".model"):  # the tables are in CTranslate2's own vocabularies
-                (directory / name).write_bytes(content)
+    spec.validate()
+    spec.optimize(quantization)
+    spec.save(str(directory))
+    try:
+        off = _difference(directory, model, tokenizers)
+    except RuntimeError as error:
+        raise RunError(f"CTranslate2 does not load what was written ({error}); install another release of it") from None
+    if not off < (_TOLERANCE if quantization == "float32" else np.inf):
+        raise RunError(f"what was written has other scores (by {off:.2g}); install another release of ctranslate2")
+
+
+@torch.inference_mode()
+def _difference(directory: Path, model: Transformer, tokenizers: Tokenizers) -> float:
+    """How far CTranslate2's log-probabilities of a sentence that it translates are from the model's."""
+    from ctranslate2 import Translator
+
+    translator = Translator(str(directory), intra_threads=1)
+    size = tokenizers.src.vocab_size
+    src = range(len(SPECIALS), size)[:: max(1, size // 4)]
+    pieces = _pieces(tokenizers.src)
+    source = [[pieces[i] for i in src]]
+    target = translator.translate_batch(source, max_decoding_length=4)[0].hypotheses
+    [found] = translator.score_batch(source, target)
+    batch = collate([[*src, EOS_ID]], [[*(tokenizers.tgt.table[piece] for piece in target[0]), EOS_ID]])
+    logp_N = model.logits(batch).log_softmax(-1).gather(1, batch.labels_N[:, None])[:, 0]
+    return float((torch.tensor(found.log_probs) - logp_N).abs().max())
 
 
 def _check_expressible(model: Transformer, tokenizers: Tokenizers) -> None:

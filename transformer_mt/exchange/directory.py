@@ -46,11 +46,14 @@ def exported_directory(target: Path, facts: Mapping[str, str]) -> Iterator[Path]
 
     with replaced_directory(target, files_of, "an earlier export") as temporary:
         yield temporary
-        files = {
-            path.relative_to(temporary).as_posix(): _facts(path) for path in temporary.rglob("*") if path.is_file()
-        }
-        manifest = {"transformer_mt": __version__, **facts, "files": dict(sorted(files.items()))}
-        (temporary / MANIFEST).write_bytes(sealed(manifest))
+        write_list(temporary, facts)
+
+
+def write_list(directory: Path, facts: Mapping[str, str]) -> None:
+    """List a directory's files in it, with ``facts`` of what they are."""
+    files = {path.relative_to(directory).as_posix(): _facts(path) for path in directory.rglob("*") if path.is_file()}
+    manifest = {"transformer_mt": __version__, **facts, "files": dict(sorted(files.items()))}
+    (directory / MANIFEST).write_bytes(sealed(manifest))
 
 
 def _facts(path: Path) -> dict[str, int | str]:
@@ -116,7 +119,9 @@ def describe_export(directory: Path) -> dict[str, Any]:
     try:
         sizes = {name: os.lstat(directory / name).st_size for name in facts["files"]}
         vocabulary = {
-            name.removesuffix(_VOCABULARY): len(json.loads(read_plain(directory / name, _MOST_BYTES)))
+            PurePosixPath(name).name.removesuffix(_VOCABULARY): len(
+                json.loads(read_plain(directory / name, _MOST_BYTES))
+            )
             for name in sizes
             if name.endswith(_VOCABULARY)
         }

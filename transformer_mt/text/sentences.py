@@ -24,30 +24,28 @@ from transformer_mt.text.scripts import UNSPACED, UNSPACED_CHARACTER
 CountTokens = Callable[[list[str]], list[int]]
 
 # These end a sentence whatever follows: CJK, Arabic, Urdu, Indic, Burmese, Khmer, Ethiopic, Armenian.
-_SURE = "。｡！？；؟۔।॥။។።։"
+SURE = "。｡！？；؟۔।॥။។።։"
 # These end one where white space follows, and a word that does not go on in lower case.
-_DOUBTFUL = ".!?…‼⁇⁈⁉‽．"
-# Closing quotes and brackets, some only where they touch the mark before them: a German “ or « closes there, a Chinese
-# “ or, behind a space, a French « opens.
-_CLOSING = "\"'”’»›)\\]}」』】》〉〕）］｝"
-_CLOSING_HERE = _CLOSING + "“‘«‹"
-_OPENING = "\"'“”„‘‚«»‹›(\\[{「『【《〈〔（［｛¿¡\\-–—―•*"
+DOUBTFUL = ".!?…‼⁇⁈⁉‽．"
+# Closing quotes and brackets, as between a regular expression's brackets, some only where they touch the mark before
+# them: a German “ or « closes there, a Chinese “ or, behind a space, a French « opens.
+CLOSING = "\"'”’»›)\\]}」』】》〉〕）］｝"
+CLOSING_HERE = CLOSING + "“‘«‹"
+OPENING = "\"'“”„‘‚«»‹›(\\[{「『【《〈〔（［｛¿¡\\-–—―•*"
 
-_SENTENCE_END = re.compile(
-    rf"(?P<sure>[{_SURE}][{_SURE}{_DOUBTFUL}{_CLOSING}]*+)|[{_DOUBTFUL}][{_DOUBTFUL}{_CLOSING_HERE}]*+"
-)
+_SENTENCE_END = re.compile(rf"(?P<sure>[{SURE}][{SURE}{DOUBTFUL}{CLOSING}]*+)|[{DOUBTFUL}][{DOUBTFUL}{CLOSING_HERE}]*+")
 # Marks that stand apart, as in French and in tokenised text: « Non ! » or  . . .
-_APART = re.compile(rf"(?:\s++[{_DOUBTFUL}\"'”’»›)\]}}]++(?=\s))*+")
+_APART = re.compile(rf"(?:\s++[{DOUBTFUL}\"'”’»›)\]}}]++(?=\s))*+")
 # Weaker marks, inside a sentence. A sentence end that was in doubt is one of them.
 _CLAUSE_END = re.compile(
-    rf"(?P<sure>(?:(?<!\d)[，：]|[，：](?!\d)|[、､{_SURE}])[，：、､{_SURE}{_CLOSING}]*+)"
-    rf"|[;:,،؛–—{_DOUBTFUL}][;:,،؛–—{_DOUBTFUL}{_CLOSING_HERE}]*+"
+    rf"(?P<sure>(?:(?<!\d)[，：]|[，：](?!\d)|[、､{SURE}])[，：、､{SURE}{CLOSING}]*+)"
+    rf"|[;:,،؛–—{DOUBTFUL}][;:,،؛–—{DOUBTFUL}{CLOSING_HERE}]*+"
 )
 _SPACES = re.compile(r"\s*+")
 _SPACE_RUN = re.compile(r"\s++")
 _WORD = re.compile(r"[^\W_]")
-_OPENINGS = re.compile(rf"(?:[{_OPENING}]\s*+){{0,8}}+")  # more are a row of dots or dashes, which may be very long
-_HAS_NO_SPACE_AFTER = re.compile(f"[{UNSPACED}{_SURE}]")
+_OPENINGS = re.compile(rf"(?:[{OPENING}]\s*+){{0,8}}+")  # more are a row of dots or dashes, which may be very long
+_HAS_NO_SPACE_AFTER = re.compile(f"[{UNSPACED}{SURE}]")
 # Unicode's annex 29, and marks of direction, soft hyphens and the like stay with the character before them.
 _CHARACTER = regex.compile(r"\X\p{Cf}*+")
 _NO_BREAK = "\u00a0\u2007\u202f"
@@ -55,12 +53,16 @@ _OPENING_BRACKETS = "«‹„‚([{¿¡"
 
 # A full stop behind one of these ends no sentence. Single letters only of scripts with capitals: one syllable of Korean
 # may be a word.
+_ABBREVIATIONS = (
+    "Mr Mrs Ms Mx Dr Prof St Mt Sr Jr Ph.D Gen Col Lt Sgt Capt Rev Hon Gov Sen Rep Hr Fr Mme Mlle MM Sra Srta Dña Dott "
+    "Ing Dipl vs cf ca approx bzw vgl inkl zzgl bspw sog evtl ggf"
+)
+ABBREVIATIONS = _ABBREVIATIONS.split()
 _LETTER = "[A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f]"
 _ABBREVIATION = re.compile(
     rf"(?:(?<!\w)(?:{_LETTER}\.)*{_LETTER}"  # J. R. R. Tolkien, z.B., U.S.
     r"|(?<![^\s(\[.])(?:[12]?\d|3[01])"  # am 3. Mai, 1. Introduction
-    r"|(?<!\w)(?:Mr|Mrs|Ms|Mx|Dr|Prof|St|Mt|Sr|Jr|Ph\.D|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Hr|Fr|Mme|Mlle"
-    r"|MM|Sra|Srta|Dña|Dott|Ing|Dipl|vs|cf|ca|approx|bzw|vgl|inkl|zzgl|bspw|sog|evtl|ggf))\Z"
+    rf"|(?<!\w)(?:{'|'.join(map(re.escape, ABBREVIATIONS))}))\Z"
 )
 _BEFORE_NUMBER = re.compile(
     r"(?<!\w)(?:nos?|nr|núm|pp|pág|vol|figs?|abb|art|arts|sec|ch|cap|bd|eq|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov"
