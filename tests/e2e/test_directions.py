@@ -124,6 +124,8 @@ def test_another_run_can_start_from_it_with_its_tags(run: Path, tmp_path: Path) 
     tmt_here("train", write_config(tmp_path / "c.yaml", config), "--output", tmp_path / "run").ok()
     found = tmt_here("translate", tmp_path / "run", "--tgt-lang", "rv", stdin=text(TEST)).ok().lines
     assert share_of(found, list(map(reverse, TEST))) > 0.5
-    config["data"]["train"][0]["tag"] = "law"
-    done = tmt_here("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other")
-    assert done.status == 2 and "its vocabulary has no <law>" in done.refusal
+    config["data"]["train"][0] |= {"tag": "law", "tgt_lang": "new"}  # what it lacks is added
+    config["data"]["tgt_lang"] = "new"
+    tmt_here("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other").ok()
+    table = json.loads((tmp_path / "other" / "vocab.json").read_text(encoding="utf-8"))
+    assert [*table][-5:] == ["<2cp>", "<2rv>", "<one>", "<2new>", "<law>"]

@@ -176,7 +176,7 @@ def override_search(
 
 
 # The tokenizer's keys that say how a run uses one.
-OF_RUNS = {"model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha"}
+OF_RUNS = {"model", "tgt_model", "shared", "bpe_dropout", "unigram_alpha", "add_pieces"}
 
 
 def tokenizer_config(values: dict[str, Any], overrides: Iterable[str]) -> TokenizerConfig:

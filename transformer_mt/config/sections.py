@@ -48,6 +48,7 @@ class TokenizerConfig(Section):
     character_coverage: Annotated[float, Field(gt=0.9, le=1)] = 0.9999
     max_lines: Annotated[int, Field(gt=100)] = 2_000_000  # lines sampled for training; SentencePiece wants over 100
     user_symbols: Annotated[tuple[str, ...], AsTuple] = ()
+    add_pieces: Count = 0  # of the training text, to the vocabulary of train.init_from
     bpe_dropout: Probability = 0.0  # p of Provilkov et al. (2020); 0: every epoch sees the same pieces
     unigram_alpha: Positive | None = None  # α of Kudo (2018); None: every epoch sees the same pieces
 
@@ -292,6 +293,8 @@ class Config(Section):
                         f"tokenizer.user_symbols {', '.join(doubled)}: tags and target languages in data.train become "
                         "symbols by themselves; remove it there"
                     )
+            if self.tokenizer.add_pieces:
+                yield "tokenizer.add_pieces adds to the vocabulary of train.init_from; set that, or vocab_size instead"
         if self.model.kind == "recurrent":
             for key in ("compile", "recompute_activations"):
                 if getattr(self.train, key):

@@ -10,28 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import sentencepiece as spm
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import read_plain
+from transformer_mt.text import sentencepiece_file
+from transformer_mt.text.sentencepiece_file import Piece
 from transformer_mt.text.vocabulary import SPECIALS, UNK_ID, domain_tag, is_language_tag, language_tag
 
 # Of a file in a model directory: more than a million pieces take.
 _MAX_FILE_BYTES = 1 << 26
-
-
-class Piece(NamedTuple):
-    """A piece of a SentencePiece model as its file has it."""
-
-    text: str
-    score: float  # unigram: its log-probability; BPE: minus its place in the order of merges
-    is_normal: bool  # ordinary text, not <unk>, a control symbol, a symbol of the user or a byte
 
 
 class Tokenizer:
@@ -91,6 +84,42 @@ class Tokenizer:
             table.setdefault(tag, len(table))
         return self if len(table) == len(self.table) else Tokenizer(self.model, table, {*self.tags, *tags})
 
+    def with_pieces(self, pieces: Sequence[Piece]) -> Tokenizer:
+        """The same with further pieces of text, behind all other ids; what SentencePiece has gets an id only."""
+        present = {self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())}
+        table, model = dict(self.table), self.model
+        for piece in pieces:
+            table.setdefault(piece.text, len(table))
+            if piece.text not in present:
+                model += sentencepiece_file.written(piece)
+        return Tokenizer(model, table, self.tags)
+
+    def with_symbols(self, symbols: Sequence[str]) -> Tokenizer:
+        """The same with further symbols of the user, which text never splits; pieces among them keep their ids.
+
+        Raises:
+            InputError: a symbol that SentencePiece has for something else.
+        """
+        processor, model = self._processor, self.model
+        numbers = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
+        ordinary = {piece.text for piece in self.pieces()[1] if piece.is_normal}
+        for symbol in symbols:
+            number = numbers.get(symbol)
+            if number is not None and (
+                processor.is_control(number) or processor.is_unknown(number) or processor.is_byte(number)
+            ):
+                raise InputError(
+                    f"tokenizer.user_symbols {symbol}: has a meaning of its own in the vocabulary; remove it"
+                )
+            if symbol in ordinary or (number is not None and processor.is_unused(number)):
+                model = sentencepiece_file.with_symbol(model, symbol)
+        new = [Piece(symbol, 0.0, is_normal=False) for symbol in symbols]
+        return Tokenizer(model, self.table, self.tags).with_pieces(new)
+
+    def without_prefix(self) -> Tokenizer:
+        """The same for what stands inside of a line: no space is put before a text, and none is taken off."""
+        return Tokenizer(self.model + sentencepiece_file.WITHOUT_PREFIX, self.table, self.tags)
+
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
         """Piece ids of each text; an empty text has none."""
         encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=num_threads)
@@ -110,13 +139,13 @@ class Tokenizer:
 
     def starts(self, text: str) -> list[int]:
         """Where each piece of a text begins in it, in characters; white space before a word is the piece's."""
-        return _starts(text, self._processor.encode(text, out_type="serialized_proto"))
+        return sentencepiece_file.starts(text, self._processor.encode(text, out_type="serialized_proto"))
 
     def starts_decoded(self, ids: Sequence[int]) -> list[int]:
         """Where each id's piece begins in the text that `decode` makes of all, in characters."""
         is_known = self._from_table[np.asarray(ids, dtype=np.int64)] >= 0
         message = self._processor.decode(self._known(ids), out_type="serialized_proto")
-        starts = [*_starts(self.decode(ids), message), 0]
+        starts = [*sentencepiece_file.starts(self.decode(ids), message), 0]
         numbers: list[int] = (np.cumsum(is_known) - is_known).tolist()
         return [starts[i] for i in numbers]  # an id without text is where the next one is
 
@@ -134,7 +163,7 @@ class Tokenizer:
 
     def pieces(self) -> tuple[str, list[Piece]]:
         """The kind of the model (unigram, bpe, word or char) and its pieces in SentencePiece's order."""
-        return _read_model(self.model)
+        return sentencepiece_file.read(self.model)
 
     @property
     def fingerprint(self) -> str:
@@ -248,61 +277,6 @@ def _table_of(processor: spm.SentencePieceProcessor) -> dict[str, int]:
         if not processor.is_control(i) and not processor.is_unknown(i):
             table.setdefault(processor.id_to_piece(i), len(table))
     return table
-
-
-# SentencePiece's file is one protocol-buffer message. Its library tells no piece of ordinary text from a symbol of
-# the user and does not name the kind of the model, so these are read here: field numbers of sentencepiece_model.proto.
-_MODEL_PIECES, _MODEL_TRAINER = 1, 2
-_PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
-_TRAINER_KIND = 3
-_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-_NORMAL = _UNIGRAM = 1  # what stands where the field is left out
-_TEXT_PIECES, _PIECE_BEGIN = 2, 4  # of sentencepiece.proto: a text in pieces
-
-
-def _read_model(model: bytes) -> tuple[str, list[Piece]]:
-    kind, pieces = _UNIGRAM, []
-    for number, message in _fields(model):
-        if number == _MODEL_PIECES:
-            fields = dict(_fields(message))
-            score = struct.unpack("<f", fields.get(_PIECE_SCORE, b"\0" * 4))[0]
-            is_normal = fields.get(_PIECE_TYPE, _NORMAL) == _NORMAL
-            pieces.append(Piece(fields[_PIECE_TEXT].decode("utf-8"), score, is_normal))
-        elif number == _MODEL_TRAINER:
-            kind = dict(_fields(message)).get(_TRAINER_KIND, _UNIGRAM)
-    return _KINDS[kind], pieces
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of the fields of a protocol-buffer message: an integer, or the bytes of anything else."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        number, wire_type = divmod(varint(), 8)
-        if wire_type == 0:
-            yield number, varint()
-        else:
-            size = {1: 8, 5: 4}.get(wire_type) or varint()
-            yield number, message[at : at + size]
-            at += size
-
-
-def _starts(text: str, message: bytes) -> list[int]:
-    """Where the pieces of a SentencePieceText message begin, which counts the bytes of its text."""
-    data = text.encode("utf-8")
-    pieces = [dict(_fields(piece)) for number, piece in _fields(message) if number == _TEXT_PIECES]
-    return [len(data[: piece.get(_PIECE_BEGIN, 0)].decode("utf-8")) for piece in pieces]
 
 
 def _on_one_line(text: str) -> str:

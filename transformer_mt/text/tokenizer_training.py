@@ -43,8 +43,8 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     Raises:
         InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
     """
-    _check_symbols(config)
-    sample, count = _sample(lines, config.max_lines, seed)
+    check_symbols(config)
+    sample, count = sample_lines(lines, config.max_lines, seed)
     if not sample:
         raise InputError("the tokenizer's training text is empty; check its files (data.train, or --input)")
     spm.set_min_log_level(2)
@@ -92,7 +92,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
     return tokenizer, report
 
 
-def _check_symbols(config: TokenizerConfig) -> None:
+def check_symbols(config: TokenizerConfig) -> None:
     """Refuse symbols of the user that cannot be, and those that no line of text ever becomes."""
     symbols = config.user_symbols
     shown = f"tokenizer.user_symbols {', '.join(map(repr, symbols))}"
@@ -112,7 +112,7 @@ def _check_symbols(config: TokenizerConfig) -> None:
         )
 
 
-def _sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
+def sample_lines(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
     """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
     draw = random.Random(seed)
     sample: list[str] = []

@@ -31,7 +31,7 @@ def words_of(pieces: Sequence[str], symbols: Collection[str]) -> list[Word]:
     """
     words: list[Word] = []
     last, is_open = "", False  # what the last word ends in, and whether anything may belong to it
-    for text, own in _characters(pieces):
+    for text, own in characters(pieces):
         is_symbol = pieces[own.start] in symbols
         begins = text.startswith(SPACE) or (_is_unspaced(last, text) and last != SPACE)
         if is_open and not is_symbol and not begins:
@@ -58,7 +58,7 @@ def _is_unspaced(before: str, after: str) -> bool:
     return bool(UNSPACED_CHARACTER.match(before[-1:]) or UNSPACED_CHARACTER.match(after))
 
 
-def _characters(pieces: Sequence[str]) -> Iterator[tuple[str, range]]:
+def characters(pieces: Sequence[str]) -> Iterator[tuple[str, range]]:
     """Yield the pieces with their numbers; those that are bytes together, a character at a time."""
     spelled, start = b"", 0
     for number, piece in enumerate(pieces):

@@ -67,7 +67,7 @@ def checkpoint_to_continue(config: Config, run: Path, resume: bool, tell: Tell) 
 # What a run from another model may have otherwise than it. The tokenizer's files are compared by their content.
 _OTHER_THAN_INITIAL = {
     "model": {"preset", "dropout", "attention_dropout", "activation_dropout"},
-    "tokenizer": {"model", "tgt_model", "bpe_dropout", "unigram_alpha"},
+    "tokenizer": {"model", "tgt_model", "bpe_dropout", "unigram_alpha", "add_pieces"},
 }
 
 
@@ -93,6 +93,7 @@ def like_initial(config: Config, latest: Path | None) -> Config:
         )
         for key, value in theirs
         if key not in _OTHER_THAN_INITIAL[section] and getattr(ours, key) != value
+        if not (key == "user_symbols" and {*value} < {*config.tokenizer.user_symbols})  # there may be more of them
     ]
     if differing and latest is None:  # of a run that goes on, everything is compared
         raise InputError(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from transformer_mt.checkpoints import model_directory, run_directory
+from transformer_mt.checkpoints import run_directory
 from transformer_mt.checkpoints.manifest import read_manifest
+from transformer_mt.checkpoints.model_directory import copy_weights
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.config.loading import OF_RUNS, load_config
@@ -38,6 +39,7 @@ from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
 from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
+from transformer_mt.training.initial import initial_tokenizers, initial_weights
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
 from transformer_mt.training.update import Updater, can_compile
@@ -201,18 +203,13 @@ def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
             )
         return own
     if config.train.init_from is not None:
-        initial = model_directory.load_model(config.train.init_from)
-        if given is not None and given.fingerprint != initial.tokenizers.fingerprint:
+        initial = initial_tokenizers(config, tags, tell)
+        if given is not None and given.fingerprint != initial.fingerprint:
             raise InputError(
                 f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that train.init_from "
-                f"{config.train.init_from} was trained with ({initial.tokenizers.fingerprint}); remove tokenizer.model"
+                f"{config.train.init_from} was trained with ({initial.fingerprint}); remove tokenizer.model"
             )
-        if lacking := sorted({*tags} - {*initial.tokenizers.src.tags}):
-            raise InputError(
-                f"train.init_from {config.train.init_from}: its vocabulary has no {', '.join(lacking)}, which the "
-                "tags or target languages in data.train ask for; remove these, or start from another model"
-            )
-        return initial.tokenizers
+        return initial
     if given is not None:
         idle = [key for key, value in settings if key not in OF_RUNS and value != getattr(TokenizerConfig(), key)]
         if idle:
@@ -256,8 +253,8 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
     seed_stream(config.train.seed)
     model = new_model(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     if config.train.init_from is not None and is_new:
-        initial = model_directory.load_model(config.train.init_from)
-        model_directory.copy_weights(model, dict(initial.model.named_parameters()), initial.path)
+        initial, weights = initial_weights(config.train.init_from, tokenizers)
+        copy_weights(model, weights, initial.path)
     model.freeze(config.train.freeze)
     model.to(device).train()
     return model

@@ -86,7 +86,7 @@ def test_sample_is_reported_and_the_same_each_time(grammar_lines: list[str]) -> 
 def test_the_sample_is_uniform() -> None:
     """Each of 40 lines is in a quarter of 2,000 samples: 500 times with a standard deviation of 19."""
     lines = [f"line {number}" for number in range(40)]
-    times = Counter(line for seed in range(2000) for line in training_module._sample(lines, 10, seed)[0])
+    times = Counter(line for seed in range(2000) for line in training_module.sample_lines(lines, 10, seed)[0])
     assert sum(times.values()) == 20_000
     assert min(times.values()) > 500 - 5 * 19 and max(times.values()) < 500 + 5 * 19
 
@@ -95,7 +95,7 @@ def test_long_lines_are_cut_and_none_is_lost(grammar_lines: list[str]) -> None:
     """SentencePiece would leave out what has more bytes than it takes."""
     document = " ".join(grammar_lines)
     assert len(document.encode()) > 3 * training_module._MAX_LINE_BYTES
-    sample, count = training_module._sample([document, "한" * 10_000], 100, 1)
+    sample, count = training_module.sample_lines([document, "한" * 10_000], 100, 1)
     assert count == len(sample) > 3
     assert "".join(sample) == document + "한" * 10_000
     assert max(len(line.encode()) for line in sample) <= training_module._MAX_LINE_BYTES
@@ -108,7 +108,7 @@ def test_the_sample_is_bounded_in_characters_too(monkeypatch: pytest.MonkeyPatch
     """What is left of it is a sample as before: neither the first nor the last."""
     monkeypatch.setattr(training_module, "_MAX_SAMPLE_CHARACTERS", 1000)
     lines = [f"{number:050d}" for number in range(500)]
-    sample, count = training_module._sample(lines, 10**9, 3)
+    sample, count = training_module.sample_lines(lines, 10**9, 3)
     assert count == 500
     assert 10 <= len(sample) <= 20
     numbers = list(map(int, sample))
