@@ -423,7 +423,7 @@ def written(number: int, workload: Workload, cases: Sequence[Case], output: Path
     directory.mkdir(parents=True, exist_ok=True)
     for precision in {case.precision for case in cases if case.system == "ct2"}:
         loaded = load_model(workload.model)
-        export_ctranslate2(loaded.model, loaded.tokenizers, directory / precision, precision)
+        export_ctranslate2(loaded, directory / precision, precision)
     path = directory / "workload.json"
     path.write_text(json.dumps(workload._replace(exports=str(directory))._asdict()), encoding="utf-8")
     return path

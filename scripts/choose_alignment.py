@@ -26,7 +26,8 @@ from torch import Tensor
 
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.decoding.attention_maps import forced_weights
-from transformer_mt.decoding.word_alignments import NO_WORD, align_pairs, source_words
+from transformer_mt.decoding.word_alignments import align_pairs
+from transformer_mt.decoding.word_links import NO_WORD, source_words
 from transformer_mt.system.lines import read_lines
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.text.words import word_numbers

@@ -353,7 +353,7 @@ def decode(sizes: Sizes) -> Iterator[dict[str, Any]]:
             batch_tokens=batch_tokens,
             stop="beam_finished",
         )
-        translator = Translator([model], vocabulary, search, length)
+        translator = Translator.of_models([model], vocabulary, search, length)
         translator.translate_ids(sources[: sizes.sentences // 4])
         started, done = time.perf_counter(), 0
         while done == 0 or time.perf_counter() - started < sizes.seconds:

@@ -125,7 +125,7 @@ def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     status: object = None
     with (
-        patch("transformer_mt.decoding.translator.num_cores", return_value=1),
+        patch("transformer_mt.decoding.model_searcher.num_cores", return_value=1),
         patch("sys.argv", ["tmt", *map(str, args)]),
         patch("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")),
         contextlib.redirect_stdout(out),

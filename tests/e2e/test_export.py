@@ -164,7 +164,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     assert "--format" in refused(run, *out)
     assert "--output" in refused(run, "--format", "ctranslate2")
     chosen = ("--format", "ctranslate2")
-    assert "--quantization int4: not one of float32, int8" in refused(run, *chosen, "--quantization", "int4", *out)
+    assert "--quantization int4: not one of float32, bfloat16, int8" in refused(run, *chosen, "--quantization", "int4", *out)
     assert "no such model directory" in refused(tmp_path / "none", *chosen, *out)
     assert "something else than an earlier export" in refused(run, *chosen, "--output", run)
     assert "are named *.argosmodel" in refused(run, "--format", "argos", *out)

@@ -25,7 +25,7 @@ def load(trained: Trained) -> Load:
     def load_on(device: torch.device, **settings: Any) -> Translator:
         loaded = load_model(trained.run)
         search = loaded.config.search.model_copy(update={"precision": "float32", **settings})
-        return Translator([loaded.model.to(device)], loaded.tokenizers, search, loaded.longest_src_tokens)
+        return Translator.of_models([loaded.model.to(device)], loaded.tokenizers, search, loaded.longest_src_tokens)
 
     return load_on
 

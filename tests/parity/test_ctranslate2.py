@@ -17,13 +17,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from transformer_mt.checkpoints.model_directory import LoadedModel
+from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.decoding.ctranslate2_searcher import NUM_POSITIONS
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.ctranslate2 import NUM_POSITIONS, export_ctranslate2
+from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.search.beam import search
-from transformer_mt.search.scorer import Hypothesis
+from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID
@@ -92,9 +95,15 @@ def pieces(table: dict[str, int], lists: Sequence[Sequence[int]]) -> list[list[s
     return [[names[i] for i in ids] for ids in lists]
 
 
+def export(model: Transformer, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
+    data = {"src_lang": "en", "tgt_lang": "de"}
+    config = DecodingConfig.model_validate({"data": data, "model": model.config.model_dump()})
+    export_ctranslate2(LoadedModel(Path("none"), model, config, tokenizers, 30), output, quantization)
+
+
 def exported(model: Transformer, tokenizers: Tokenizers, output: Path, quantization: str = "float32") -> Any:
     """The export, loaded as users do it."""
-    export_ctranslate2(model, tokenizers, output, quantization)
+    export(model, tokenizers, output, quantization)
     return ctranslate2.Translator(str(output), intra_threads=1)
 
 
@@ -304,13 +313,16 @@ def test_suppressed_ids_are_taken_out_before_the_softmax(copier: Any, shared: To
 
 
 def test_the_directory_is_complete(shared: Tokenizers, separate: Tokenizers, tmp_path: Path) -> None:
-    export_ctranslate2(build(shared, "the paper's"), shared, tmp_path / "one", "int8")
-    one = ["config.json", "export.json", "model.bin", "shared_vocabulary.json", "tokenizer.model"]
+    export(build(shared, "the paper's"), shared, tmp_path / "one", "int8")
+    one = ["config.json", "config.yaml", "export.json", "model.bin", "shared_vocabulary.json", "tokenizer.model"]
+    one.append("vocab.json")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == one
     assert (tmp_path / "one" / "tokenizer.model").read_bytes() == shared.src.model
-    export_ctranslate2(build(separate, "two matrices"), separate, tmp_path / "two", "float32")
+    export(build(separate, "two matrices"), separate, tmp_path / "two", "float32")
     names = {path.name for path in (tmp_path / "two").iterdir()} - set(one)
-    assert names == {"source.model", "target.model", "source_vocabulary.json", "target_vocabulary.json"}
+    assert names == {
+        *("source.model", "target.model", "source_vocabulary.json", "target_vocabulary.json", "target_vocab.json")
+    }
     assert (tmp_path / "two" / "target.model").read_bytes() == separate.tgt.model
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert config | {
@@ -324,7 +336,7 @@ def test_the_directory_is_complete(shared: Tokenizers, separate: Tokenizers, tmp
 @pytest.mark.parametrize(("quantization", "num_bytes"), [("float32", 4), ("int8", 1)])
 def test_tied_matrices_are_written_once(quantization: str, num_bytes: int, shared: Tokenizers, tmp_path: Path) -> None:
     model = build(shared, "the paper's")
-    export_ctranslate2(model, shared, tmp_path / "out", quantization)
+    export(model, shared, tmp_path / "out", quantization)
     expected = num_bytes * sum(p.numel() for p in model.parameters()) + 4 * NUM_POSITIONS * model.config.d_model
     rest = (tmp_path / "out" / "model.bin").stat().st_size - expected
     assert 0 < rest < 20_000 < shared.src.vocab_size * model.config.d_model * 4 * 2  # names, scales, norms
@@ -335,11 +347,11 @@ def test_refusals(shared: Tokenizers, separate: Tokenizers, tmp_path: Path, monk
 
     def refused(message: str, model: Transformer, tokenizers: Tokenizers, quantization: str = "int8") -> None:
         with pytest.raises(InputError, match=message) as caught:
-            export_ctranslate2(model, tokenizers, tmp_path / "out", quantization)
+            export(model, tokenizers, tmp_path / "out", quantization)
         assert "\n" not in str(caught.value)
         assert list(tmp_path.iterdir()) == []
 
-    refused(r"--quantization int4: not one of float32, int8", model, shared, "int4")
+    refused(r"--quantization int4: not one of float32, bfloat16, int8", model, shared, "int4")
     V = shared.src.vocab_size
     unequal = Transformer(ModelConfig(**{**SHAPE, "d_k": 4, "d_v": 8}), V, V)
     refused(r"model\.d_v 8 is not model\.d_k 4: CTranslate2 has one size for both", unequal, shared)

@@ -24,7 +24,8 @@ from transformer_mt.errors import InputError
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.search.beam import search
-from transformer_mt.search.scorer import Hypothesis, StepScorer
+from transformer_mt.search.hypothesis import Hypothesis
+from transformer_mt.search.scorer import StepScorer
 from transformer_mt.search.scoring import length_penalty
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 

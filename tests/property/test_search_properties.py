@@ -26,7 +26,8 @@ from transformer_mt.search import rules as rules_module
 from transformer_mt.search import scorer as scorer_module
 from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
-from transformer_mt.search.scorer import Hypothesis, StepScorer
+from transformer_mt.search.hypothesis import Hypothesis
+from transformer_mt.search.scorer import StepScorer
 from transformer_mt.search.scoring import BLOCK_IDS, PenaltyForm, StopRule, length_penalty
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden

@@ -20,7 +20,7 @@ def info(
 ) -> None:
     """Tell a model's shape, parameters, languages, vocabulary, training and scores."""
     from transformer_mt.checkpoints.description import describe
-    from transformer_mt.exchange.directory import describe_export, is_export
+    from transformer_mt.checkpoints.exports import describe_export, is_export
 
     is_exported = is_export(model)
     facts = describe_export(model) if is_exported else describe(model)

@@ -42,7 +42,7 @@ def export(
     ],
     quantization: Annotated[
         str | None,
-        typer.Option("--quantization", help="Of ctranslate2 and argos: float32 or int8.  [default: float32]"),
+        typer.Option("--quantization", help="Of ctranslate2 and argos: float32, bfloat16 or int8.  [default: float32]"),
     ] = None,
 ) -> None:
     """Write a model as a directory or file that another program loads."""
@@ -71,7 +71,7 @@ def export(
     else:
         from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 
-        export_ctranslate2(loaded.model, loaded.tokenizers, output, quantization or "float32")
+        export_ctranslate2(loaded, output, quantization or "float32")
     precisions = {"marian": "float32", "onnx": "float32 and int8"}
     tell(f"exported {loaded.path} to {output} ({target}, {precisions.get(target, quantization or 'float32')})")
 

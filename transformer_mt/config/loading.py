@@ -199,8 +199,8 @@ def _validate_section(
     return _checked(kind, tree[name], (name,), "")
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved configuration: every key with the value in force."""
+def to_yaml(config: Section) -> str:
+    """The resolved configuration, or a part of it: every key with the value in force."""
     return as_yaml(config.model_dump(mode="json"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformer_mt.checkpoints.exports import exported_directory
 from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.curation.common import format_table, named_sources, share, workspace
 from transformer_mt.curation.files import (
@@ -23,7 +24,6 @@ from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.held_out import held_out_sides
 from transformer_mt.data.pairs import Chunk, Places, find_duplicates, judge, read_chunks
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.system.processes import on_all_cores
 
 

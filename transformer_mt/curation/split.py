@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from transformer_mt.checkpoints.exports import exported_directory
 from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.curation.common import PARTS, named_sources, workspace
 from transformer_mt.curation.files import (
@@ -30,7 +31,6 @@ from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
 from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.processes import on_all_cores
 

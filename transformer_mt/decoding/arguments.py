@@ -4,12 +4,19 @@ refused by its number."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from transformer_mt.errors import InputError
+
+# Tokens of a side that are scored: attention of one such pair takes some 70 MB a head, and as much again on its way.
+# Pairs beyond a quarter of that are scored one by one, so that no batch takes more.
+LONGEST_SCORED = 4096
+
+LINE_END = re.compile(r"\r?\n")  # of a text, as in files
 
 T = TypeVar("T")
 
@@ -44,3 +51,46 @@ def _checked_text(what: str, number: int, value: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{what}: number {number} is no text but of type {type(value).__name__}; a str is needed")
     return value
+
+
+def line_pairs(source: str, target: str, number: int) -> list[tuple[str, str]]:
+    """Return the lines of two texts, without the white space around them; most texts have one, a blank source has none.
+
+    Raises:
+        InputError: the texts have not equally many lines, or a blank line's target is none.
+    """
+    if not source.strip():
+        return []
+    sources, targets = ([line.strip() for line in LINE_END.split(text.strip())] for text in (source, target))
+    if len(sources) != len(targets):
+        raise InputError(
+            f"line {number}: {len(sources)} lines in the source, {len(targets)} in the target; each line of a text is "
+            "scored by itself: give both the same line ends, or put spaces in their places"
+        )
+    pairs = list(zip(sources, targets, strict=True))
+    if any(not one and other for one, other in pairs) and len(pairs) > 1:
+        raise InputError(f"line {number}: in its text, a blank line has a target that is not; take one of the two away")
+    return pairs
+
+
+def check_lengths(
+    src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], numbers: Sequence[int], max_positions: int | None
+) -> None:
+    """Refuse to score a pair that is too long, by its line's number.
+
+    Args:
+        max_positions: ids of a side that the model has positions for; None: for any number.
+
+    Raises:
+        InputError: a side has more tokens than that, or than `LONGEST_SCORED`.
+    """
+    for number, one, other in zip(numbers, src, tgt, strict=True):
+        longest = max(len(one), len(other))
+        if max_positions is not None and longest > max_positions:
+            raise InputError(
+                f"line {number}: {longest} tokens, the model has {max_positions} positions; split the line"
+            )
+        if longest > LONGEST_SCORED:
+            raise InputError(
+                f"line {number}: {longest} tokens, at most {LONGEST_SCORED} of a side are scored; split the line"
+            )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformer_mt.decoding.given_targets import LINE_END
+from transformer_mt.decoding.arguments import LINE_END
 from transformer_mt.system.console import Tell
 from transformer_mt.text.sentences import CountTokens, Part, SplitLine, split_line
 from transformer_mt.text.tokenizer import Tokenizer

@@ -12,36 +12,36 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
-from transformer_mt.checkpoints.model_directory import load_model
+from transformer_mt.checkpoints.exports import is_export
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
-from transformer_mt.decoding.arguments import checked_list, checked_pairs, checked_prefixes, checked_texts
-from transformer_mt.decoding.attention_maps import AttentionMaps, attention_maps
-from transformer_mt.decoding.engine import Engine
-from transformer_mt.decoding.fitting import Batches, batch_tokens
-from transformer_mt.decoding.given_targets import check_lengths, line_pairs, log_probs
+from transformer_mt.decoding.arguments import (
+    check_lengths,
+    checked_list,
+    checked_pairs,
+    checked_prefixes,
+    checked_texts,
+    line_pairs,
+)
 from transformer_mt.decoding.line_cutting import Line, LineCutter
-from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
-from transformer_mt.decoding.word_alignments import Links, align_pairs, check_model, joined_links, source_words
+from transformer_mt.decoding.searcher import Found, Loaded, Pending, Searcher, SourcePart
+from transformer_mt.decoding.word_links import Links, joined_links, source_words
 from transformer_mt.errors import InputError
-from transformer_mt.model.recurrent import Recurrent
-from transformer_mt.model.transformer import EncoderDecoder, Transformer
-from transformer_mt.search.beam import search
-from transformer_mt.search.ensemble import Ensemble
-from transformer_mt.search.scorer import Hypothesis, StepScorer
+from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.system.console import Tell, tell_nobody
-from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
-from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
+from transformer_mt.system.processes import ONE_AT_A_TIME
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
-from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from transformer_mt.text.vocabulary import EOS_ID
+
+if TYPE_CHECKING:
+    from transformer_mt.decoding.attention_maps import AttentionMaps
+    from transformer_mt.model.transformer import EncoderDecoder
 
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
-
-_ADVICE = "lower search.batch_tokens, or set search.workers to 1"  # when a process is killed
 
 
 class Alternative(NamedTuple):
@@ -71,21 +71,6 @@ class Translation:
         return self.alternatives[0].alignment
 
 
-class _Part(NamedTuple):
-    """What is searched as one: a line, or a part of one."""
-
-    src: list[int]
-    prefix: list[int]
-    words: list[int] | None = None  # of the line, that each id belongs to: where alignments are asked for
-
-
-class _Found(NamedTuple):
-    """What was found for a part: its translations, best first, and the links of each where they are asked for."""
-
-    hypotheses: list[Hypothesis]
-    links: list[Links]
-
-
 class Translator:
     """A model, or an ensemble of several, ready to translate.
 
@@ -105,7 +90,7 @@ class Translator:
 
     def __init__(
         self,
-        models: Sequence[EncoderDecoder],
+        searcher: Searcher,
         tokenizers: Tokenizers,
         config: SearchConfig,
         longest_src_tokens: int,
@@ -113,25 +98,32 @@ class Translator:
         tags: Sequence[int] = (),
     ) -> None:
         """``tags``: the ids that every source starts with."""
-        self._models = models
+        self._searcher = searcher
         self._tags = tags
         self._tokenizers = tokenizers
         self._config = config
         self._warn = warn
-        learned = [model.config.max_positions for model in models if model.config.positions == "learned"]
-        self._max_positions = min(learned, default=None)
+        self._max_positions = searcher.max_positions
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
         if self._max_positions is not None:
             self._max_source_tokens = min(self._max_source_tokens, self._max_positions)
         self._cutter = LineCutter(tokenizers.src, self._max_source_tokens, warn)
-        tgt = tokenizers.tgt
-        self._forbidden_ids = (PAD_ID, UNK_ID, BOS_ID, *(tgt.table[tag] for tag in tgt.tags))
-        self._pool: Workers[list[_Part], list[_Found]] | None = None
-        self._device = models[0].src_embed.weight.device
-        with ONE_AT_A_TIME:
-            engines = [_scorer(model, resolve_precision(config.precision, self._device)) for model in models]
-        self._scorer: StepScorer[Any] = engines[0] if len(engines) == 1 else Ensemble(engines, config.ensemble)
-        self._batches = Batches(engines, config, warn)
+
+    @classmethod
+    def of_models(
+        cls,
+        models: Sequence[EncoderDecoder],
+        tokenizers: Tokenizers,
+        config: SearchConfig,
+        longest_src_tokens: int,
+        warn: Tell = tell_nobody,
+        tags: Sequence[int] = (),
+    ) -> Self:
+        """Of a model in memory, or several that translate together, where they are."""
+        from transformer_mt.decoding.model_searcher import ModelSearcher
+
+        searcher = ModelSearcher(models, tokenizers, config, warn)
+        return cls(searcher, tokenizers, config, longest_src_tokens, warn, tags)
 
     @classmethod
     def load(
@@ -142,7 +134,7 @@ class Translator:
         ensemble: Sequence[str | Path] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Load MODEL onto the GPU where there is one.
+        """Load MODEL onto the GPU where there is one: ours, or an export for CTranslate2, which does without PyTorch.
 
         Args:
             overrides: ``search.key=value``, changes to the search settings that it was trained with.
@@ -154,29 +146,18 @@ class Translator:
             InputError: not a model, a damaged one, another vocabulary, or an override that cannot be.
         """
         overrides, ensemble = list(checked_texts("overrides", overrides)), list(checked_list("ensemble", ensemble))
-        keep_freed_memory()
-        with ONE_AT_A_TIME:
-            first, *others = loaded = [load_model(one) for one in (path, *ensemble)]
-        for other in others:
-            if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
-                raise InputError(
-                    f"{other.path}: its vocabulary is not that of {first.path}; an ensemble needs models that were "
-                    "trained with the same tokenizer (tokenizer.model in their configurations)"
-                )
-        search_config = override_search(first.config.search, overrides, settings)
-        own = first.config.data.tgt_lang
+        loaded = _load(path, ensemble)
+        search_config = override_search(loaded.config.search, overrides, settings)
+        own = loaded.config.data.tgt_lang
         wanted = search_config.tgt_lang or own
-        if wanted != own and not first.tokenizers.has_languages:
-            raise InputError(f"search.tgt_lang {wanted}: {first.path} translates into {own} only; choose another model")
-        translator = cls(
-            [one.model.to(local_device()) for one in loaded],
-            first.tokenizers,
-            search_config,
-            min(one.longest_src_tokens for one in loaded),
-            warn,
-            first.tokenizers.tag_ids(wanted, search_config.tag),
-        )
-        translator.tgt_lang, translator.tokenize = wanted, first.config.eval.tokenize.get(wanted)
+        if wanted != own and not loaded.tokenizers.has_languages:
+            raise InputError(
+                f"search.tgt_lang {wanted}: {loaded.path} translates into {own} only; choose another model"
+            )
+        tags = loaded.tokenizers.tag_ids(wanted, search_config.tag)
+        searcher = loaded.searcher(search_config, warn)
+        translator = cls(searcher, loaded.tokenizers, search_config, loaded.longest_src_tokens, warn, tags)
+        translator.tgt_lang, translator.tokenize = wanted, loaded.config.eval.tokenize.get(wanted)
         return translator
 
     def translate(
@@ -199,7 +180,7 @@ class Translator:
                 checked_texts("lines", lines),
                 checked_prefixes(prefixes),
                 tags,
-                self._num_processes(self._config.workers or 1),
+                on_all_cores=False,
                 align=align,
             )
         )
@@ -216,26 +197,27 @@ class Translator:
         The first translation comes when one chunk of lines is read, or two where several processes translate. With
         ``chunk_lines`` of 1, each line is answered before the next one is read. ``align`` adds word alignments.
         """
-        num_processes = self._num_processes(self._config.workers or num_cores())
         return self._stream(
-            checked_texts("lines", lines), checked_prefixes(prefixes), self._tags, num_processes, chunk_lines, align
+            checked_texts("lines", lines),
+            checked_prefixes(prefixes),
+            self._tags,
+            on_all_cores=True,
+            chunk_lines=chunk_lines,
+            align=align,
         )
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Translate source ids, each with its `</s>` and none of them empty, on all cores, into target ids."""
-        parts = [_Part(list(source), []) for source in sources]
-        workers = self._workers(self._num_processes(self._config.workers or num_cores()))
-        asked = self._submit(workers, parts)
+        parts = [SourcePart(list(source), []) for source in sources]
+        asked = self._searcher.begin(len(parts), on_all_cores=True).submit(parts)
         try:
-            return [found.hypotheses for found in self._collect(workers, asked, len(parts))]
+            return [found.hypotheses for found in asked.result()]
         finally:
-            workers.drop(job for _, job in asked)
+            asked.drop()
 
     def close(self) -> None:
         """End the processes that translate, if there are any; they are started again when they are needed."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        self._searcher.close()
 
     def __enter__(self) -> Self:
         return self
@@ -279,8 +261,7 @@ class Translator:
                 f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
             )
         scores: list[float | None] = [None] * len(texts)
-        of_pairs = log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))
-        for (i, _, _), score in zip(pairs, of_pairs, strict=True):
+        for (i, _, _), score in zip(pairs, self._searcher.log_probs(src, tgt), strict=True):
             if score is not None:
                 scores[i] = (scores[i] or 0.0) + score
         return scores
@@ -302,9 +283,9 @@ class Translator:
                 f"sentences, or set search.max_source_tokens={len(src)}"
             )
         if tgt is None:
-            [found] = self._search([_Part(src, [])])
+            [found] = self._searcher.begin(1, on_all_cores=False).submit([SourcePart(src, [])]).result()
             tgt = found.hypotheses[0].ids
-        return attention_maps(self._models[0], self._tokenizers, src, [*tgt, EOS_ID])
+        return self._searcher.attention_maps(src, [*tgt, EOS_ID])
 
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
         """Return the ids of a text that is one sentence."""
@@ -321,18 +302,18 @@ class Translator:
         lines: Iterable[str],
         prefixes: Iterable[str] | None,
         tags: Sequence[int],
-        num_processes: int,
+        *,
+        on_all_cores: bool,
         chunk_lines: int = CHUNK_LINES,
         align: bool = False,
     ) -> Iterator[Translation]:
         if align:
-            check_model(self._models[0], self._max_source_tokens + self._config.max_extra_tokens)
+            self._searcher.check_alignable(self._max_source_tokens + self._config.max_extra_tokens)
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
-        workers = self._workers(num_processes if len(chunk) >= 2 * num_processes else 1)
-        most_ahead = 1 if workers.num_processes > 1 else 0  # processes translate one chunk, this one reads the next
-        under_way: deque[tuple[list[Line], list[_Part], _Asked]] = deque()
+        submit, most_ahead = self._searcher.begin(len(chunk), on_all_cores=on_all_cores)
+        under_way: deque[tuple[list[Line], list[SourcePart], Pending]] = deque()
         try:
             while chunk or under_way:
                 if chunk:
@@ -340,12 +321,12 @@ class Translator:
                         split, sources = self._cutter.cut([line for line, _ in chunk], tags, first_line)
                         starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                         words = self._source_words(split, len(tags)) if align else {}
-                    parts = [_Part(ids, starts.get(i, []), words.get(i)) for i, ids in enumerate(sources)]
-                    under_way.append((split, parts, self._submit(workers, parts)))
+                    parts = [SourcePart(ids, starts.get(i, []), words.get(i)) for i, ids in enumerate(sources)]
+                    under_way.append((split, parts, submit(parts)))
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:
                     split, parts, asked = under_way[0]
-                    results = self._collect(workers, asked, len(parts))
+                    results = asked.result()
                     under_way.popleft()
                     with ONE_AT_A_TIME:
                         translations = [
@@ -357,7 +338,8 @@ class Translator:
                     yield from translations
                 chunk = take_chunk(pairs, chunk_lines)
         finally:  # also when the caller wants no more
-            workers.drop(job for _, _, asked in under_way for _, job in asked)
+            for _, _, asked in under_way:
+                asked.drop()
 
     def _start_ids(self, chunk: list[tuple[str, str]], split: list[Line], first_line: int) -> dict[int, list[int]]:
         """The ids that sources start with, by the sources' numbers: a line's first part has its prefix."""
@@ -366,7 +348,7 @@ class Translator:
         for number, (line, ids) in enumerate(zip(split, encoded, strict=True), first_line):
             if self._max_positions is not None and len(ids) + 1 > self._max_positions:
                 raise InputError(
-                    f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, the model has learned "
+                    f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, the model has "
                     f"{self._max_positions} positions; shorten it"
                 )
             if line.parts:
@@ -383,61 +365,7 @@ class Translator:
                 )
         return words
 
-    def _num_processes(self, wanted: int) -> int:
-        return wanted if can_fork(self._device) else 1
-
-    def _workers(self, num_processes: int) -> Workers[list[_Part], list[_Found]]:
-        """Processes stay for the next call: what they have prepared is worth keeping."""
-        if num_processes < 2:
-            return Workers(self._search, 1)
-        with ONE_AT_A_TIME:
-            pool = self._pool
-            if pool is None or pool.is_closed or pool.num_processes != num_processes:
-                # Those of another number end when no thread uses them any more.
-                self._pool = pool = Workers(self._search, num_processes, _ADVICE)
-            return pool
-
-    def _search(self, batch: list[_Part]) -> list[_Found]:
-        def at_once(parts: Sequence[_Part]) -> list[list[Hypothesis]]:
-            return search(
-                self._scorer,
-                [part.src for part in parts],
-                self._config,
-                bos_id=BOS_ID,
-                eos_id=EOS_ID,
-                forbidden_ids=self._forbidden_ids,
-                max_length=self._max_positions,
-                prefixes=[part.prefix for part in parts],
-            )
-
-        with ONE_AT_A_TIME:
-            found = self._batches.work(at_once, batch, max(len(part.src) for part in batch))
-        pairs = [
-            (part.src, part.words, hypothesis.ids)
-            for part, hypotheses in zip(batch, found, strict=True)
-            if part.words is not None
-            for hypothesis in hypotheses
-        ]
-        links = iter(align_pairs(self._models[0], self._tokenizers.tgt, pairs))
-        return [_Found(hypotheses, list(itertools.islice(links, len(hypotheses)))) for hypotheses in found]
-
-    def _submit(
-        self,
-        workers: Workers[list[_Part], list[_Found]],
-        parts: list[_Part],
-    ) -> _Asked:
-        """Begin the search, batch by batch."""
-        batches = self._batches.cut([len(part.src) for part in parts], workers.num_processes)
-        return list(zip(batches, workers.submit([[parts[i] for i in batch] for batch in batches]), strict=True))
-
-    def _collect(self, workers: Workers[list[_Part], list[_Found]], asked: _Asked, num_parts: int) -> list[_Found]:
-        found = [_Found([], [])] * num_parts
-        for batch, job in asked:
-            for i, of_part in zip(batch, workers.result(job), strict=True):
-                found[i] = of_part
-        return found
-
-    def _translation(self, line: Line, parts: list[_Part], found: list[_Found], align: bool) -> Translation:
+    def _translation(self, line: Line, parts: list[SourcePart], found: list[Found], align: bool) -> Translation:
         if not parts:
             text = "" if line.split is None else line.split.lead
             blank = Alternative(text, 0.0, [], [] if align else None)
@@ -463,12 +391,15 @@ class Translator:
         return Translation(line.text, *alternatives[0][:3], alternatives, sum(len(part.src) for part in parts), is_cut)
 
 
-def _scorer(model: EncoderDecoder, precision: str) -> Engine | RecurrentScorer:
-    """Return a model as search sees it."""
-    if isinstance(model, Recurrent):
-        return RecurrentScorer(model, precision)
-    assert isinstance(model, Transformer)
-    return Engine(model, precision)
+def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:
+    """Load MODEL. What each kind computes with is imported only where it is needed: PyTorch takes a second."""
+    if is_export(Path(path)):
+        from transformer_mt.decoding.ctranslate2_searcher import LoadedExport
+
+        return LoadedExport(Path(path), ensemble)
+    from transformer_mt.decoding.model_searcher import LoadedModels
+
+    return LoadedModels(path, ensemble)
 
 
 def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:
@@ -481,6 +412,3 @@ def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES)
         if len(chunk) >= chunk_lines or num_characters >= CHUNK_CHARACTERS:
             break
     return chunk
-
-
-_Asked = list[tuple[list[int], int]]  # numbers of sources, and of the job that searches for their translations

@@ -8,25 +8,19 @@ Shapes: L pieces of a translation, M of its source with tags and </s>, Q and W w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from transformer_mt.decoding.attention_maps import LONGEST_SHOWN, forced_weights
+from transformer_mt.decoding.word_links import Links
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights
 from transformer_mt.model.transformer import EncoderDecoder
-from transformer_mt.text.sentences import SplitLine
 from transformer_mt.text.tokenizer import Tokenizer
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.text.words import word_numbers
-
-Links: TypeAlias = list[tuple[int, int]]  # of a source's word and a translation's, both counted from 0; ascending
-
-NO_WORD = -1  # what a tag or </s> belongs to
 
 # Square of the longest side × pairs of a pass: as few as keep the products busy.
 _BATCH_CELLS = 1 << 18
@@ -49,20 +43,6 @@ def check_model(model: EncoderDecoder, longest: int) -> None:
             f"align: sentences of up to {longest} tokens are translated at once (search.max_source_tokens and "
             f"search.max_extra_tokens), {LONGEST_SHOWN} can be aligned; lower search.max_source_tokens"
         )
-
-
-def source_words(line: str, split: SplitLine | None, tokenizer: Tokenizer, num_tags: int) -> list[list[int]]:
-    """Return the number of the line's word that each id belongs to, or `NO_WORD`, in each part of a line.
-
-    Args:
-        split: its parts; None: it is one.
-        num_tags: ids that each part begins with.
-    """
-    texts = [line.strip()] if split is None else [part.text for part in split.parts]
-    begins = [len(line) - len(line.lstrip())] if split is None else split.starts(texts)
-    starts = [[begin + start for start in tokenizer.starts(text)] for text, begin in zip(texts, begins, strict=True)]
-    numbers = iter(word_numbers(line, list(itertools.chain.from_iterable(starts))))
-    return [[*[NO_WORD] * num_tags, *itertools.islice(numbers, len(own)), NO_WORD] for own in starts]
 
 
 def align_pairs(
@@ -89,12 +69,6 @@ def align_pairs(
             if text.strip():
                 links[batch[number]] = links_of(alignment_weights(weights), src_words, word_numbers(text, starts))
     return links
-
-
-def joined_links(text: str, starts: Sequence[int], links: Sequence[Links]) -> Links:
-    """Return the links of a line's translation, of those of its parts, which begin at ``starts``."""
-    firsts = word_numbers(text, starts)
-    return sorted({(i, first + j) for first, own in zip(firsts, links, strict=True) for i, j in own})
 
 
 def alignment_weights(weights: AttentionWeights) -> Tensor:

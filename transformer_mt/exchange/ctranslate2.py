@@ -1,7 +1,8 @@
 """A model as a directory that CTranslate2 (Klein et al. 2020) loads.
 
 CTranslate2 has the layers of a Transformer in its own code; what is written are their weights by its names and the
-few facts that its code asks for. Its translator takes pieces and gives pieces: the SentencePiece models lie beside.
+few facts that its code asks for. Its translator takes pieces and gives pieces: the SentencePiece models lie beside, and
+so does what `tmt` takes to translate with it (`decoding.ctranslate2_searcher`): tables, tags and how to search.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from transformer_mt.checkpoints.exports import exported_directory
+from transformer_mt.checkpoints.manifest import CONFIG
+from transformer_mt.checkpoints.model_directory import LoadedModel
+from transformer_mt.config.loading import to_yaml
+from transformer_mt.config.parts import DecodingConfig
+from transformer_mt.decoding.ctranslate2_searcher import NUM_POSITIONS
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import (
+    EncoderDecoder,
     LAYER_NORM_EPS,
     DecoderLayer,
-    EncoderDecoder,
     EncoderLayer,
     FeedForward,
     Transformer,
@@ -33,13 +39,11 @@ from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, SPECIALS, UNK_ID
 if TYPE_CHECKING:
     from ctranslate2.specs import TransformerSpec
 
-QUANTIZATIONS = ("float32", "int8")
-# Rows of a table of sinusoids; CTranslate2 refuses longer sequences, and by default cuts sources to half of it.
-NUM_POSITIONS = 2048
+QUANTIZATIONS = ("float32", "bfloat16", "int8")
 _TOLERANCE = 1e-3  # of log-probabilities
 
 
-def export_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
+def export_ctranslate2(loaded: LoadedModel, output: Path, quantization: str) -> None:
     """Write the directory ``output``, whole or not at all; see `exported_directory` for what it may replace.
 
     Args:
@@ -49,11 +53,17 @@ def export_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, output: Pa
         InputError: as `write_ctranslate2`; or an ``output`` that must not be replaced.
         RunError: as `write_ctranslate2`; or the place cannot be written or is full.
     """
-    with exported_directory(output, {"format": "ctranslate2", "quantization": quantization}) as directory:
-        write_ctranslate2(model, tokenizers, directory, quantization)
-        for name, content in tokenizers.files().items():
-            if name.endswith(".model"):  # the tables are in CTranslate2's own vocabularies
-                (directory / name).write_bytes(content)
+    facts = {
+        "format": "ctranslate2",
+        "quantization": quantization,
+        "longest_src_tokens": loaded.longest_src_tokens,
+        "tags": loaded.tokenizers.src.tags,
+    }
+    config = _config(loaded.config, quantization)
+    with exported_directory(output, facts) as directory:
+        write_ctranslate2(loaded.model, loaded.tokenizers, directory, quantization)
+        for name, content in {CONFIG: to_yaml(config).encode(), **loaded.tokenizers.files()}.items():
+            (directory / name).write_bytes(content)
 
 
 def write_ctranslate2(model: EncoderDecoder, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
@@ -103,6 +113,13 @@ def _difference(directory: Path, model: Transformer, tokenizers: Tokenizers) -> 
     batch = collate([[*src, EOS_ID]], [[*(tokenizers.tgt.table[piece] for piece in target[0]), EOS_ID]])
     logp_N = model.logits(batch).log_softmax(-1).gather(1, batch.labels_N[:, None])[:, 0]
     return float((torch.tensor(found.log_probs) - logp_N).abs().max())
+
+
+def _config(config: DecodingConfig, quantization: str) -> DecodingConfig:
+    """Return what translating with the export takes to know. CTranslate2 has one form of length penalty and one rule
+    when to stop, and does not sample as we do."""
+    search = {"length_penalty_form": "power", "stop": "beam_finished", "sampling": False, "precision": quantization}
+    return config.model_copy(update={"search": config.search.model_copy(update=search)})
 
 
 def _check_expressible(model: Transformer, tokenizers: Tokenizers) -> None:

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from transformer_mt.checkpoints.exports import check_export, is_export
 from transformer_mt.checkpoints.manifest import CONFIG, MODEL
 from transformer_mt.checkpoints.model_directory import LoadedModel, copy_weights, fill_directory, model_files
 from transformer_mt.config.loading import as_yaml
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.directory import check_export, is_export
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.system.directories import replaced_directory
 from transformer_mt.system.whole_files import read_plain

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from transformer_mt.checkpoints.exports import exported_directory
 from transformer_mt.checkpoints.manifest import MODEL
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.exchange.from_marian import CLOSE, layer_names, read_marian
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids

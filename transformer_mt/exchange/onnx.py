@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from transformer_mt.checkpoints.exports import exported_directory
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.directory import exported_directory
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import EncoderDecoder, Transformer, count_parameters
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers

@@ -22,11 +22,11 @@ import torch
 
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
+from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.rules import Rules
 from transformer_mt.search.sampling import follow_paths
 from transformer_mt.search.scorer import (
     Array,
-    Hypothesis,
     Ints,
     StateT,
     StepScorer,

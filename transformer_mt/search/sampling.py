@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
+from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.rules import Rules
-from transformer_mt.search.scorer import Hypothesis, StateT, StepScorer, is_on_host, numbers, on_host, staying
+from transformer_mt.search.scorer import StateT, StepScorer, is_on_host, numbers, on_host, staying
 from transformer_mt.search.scoring import best_continuations, length_penalty
 
 

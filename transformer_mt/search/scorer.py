@@ -1,9 +1,9 @@
-"""What search asks of a model, and what it finds."""
+"""What search asks of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +54,6 @@ class StepScorer(Protocol[StateT]):
         They are float32, the log-softmax over all ids, in a contiguous tensor that the caller may overwrite. V may be
         more than there are ids: the rest is -inf.
         """
-
-
-class Hypothesis(NamedTuple):
-    """A finished translation."""
-
-    ids: list[int]  # without `</s>`
-    score: float  # log_prob / length penalty: what hypotheses are ranked by
-    log_prob: float  # of all its ids and `</s>`
 
 
 def is_on_host(device: torch.device) -> bool:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer_mt.config.sections import SearchConfig
-from transformer_mt.search.scorer import Array, Hypothesis, is_on_host
+from transformer_mt.search.hypothesis import Hypothesis
+from transformer_mt.search.scorer import Array, is_on_host
 
 PenaltyForm = Literal["gnmt", "power"]
 StopRule = Literal["bound", "beam_finished"]

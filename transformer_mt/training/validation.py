@@ -209,7 +209,7 @@ class Validation:
     def _translate(self, numbers: Sequence[int]) -> list[str]:
         """Return the translations of some of the sources, in the order of their numbers."""
         # Without `warn`: which of them are translated in parts is no news at every validation.
-        translator = Translator([self._model], self._tokenizers, self._search, self._longest_src_tokens)
+        translator = Translator.of_models([self._model], self._tokenizers, self._search, self._longest_src_tokens)
         texts: dict[int, str] = {}
         for tags, same in itertools.groupby(sorted(numbers, key=self._tags.__getitem__), self._tags.__getitem__):
             of_these = list(same)

@@ -14,10 +14,10 @@ from harness import tmt_here
 from torch import nn
 
 from transformer_mt.checkpoints.description import describe, parameters
+from transformer_mt.checkpoints.exports import describe_export, exported_directory, is_export
 from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
-from transformer_mt.exchange.directory import describe_export, exported_directory, is_export
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.kinds import new_model
 from transformer_mt.model.recurrent import Recurrent

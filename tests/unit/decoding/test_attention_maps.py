@@ -36,7 +36,7 @@ def model(tagged: Tokenizers) -> Transformer:
 @pytest.fixture(scope="module")
 def translator(model: Transformer, tagged: Tokenizers) -> Translator:
     config = SearchConfig(workers=1, beam_size=2, max_extra_tokens=3, precision="float32")
-    return Translator([model], tagged, config, 50, tags=tagged.tag_ids("de", None))
+    return Translator.of_models([model], tagged, config, 50, tags=tagged.tag_ids("de", None))
 
 
 def test_positions_are_what_the_model_sees(translator: Translator, model: Transformer, tagged: Tokenizers) -> None:

@@ -17,6 +17,7 @@ import torch
 from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import batch_tokens, in_halves, num_fitting
+from transformer_mt.decoding.model_searcher import ModelSearcher
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.transformer import Transformer
@@ -38,7 +39,8 @@ class Made:
 
     def __call__(self, workers: int = 1, longest: int = 100) -> Translator:
         config = SearchConfig(workers=workers, beam_size=1, max_extra_tokens=2, precision="float32")
-        return Translator([self.model], self.tokenizers, config, longest, self.warnings.append)
+        self.searcher = ModelSearcher([self.model], self.tokenizers, config, self.warnings.append)
+        return Translator(self.searcher, self.tokenizers, config, longest, self.warnings.append)
 
 
 @pytest.fixture
@@ -61,7 +63,8 @@ tokenizer, _ = train_tokenizer(lines, TokenizerConfig(vocab_size=300))
 shape = ModelConfig(d_model=256, d_ff=512, num_heads=4, num_encoder_layers=1, num_decoder_layers=1)
 size = tokenizer.vocab_size
 config = SearchConfig(workers=1, beam_size=2, max_extra_tokens=1, precision="float32")
-translator = Translator([Transformer(shape, size, size).eval()], Tokenizers(tokenizer, tokenizer), config, 100)
+model = Transformer(shape, size, size).eval()
+translator = Translator.of_models([model], Tokenizers(tokenizer, tokenizer), config, 100)
 
 def found():
     texts = [translation.text for translation in translator.translate(lines)]
@@ -115,7 +118,7 @@ def test_scores_in_threads(made: Made) -> None:
 def test_close_while_another_thread_waits(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets an answer, or is told."""
     translator = made(workers=2)
-    monkeypatch.setattr(translator, "_search", lambda batch: time.sleep(60))
+    monkeypatch.setattr(made.searcher, "_search", lambda batch: time.sleep(60))
     told: list[str] = []
 
     def wait() -> None:
@@ -126,7 +129,7 @@ def test_close_while_another_thread_waits(made: Made, monkeypatch: pytest.Monkey
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while translator._pool is None or not any(translator._pool._sent.values()):
+    while made.searcher._pool is None or not any(made.searcher._pool._sent.values()):
         time.sleep(0.01)
     translator.close()
     thread.join(10)
@@ -156,11 +159,11 @@ def test_ids_whose_search_failed_leave_nothing_open(made: Made, monkeypatch: pyt
         def refuse(batch: object) -> None:
             raise InputError("no")
 
-        monkeypatch.setattr(translator, "_search", refuse)
+        monkeypatch.setattr(made.searcher, "_search", refuse)
         with pytest.raises(InputError, match=r"^no$"):
             translator.translate_ids([[5, 3]] * 8)
-        assert translator._pool is not None
-        assert not translator._pool._open and not translator._pool._results
+        assert made.searcher._pool is not None
+        assert not made.searcher._pool._open and not made.searcher._pool._results
 
 
 def test_score_of_texts_with_line_ends_is_the_sum_of_their_lines(made: Made) -> None:
@@ -211,11 +214,11 @@ def test_what_does_not_fit_on_a_gpu_is_halved_with_one_warning(made: Made, monke
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return search(scorer, src, *args, **settings)
 
-    monkeypatch.setattr("transformer_mt.decoding.translator.search", small)
+    monkeypatch.setattr("transformer_mt.decoding.model_searcher.search", small)
     with pytest.raises(torch.OutOfMemoryError):
         translator.translate(lines)
     translator = made()
-    monkeypatch.setattr(translator._batches, "_device", GPU)
+    monkeypatch.setattr(made.searcher._batches, "_device", GPU)
     sizes.clear()
     assert [translation.text for translation in translator.translate(lines)] == expected
     assert sizes[0] == 8  # of 15: see `batch_size`

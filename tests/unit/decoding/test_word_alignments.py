@@ -11,7 +11,8 @@ import torch
 from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.decoding import word_alignments as module
 from transformer_mt.decoding.translator import Alternative, Translator
-from transformer_mt.decoding.word_alignments import NO_WORD, Links, alignment_weights, links_of, source_words
+from transformer_mt.decoding.word_alignments import alignment_weights, links_of
+from transformer_mt.decoding.word_links import NO_WORD, Links, joined_links, source_words
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights
 from transformer_mt.model.layout import collate
@@ -55,7 +56,7 @@ def model(tagged: Tokenizers) -> Transformer:
 
 def translator_of(models: Sequence[EncoderDecoder], tokenizers: Tokenizers, **settings: Any) -> Translator:
     config = SearchConfig(workers=1, beam_size=3, max_extra_tokens=5, precision="float32").model_copy(update=settings)
-    return Translator(models, tokenizers, config, 60, tags=tokenizers.tag_ids("de", None))
+    return Translator.of_models(models, tokenizers, config, 60, tags=tokenizers.tag_ids("de", None))
 
 
 def words_by_mark(pieces: Sequence[str]) -> list[int]:
@@ -143,7 +144,7 @@ def test_a_line_without_spaces_is_one_word(tokenizers: Tokenizers) -> None:
     assert [len(own) for own in words] == [len(own) + 3 for own in pieces]
     assert [(own[:2], own[-1]) for own in words] == [([NO_WORD] * 2, NO_WORD)] * 3
     assert [sorted({*own} - {NO_WORD}) for own in words] == [[0], [0, 1], [2]]
-    assert module.joined_links("x yz。", [0, 3], [[(0, 0), (1, 1)], [(1, 0), (2, 0)]]) == [(0, 0), (1, 1), (2, 1)]
+    assert joined_links("x yz。", [0, 3], [[(0, 0), (1, 1)], [(1, 0), (2, 0)]]) == [(0, 0), (1, 1), (2, 1)]
 
 
 def test_the_last_layer_counts_in_the_mean_of_its_heads() -> None:

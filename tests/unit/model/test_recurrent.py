@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.config.loading import validate
+from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.errors import InputError
@@ -249,7 +251,8 @@ def test_int8_and_export_are_refused(tmp_path: Any, tokenizers: Any) -> None:
     with pytest.raises(InputError, match=r"^search\.precision int8: only for model\.kind transformer"):
         RecurrentScorer(model, "int8")
     with pytest.raises(InputError, match=r"^model\.kind recurrent: only Transformers are exported"):
-        export_ctranslate2(model, tokenizers, tmp_path / "x", "float32")
+        config = DecodingConfig.model_validate({"data": {"src_lang": "en", "tgt_lang": "de"}, "model": {}})
+        export_ctranslate2(LoadedModel(tmp_path, model, config, tokenizers, 9), tmp_path / "x", "float32")
     with pytest.raises(InputError, match=r"^model\.kind recurrent: only Transformers are exported to ONNX"):
         export_onnx(model, tokenizers, tmp_path / "x")
 

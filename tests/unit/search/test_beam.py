@@ -16,8 +16,8 @@ from transformer_mt.config.sections import SearchConfig
 from transformer_mt.errors import RunError
 from transformer_mt.search import scoring
 from transformer_mt.search.beam import search
+from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.sampling import sample
-from transformer_mt.search.scorer import Hypothesis
 from transformer_mt.search.scoring import (
     PenaltyForm,
     StopRule,

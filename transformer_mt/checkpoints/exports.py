@@ -29,7 +29,7 @@ _FILES = TypeAdapter(dict[str, FileFacts])
 
 
 @contextlib.contextmanager
-def exported_directory(target: Path, facts: Mapping[str, str]) -> Iterator[Path]:
+def exported_directory(target: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """Yield an empty directory to fill with files; when the block ends well it takes the place of ``target``.
 
     ``facts`` say what is exported and stand in the list as well; ``format`` or ``made_by`` is its kind, and only what

@@ -13,9 +13,9 @@ from typing import NoReturn
 import pytest
 
 from transformer_mt import __version__
+from transformer_mt.checkpoints.exports import MANIFEST, check_export, exported_directory, is_export
 from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.directory import MANIFEST, check_export, exported_directory, is_export
 
 FACTS = {"format": "test"}
 
