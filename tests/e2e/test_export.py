@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import sentencepiece
 from harness import copy_corpus, symbol_lines, tmt_here, write_config
 
 from transformer_mt import __version__
+from transformer_mt.checkpoints.manifest import sealed
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -164,7 +167,106 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     assert "--format" in refused(run, *out)
     assert "--output" in refused(run, "--format", "ctranslate2")
     chosen = ("--format", "ctranslate2")
-    assert "--quantization int4: not one of float32, bfloat16, int8" in refused(run, *chosen, "--quantization", "int4", *out)
+    assert "--quantization int4: not one of float32, bfloat16, int8" in refused(
+        run, *chosen, "--quantization", "int4", *out
+    )
     assert "no such model directory" in refused(tmp_path / "none", *chosen, *out)
     assert "something else than an earlier export" in refused(run, *chosen, "--output", run)
     assert "are named *.argosmodel" in refused(run, "--format", "argos", *out)
+
+
+# CTranslate2 as an engine of `tmt`
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("exported") / "out"
+    tmt_here("export", run, "--format", "ctranslate2", "--output", output).ok()
+    return output
+
+
+WITHOUT_TORCH = """
+import sys
+from transformer_mt.cli.main import main
+try:
+    main()
+finally:
+    assert "ctranslate2" in sys.modules and "torch" not in sys.modules
+"""
+
+
+def test_tmt_translates_with_an_export(run: Path, exported: Path) -> None:
+    """Line by line as with the model itself: blank lines, one that is split, alternatives, the end of a long file."""
+    short = symbol_lines(60, seed=98, shortest=1, longest=8)
+    lines = [*short, "", " ", " ".join(short[:8])]
+    text = "".join(f"{line}\n" for line in lines)
+    model, export = (tmt_here("translate", *MODEL, stdin=text).ok() for MODEL in ((run, *COMMON), (exported,)))
+    pairs = list(zip(model.lines, export.lines, strict=True))
+    # What does not end by itself is cut off a little later, and without </s>.
+    assert len(pairs) == 63 and sum(ours != theirs for ours, theirs in pairs if len(ours) < 80) == 0
+    assert sum(len(ours) < 80 for ours, _ in pairs) > 55 and export.stderr == model.stderr
+    assert "translated in " in export.stderr
+    command = [sys.executable, "-c", WITHOUT_TORCH, "translate", str(exported), "--line-buffered"]
+    done = subprocess.run(command, input="\n".join(lines[:3]), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == export.lines[:3]  # whatever stands beside them, and on whatever it is computed
+    greedy = ("--beam-size", 1, "--json")
+    model, export = (tmt_here("translate", *MODEL, *greedy, stdin=text).ok() for MODEL in ((run, *COMMON), (exported,)))
+    for ours, theirs in zip(map(json.loads, model.lines), map(json.loads, export.lines), strict=True):
+        if len(ours["tokens"]) < 30:  # <unk> and <pad> have some probability yet, which theirs gives to the others
+            assert theirs["tokens"] == ours["tokens"] and theirs["score"] == pytest.approx(ours["score"], abs=0.05)
+    listed = tmt_here("translate", exported, "--n-best", 2, stdin=text).ok().lines
+    assert len(listed) == 2 * 61 + 2  # blank lines have one
+    starts = tmt_here("translate", exported, "--prefix", str(_prefixes(exported, lines)), stdin=text).ok().lines
+    assert all(line.startswith("x") for line in starts[:60]) and not any(starts[60:62])
+
+
+def _prefixes(exported: Path, lines: Sequence[str]) -> Path:
+    path = exported.parent / "prefixes"
+    path.write_text("".join("x\n" if line.strip() else "\n" for line in lines))
+    return path
+
+
+def test_tmt_scores_with_an_export(run: Path, exported: Path, tmp_path: Path) -> None:
+    src, tgt = tmp_path / "src", tmp_path / "tgt"
+    src.write_text("".join(f"{line}\n" for line in ["", *symbol_lines(30, seed=97, shortest=1, longest=8)]))
+    tgt.write_text("".join(f"{line}\n" for line in ["", *symbol_lines(30, seed=96, shortest=1, longest=8)]))
+    ours, theirs = (tmt_here("score", model, "--src", src, "--tgt", tgt).ok().lines for model in (run, exported))
+    assert theirs[0] == ours[0] == "" and len(theirs) == 31
+    assert [float(one) for one in theirs[1:]] == pytest.approx([float(one) for one in ours[1:]], abs=1e-3)
+    ours, theirs = (
+        tmt_here("eval", model, "--src", src, "--ref", tgt, *options).ok().lines
+        for model, options in ((run, COMMON), (exported, ()))
+    )
+    [bleu, *_], [ours_bleu, *_] = ([float(line.split(" = ")[1].split()[0]) for line in one] for one in (theirs, ours))
+    assert bleu == pytest.approx(ours_bleu, abs=0.5)
+
+
+def test_what_an_export_cannot_do_is_refused(run: Path, exported: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = tmt_here(*arguments, stdin="a b\n")
+        assert (done.status, done.stdout) == (2, b"")
+        return done.refusal
+
+    set_to = ("translate", exported, "--set")
+    assert "search.sampling: not in CTranslate2" in refused(*set_to, "search.sampling=true")
+    assert "search.stop: bound: not in CTranslate2" in refused(*set_to, "search.stop=bound")
+    assert "search.length_penalty_form: gnmt" in refused(*set_to, "search.length_penalty_form=gnmt")
+    assert "exports tell no attention" in refused("translate", exported, "--align")
+    assert "exports do not tell it" in refused(
+        *("plot", "attention", exported, "--src", "a", "--output", tmp_path / "a.png")
+    )
+    assert "CTranslate2 runs one model" in refused("translate", exported, "--ensemble", exported)
+    assert "not a model" in refused("translate", run, "--ensemble", exported)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(exported, damaged)
+    weights = bytearray((damaged / "model.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (damaged / "model.bin").write_bytes(weights)
+    assert "model.bin: damaged" in refused("translate", damaged)
+    facts = json.loads((exported / "export.json").read_text())
+    earlier = {key: value for key, value in facts.items() if key not in ("longest_src_tokens", "tags", "sha256")}
+    shutil.copytree(exported, tmp_path / "earlier")
+    (tmp_path / "earlier" / "export.json").write_bytes(sealed(earlier))
+    assert "as in exports of earlier versions; export the model again" in refused("translate", tmp_path / "earlier")
+    (tmp_path / "earlier" / "export.json").write_bytes(sealed({**earlier, "format": "onnx"}))
+    assert "an export for onnx, which tmt does not run" in refused("translate", tmp_path / "earlier")

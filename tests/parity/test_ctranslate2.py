@@ -21,6 +21,7 @@ from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import ModelConfig, SearchConfig, TokenizerConfig
 from transformer_mt.decoding.ctranslate2_searcher import NUM_POSITIONS
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 from transformer_mt.model.layout import collate
@@ -178,6 +179,27 @@ def test_int8_differs_little(variant: str, shared: Tokenizers, separate: Tokeniz
     assert 1e-4 < difference.max() < 0.15 and difference.mean() < 0.03
     assert len(translator.translate_batch(pieces(tokenizers.src.table, src), max_decoding_length=5)) == 16
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_tmt_scores_by_the_export_of_a_model_with_tags(shared: Tokenizers, tmp_path: Path) -> None:
+    """The tag of the language asked for goes before a source, in either engine."""
+    tagged = shared.with_tags(["<2de>", "<2fr>", "<news>"])
+    model = build(tagged, "pre-norm with biases")
+    export(model, tagged, tmp_path / "out", "float32")
+    lines = ["a dog runs", "", "two cats see the big dog"]
+    found = {}
+    for asked in ([], ["search.tgt_lang=fr"], ["search.tag=news"]):
+        translator = Translator.load(tmp_path / "out", asked)
+        tags = tagged.tag_ids("fr" if "search.tgt_lang=fr" in asked else "de", "news" if "tag" in str(asked) else None)
+        settings = SearchConfig(length_penalty_form="power", stop="beam_finished")
+        ours = Translator.of_models([model], tagged, settings, 30, tags=tags)
+        scores, expected = (one.score(lines, lines) for one in (translator, ours))
+        assert scores[1] is expected[1] is None
+        assert scores[::2] == pytest.approx(expected[::2], abs=1e-3)
+        found[str(asked)] = scores[0]
+    assert len({*found.values()}) == 3
+    with pytest.raises(InputError, match="has no tag <2es>"):
+        Translator.load(tmp_path / "out", ["search.tgt_lang=es"])
 
 
 # Translations

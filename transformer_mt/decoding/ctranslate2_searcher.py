@@ -1,12 +1,14 @@
 """Exports for CTranslate2 (Klein et al. 2020) as a `Searcher`: its engine computes, and PyTorch is never imported.
 
-It searches as we do with ``length_penalty_form: power`` and ``stop: beam_finished``, but for two things. What must not
-be predicted is taken out before the softmax instead of behind it. And a translation that does not end is cut off
-without </s>, at `search.max_extra_tokens` rounded up, so that sentences of about the same length go together.
+It searches as we do with ``length_penalty_form: power`` and ``stop: beam_finished``, but for three things. What must
+not be predicted is taken out before the softmax instead of behind it, also by `search.min_tokens` and
+`search.no_repeat_ngram`. A prefix has no part in a score. And a translation that does not end is cut off without
+</s>, at `search.max_extra_tokens` rounded up, so that sentences of about the same length go together.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -86,6 +88,7 @@ class LoadedExport:
             raise InputError(
                 f"{self.path}: CTranslate2 is not installed; pip install 'transformer-mt[export]'"
             ) from None
+        ctranslate2.set_log_level(logging.ERROR)  # that it has made float32 of bfloat16 is no news
         is_gpu = ctranslate2.get_cuda_device_count() > 0
         num_threads = 1 if is_gpu else config.workers or num_cores()
         try:

@@ -12,10 +12,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from transformer_mt.checkpoints.exports import MANIFEST, write_list
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.ctranslate2 import write_ctranslate2
-from transformer_mt.checkpoints.exports import MANIFEST, write_list
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import check_writable, replaced_file, write_error
 

@@ -25,9 +25,9 @@ from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import (
-    EncoderDecoder,
     LAYER_NORM_EPS,
     DecoderLayer,
+    EncoderDecoder,
     EncoderLayer,
     FeedForward,
     Transformer,
