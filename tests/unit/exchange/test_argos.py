@@ -12,6 +12,7 @@ import torch
 
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.config.parts import DecodingConfig
+from transformer_mt.decoding.ctranslate2_searcher import NUM_POSITIONS
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.exchange import ctranslate2 as exchange
 from transformer_mt.exchange.argos import export_argos
@@ -73,13 +74,13 @@ def test_only_packages_of_ours_are_replaced(tokenizers: Tokenizers, tmp_path: Pa
 def test_other_scores_are_told_before_it_appears(
     tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = np.ones((exchange.NUM_POSITIONS, SHAPE["d_model"]), np.float32)
+    table = np.ones((NUM_POSITIONS, SHAPE["d_model"]), np.float32)
     monkeypatch.setattr(exchange, "_positions", lambda model: (table, table))
     model = loaded(tokenizers)
     with pytest.raises(RunError, match="other scores"):
         export_argos(model, tmp_path / "a.argosmodel", "float32")
     with pytest.raises(RunError, match="other scores"):
-        exchange.export_ctranslate2(model.model, tokenizers, tmp_path / "a", "float32")
+        exchange.export_ctranslate2(model, tmp_path / "a", "float32")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,5 +92,5 @@ def test_what_ctranslate2_does_not_load_is_told(
 
     monkeypatch.setattr("ctranslate2.Translator", load)
     with pytest.raises(RunError, match=r"does not load what was written \(Unsupported model"):
-        exchange.export_ctranslate2(loaded(tokenizers).model, tokenizers, tmp_path / "a", "float32")
+        exchange.export_ctranslate2(loaded(tokenizers), tmp_path / "a", "float32")
     assert list(tmp_path.iterdir()) == []
