@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
 import os
+import pickle
 import random
 import re
 import shlex
@@ -121,11 +123,14 @@ def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
     """Run ``tmt`` to its end within this process, which saves a second of imports; it starts no further processes."""
     from transformer_mt.cli.main import main
 
+    command, parse = prepared()
     data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     status: object = None
     with (
         patch("transformer_mt.decoding.model_searcher.num_cores", return_value=1),
+        patch("transformer_mt.cli.main.app", command),
+        patch("transformer_mt.config.loading._parse_yaml", parse),
         patch("sys.argv", ["tmt", *map(str, args)]),
         patch("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")),
         contextlib.redirect_stdout(out),
@@ -139,6 +144,21 @@ def tmt_here(*args: object, stdin: bytes | str = b"") -> Done:
     out.flush()
     assert isinstance(out.buffer, io.BytesIO)
     return Done(status, out.buffer.getvalue(), err.getvalue())
+
+
+@functools.cache
+def prepared() -> tuple[Callable[..., Any], Callable[[str, str], Any]]:
+    """What each command makes anew, in more time than most take for all else: Typer's tree, and the values of YAML."""
+    from typer.main import get_command
+
+    from transformer_mt.cli.main import app
+    from transformer_mt.config.loading import _parse_yaml
+
+    @functools.cache
+    def parsed(text: str, origin: str) -> bytes:
+        return pickle.dumps(_parse_yaml(text, origin))
+
+    return get_command(app), lambda text, origin: pickle.loads(parsed(text, origin))
 
 
 class Running:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from harness import copy_corpus, symbol_lines, tmt_here, write_config
+from harness import Trained, symbol_lines, tmt_here, write_config
 
 from transformer_mt import __version__
 from transformer_mt.checkpoints.manifest import sealed
@@ -24,16 +24,14 @@ ctranslate2 = pytest.importorskip("ctranslate2")
 COMMON = ("--set", "search.length_penalty_form=power", "--set", "search.stop=beam_finished")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["shared", "separate"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained until it makes mistakes, but different ones for different sources."""
-    directory = tmp_path_factory.mktemp("export")
-    config = copy_corpus(directory, num_train=2000)
-    config["tokenizer"]["shared"] = request.param
-    config["model"] |= {"dropout": 0.0, "tie_embeddings": "all" if request.param else "target"}
-    config["batch"] = {"max_tokens": 800}
-    config["optim"] |= {"lr": 0.005, "warmup_steps": 50}
-    config["train"] |= {"max_steps": 150, "eval_steps": 150, "checkpoint_steps": 150, "log_steps": 50}
+@pytest.fixture(scope="module", params=["shared", "separate"])
+def run(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained until it makes mistakes, but different ones for different sources; vocabularies are one or two."""
+    if request.param == "shared":
+        return trained.run
+    directory, config = tmp_path_factory.mktemp("export"), json.loads(trained.config.read_text())
+    config["tokenizer"]["shared"] = False
+    config["model"]["tie_embeddings"] = "target"
     tmt_here("train", write_config(directory / "config.yaml", config), "--output", directory / "run").ok()
     return directory / "run"
 
