@@ -79,6 +79,12 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     assert (config.data.src_lang, config.data.tgt_lang, config.train.init_from) == ("src", "tgt", str(trained.run))
     assert before.optim.lr is not None and config.optim.lr == pytest.approx(before.optim.lr / 4, rel=0.05)
     assert config.model == before.model
+    fresh, replayed = config.data.train  # half of what is seen is what it was trained on
+    assert fresh.src == str(tmp_path / "a.one") and replayed.src == before.data.train[0].src
+    assert replayed.weight == pytest.approx(200 * 0.8 / 2000, rel=0.3)
+    given = ["--replay-src", tmp_path / "a.two", "--replay-tgt", tmp_path / "symbols"]
+    init(tmp_path, "--from", trained.run, *given, src="a.one", tgt="symbols", output="given.yaml").ok()
+    assert load_config(tmp_path / "given.yaml").data.train[1].src == str(tmp_path / "a.two")
     options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL[:6]]
     options += ["--set", "train.freeze=[embeddings, encoder]"]
     tmt("train", tmp_path / "my.yaml", *options).ok()
@@ -165,6 +171,8 @@ def test_what_cannot_be_is_refused(
         (["--valid-src", "x.en"], "x.en: is one side of the text; name the file of the other side as well"),
         (["--src-column", "1"], "--src-column, --tgt-column: are for one file of pairs"),
         (["--from", "nothing"], "nothing"),
+        (["--replay-src", "x.en"], "--replay-src x.en: is old text for a model that is adapted; name that with --from"),
+        (["--replay-tgt", "x.de"], "--replay-tgt x.de: is the target side; name the source side with --replay-src"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

@@ -48,7 +48,7 @@ COMMANDS = {
     "tmt data synthesize": "CONFIG.yaml --set",
     "tmt init": (
         "--src --tgt --output --valid-src --valid-tgt --test-src --test-tgt --src-lang --tgt-lang "
-        "--src-column --tgt-column --from"
+        "--src-column --tgt-column --from --replay-src --replay-tgt"
     ),
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (

@@ -38,12 +38,20 @@ def init(
     init_from: Annotated[
         Path | None, typer.Option("--from", metavar="MODEL", help="A model to adapt to the text, instead of a new one.")
     ] = None,
+    replay_src: Annotated[
+        _OfFile,
+        typer.Option("--replay-src", help="With --from: old text to mix in.  [default: what the model was trained on]"),
+    ] = None,
+    replay_tgt: Annotated[_OfFile, typer.Option("--replay-tgt", help="Its translations.")] = None,
 ) -> None:
     """Look at parallel text and write a configuration for it that says why; next: tmt train."""
-    given = {"valid": (valid_src, valid_tgt), "test": (test_src, test_tgt)}
+    given = {"valid": (valid_src, valid_tgt), "test": (test_src, test_tgt), "replay": (replay_src, replay_tgt)}
     for part, (one, other) in given.items():
         if one is None and other is not None:
             raise InputError(f"--{part}-tgt {other}: is the target side; name the source side with --{part}-src")
+    replay_one, replay_other = given.pop("replay")
+    if replay_one is not None and init_from is None:
+        raise InputError(f"--replay-src {replay_one}: is old text for a model that is adapted; name that with --from")
     from transformer_mt.recipes.start import Asked, write_configuration
 
     asked = Asked(
@@ -54,5 +62,6 @@ def init(
         codes=(src_lang, tgt_lang),
         columns=(src_column, tgt_column),
         init_from=init_from,
+        replay=None if replay_one is None else (replay_one, replay_other),
     )
     write_configuration(asked, tell)

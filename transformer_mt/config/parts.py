@@ -100,9 +100,9 @@ class DescribedConfig(_Part):
 
 
 class AdaptedConfig(_Part):
-    """What adapting a model to other text takes: what it is, and how it was trained."""
+    """What adapting a model to other text takes: what it is, and how it was trained, and on what."""
 
-    data: _Languages
+    data: _NamedData
     model: ModelConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()

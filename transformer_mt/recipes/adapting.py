@@ -59,8 +59,13 @@ def check_direction(initial: Initial, languages: tuple[str, str]) -> None:
         )
 
 
-def adapted(initial: Initial, corpus: Corpus) -> Choices:
-    """Return the choices of model, batch, optimiser and steps."""
+def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
+    """Return the choices of model, batch, optimiser and steps.
+
+    Args:
+        corpus: the new text.
+        replayed: old pairs in an epoch, by the new ones; they get steps besides.
+    """
     config = initial.config
     usual = ModelConfig(preset=config.model.preset).model_dump()
     keys = {key: value for key, value in config.model.model_dump().items() if value != usual[key]}
@@ -70,7 +75,8 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
     is_muons = config.optim.optimizer == "muon"
     max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
     by_root = BY_ROOT_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM
-    max_steps, eval_steps = steps_for(corpus, max_tokens, _SHARE_OF_STEPS * by_root, num_validations=6)
+    by_root *= _SHARE_OF_STEPS * (1 + replayed)
+    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=6)
     model = [Choice("preset", config.model.preset, f"the shape of {initial.name}"), *_plain(keys)]
     searched = {
         key: getattr(config.search, key)
@@ -89,7 +95,11 @@ def adapted(initial: Initial, corpus: Corpus) -> Choices:
         ],
         "train": [
             Choice("init_from", initial.name, "its weights and its vocabulary are where this run starts"),
-            Choice("max_steps", max_steps, "a fifth of what a new model of this text would get"),
+            Choice(
+                "max_steps",
+                max_steps,
+                "a fifth of what a new model of this text would get" + ", and more for the old text" * (replayed > 0),
+            ),
             Choice("eval_steps", eval_steps, "often: the best checkpoint is kept, and may come early"),
         ],
         **({"search": _plain(searched)} if searched else {}),

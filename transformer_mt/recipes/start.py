@@ -23,6 +23,7 @@ from transformer_mt.recipes.files import MaybeColumns, files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
 from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_text
 from transformer_mt.recipes.look import Look, look_at
+from transformer_mt.recipes.replay import NOTHING, Replay, replay_for
 from transformer_mt.recipes.sizes import Corpus
 from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
@@ -52,6 +53,7 @@ class Asked:
     codes: MaybeCodes
     columns: MaybeColumns
     init_from: Path | None
+    replay: tuple[str, str | None] | None  # files of old text, for a model that is adapted
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         part: files_of(src, tgt, asked.columns, asked.codes if any(asked.codes) else files.codes)
         for part, (src, tgt) in asked.given.items()
     }
+    old = None if asked.replay is None else files_of(*asked.replay, (None, None), asked.codes)
     label = str(files.source)
     look = look_at(files.source, direction(asked.codes, files.codes, files.how).codes, label)
     if len(look.src_keys) < _LEAST_PAIRS:
@@ -103,13 +106,14 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
             "of cleaning; one sentence a line is expected, look at the line ends of the files"
         )
     held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
+    text = _text_of(look, kept, held_out, languages.codes)
+    replay = NOTHING if initial is None else replay_for(initial, old, files, languages.codes, text.num_pairs, tell)
     data = [
         *languages.choices(),
-        Choice("train", [files.settings], f"{look.counted()}"),
+        Choice("train", [files.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),
         *held_out.sources,
     ]
-    text = _text_of(look, kept, held_out, languages.codes)
-    choices, time = _complete(text, initial, data, [*held_out.rules, *rules], asked.output, tell)
+    choices, time = _complete(text, initial, replay, data, [*held_out.rules, *rules], asked.output, tell)
     heading = [
         f"{languages.src} to {languages.tgt}, by tmt init. Above each value stands why. All other keys keep the "
         "defaults, which are the paper's; configs/reference.yaml explains them.",
@@ -154,7 +158,13 @@ def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tup
 
 
 def _complete(
-    text: _Text, initial: Initial | None, data: list[Choice], rules: list[Choice], output: Path, tell: Tell
+    text: _Text,
+    initial: Initial | None,
+    replay: Replay,
+    data: list[Choice],
+    rules: list[Choice],
+    output: Path,
+    tell: Tell,
 ) -> tuple[Choices, str]:
     """Return all sections of the configuration, and how long training takes, in words.
 
@@ -174,12 +184,19 @@ def _complete(
         side.encode([pair[i] for pair in text.sample]) for i, side in enumerate((tokenizers.src, tokenizers.tgt))
     ]
     lengths = [max(len(src), len(tgt)) for src, tgt in zip(*encoded, strict=True)]
-    if cleaning := [*rules, *sizes.token_limits(lengths)]:
+    limits = sizes.token_limits(lengths)
+    if replay.sources and limits and limits[0].value < CleanConfig().max_src_tokens:  # what is old may be longer
+        limits = []
+    if cleaning := [*rules, *limits]:
         choices["data"] = [*data, Choice("clean", cleaning)]
     corpus = Corpus(text.num_pairs, sum(len(ids) + 1 for ids in encoded[1]) / len(lengths))
 
     shapes = sizes.shapes_for(text.num_pairs)
-    candidates = [sizes.sizes_for(shape, corpus) for shape in shapes] if initial is None else [adapted(initial, corpus)]
+    candidates = (
+        [sizes.sizes_for(shape, corpus) for shape in shapes]
+        if initial is None
+        else [adapted(initial, corpus, replay.share)]
+    )
     best, larger = None, []
     for candidate in candidates:
         config = validate(as_tree(choices | candidate), str(output))

@@ -88,12 +88,14 @@ def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Token
         config = {"data": {"src_lang": "en", "tgt_lang": "de"}, "model": {"preset": "tiny"}}
         optim = {"optimizer": optimizer, "schedule": "cosine", "lr": 0.004, "warmup_steps": 100}
         initial = Initial("model", AdaptedConfig.model_validate({**config, "optim": optim}), tokenizers)
-        found = validate(as_tree(DATA | adapted(initial, corpus)), "test")
+        found = validate(as_tree(DATA | adapted(initial, corpus, 0)), "test")
         assert (found.optim.optimizer, found.optim.lr) == (optimizer, 0.001)
         steps[optimizer] = found.train.max_steps
+        with_old_text = validate(as_tree(DATA | adapted(initial, corpus, 1)), "test")
+        assert with_old_text.train.max_steps == pytest.approx(2 * found.train.max_steps, rel=0.2)
     assert steps["muon"] < steps["adam"] / 2
     unknown = Initial("m", AdaptedConfig.model_validate(config), tokenizers)  # imported
-    (rate,) = [choice for choice in adapted(unknown, corpus)["optim"] if choice.key == "lr"]
+    (rate,) = [choice for choice in adapted(unknown, corpus, 0)["optim"] if choice.key == "lr"]
     assert rate.why.endswith("that the paper would have for its width")
 
 
