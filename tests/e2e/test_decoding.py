@@ -186,6 +186,21 @@ def test_score_command_gives_the_scores_of_json(
     done = tmt("score", trained.run, "--src", src, "--tgt", tgt, *settings(WHOLE)).ok()  # as they were translated
     assert done.stderr == ""
     assert [float(line) for line in done.lines] == pytest.approx([a["score"] for _, a in pairs], rel=0, abs=SCORE_ERROR)
+    by_tokens = tmt_here("score", trained.run, "--src", src, "--tgt", tgt, "--tokens", *settings(WHOLE)).ok().lines
+    for line, whole, (_, alternative) in zip(by_tokens, done.lines, pairs, strict=True):
+        row = json.loads(line)
+        assert row["tokens"] == [*alternative["tokens"], "</s>"]
+        assert row["log_probs"][:-1] == pytest.approx(alternative["log_probs"], rel=0, abs=SCORE_ERROR)
+        assert sum(row["log_probs"]) == pytest.approx(row["log_prob"]) == pytest.approx(float(whole), abs=1e-5)
+
+
+def test_log_probs_of_a_line_in_parts(trained: Trained, sources: list[str]) -> None:
+    """One of each token, and none of the ends of the parts; a blank line has none."""
+    lines = ["", " ".join(sources[:9]), sources[0]]
+    done = tmt_here("translate", trained.run, "--json", *settings("max_source_tokens=12"), stdin=text(lines)).ok()
+    rows = [json.loads(line) for line in done.lines]
+    assert rows[0]["log_probs"] == rows[0]["tokens"] == [] and "translated in " in done.stderr
+    assert all(len(row["log_probs"]) == len(row["tokens"]) > 0 and max(row["log_probs"]) <= 0 for row in rows[1:])
 
 
 def test_score_of_blank_lines(trained: Trained, tmp_path: Path) -> None:
@@ -194,6 +209,11 @@ def test_score_of_blank_lines(trained: Trained, tmp_path: Path) -> None:
     lines = tmt_here("score", trained.run, "--src", src, "--tgt", tgt).ok().lines
     assert (lines[0], lines[2]) == ("", "")
     assert float(lines[1]) < float(lines[3]) < 0, "a copy is likelier than nothing"
+    by_tokens = [
+        json.loads(line) for line in tmt_here("score", trained.run, "--src", src, "--tgt", tgt, "--tokens").lines
+    ]
+    assert by_tokens[0] == by_tokens[2] == {"log_prob": None, "tokens": [], "log_probs": []}
+    assert by_tokens[1]["tokens"] == ["</s>"]
     blank = write(tmp_path / "blank", ["", ""])
     assert tmt_here("score", trained.run, "--src", blank, "--tgt", blank).ok().stdout == b"\n\n"
     empty = write(tmp_path / "empty", [])
@@ -435,8 +455,8 @@ def test_json(trained: Trained, tokenizer: Tokenizer, sources: list[str]) -> Non
         rows = [json.loads(line) for line in done.lines]
         assert [row["text"] for row in rows] == plain
         for line, row in zip(lines, rows, strict=True):
-            assert list(row) == ["text", "score", "tokens", "alternatives"]
-            best = {key: row[key] for key in ("text", "score", "tokens")}
+            assert list(row) == ["text", "score", "tokens", "log_probs", "alternatives"]
+            best = {key: row[key] for key in ("text", "score", "tokens", "log_probs")}
             assert row["alternatives"][0] == best
             scores = [alternative["score"] for alternative in row["alternatives"]]
             assert scores == sorted(scores, reverse=True)
@@ -444,7 +464,7 @@ def test_json(trained: Trained, tokenizer: Tokenizer, sources: list[str]) -> Non
                 assert list(alternative) == list(best)
                 assert tokenizer.decode_pieces(alternative["tokens"]) == alternative["text"]
             if not line.strip(" \u200b"):
-                assert (best, len(scores)) == ({"text": "", "score": 0.0, "tokens": []}, 1)
+                assert (best, len(scores)) == ({"text": "", "score": 0.0, "tokens": [], "log_probs": []}, 1)
             else:
                 assert len(scores) == (n_best or 1)
                 assert scores[0] < 0

@@ -232,6 +232,11 @@ def test_tmt_scores_with_an_export(run: Path, exported: Path, tmp_path: Path) ->
     assert theirs[0] == ours[0] == "" and len(theirs) == 31
     assert [float(one) for one in theirs[1:]] == pytest.approx([float(one) for one in ours[1:]], abs=1e-3)
     ours, theirs = (
+        tmt_here("score", model, "--src", src, "--tgt", tgt, "--tokens").ok().lines for model in (run, exported)
+    )
+    for our, their in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
+        assert their["tokens"] == our["tokens"] and their["log_probs"] == pytest.approx(our["log_probs"], abs=1e-3)
+    ours, theirs = (
         tmt_here("eval", model, "--src", src, "--ref", tgt, *options).ok().lines
         for model, options in ((run, COMMON), (exported, ()))
     )

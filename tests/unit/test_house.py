@@ -55,7 +55,7 @@ COMMANDS = {
         "MODEL --input --output --beam-size --length-penalty --n-best --tgt-lang --prefix --ensemble --align --json "
         "--stats --line-buffered --set"
     ),
-    "tmt score": "MODEL --src --tgt --set",
+    "tmt score": "MODEL --src --tgt --tokens --set",
     "tmt eval": (
         "[MODEL] --hyp --ref --src --test-set --langs --metrics --json --confidence --sentence --tokenize --tgt-lang "
         "--lowercase --set"

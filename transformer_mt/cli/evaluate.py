@@ -16,12 +16,16 @@ from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
     from transformer_mt.data.readers.published import PublishedSet
+    from transformer_mt.decoding.translator import ScoredTokens
 
 
 def score(
     model: ModelArgument,
     src: Annotated[str, typer.Option("--src", help="Source text.")],
     tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="One JSON object a line instead: log_prob, tokens, log_probs.")
+    ] = False,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Print the log-probability (float32) of each given translation, its end included; blank where the source is.
@@ -36,11 +40,19 @@ def score(
     def lines() -> Iterator[str]:
         pairs, first_line = read_line_pairs(src, tgt), 1
         while chunk := take_chunk(pairs):
-            log_probs = translator.score([line for line, _ in chunk], [line for _, line in chunk], first_line)
+            scored = translator.score_tokens([line for line, _ in chunk], [line for _, line in chunk], first_line)
             first_line += len(chunk)
-            yield from ("" if log_prob is None else f"{log_prob:.6f}" for log_prob in log_probs)
+            yield from (_scored(one, tokens) for one in scored)
 
     write_lines("-", lines())
+
+
+def _scored(found: ScoredTokens | None, tokens: bool) -> str:
+    log_prob = None if found is None else sum(found.log_probs)
+    if not tokens:
+        return "" if log_prob is None else f"{log_prob:.6f}"
+    each = {"tokens": [], "log_probs": []} if found is None else found._asdict()
+    return json.dumps({"log_prob": log_prob, **each}, ensure_ascii=False)
 
 
 def _check_eval_options(

@@ -66,7 +66,7 @@ def translate(
         bool, typer.Option("--align", help="Add links of words, from attention: text ||| 0-0 1-2.")
     ] = False,
     json_output: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: text, score, tokens, alternatives.")
+        bool, typer.Option("--json", help="One JSON object a line: text, score, tokens, log_probs, alternatives.")
     ] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell speed and shares of suspicious translations on stderr, at the end.")
@@ -107,7 +107,7 @@ def translate(
             total=count_lines(source) if has_bar else None, unit=" lines", disable=not has_bar, dynamic_ncols=True
         ) as bar:
             for number, (one, lead, end) in enumerate(
-                _translated(translator, source, prefix, is_text, align, chunk_lines)
+                _translated(translator, source, prefix, is_text, chunk_lines, align, json_output)
             ):
                 bar.update()
                 if stats:
@@ -123,21 +123,29 @@ def translate(
 
 
 def _translated(
-    translator: Translator, source: str, prefix: str | None, is_text: bool, align: bool, chunk_lines: int
+    translator: Translator,
+    source: str,
+    prefix: str | None,
+    is_text: bool,
+    chunk_lines: int,
+    align: bool,
+    log_probs: bool,
 ) -> Iterator[tuple[Translation, str, str]]:
     """The translations, with what stands before and behind each. Only text alone can have a line in several parts."""
     from transformer_mt.system.lines import read_line_pairs, read_lines, read_parts
 
     if prefix is not None:
         ours, theirs = itertools.tee(read_line_pairs(source, prefix))
-        translations = translator.stream((line for line, _ in ours), (start for _, start in theirs), chunk_lines, align)
+        translations = translator.stream(
+            (line for line, _ in ours), (start for _, start in theirs), chunk_lines, align, log_probs
+        )
     elif is_text:
         texts, parts = itertools.tee(read_parts(source))
         translations = translator.stream((part.text for part in texts), chunk_lines=chunk_lines)
         yield from ((one, part.lead, part.end) for one, part in zip(translations, parts, strict=True))
         return
     else:
-        translations = translator.stream(read_lines(source), None, chunk_lines, align)
+        translations = translator.stream(read_lines(source), None, chunk_lines, align, log_probs)
     yield from ((one, "", "\n") for one in translations)
 
 

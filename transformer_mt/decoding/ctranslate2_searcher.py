@@ -148,7 +148,7 @@ class CTranslate2Searcher:
     def begin(self, num_lines: int, *, on_all_cores: bool) -> Work:
         return Work(self._submit, 1)
 
-    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[float | None]:
+    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         filled = [i for i, ids in enumerate(src) if len(ids) > 1]
         found = self._engine.score_batch(
             [self._src.pieces_of(src[i][:-1]) for i in filled],
@@ -157,9 +157,9 @@ class CTranslate2Searcher:
             batch_type="tokens",
             max_input_length=0,
         )
-        scores: list[float | None] = [None] * len(src)
+        scores: list[list[float] | None] = [None] * len(src)
         for i, of_pair in zip(filled, found, strict=True):
-            scores[i] = sum(of_pair.log_probs)
+            scores[i] = of_pair.log_probs
         return scores
 
     def check_alignable(self, longest: int) -> NoReturn:

@@ -18,17 +18,17 @@ from transformer_mt.system.processes import ONE_AT_A_TIME
 
 def log_probs(
     model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], micro_tokens: int
-) -> list[float | None]:
-    """Return the log-probability of each target given its source, by one forced pass over both.
+) -> list[list[float] | None]:
+    """Return the log-probability of each id of a target, given its source, by one forced pass over both.
 
     Args:
         src, tgt: ids, each with its ``</s>``.
         micro_tokens: padded positions of a batch.
 
     Returns:
-        Sums over the target's ids, in nats; None where the source is nothing but its end.
+        Of each target those of its ids, in nats; None where the source is nothing but its end.
     """
-    scores: list[float | None] = [None] * len(src)
+    scores: list[list[float] | None] = [None] * len(src)
     filled = [i for i, ids in enumerate(src) if len(ids) > 1]
     alone = [i for i in filled if max(len(src[i]), len(tgt[i])) > LONGEST_SCORED // 4]
     together = np.array(sorted({*filled} - {*alone}), dtype=np.int64)
@@ -39,21 +39,21 @@ def log_probs(
             was_training = model.training
             model.eval()
             try:
-                sums = in_halves(
-                    lambda some: _sums(model, src, tgt, some), pairs.tolist(), model.src_embed.weight.device
+                found = in_halves(
+                    lambda some: _at_once(model, src, tgt, some), pairs.tolist(), model.src_embed.weight.device
                 )
             finally:
                 model.train(was_training)
-        for i, score in zip(pairs, sums, strict=True):
-            scores[i] = score
+        for i, of_pair in zip(pairs, found, strict=True):
+            scores[i] = of_pair
     return scores
 
 
-def _sums(
+def _at_once(
     model: EncoderDecoder, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], pairs: Sequence[int]
-) -> list[float]:
-    """Return the log-probabilities of some pairs, all at once: one read from the device."""
+) -> list[list[float]]:
+    """Return those of some pairs: one read from the device."""
     batch = collate([src[i] for i in pairs], [tgt[i] for i in pairs]).to(model.src_embed.weight.device)
     hidden_PD = model.decode(batch.tgt_in_P, batch.tgt, model.encode(batch.src_ids_P, batch.src))
     logp_N = label_log_probs(*model.factors_of_logits(hidden_PD), batch.labels_N).cpu()
-    return [float(own.double().sum()) for own in logp_N.split([len(tgt[i]) for i in pairs])]
+    return [own.tolist() for own in logp_N.split([len(tgt[i]) for i in pairs])]

@@ -86,7 +86,7 @@ class ModelSearcher:
         # Processes translate one chunk, this one reads the next.
         return Work(lambda parts: self._submit(workers, parts), 1 if workers.num_processes > 1 else 0)
 
-    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[float | None]:
+    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         return log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))
 
     def check_alignable(self, longest: int) -> None:

@@ -26,10 +26,12 @@ class SourcePart(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found for a part: its translations, best first, and the links of each where they are asked for."""
+    """What was found for a part: its translations, best first, and of each the links and the log-probabilities of its
+    ids, where these are asked for."""
 
     hypotheses: list[Hypothesis]
     links: list[Links]
+    log_probs: Sequence[list[float]] = ()
 
 
 class Pending(Protocol):
@@ -61,8 +63,12 @@ class Searcher(Protocol):
             on_all_cores: it may take all of them, where `search.workers` does not say otherwise; else one.
         """
 
-    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[float | None]:
-        """Return the log-probability of each target given its source, each with its </s>; None for a blank source."""
+    def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
+        """Return the log-probability of each id of each target, given its source; None for a blank source.
+
+        Args:
+            src, tgt: ids, each with its </s>.
+        """
 
     def check_alignable(self, longest: int) -> None:
         """Refuse parts with ``words`` where their links cannot be told; ``longest``: ids of a side at most."""

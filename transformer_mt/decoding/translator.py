@@ -51,6 +51,7 @@ class Alternative(NamedTuple):
     score: float  # the log-probability divided by the length penalty: what alternatives are ranked by
     tokens: list[str]  # pieces
     alignment: Links | None = None  # of words of the line and of this translation; None: it was not asked for
+    log_probs: list[float] | None = None  # of each piece, by the first model; None: they were not asked for
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,13 @@ class Translation:
     def alignment(self) -> Links | None:
         """The words of the line and of the best translation that belong together; None: they were not asked for."""
         return self.alternatives[0].alignment
+
+
+class ScoredTokens(NamedTuple):
+    """The pieces of a translation that was given, </s> at its end, and the log-probability of each after the others."""
+
+    tokens: list[str]
+    log_probs: list[float]
 
 
 class Translator:
@@ -166,6 +174,7 @@ class Translator:
         prefixes: Sequence[str] | None = None,
         tags: Sequence[int] | None = None,
         align: bool = False,
+        log_probs: bool = False,
     ) -> list[Translation]:
         """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
 
@@ -173,6 +182,7 @@ class Translator:
             prefixes: what each translation starts with; "" for nothing.
             tags: the ids that these sources start with; the translator's where there are none.
             align: add word alignments, from the attention of the first model (`word_alignments`).
+            log_probs: add the log-probability of each token, by another pass of the first model.
         """
         tags = self._tags if tags is None else tags
         return list(
@@ -182,6 +192,7 @@ class Translator:
                 tags,
                 on_all_cores=False,
                 align=align,
+                log_probs=log_probs,
             )
         )
 
@@ -191,11 +202,13 @@ class Translator:
         prefixes: Iterable[str] | None = None,
         chunk_lines: int = CHUNK_LINES,
         align: bool = False,
+        log_probs: bool = False,
     ) -> Iterator[Translation]:
         """Translate any number of lines in bounded memory, in order, on all cores where there is enough to do.
 
         The first translation comes when one chunk of lines is read, or two where several processes translate. With
-        ``chunk_lines`` of 1, each line is answered before the next one is read. ``align`` adds word alignments.
+        ``chunk_lines`` of 1, each line is answered before the next one is read. ``align`` and
+        ``log_probs`` add what they do in `translate`.
         """
         return self._stream(
             checked_texts("lines", lines),
@@ -204,6 +217,7 @@ class Translator:
             on_all_cores=True,
             chunk_lines=chunk_lines,
             align=align,
+            log_probs=log_probs,
         )
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
@@ -231,13 +245,20 @@ class Translator:
         )
 
     def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[float | None]:
-        """The log-probability of each target given its source, `</s>` included; None where the source is blank.
+        """The log-probability of each target given its source: the sum of what `score_tokens` returns."""
+        scored = self.score_tokens(sources, targets, first_line)
+        return [None if one is None else sum(one.log_probs) for one in scored]
+
+    def score_tokens(
+        self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1
+    ) -> list[ScoredTokens | None]:
+        """The log-probability of each token of a target given its source; None where the source is blank.
 
         By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
         number of the first line, for warnings and refusals. A pair is scored as a whole, also where the source is so
         long that `translate` would split it, whose score is then another: a warning says so. Of strings with line
-        ends in them each line is scored by itself, as `translate` translates it, and the sum counts. Memory is bounded:
-        it grows with the square of a side, of at most 4,096 tokens.
+        ends in them each line is scored by itself, as `translate` translates it, one after the other. Memory is
+        bounded: it grows with the square of a side, of at most 4,096 tokens.
 
         Raises:
             InputError: a side is longer than that, or than the positions that the model has learned; there are not as
@@ -260,11 +281,14 @@ class Translator:
                 f"{self._max_source_tokens} source tokens (search.max_source_tokens, or the longest trained on), the "
                 f"first is line {long[0]}: scored as a whole, where tmt translate splits them"
             )
-        scores: list[float | None] = [None] * len(texts)
-        for (i, _, _), score in zip(pairs, self._searcher.log_probs(src, tgt), strict=True):
-            if score is not None:
-                scores[i] = (scores[i] or 0.0) + score
-        return scores
+        scored: list[ScoredTokens | None] = [None] * len(texts)
+        for (i, _, _), ids, log_probs in zip(pairs, tgt, self._searcher.log_probs(src, tgt), strict=True):
+            if log_probs is not None:
+                before = scored[i] or ScoredTokens([], [])
+                scored[i] = ScoredTokens(
+                    before.tokens + self._tokenizers.tgt.pieces_of(ids), before.log_probs + log_probs
+                )
+        return scored
 
     def attention_maps(self, source: str, target: str | None = None) -> AttentionMaps:
         """Return what the first model looks at in a sentence and its translation, the given one or that of `translate`.
@@ -305,7 +329,8 @@ class Translator:
         *,
         on_all_cores: bool,
         chunk_lines: int = CHUNK_LINES,
-        align: bool = False,
+        align: bool,
+        log_probs: bool,
     ) -> Iterator[Translation]:
         if align:
             self._searcher.check_alignable(self._max_source_tokens + self._config.max_extra_tokens)
@@ -328,10 +353,12 @@ class Translator:
                     split, parts, asked = under_way[0]
                     results = asked.result()
                     under_way.popleft()
+                    if log_probs:
+                        results = self._with_log_probs(parts, results)
                     with ONE_AT_A_TIME:
                         translations = [
                             self._translation(
-                                line, [parts[i] for i in line.parts], [results[i] for i in line.parts], align
+                                line, [parts[i] for i in line.parts], [results[i] for i in line.parts], align, log_probs
                             )
                             for line in split
                         ]
@@ -365,10 +392,18 @@ class Translator:
                 )
         return words
 
-    def _translation(self, line: Line, parts: list[SourcePart], found: list[Found], align: bool) -> Translation:
+    def _with_log_probs(self, parts: list[SourcePart], found: list[Found]) -> list[Found]:
+        pairs = [(part.src, [*h.ids, EOS_ID]) for part, of in zip(parts, found, strict=True) for h in of.hypotheses]
+        of_all = iter(self._searcher.log_probs([src for src, _ in pairs], [tgt for _, tgt in pairs]))
+        # A part that was searched has a source. Its </s> is no token of the translation.
+        return [of._replace(log_probs=[(next(of_all) or [])[:-1] for _ in of.hypotheses]) for of in found]
+
+    def _translation(
+        self, line: Line, parts: list[SourcePart], found: list[Found], align: bool, log_probs: bool
+    ) -> Translation:
         if not parts:
             text = "" if line.split is None else line.split.lead
-            blank = Alternative(text, 0.0, [], [] if align else None)
+            blank = Alternative(text, 0.0, [], [] if align else None, [] if log_probs else None)
             return Translation(line.text, *blank[:3], [blank], 0, False)
         alternatives = []
         for rank in range(max(len(of_part.hypotheses) for of_part in found)):
@@ -384,7 +419,10 @@ class Translator:
                 links = joined_links(
                     text, starts, [of_part.links[own] for of_part, own in zip(found, ranks, strict=True)]
                 )
-            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens, links))
+            each = None
+            if log_probs:
+                each = [x for of_part, own in zip(found, ranks, strict=True) for x in of_part.log_probs[own]]
+            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens, links, each))
         cap = self._max_positions or sys.maxsize
         limits = [min(len(part.src) + self._config.max_extra_tokens, cap) for part in parts]
         is_cut = any(len(of.hypotheses[0].ids) + 1 >= limit for of, limit in zip(found, limits, strict=True))
