@@ -62,6 +62,10 @@ def test_the_examples_run(trained: Trained, tmp_path: Path, monkeypatch: pytest.
     releasing = (ROOT / "docs" / "releasing.md").read_text(encoding="utf-8")
     assert all((ROOT / "scripts" / script).exists() and script in releasing for script in by_script)
 
-    printed = [run_block(kind, code) for kind, code in blocks if not any(sign in code for sign in SCRIPT_OF)]
-    marian, imported = printed[1:3]
-    assert marian == f"{[imported.removesuffix(chr(10))]}\n" and len(imported) > 1
+    printed = {code: run_block(kind, code) for kind, code in blocks if not any(sign in code for sign in SCRIPT_OF)}
+    marian, imported, exported = (
+        next(text for code, text in printed.items() if sign in code)
+        for sign in ("import MarianMTModel", "tmt import", "--format ctranslate2")
+    )
+    assert marian == f"{imported.splitlines()}\n" and len(imported) > 1
+    assert len(exported.splitlines()) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ SUFFIX = ".argosmodel"
 _FIRST_RELEASE = "1.11"  # that has MiniSBD
 _LONGEST_SOURCE = 1024  # pieces to which CTranslate2 cuts a sentence, unless it is told another limit
 _UNKNOWN = "und"
+_CODE = re.compile("[A-Za-z0-9_-]+")  # it is a part of the folder's name
 _MOST_LIST_BYTES = 1 << 20
 
 
@@ -64,12 +66,13 @@ def export_argos(loaded: LoadedModel, output: Path, quantization: str) -> None:
 
 def _check_expressible(loaded: LoadedModel) -> None:
     problem = None
+    languages = loaded.config.data.src_lang, loaded.config.data.tgt_lang
     if not loaded.tokenizers.is_shared:
         problem = "the model has two tokenizers: an Argos package has one for both languages"
     elif loaded.tokenizers.has_languages:
         problem = "the model has several target languages: an Argos package has no place for the tag of one"
-    elif _UNKNOWN in (loaded.config.data.src_lang, loaded.config.data.tgt_lang):
-        problem = "data.src_lang or data.tgt_lang is not known (und): an Argos package is found by its languages"
+    elif unusable := [code for code in languages if code == _UNKNOWN or not _CODE.fullmatch(code)]:
+        problem = f"the language {unusable[0]!r} is no code as en or pt_BR: an Argos package is found by two of them"
     elif loaded.config.model.positions == "learned" and loaded.config.model.max_positions < _LONGEST_SOURCE:
         problem = (
             f"model.max_positions {loaded.config.model.max_positions}: Argos Translate gives sentences of up to "
