@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +52,13 @@ def test_what_a_package_cannot_express(tokenizers: Tokenizers, tmp_path: Path) -
     assert "max_positions 900" in refused(loaded(tokenizers, positions="learned", max_positions=900), out)
     assert "only Transformers" in refused(loaded(tokenizers, kind="recurrent", d_model=16), out)
     export_argos(loaded(tokenizers.with_tags(["<news>"])), out, "float32")  # a text needs no domain
+
+
+def test_what_to_install_is_told(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "transformer_mt.exchange.sentence_splitter", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    told = refused(loaded(tokenizers), tmp_path / "a.argosmodel")
+    assert told == "export: onnx is not installed; pip install 'transformer-mt[export,onnx]'"
 
 
 def test_only_packages_of_ours_are_replaced(tokenizers: Tokenizers, tmp_path: Path) -> None:
