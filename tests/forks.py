@@ -28,8 +28,11 @@ from typing import IO, Any
 
 # What nearly every program needs, and what Adam imports.
 PRELOADED = (
-    *("transformer_mt.training.loop", "transformer_mt.decoding.translator", "torch._dynamo", "sacrebleu"),
-    *(f"transformer_mt.cli.{name}" for name in ("train", "translate", "evaluate", "data", "models", "plot", "init")),
+    *("transformer_mt.training.loop", "transformer_mt.decoding.model_searcher", "torch._dynamo", "sacrebleu"),
+    *(
+        f"transformer_mt.cli.{name}"
+        for name in ("train", "translate", "evaluate", "data", "info", "models", "plot", "init")
+    ),
 )
 
 

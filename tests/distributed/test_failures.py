@@ -20,7 +20,6 @@ from harness import (
     last_checkpoint,
     metrics,
     start_ranks,
-    tmt,
     tmt_on_ranks,
     write_config,
 )
@@ -103,7 +102,7 @@ def test_a_rank_that_is_killed_ends_the_other_and_the_run_resumes(config: Path, 
     if reasons(done):  # there is none where torchrun's signal came first
         assert_ended_by_loss_of(done, 1, time.monotonic() - began, "rank 0 has ended without a word (was it killed?)")
     assert re.search(r"rank\s*: 0\b.*\n.*exitcode\s*: -9", done.stderr)
-    tmt("train", config, "--output", run, "--resume", launcher=TWO_RANKS).ok()
+    tmt_on_ranks(2, "train", config, "--output", run, "--resume").ok()
     assert_same_end(run, finished)
 
 

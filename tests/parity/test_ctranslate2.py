@@ -243,7 +243,7 @@ class SlowScorer:
         return logits_NV.log_softmax(-1).view(*last_BW.shape, -1)
 
 
-def learn_to_copy(model: Transformer, steps: int = 160) -> Transformer:
+def learn_to_copy(model: Transformer, steps: int = 100) -> Transformer:
     """Enough that translations end, and so little that they are wrong and that beams differ. Knows <unk> as well."""
     optimizer = torch.optim.Adam(model.train().parameters(), lr=0.005)
     draw = random.Random(5)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from harness import piped
 from safetensors.torch import load_file, save_file
 
 from transformer_mt.checkpoints import model_directory, run_directory, training_state
@@ -722,13 +723,13 @@ def test_a_checkpoint_that_is_being_read_is_not_deleted(long_run: Path) -> None:
         "import sys; from pathlib import Path; from transformer_mt.checkpoints.model_directory import held\n"
         "with held([Path(p) for p in sys.argv[1:]]): print('held', flush=True); sys.stdin.read()"
     )
-    held = [str(run_directory.checkpoint_path(long_run, step)) for step in (1, 2)]
-    command = [sys.executable, "-c", program, *held]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
-        assert reader.stdout is not None and reader.stdout.readline() == b"held\n"
+    held = [run_directory.checkpoint_path(long_run, step) for step in (1, 2)]
+    with piped(*held, launcher=(sys.executable, "-c", program)) as (reader, stdin, stdout):
+        assert stdout.readline() == b"held\n"
         run_directory.retain(long_run, 1)
         assert steps_of(long_run) == [1, 2, 6]
-        reader.communicate()
+        stdin.close()
+        reader.end().ok()
     run_directory.retain(long_run, 1)
     assert steps_of(long_run) == [6]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import tmt
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.device import local_device, resolve_precision
@@ -31,8 +32,8 @@ print(faults)
 
 def page_faults(mode: str) -> int:
     """Of the fourth of four equal steps that use 160 MiB."""
-    done = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    [faults] = tmt(mode, launcher=(sys.executable, "-c", FAULTS)).ok().lines
+    return int(faults)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these are settings of glibc")
