@@ -306,6 +306,32 @@ def test_a_trained_model_goes_on_training(opus: Path, tmp_path: Path, trained: T
     assert all(0 < distance < 0.1 for name, distance in moved.items() if not name.endswith("k_proj.bias"))
 
 
+def test_an_adapted_model_with_a_larger_vocabulary_goes_back(opus: Path, tmp_path: Path) -> None:
+    """Two models of pieces that share a table, a bias of the output, a language and words that are new."""
+    import_marian(opus, tmp_path / "model")
+    before = load_model(tmp_path / "model")
+    lines = [f"{'il cane vede un gatto'[: 8 + i % 13]} xylofon" for i in range(300)]
+    (tmp_path / "t").write_text(text(lines))
+    keys = before.config.model.model_dump(exclude_defaults=True)
+    config: dict[str, Any] = {
+        "data": {"src_lang": "eng", "tgt_lang": "ita", "cache_dir": str(tmp_path / "cache")},
+        "tokenizer": {"add_pieces": 8},
+        "model": keys,
+        "train": {"init_from": str(tmp_path / "model"), "max_steps": 2, "checkpoint_steps": 2},
+        "batch": {"max_tokens": 200},
+    }
+    config["data"]["train"] = [{"src": str(tmp_path / "t"), "tgt": str(tmp_path / "t")}]
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    tmt_here("train", tmp_path / "c.yaml", "--output", tmp_path / "run").ok()
+    after = load_model(tmp_path / "run")
+    assert after.tokenizers.src.tags == ["<2deu>", "<2fra>", "<2ita>"]
+    for side in ("src", "tgt"):
+        old, new = (getattr(loaded.tokenizers, side) for loaded in (before, after))
+        assert len(new.encode([lines[-1]])[0]) < len(old.encode([lines[-1]])[0])
+    model, tokenizer = exported(after, tmp_path / "out")
+    compare_logits(after, model, tokenizer, [(line, line) for line in lines[:10]])
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
