@@ -126,6 +126,7 @@ def test_another_run_can_start_from_it_with_its_tags(run: Path, tmp_path: Path) 
     assert share_of(found, list(map(reverse, TEST))) > 0.5
     config["data"]["train"][0] |= {"tag": "law", "tgt_lang": "new"}  # what it lacks is added
     config["data"]["tgt_lang"] = "new"
-    tmt_here("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other").ok()
+    done = tmt_here("train", write_config(tmp_path / "d.yaml", config), "--output", tmp_path / "other").ok()
+    assert "warning: <2new> will be learned as a new target language; the model has <2cp> <2rv>" in done.stderr
     table = json.loads((tmp_path / "other" / "vocab.json").read_text(encoding="utf-8"))
     assert [*table][-5:] == ["<2cp>", "<2rv>", "<one>", "<2new>", "<law>"]

@@ -16,7 +16,7 @@ from transformer_mt.data.preparing import training_pairs
 from transformer_mt.system.console import Tell
 from transformer_mt.text import added_pieces
 from transformer_mt.text.tokenizer import Tokenizers
-from transformer_mt.text.vocabulary import language_tag
+from transformer_mt.text.vocabulary import is_language_tag, language_tag
 
 _MOST_SHOWN = 5
 
@@ -44,6 +44,10 @@ def initial_tokenizers(config: Config, tags: Collection[str], tell: Tell) -> Tok
                 f"tokenizer{side}: {before.vocab_size:,} pieces of {config.train.init_from} and {len(added):,} more: "
                 f"{shown}"
             )
+    languages = [tag for tag in new.src.tags if is_language_tag(tag) and tag not in old.src.tags]
+    if languages and old.has_languages:  # another code of the same language, as <2de> for <2deu>, is easily written
+        known = " ".join(filter(is_language_tag, old.src.tags))
+        tell(f"warning: {' '.join(languages)} will be learned as a new target language; the model has {known}")
     if new.fingerprint != old.fingerprint and "embeddings" in config.train.freeze:
         tell("warning: train.freeze: embeddings: what is new in the vocabulary keeps the rows that it starts with")
     return new
