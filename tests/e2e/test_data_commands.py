@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from harness import Done, Running, environment, tmt, tmt_here, write, write_config
+from harness import Done, Running, Trained, environment, symbol_lines, tmt, tmt_here, write, write_config
 
 from transformer_mt.system.lines import read_lines
 from transformer_mt.toy_corpus import grammar
@@ -67,6 +67,26 @@ def test_all_four_go_together(config: dict[str, Any], tmp_path: Path) -> None:
     }
     assert counts["train"]["sources"].keys() == {"train.grammar"}
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_cleaning_by_a_models_score(config: dict[str, Any], trained: Trained, tmp_path: Path) -> None:
+    """Of copies, which it has learned, and lines beside others, the copies stay; training does not score."""
+    lines = symbol_lines(60, seed=5, shortest=4, longest=8)
+    pairs = [(line, line if i % 3 else lines[i - 1]) for i, line in enumerate(lines)]
+    train_on(config, tmp_path, pairs)
+    config["data"] |= {"src_lang": "src", "tgt_lang": "tgt"}  # as the model has it
+    both = ("--set", f"data.clean.score_model={trained.run}", "--set", "data.clean.min_score=-1.5")
+    run("clean", config, tmp_path, "--output", tmp_path / "clean", *both).ok()
+    report = json.loads((tmp_path / "clean/report.json").read_text())
+    assert report["rejected"]["low_score"] == len(report["examples"]["low_score"]) * 4 == 20
+    assert all(example["source"] != example["target"] for example in report["examples"]["low_score"])
+    kept = [(tmp_path / "clean" / name).read_text().splitlines() for name in ("train.0.src", "train.0.tgt")]
+    assert kept[0] == kept[1] == [line for i, line in enumerate(lines) if i % 3]
+    assert "min_score" not in (tmp_path / "clean/data.yaml").read_text()
+    alone = run("clean", config, tmp_path, "--output", tmp_path / "other", "--set", "data.clean.min_score=-1")
+    assert "min_score and score_model belong together" in alone.refusal
+    training = tmt_here("train", tmp_path / "config.yaml", "--output", tmp_path / "run", *both)
+    assert "data.clean.min_score: is for tmt data clean" in training.refusal and not (tmp_path / "run").exists()
 
 
 def test_stats_of_korean(config: dict[str, Any], tmp_path: Path) -> None:

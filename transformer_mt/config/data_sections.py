@@ -186,6 +186,13 @@ class CleanConfig(Section):
     drop_html: bool = False  # "html": tags or character references
     drop_control_characters: bool = False  # "control_characters": also U+FFFD and private-use characters
     min_language_probability: Annotated[float, Field(gt=0, lt=1)] | None = None  # "wrong_language" (extra `langid`)
+    # "low_score": less log-probability a token of the target, in the mean, by a model; for `tmt data clean` alone
+    min_score: Annotated[float, Field(lt=0)] | None = None
+    score_model: str | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        if (self.min_score is None) != (self.score_model is None):
+            yield "min_score and score_model belong together: set both, or neither"
 
 
 class NoiseConfig(Section):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from transformer_mt.checkpoints.exports import exported_directory
-from transformer_mt.config.data_sections import DataConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.curation.common import format_table, named_sources, share, workspace
 from transformer_mt.curation.files import (
     DATA_FILE,
@@ -19,20 +20,25 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.data.clean_report import CleanReport
+from transformer_mt.data.clean_report import CleanReport, SentencePair
 from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.held_out import held_out_sides
-from transformer_mt.data.pairs import Chunk, Places, find_duplicates, judge, read_chunks
+from transformer_mt.data.pairs import Chunk, NamedSource, Places, find_duplicates, judge, read_chunks
 from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 
+if TYPE_CHECKING:
+    from transformer_mt.decoding.translator import ScoredTokens
+
+Scorer: TypeAlias = "Callable[[Sequence[str], Sequence[str]], list[ScoredTokens | None]]"
+
 
 class _Cleaned(NamedTuple):
-    """What became of a chunk: the lines that are left, each with its end."""
+    """What became of a chunk: what is left, with its places, and what was left out."""
 
     source: int
-    src: str
-    tgt: str
+    places: list[int]
+    pairs: list[SentencePair]
     report: CleanReport
 
 
@@ -60,14 +66,14 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
 
         def cleaned(chunk: Chunk) -> _Cleaned:
             report = CleanReport()
-            _, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, held_out, report)
-            report.kept += len(kept)
-            src, tgt = ("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1))
-            return _Cleaned(chunk.source, src, tgt, report)
+            places, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, held_out, report)
+            return _Cleaned(chunk.source, places, kept, report)
 
-        with PairFiles(made) as files:
+        with PairFiles(made) as files, _scorers(data.clean, sources) as scorers:
             for found in on_all_cores(cleaned, read_chunks(sources, "cleaning", counts)):
-                files.write(names[found.source], found.src, found.tgt)
+                kept = found.pairs if scorers is None else _likely(found, scorers[found.source], data.clean)
+                found.report.kept += len(kept)
+                files.write(names[found.source], *("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1)))
                 reports[found.source].merge(found.report)
         total = CleanReport()
         for report in reports:
@@ -87,10 +93,41 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
                     for named, both, report in zip(sources, names, reports, strict=True)
                     if report.kept
                 ],
-                clean=data.clean.model_dump(mode="json", exclude_unset=True, exclude={"duplicates"}),
+                clean=data.clean.model_dump(
+                    mode="json", exclude_unset=True, exclude={"duplicates", "min_score", "score_model"}
+                ),
             )
         )
     return total
+
+
+@contextlib.contextmanager
+def _scorers(rules: CleanConfig, sources: Sequence[NamedSource]) -> Iterator[list[Scorer] | None]:
+    """Yield what scores pairs of each source: `score_model`, asked for the source's target language."""
+    if rules.score_model is None:
+        yield None
+        return
+    from transformer_mt.decoding.translator import Translator  # PyTorch, for this rule alone
+
+    with contextlib.ExitStack() as open_ones:
+        by_language = {
+            language: open_ones.enter_context(Translator.load(rules.score_model, settings={"tgt_lang": language}))
+            for language in {named.languages[1] for named in sources}
+        }
+        yield [by_language[named.languages[1]].score_tokens for named in sources]
+
+
+def _likely(found: _Cleaned, score: Scorer, rules: CleanConfig) -> list[SentencePair]:
+    """Return the pairs of a chunk that the model finds likely enough; the others are counted into its report."""
+    assert rules.min_score is not None
+    kept = []
+    scored = score([pair.src for pair in found.pairs], [pair.tgt for pair in found.pairs])
+    for place, pair, one in zip(found.places, found.pairs, scored, strict=True):
+        if one is not None and sum(one.log_probs) < rules.min_score * len(one.log_probs):
+            found.report.count("low_score", pair, place)
+        else:
+            kept.append(pair)
+    return kept
 
 
 def _as_json(data: DataConfig, total: CleanReport, by_label: dict[str, CleanReport], places: Places) -> str:

@@ -63,7 +63,8 @@ def prepare(data: DataConfig, batch: BatchConfig, tokenizers: Tokenizers) -> IdS
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint,
         "langs": [data.src_lang, data.tgt_lang],
-        "clean": data.clean.model_dump(exclude={"drop_held_out"}),  # so that it changes no other key
+        # Without what has come later, so that other keys do not change.
+        "clean": data.clean.model_dump(exclude={"drop_held_out", "min_score", "score_model"}),
         # No larger update makes more pairs fit: what goes over these limits is rejected for its length.
         "batch": [
             min(tgt_budget, data.clean.max_tgt_tokens + 1),

@@ -41,11 +41,14 @@ def read_pairs(
 
 
 def check_sources(data: DataConfig) -> None:
-    """Look at the beginning of all text that a configuration names, before hours go by; data sets on the hub apart.
+    """Look at the beginning of all text that is to be trained on, before hours go by; data sets on the hub apart.
 
     Raises:
-        InputError: a file that is missing, cannot be read, or can be read only once; a source without a pair.
+        InputError: text that a model is to clean first; a file that is missing, cannot be read, or can be read only
+            once; a source without a pair.
     """
+    if data.clean.min_score is not None:
+        raise InputError("data.clean.min_score: is for tmt data clean; remove it here, and train on what that writes")
     for part in ("train", "valid", "test"):
         for source in getattr(data, part):
             languages = data.languages(source)
