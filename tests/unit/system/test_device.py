@@ -13,7 +13,7 @@ import torch
 from harness import tmt
 
 from transformer_mt.errors import InputError
-from transformer_mt.system.device import local_device, resolve_precision
+from transformer_mt.system.device import local_device, resolve_precision, seed_stream
 
 FAULTS = """
 import resource, sys, torch
@@ -40,6 +40,15 @@ def page_faults(mode: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     assert page_faults("as installed") > 40 * 2**20 / 4096  # one block's pages at least: the comparison can fail
     assert page_faults("kept") < 100
+
+
+def test_a_stream_is_that_of_pytorchs_own_seed() -> None:
+    seed_stream(1, 2, 3)
+    found, seed = torch.rand(5), torch.initial_seed()
+    torch.manual_seed(seed)
+    assert torch.equal(torch.rand(5), found)
+    seed_stream(1, 2, 4)
+    assert torch.initial_seed() != seed
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
