@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from harness import Trained, symbol_lines, tmt_here, write_config
+from harness import Trained, load_script, symbol_lines, tmt_here, write_config
 
 from transformer_mt import __version__
 from transformer_mt.checkpoints.manifest import sealed
@@ -103,35 +103,6 @@ def test_argos_package(run: Path, tmp_path: Path) -> None:
     assert translate(folder / "model", lines) == expected
 
 
-def translate_by_onnx(directory: Path, lines: Sequence[str]) -> list[str]:
-    """Greedily, with onnxruntime and tokenizers only, as transformers.js does."""
-    np, onnxruntime, tokenizers = (pytest.importorskip(name) for name in ("numpy", "onnxruntime", "tokenizers"))
-    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.enable_padding(pad_id=0)
-    settings = json.loads((directory / "generation_config.json").read_text())
-    encoder, decoder = (
-        onnxruntime.InferenceSession(str(directory / "onnx" / f"{name}.onnx"), providers=["CPUExecutionProvider"])
-        for name in ("encoder_model", "decoder_model_merged")
-    )
-    encoded = tokenizer.encode_batch(list(lines))
-    mask = np.array([one.attention_mask for one in encoded])
-    (memory,) = encoder.run(None, {"input_ids": np.array([one.ids for one in encoded]), "attention_mask": mask})
-    given = {"encoder_attention_mask": mask, "encoder_hidden_states": memory}
-    for one in decoder.get_inputs():
-        if one.name.startswith("past_key_values."):
-            given[one.name] = np.zeros((len(lines), one.shape[1], 0, one.shape[3]), np.float32)
-    ids = np.full((len(lines), 1), settings["decoder_start_token_id"])
-    while not (ids == settings["eos_token_id"]).any(axis=1).all():
-        given |= {"input_ids": ids[:, -1:], "use_cache_branch": np.array([ids.shape[1] > 1])}
-        logits, *present = decoder.run(None, given)
-        given |= zip((one.name for one in decoder.get_inputs() if "past" in one.name), present, strict=True)
-        logits[..., settings["suppress_tokens"]] = -np.inf
-        ids = np.concatenate([ids, logits[:, -1:].argmax(-1)], axis=1)
-    ended = [row[: row.index(settings["eos_token_id"])] for row in ids.tolist()]
-    texts: list[str] = tokenizer.decode_batch(ended)
-    return texts
-
-
 def test_onnx_translates_the_same(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     for _ in range(2):  # an earlier export is replaced
@@ -149,7 +120,8 @@ def test_onnx_translates_the_same(run: Path, tmp_path: Path) -> None:
     lines = symbol_lines(40, seed=99, shortest=1, longest=8)
     text = "".join(f"{line}\n" for line in lines)
     expected = tmt_here("translate", run, "--beam-size", 1, stdin=text).ok().lines
-    assert translate_by_onnx(tmp_path / "out", lines) == expected
+    translate_by_onnx = load_script("compare_exports").by_onnxruntime(tmp_path / "out")
+    assert translate_by_onnx(lines) == expected
     assert len(set(expected)) > 30 and expected != lines
 
 
