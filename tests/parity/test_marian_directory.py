@@ -201,14 +201,17 @@ def opus(request: pytest.FixtureRequest, grammar_lines: list[str], tmp_path_fact
 
 def train_a_little(model: Any, tokenizer: Any, lines: Sequence[str]) -> None:
     """Until translations end, and differ with their sources."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
-    model.train()
-    for step in range(120):
-        part = lines[32 * (step % 30) : 32 * (step % 30) + 32]
+    batches = []
+    for first in range(0, 960, 32):
+        part = lines[first : first + 32]
         sources = [f">>fra<< {line}" for line in part[0::2]]
         batch = tokenizer(sources, text_target=part[1::2], return_tensors="pt", padding=True)
         batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100
-        model(**batch).loss.backward()
+        batches.append(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    model.train()
+    for step in range(120):
+        model(**batches[step % 30]).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
