@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import copy_corpus, metrics, symbol_lines, text, tmt_here, write, write_config
+from harness import Trained, copy_corpus, metrics, symbol_lines, text, tmt_here, translated, write, write_config
 
 LETTERS = "abcdefghij"  # few and in short lines: reversing is learned in seconds
 TEST = symbol_lines(60, seed=5, shortest=3, longest=4, alphabet=LETTERS)
@@ -69,6 +69,19 @@ def test_each_direction_and_domain_is_learned_and_chosen(run: Path) -> None:
     ):
         found = tmt_here("translate", run, *options, stdin=text(TEST)).ok().lines
         assert share_of(found, expected) > 0.8, (options, found[:3])
+
+
+def test_a_server_translates_in_each_direction(run: Path, trained: Trained) -> None:
+    """Also in those of a second model; requests for several languages come together."""
+    models = pytest.importorskip("transformer_mt.server.models").Models
+    with models.load([run, trained.run], [], 100_000, lambda _: None) as served:
+        assert served.directions == [("src", "cp"), ("src", "rv"), ("src", "tgt")]
+        targets = ("cp", "rv", "tgt")
+        asked = [(target, served.submit([line], "src", target)) for line in TEST for target in targets]
+        found = {t: [one.result(timeout=60).text for target, [one] in asked if target == t] for t in targets}
+    for target in ("cp", "rv"):
+        assert found[target] == tmt_here("translate", run, "--tgt-lang", target, stdin=text(TEST)).ok().lines
+    assert found["tgt"] == translated(trained, TEST)
 
 
 def test_tags_are_in_the_vocabulary_behind_the_pieces(run: Path) -> None:

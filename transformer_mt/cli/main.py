@@ -22,6 +22,7 @@ from transformer_mt.cli.info import info
 from transformer_mt.cli.init import init
 from transformer_mt.cli.models import average, export, import_model
 from transformer_mt.cli.plot import plot_app
+from transformer_mt.cli.serve import serve
 from transformer_mt.cli.tokenizer import tokenizer_app
 from transformer_mt.cli.train import train
 from transformer_mt.cli.translate import translate
@@ -45,6 +46,7 @@ app.command()(info)
 app.command()(average)
 app.command()(export)
 app.command("import")(import_model)
+app.command()(serve)
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(plot_app, name="plot")
 app.add_typer(data_app, name="data")

@@ -94,6 +94,7 @@ class Translator:
     """
 
     tgt_lang: str | None = None  # of the translations; known of a model that was loaded
+    directions: Sequence[tuple[str, str]] = ()  # that it was trained on; known of a model that was loaded
     tokenize: str | None = None  # the model's own tokenisation for BLEU of that language (`eval.tokenize`)
 
     def __init__(
@@ -166,7 +167,16 @@ class Translator:
         searcher = loaded.searcher(search_config, warn)
         translator = cls(searcher, loaded.tokenizers, search_config, loaded.longest_src_tokens, warn, tags)
         translator.tgt_lang, translator.tokenize = wanted, loaded.config.eval.tokenize.get(wanted)
+        translator.directions = loaded.config.data.directions()
         return translator
+
+    def tags_into(self, tgt_lang: str) -> list[int]:
+        """Return the ids that sources start with for translations into one of the model's languages.
+
+        Raises:
+            InputError: it has several, and not this one.
+        """
+        return self._tokenizers.tag_ids(tgt_lang, self._config.tag)
 
     def translate(
         self,

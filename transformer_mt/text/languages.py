@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -60,3 +61,18 @@ def likely_language(text: str) -> str | None:
         return str(_identifier().classify(text)[0])
     except InputError:
         return None
+
+
+def probable_languages(text: str, langs: Iterable[str]) -> list[tuple[str, float]]:
+    """Return how probable each of some languages is to be that of a text, the best first.
+
+    Left out are those that the identifier does not know; all of them, where the extra `langid` is not installed.
+    """
+    labels = {}
+    for lang in langs:
+        with contextlib.suppress(InputError):
+            labels[lang] = language_label(lang)
+    if not labels:
+        return []
+    ranked = dict(_identifier().rank(text))
+    return sorted(((lang, float(ranked[label])) for lang, label in labels.items()), key=lambda one: -one[1])

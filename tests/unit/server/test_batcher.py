@@ -1,0 +1,123 @@
+"""Texts that wait are translated together, each answer is its own text's, and the queue is bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transformer_mt.decoding.translator import Alternative, Translation
+from transformer_mt.server.batcher import MOST_CHARACTERS, MOST_TEXTS, Batcher
+from transformer_mt.server.errors import RequestError
+
+
+def translation(source: str, text: str) -> Translation:
+    return Translation(source, text, 0.0, [], [Alternative(text, 0.0, [])], 0, False)
+
+
+class Fake:
+    """Translates into capitals behind the tags; it fails on some texts, and waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.begun, self.may_go = threading.Semaphore(0), threading.Event()
+
+    def translate(self, lines: Sequence[str], *, tags: Sequence[int]) -> list[Translation]:
+        self.batches.append(list(lines))
+        self.begun.release()
+        assert self.may_go.wait(30)
+        if "bad" in lines:
+            raise RuntimeError("a bad text")
+        return [translation(line, f"{list(tags)} {line.upper()}") for line in lines]
+
+
+@pytest.fixture
+def engine() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+def batcher(engine: Fake) -> Iterator[Batcher]:
+    """Its thread works on one text, "first", until the engine is let go."""
+    batcher = Batcher(engine, max_waiting=20_000)
+    batcher.submit(["first"], [])
+    assert engine.begun.acquire(timeout=30)
+    yield batcher
+    engine.may_go.set()
+    batcher.close()
+
+
+def texts(futures: Sequence[Future[Translation]]) -> list[str]:
+    return [future.result(timeout=30).text for future in futures]
+
+
+def test_what_waits_is_translated_together_by_language(engine: Fake, batcher: Batcher) -> None:
+    asked = [batcher.submit(["a", "b"], [7]), batcher.submit(["c"], [8]), batcher.submit(["d"], [7])]
+    engine.may_go.set()
+    assert [texts(one) for one in asked] == [["[7] A", "[7] B"], ["[8] C"], ["[7] D"]]
+    assert engine.batches == [["first"], ["a", "b", "d"], ["c"]]
+
+
+def test_batches_are_bounded(engine: Fake, batcher: Batcher) -> None:
+    many = [str(i) for i in range(MOST_TEXTS + 1)]
+    long = "x" * (MOST_CHARACTERS // 2)
+    asked = [*batcher.submit(many, []), *batcher.submit([long, long, "y"], [1])]
+    engine.may_go.set()
+    assert texts(asked) == [*(f"[] {text}" for text in many), *(f"[1] {text.upper()}" for text in (long, long, "y"))]
+    assert engine.batches[1:] == [many[:-1], many[-1:], [long], [long, "y"]]
+
+
+def test_a_bad_text_spoils_no_other(engine: Fake, batcher: Batcher) -> None:
+    good, bad, other = batcher.submit(["good", "bad", "other"], [])
+    engine.may_go.set()
+    assert texts([good, other]) == ["[] GOOD", "[] OTHER"]
+    with pytest.raises(RuntimeError, match="a bad text"):
+        bad.result(timeout=30)
+    assert texts(batcher.submit(["more"], [])) == ["[] MORE"]  # the thread lives
+
+
+def test_a_full_queue_says_when_to_come_back(engine: Fake, batcher: Batcher) -> None:
+    kept = batcher.submit(["x" * 19_000], [])
+    with pytest.raises(RequestError, match="Slowdown") as refused:
+        batcher.submit(["y" * 1000], [])
+    assert refused.value.status == 429 and 1 <= int(refused.value.headers["Retry-After"]) <= 60
+    kept += batcher.submit(["y" * 900], [])  # all of a request or none of it was taken
+    engine.may_go.set()
+    assert [len(text) for text in texts(kept)] == [19_003, 903]
+    assert batcher.num_waiting == 0 and texts(batcher.submit(["y" * 1000], []))
+
+
+def test_what_is_cancelled_is_not_translated(engine: Fake, batcher: Batcher) -> None:
+    gone, kept = batcher.submit(["gone", "kept"], [])
+    assert gone.cancel()
+    engine.may_go.set()
+    assert texts([kept]) == ["[] KEPT"] and engine.batches[1:] == [["kept"]]
+
+
+def test_closing_cancels_what_waits(engine: Fake, batcher: Batcher) -> None:
+    [asked] = batcher.submit(["a"], [])
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    with pytest.raises(CancelledError):
+        asked.result(timeout=30)
+    with pytest.raises(RequestError, match="ending"):
+        batcher.submit(["b"], [])
+    engine.may_go.set()
+    closing.join()
+    assert engine.batches == [["first"]]
+
+
+@given(st.lists(st.tuples(st.lists(st.text("abc\n", max_size=300), max_size=40), st.integers(0, 2)), max_size=12))
+def test_each_answer_is_its_own_texts(requests: list[tuple[list[str], int]]) -> None:
+    engine = Fake()
+    engine.may_go.set()
+    batcher = Batcher(engine, max_waiting=10_000_000)
+    asked = [batcher.submit(lines, [tag]) for lines, tag in requests]
+    expected = [[f"[{tag}] {line.upper()}" for line in lines] for lines, tag in requests]
+    found = [texts(futures) for futures in asked]
+    batcher.close()
+    assert found == expected

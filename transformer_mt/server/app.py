@@ -1,0 +1,191 @@
+"""LibreTranslate's interface over HTTP, so that its clients work unchanged. Refusals are ``{"error": …}``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from transformer_mt.decoding.translator import Translation
+from transformer_mt.server.bodies import Asked, Fields, asked, check_size, read_fields, text_of
+from transformer_mt.server.errors import RequestError
+from transformer_mt.server.metrics import Measured, Metrics
+from transformer_mt.server.models import Models, language_name
+from transformer_mt.text.languages import probable_languages
+
+# As JSON or a form may spell a character: "\ud83d\ude00", %F0%9F%98%80.
+_BYTES_OF_CHARACTER, _BYTES_BESIDES = 12, 1 << 16
+_MOST_DETECTED = 4096  # characters that are looked at to tell a language
+_MOST_GUESSES = 3
+
+Detected = dict[str, Any]  # {"language": "en", "confidence": 93}, of at most 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server allows."""
+
+    max_characters: int  # of the texts of a request
+    max_texts: int  # of a request
+    timeout_seconds: float  # for a body to come, and for a translation to be made
+    api_keys: frozenset[bytes] = frozenset()  # SHA-256 of each; none: no key is needed
+    cors_origins: tuple[str, ...] = ()
+
+
+class Interface:
+    """The answers to each path."""
+
+    def __init__(self, models: Models, settings: Settings, metrics: Metrics) -> None:
+        self._models, self._settings, self._metrics = models, settings, metrics
+
+    def app(self) -> ASGIApp:
+        routes = [
+            Route("/translate", self.translate, methods=["POST"]),
+            Route("/detect", self.detect, methods=["POST"]),
+            Route("/languages", self.languages),
+            Route("/health", self.health),
+            Route("/frontend/settings", self.frontend_settings),
+            Route("/metrics", self.metrics),
+        ]
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=self._settings.cors_origins,
+            allow_headers=["*"],
+            allow_methods=["GET", "POST"],
+        )
+        app = Starlette(
+            routes=routes,
+            middleware=[cors] if self._settings.cors_origins else [],
+            exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _failed},
+        )
+        return Measured(app, self._metrics, frozenset(route.path for route in routes))
+
+    async def translate(self, request: Request) -> Response:
+        fields = await self._fields(request)
+        wanted = asked(fields, self._settings.max_characters, self._settings.max_texts)
+        detected = await asyncio.to_thread(self._detect_source, wanted) if wanted.source == "auto" else None
+        found = await self._translated(wanted, wanted.source if detected is None else detected["language"])
+        self._metrics.characters.inc(sum(map(len, wanted.texts)))
+        answer: dict[str, list[Any]] = {"translatedText": [one.text for one in found]}
+        if detected is not None:
+            answer["detectedLanguage"] = [detected] * len(found)
+        if wanted.num_alternatives:
+            answer["alternatives"] = [_alternatives(one, wanted.num_alternatives) for one in found]
+        return JSONResponse(answer if wanted.is_list else {key: values[0] for key, values in answer.items()})
+
+    async def detect(self, request: Request) -> Response:
+        text = text_of(await self._fields(request), "q")
+        check_size([text], self._settings.max_characters, 1)
+        if find_spec("py3langid") is None:
+            raise RequestError(501, "Languages are not detected: the server lacks the extra langid")
+        langs = {lang for direction in self._models.directions for lang in direction}
+        found = await asyncio.to_thread(_detected, text, sorted(langs))
+        if not found:
+            raise RequestError(501, "Languages are not detected: those of the server cannot be told apart")
+        return JSONResponse(found)
+
+    async def languages(self, request: Request) -> Response:
+        targets: dict[str, list[str]] = {}
+        for source, target in sorted(self._models.directions):
+            targets.setdefault(source, []).append(target)
+            targets.setdefault(target, [])
+        return JSONResponse(
+            [{"code": code, "name": language_name(code), "targets": of} for code, of in sorted(targets.items())]
+        )
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def frontend_settings(self, request: Request) -> Response:
+        source, target = self._models.directions[0]
+        has_keys = bool(self._settings.api_keys)
+        return JSONResponse(
+            {
+                "charLimit": self._settings.max_characters,
+                "frontendTimeout": 500,  # milliseconds after a key before a page asks
+                "apiKeys": has_keys,
+                "keyRequired": has_keys,
+                "suggestions": False,
+                "filesTranslation": False,
+                "supportedFilesFormat": [],
+                "language": {
+                    "source": {"code": source, "name": language_name(source)},
+                    "target": {"code": target, "name": language_name(target)},
+                },
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _fields(self, request: Request) -> Fields:
+        """Read the body, and see that its key is one of ours."""
+        max_bytes = _BYTES_OF_CHARACTER * self._settings.max_characters + _BYTES_BESIDES
+        fields = await read_fields(request, max_bytes, self._settings.timeout_seconds)
+        if keys := self._settings.api_keys:
+            if not fields.get("api_key"):
+                raise RequestError(400, "Please contact the server operator to get an API key")
+            if hashlib.sha256(text_of(fields, "api_key").encode()).digest() not in keys:
+                raise RequestError(403, "Invalid API key")
+        return fields
+
+    async def _translated(self, wanted: Asked, source: str) -> list[Translation]:
+        waiting = self._models.submit(wanted.texts, source, wanted.target)
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                return await asyncio.gather(*map(asyncio.wrap_future, waiting))
+        except TimeoutError:  # what has not begun is taken back with it
+            seconds = self._settings.timeout_seconds
+            raise RequestError(
+                503, f"The translation was not ready within {seconds:g} seconds", retry_after=1
+            ) from None
+
+    def _detect_source(self, wanted: Asked) -> Detected:
+        """The likeliest of the languages that are translated into the target; where there is one, that one."""
+        sources = self._models.sources_into(wanted.target)
+        if found := _detected("\n".join(wanted.texts), sources):
+            return found[0]
+        if len(sources) == 1:
+            return {"language": sources[0], "confidence": 0}
+        if not sources:
+            return {"language": "auto", "confidence": 0}  # which is refused, with the target
+        raise RequestError(
+            501, f"Name the source language, one of {', '.join(sources)}: the server cannot tell them apart"
+        )
+
+
+def _detected(text: str, langs: list[str]) -> list[Detected]:
+    found = probable_languages(text[:_MOST_DETECTED], langs)[:_MOST_GUESSES]
+    return [{"language": lang, "confidence": round(100 * probability)} for lang, probability in found]
+
+
+def _alternatives(translation: Translation, most: int) -> list[str]:
+    """Other translations than the best, each once; as many as the search was asked for (`search.n_best`)."""
+    texts = dict.fromkeys(one.text for one in translation.alternatives)
+    return [text for text in texts if text != translation.text][:most]
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return JSONResponse({"error": str(error)}, error.status, error.headers)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What was not expected: the client is told no more, the traceback is on stderr."""
+    return JSONResponse({"error": "The server failed"}, 500)

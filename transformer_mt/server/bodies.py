@@ -1,0 +1,137 @@
+"""What a request's body says: JSON or a form, of bounded size and in bounded time, checked before anything is done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from transformer_mt.server.errors import RequestError
+from transformer_mt.server.models import shown
+
+Fields = dict[str, Any]
+_MOST_FIELDS = 32  # of a form
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `POST /translate` asks for."""
+
+    texts: list[str]
+    is_list: bool  # the answer is one as well
+    source: str  # or "auto"
+    target: str
+    num_alternatives: int
+
+
+async def read_fields(request: Request, max_bytes: int, seconds: float) -> Fields:
+    """Read a body that is a JSON object or a form.
+
+    Raises:
+        RequestError: 413 too large, 408 too slow, 415 of another kind, 400 broken.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read_body(request, max_bytes)
+    except TimeoutError:
+        raise RequestError(408, f"Invalid request: the body did not come within {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise RequestError(400, "Invalid request: the client has gone") from None
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    try:
+        text = body.decode("utf-8")
+        if kind == "application/json":
+            fields = json.loads(text)
+            if not isinstance(fields, dict):
+                raise RequestError(400, "Invalid JSON format: not an object")
+            return fields
+        if kind == "application/x-www-form-urlencoded":
+            return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS))
+    except UnicodeDecodeError:
+        raise RequestError(400, "Invalid request: the body is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise RequestError(400, f"Invalid request: the body is not what its Content-Type says, {kind}") from None
+    if kind == "multipart/form-data":
+        return await _read_parts(request, body)
+    raise RequestError(415, "Content-Type: application/json, application/x-www-form-urlencoded or multipart/form-data")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Read it whole, and no more than it may have."""
+    too_large = RequestError(413, f"Invalid request: the body has more than {max_bytes} bytes")
+    if int(request.headers.get("Content-Length", 0)) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+async def _read_parts(request: Request, body: bytes) -> Fields:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    try:
+        form = await Request(request.scope, receive).form(max_files=0, max_fields=_MOST_FIELDS, max_part_size=len(body))
+    except HTTPException as error:
+        raise RequestError(400, f"Invalid request: {error.detail}") from None
+    return dict(form)
+
+
+def text_of(fields: Fields, name: str) -> str:
+    """A field that must be there, and be text."""
+    value = fields.get(name)
+    if value is None or value == "":
+        raise RequestError(400, f"Invalid request: missing {name} parameter")
+    return _checked(value, name)
+
+
+def _checked(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError(400, f"Invalid request: {name} parameter is not text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can spell half of a character: "\ud800"
+        raise RequestError(400, f"Invalid request: {name} parameter is not Unicode text") from None
+    return value
+
+
+def asked(fields: Fields, max_characters: int, max_texts: int) -> Asked:
+    """Check what `POST /translate` was given.
+
+    Raises:
+        RequestError: a field is missing or wrong, or the texts are too long or too many.
+    """
+    q = fields.get("q")
+    is_list = isinstance(q, list) and bool(q)
+    texts = [_checked(text, "q") for text in q] if is_list and isinstance(q, list) else [text_of(fields, "q")]
+    check_size(texts, max_characters, max_texts)
+    form = _checked(fields.get("format") or "text", "format")
+    if form != "text":
+        raise RequestError(400, f"{shown(form)} format is not supported")
+    source, target = text_of(fields, "source"), text_of(fields, "target")
+    return Asked(texts, is_list, source, target, _number(fields.get("alternatives") or 0))
+
+
+def check_size(texts: list[str], max_characters: int, max_texts: int) -> None:
+    if len(texts) > max_texts:
+        raise RequestError(400, f"Invalid request: request ({len(texts)} texts) exceeds text limit ({max_texts})")
+    if (size := sum(map(len, texts))) > max_characters:
+        raise RequestError(400, f"Invalid request: request ({size} characters) exceeds text limit ({max_characters})")
+
+
+def _number(value: object) -> int:
+    try:
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return max(0, int(value))
+    except ValueError:
+        pass
+    raise RequestError(400, "Invalid request: alternatives parameter is not a number")

@@ -1,0 +1,114 @@
+"""The models of a server, found by the languages that they translate from and into."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self
+
+import langcodes
+from langcodes.tag_parser import LanguageTagError
+
+from transformer_mt.decoding.translator import Translation, Translator
+from transformer_mt.errors import InputError
+from transformer_mt.server.batcher import Batcher, Engine, Observe
+from transformer_mt.server.errors import RequestError
+
+Direction = tuple[str, str]  # source and target language
+
+
+class Models:
+    """Batchers and the tags of their sources, by direction. Close it, or use it as a context."""
+
+    def __init__(self) -> None:
+        self._routes: dict[Direction, tuple[Batcher, Sequence[int]]] = {}
+
+    @classmethod
+    def load(cls, paths: Iterable[Path], overrides: Iterable[str], max_waiting: int, observe: Observe) -> Self:
+        """Load them, one after the other.
+
+        Raises:
+            InputError: one is no model, or translates what another one does.
+        """
+        models, names, overrides = cls(), dict[Direction, Path](), list(overrides)
+        with contextlib.ExitStack() as stack:
+            stack.callback(models.close)
+            for path in paths:
+                translator = Translator.load(path, overrides)
+                for direction in translator.directions:
+                    if direction in names:
+                        raise InputError(
+                            f"{path}: translates {'-'.join(direction)}, as {names[direction]} does; leave one out"
+                        )
+                    names[direction] = path
+                tags = {direction: translator.tags_into(direction[1]) for direction in translator.directions}
+                models.add(translator, tags, max_waiting, observe)
+            stack.pop_all()
+        return models
+
+    def add(
+        self,
+        engine: Engine,
+        tags: Mapping[Direction, Sequence[int]],
+        max_waiting: int,
+        observe: Observe = lambda _: None,
+    ) -> None:
+        """Start a model's thread; ``tags`` are what sources start with, by direction."""
+        batcher = Batcher(engine, max_waiting, observe)
+        self._routes |= {direction: (batcher, own) for direction, own in tags.items()}
+
+    @property
+    def directions(self) -> list[Direction]:
+        return list(self._routes)
+
+    @property
+    def num_waiting(self) -> int:
+        """Characters that wait for all models."""
+        return sum(batcher.num_waiting for batcher in self._batchers())
+
+    def sources_into(self, target: str) -> list[str]:
+        return [source for source, of in self._routes if of == target]
+
+    def submit(self, texts: Sequence[str], source: str, target: str) -> list[Future[Translation]]:
+        """Put texts into the queue of the model that translates them.
+
+        Raises:
+            RequestError: there is none, or its queue is full.
+        """
+        if (source, target) in self._routes:
+            batcher, tags = self._routes[source, target]
+            return batcher.submit(texts, tags)
+        for lang, known in ((source, {of for of, _ in self._routes}), (target, {into for _, into in self._routes})):
+            if lang not in known:
+                raise RequestError(400, f"{shown(lang)} is not supported; supported are {', '.join(sorted(known))}")
+        raise RequestError(400, f"{target} is not available as a target language from {source}")
+
+    def close(self) -> None:
+        for batcher in self._batchers():
+            batcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _batchers(self) -> set[Batcher]:
+        return {batcher for batcher, _ in self._routes.values()}
+
+
+def shown(value: str) -> str:
+    """A client's word as it stands in a refusal: not all of a long one."""
+    return value if len(value) <= 40 else f"{value[:40]}…"
+
+
+def language_name(code: str) -> str:
+    """The English name of a language; its code where it has none."""
+    try:
+        language = langcodes.Language.get(code)
+    except LanguageTagError:
+        return code
+    name = language.display_name()
+    return code if name.startswith("Unknown language") else name

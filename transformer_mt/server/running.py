@@ -1,0 +1,115 @@
+"""A server's life: it binds its address, loads its models, answers, and at a signal ends when all is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from transformer_mt.errors import InputError
+from transformer_mt.server.app import Interface, Settings
+from transformer_mt.server.metrics import Metrics
+from transformer_mt.server.models import Models
+from transformer_mt.system.console import tell
+
+
+def serve(
+    paths: Sequence[Path], overrides: Sequence[str], host: str, port: int, settings: Settings, max_waiting: int
+) -> None:
+    """Serve models until a signal comes.
+
+    Raises:
+        InputError: an address that cannot be listened on, or models that cannot be served together.
+    """
+    metrics = Metrics()
+    with (
+        listening(host, port) as listener,
+        Models.load(paths, overrides, max_waiting, metrics.batch_texts.observe) as models,
+    ):
+        metrics.watch(lambda: models.num_waiting)
+        name = f"[{host}]" if ":" in host else host
+        directions = ", ".join("-".join(direction) for direction in models.directions)
+        tell(f"serving {directions} at http://{name}:{listener.getsockname()[1]}; Ctrl-C ends it")
+        server = Server(Interface(models, settings, metrics), settings.timeout_seconds)
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, but at a signal it ends well: it raises none again when all is answered."""
+
+    def __init__(self, interface: Interface, timeout_seconds: float) -> None:
+        config = uvicorn.Config(
+            interface.app(),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=math.ceil(2 * timeout_seconds),  # its body may come, and its turn
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        signals = [
+            one
+            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(one) != signal.SIG_IGN  # by nohup, or of a script's background job
+        ]
+        for one in signals:
+            loop.add_signal_handler(one, self.handle_exit, one, None)
+        try:
+            yield
+        finally:
+            for one in signals:
+                loop.remove_signal_handler(one)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        InputError: there is no such address here, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except socket.gaierror as error:
+        reason = error.strerror
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)  # its own words have the address once more
+    except UnicodeError:
+        reason = "not a name"
+    raise InputError(
+        f"--host {host} --port {port}: cannot be listened on ({reason}); choose another port, or an address of this "
+        "machine"
+    )
+
+
+def read_keys(path: Path) -> frozenset[bytes]:
+    """Return the SHA-256 of each key of a file, one a line; # begins a comment.
+
+    Raises:
+        InputError: it has none.
+    """
+    lines = (line.partition(b"#")[0].strip() for line in path.read_bytes().splitlines())
+    if keys := frozenset(hashlib.sha256(key).digest() for key in lines if key):
+        return keys
+    raise InputError(f"{path}: no keys; write one a line, or leave out --api-keys")
