@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,6 +84,14 @@ def test_its_translations_are_those_of_tmt_translate(trained: Trained, server: i
     assert all(len(own) <= 1 for own in answer["alternatives"]) and any(answer["alternatives"])
 
 
+def test_the_text_of_html_is_that_of_tmt_translate(trained: Trained, server: int, sources: list[str]) -> None:
+    """With an element around all but the first word, by the model's own alignment."""
+    page = "".join(f"<p>{line.replace(' ', ' <b>', 1)}</b></p>" for line in sources)
+    found = ask(server, "/translate", q=page, source="src", target="tgt", format="html")["translatedText"]
+    assert re.sub("</?b>", "", found) == "".join(f"<p>{line}</p>" for line in translated(trained, sources))
+    assert found.count("<b>") == page.count("<b>") == found.count("</b>")
+
+
 def test_a_client_of_libretranslate(trained: Trained, server: int, sources: list[str]) -> None:
     client = pytest.importorskip("libretranslatepy").LibreTranslateAPI(f"http://127.0.0.1:{server}/")
     assert client.translate(sources[0], "src", "tgt") == translated(trained, sources[:1])[0]
@@ -156,6 +165,8 @@ def test_an_export_is_served_without_pytorch(trained: Trained, tmp_path: Path) -
                 time.sleep(0.05)
             answer = ask(port, "/translate", q="a b c", source="src", target="tgt", api_key="secret")
             assert answer == {"translatedText": expected}
+            page = {"q": "<p>a <b>b</b> c", "source": "src", "target": "tgt", "format": "html", "api_key": "other"}
+            assert re.sub("</?[bp]>", "", ask(port, "/translate", **page)["translatedText"]) == expected
             with pytest.raises(URLError, match="403"):
                 ask(port, "/translate", q="a b c", source="src", target="tgt", api_key="secret  # somebody's")
         finally:

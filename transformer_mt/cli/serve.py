@@ -11,7 +11,7 @@ import typer
 from transformer_mt.cli.options import SetOption
 from transformer_mt.errors import InputError
 
-_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client", "langcodes", "language_data")
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client", "langcodes", "language_data", "lxml")
 
 
 def serve(

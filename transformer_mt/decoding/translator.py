@@ -178,6 +178,18 @@ class Translator:
         """
         return self._tokenizers.tag_ids(tgt_lang, self._config.tag)
 
+    @property
+    def can_align(self) -> bool:
+        """Whether `translate` can add word alignments."""
+        try:
+            self._check_alignable()
+        except InputError:
+            return False
+        return True
+
+    def _check_alignable(self) -> None:
+        self._searcher.check_alignable(self._max_source_tokens + self._config.max_extra_tokens)
+
     def translate(
         self,
         lines: Sequence[str],
@@ -343,7 +355,7 @@ class Translator:
         log_probs: bool,
     ) -> Iterator[Translation]:
         if align:
-            self._searcher.check_alignable(self._max_source_tokens + self._config.max_extra_tokens)
+            self._check_alignable()
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -18,8 +19,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from transformer_mt.decoding.translator import Translation
-from transformer_mt.server.bodies import Asked, Fields, asked, check_size, read_fields, text_of
+from transformer_mt.server.bodies import Fields, asked, check_size, read_fields, text_of
 from transformer_mt.server.errors import RequestError
+from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Measured, Metrics
 from transformer_mt.server.models import Models, language_name
 from transformer_mt.text.languages import probable_languages
@@ -74,14 +76,23 @@ class Interface:
     async def translate(self, request: Request) -> Response:
         fields = await self._fields(request)
         wanted = asked(fields, self._settings.max_characters, self._settings.max_texts)
-        detected = await asyncio.to_thread(self._detect_source, wanted) if wanted.source == "auto" else None
-        found = await self._translated(wanted, wanted.source if detected is None else detected["language"])
-        self._metrics.characters.inc(sum(map(len, wanted.texts)))
-        answer: dict[str, list[Any]] = {"translatedText": [one.text for one in found]}
+        pages = [Page(text) for text in wanted.texts] if wanted.is_html else []
+        segments = [segment for page in pages for segment in page.segments]
+        texts = [segment.text for segment in segments] if wanted.is_html else wanted.texts
+        source, detected = wanted.source, None
+        if source == "auto":
+            detected = await asyncio.to_thread(self._detect_source, texts, wanted.target)
+            source = detected["language"]
+        align = [segment.has_inlines for segment in segments] if wanted.is_html else None
+        found = await self._translated(self._models.submit(texts, source, wanted.target, align))
+        self._metrics.characters.inc(sum(map(len, texts)))
+        for segment, one in zip(segments, found, strict=False):
+            segment.replace(one.text, one.alignment)
+        answer: dict[str, list[Any]] = {"translatedText": list(map(str, pages)) or [one.text for one in found]}
         if detected is not None:
-            answer["detectedLanguage"] = [detected] * len(found)
-        if wanted.num_alternatives:
-            answer["alternatives"] = [_alternatives(one, wanted.num_alternatives) for one in found]
+            answer["detectedLanguage"] = [detected] * len(wanted.texts)
+        if most := wanted.num_alternatives:  # of pages there are none
+            answer["alternatives"] = [[] for _ in pages] or [_alternatives(one, most) for one in found]
         return JSONResponse(answer if wanted.is_list else {key: values[0] for key, values in answer.items()})
 
     async def detect(self, request: Request) -> Response:
@@ -140,8 +151,7 @@ class Interface:
                 raise RequestError(403, "Invalid API key")
         return fields
 
-    async def _translated(self, wanted: Asked, source: str) -> list[Translation]:
-        waiting = self._models.submit(wanted.texts, source, wanted.target)
+    async def _translated(self, waiting: list[Future[Translation]]) -> list[Translation]:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 return await asyncio.gather(*map(asyncio.wrap_future, waiting))
@@ -151,10 +161,10 @@ class Interface:
                 503, f"The translation was not ready within {seconds:g} seconds", retry_after=1
             ) from None
 
-    def _detect_source(self, wanted: Asked) -> Detected:
+    def _detect_source(self, texts: list[str], target: str) -> Detected:
         """The likeliest of the languages that are translated into the target; where there is one, that one."""
-        sources = self._models.sources_into(wanted.target)
-        if found := _detected("\n".join(wanted.texts), sources):
+        sources = self._models.sources_into(target)
+        if found := _detected("\n".join(texts), sources):
             return found[0]
         if len(sources) == 1:
             return {"language": sources[0], "confidence": 0}

@@ -27,12 +27,15 @@ Observe = Callable[[int], None]
 class Engine(Protocol):
     """What a `Batcher` asks of a `Translator`."""
 
-    def translate(self, lines: Sequence[str], *, tags: Sequence[int]) -> list[Translation]: ...
+    def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]: ...
+
+    @property
+    def can_align(self) -> bool: ...
 
 
 class _Waiting(NamedTuple):
     text: str
-    tags: tuple[int, ...]
+    kind: tuple[tuple[int, ...], bool]  # its tags, and whether words are aligned: what a batch has in common
     translation: Future[Translation]
 
     @property
@@ -51,6 +54,7 @@ class Batcher:
         """
         self._engine, self._max_waiting, self._observe = engine, max_waiting, observe
         self._queue: deque[_Waiting] = deque()
+        self._can_align = engine.can_align
         self._num_waiting = 0  # characters
         self._seconds_each = 0.0  # for a character, lately
         self._changed = threading.Condition()
@@ -63,17 +67,28 @@ class Batcher:
         """Characters that wait."""
         return self._num_waiting
 
-    def submit(self, texts: Sequence[str], tags: Sequence[int]) -> list[Future[Translation]]:
+    def submit(
+        self, texts: Sequence[str], tags: Sequence[int], align: Sequence[bool] | None = None
+    ) -> list[Future[Translation]]:
         """Put the texts of a request into the queue, all or none; who cancels a translation takes it back.
+
+        Args:
+            align: of each text, whether its words are aligned with the translation's, where the engine can.
 
         Raises:
             RequestError: too much waits already.
         """
-        entries = [_Waiting(text, tuple(tags), Future()) for text in texts]
+        wanted = [False] * len(texts) if align is None or not self._can_align else align
+        entries = [
+            _Waiting(text, (tuple(tags), is_aligned), Future()) for text, is_aligned in zip(texts, wanted, strict=True)
+        ]
         cost = sum(entry.cost for entry in entries)
         with self._changed:
             if self._is_closed:
                 raise RequestError(503, "The server is ending")
+            if self._num_waiting + cost > self._max_waiting:  # those who gave up make room
+                self._queue = deque(entry for entry in self._queue if not entry.translation.cancelled())
+                self._num_waiting = sum(entry.cost for entry in self._queue)
             if self._queue and self._num_waiting + cost > self._max_waiting:
                 seconds = math.ceil(self._num_waiting * self._seconds_each)
                 raise RequestError(429, "Slowdown: too many texts are waiting", min(max(seconds, 1), _MOST_SECONDS))
@@ -102,7 +117,7 @@ class Batcher:
                 self._observe(len(batch))
 
     def _take(self) -> list[_Waiting] | None:
-        """Wait for texts; return those for the language of the first, in their order. None: there will be no more."""
+        """Wait for texts; return those of the kind of the first, in their order. None: there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_closed)
             if self._is_closed:
@@ -112,7 +127,7 @@ class Batcher:
             cost = 0
             while self._queue and len(batch) < MOST_TEXTS:
                 entry = self._queue.popleft()
-                if batch and entry.tags != batch[0].tags:
+                if batch and entry.kind != batch[0].kind:
                     others.append(entry)
                 elif batch and cost + entry.cost > MOST_CHARACTERS:
                     self._queue.appendleft(entry)
@@ -127,7 +142,8 @@ class Batcher:
     def _translate(self, batch: list[_Waiting]) -> None:
         """Answer each. Where a batch fails, each is tried by itself: one text must not spoil the others'."""
         try:
-            found = self._engine.translate([entry.text for entry in batch], tags=batch[0].tags)
+            tags, align = batch[0].kind
+            found = self._engine.translate([entry.text for entry in batch], tags=tags, align=align)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].translation.set_exception(error)

@@ -28,6 +28,7 @@ class Asked:
     source: str  # or "auto"
     target: str
     num_alternatives: int
+    is_html: bool
 
 
 async def read_fields(request: Request, max_bytes: int, seconds: float) -> Fields:
@@ -115,10 +116,10 @@ def asked(fields: Fields, max_characters: int, max_texts: int) -> Asked:
     texts = [_checked(text, "q") for text in q] if is_list and isinstance(q, list) else [text_of(fields, "q")]
     check_size(texts, max_characters, max_texts)
     form = _checked(fields.get("format") or "text", "format")
-    if form != "text":
+    if form not in ("text", "html"):
         raise RequestError(400, f"{shown(form)} format is not supported")
     source, target = text_of(fields, "source"), text_of(fields, "target")
-    return Asked(texts, is_list, source, target, _number(fields.get("alternatives") or 0))
+    return Asked(texts, is_list, source, target, _number(fields.get("alternatives") or 0), form == "html")
 
 
 def check_size(texts: list[str], max_characters: int, max_texts: int) -> None:

@@ -71,15 +71,17 @@ class Models:
     def sources_into(self, target: str) -> list[str]:
         return [source for source, of in self._routes if of == target]
 
-    def submit(self, texts: Sequence[str], source: str, target: str) -> list[Future[Translation]]:
-        """Put texts into the queue of the model that translates them.
+    def submit(
+        self, texts: Sequence[str], source: str, target: str, align: Sequence[bool] | None = None
+    ) -> list[Future[Translation]]:
+        """Put texts into the queue of the model that translates them; ``align`` as in `Batcher.submit`.
 
         Raises:
             RequestError: there is none, or its queue is full.
         """
         if (source, target) in self._routes:
             batcher, tags = self._routes[source, target]
-            return batcher.submit(texts, tags)
+            return batcher.submit(texts, tags, align)
         for lang, known in ((source, {of for of, _ in self._routes}), (target, {into for _, into in self._routes})):
             if lang not in known:
                 raise RequestError(400, f"{shown(lang)} is not supported; supported are {', '.join(sorted(known))}")

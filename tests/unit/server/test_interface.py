@@ -31,19 +31,23 @@ SETTINGS = Settings(max_characters=2000, max_texts=5, timeout_seconds=20)
 class Fake:
     """Translates "x" into "de:X" where 7 stands for German, with alternatives; some texts fail, or wait."""
 
+    can_align = True
+
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
 
-    def translate(self, lines: Sequence[str], *, tags: Sequence[int]) -> list[Translation]:
+    def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
         if "fail" in lines:
             raise RuntimeError("failed on purpose")
         if "wait" in lines:
             self.begun.release()
             assert self.may_go.wait(30)
-        return [self._translation(line, {7: "de", 8: "fr"}[tags[0]]) for line in lines]
+        return [self._translation(line, {7: "de", 8: "fr"}[tags[0]], align) for line in lines]
 
-    def _translation(self, line: str, lang: str) -> Translation:
-        found = [Alternative(f"{lang}:{text}", 0.0, []) for text in (line.upper(), line.upper(), line, f"{line}!")]
+    def _translation(self, line: str, lang: str, align: bool) -> Translation:
+        links = [(i, i) for i in range(len(line.split()))] if align else None
+        texts = (line.upper(), line.upper(), line, f"{line}!")
+        found = [Alternative(f"{lang}:{text}", 0.0, [], links) for text in texts]
         return Translation(line, *found[0][:3], found, 0, False)
 
 
@@ -131,6 +135,23 @@ def test_alternatives(client: Client) -> None:
     assert "alternatives" not in client.translate(q="a", alternatives=0)[1]
 
 
+def test_html(client: Client) -> None:
+    """Markup stays, also where a translation has some of its own; texts of all blocks are translated together."""
+    page = '<p>A <a href="x?y&amp;z">dog</a> runs.</p><ul><li>one<li>&lt;script&gt;</ul><script>a < b</script>'
+    assert client.translate(q=page, format="html", alternatives=1)[1] == {
+        "translatedText": '<p>de:A <a href="x?y&amp;z">DOG</a> RUNS.</p>'
+        "<ul><li>de:ONE</li><li>de:&lt;SCRIPT&gt;</li></ul><script>a < b</script>",
+        "alternatives": [],
+    }
+    answer = client.translate(q=["", "a <b>b</b>", "<hr>"], format="html", alternatives=1)[1]
+    assert answer == {"translatedText": ["", "de:A <b>B</b>", "<hr>"], "alternatives": [[], [], []]}
+    body = urlencode({"q": "<b>ä</b>", "source": "en", "target": "fr", "format": "html"})
+    assert client.ask("POST", "/translate", body, FORM)[1] == {"translatedText": "<b>fr:Ä</b>"}
+    for broken in ("<b>" * 200, "<!doctype html>", "&#1;"):
+        whole = {"q": broken, "source": "en", "target": "de", "format": "html"}
+        assert "Invalid request" in client.refused(400, json.dumps(whole))
+
+
 def test_languages_are_told_apart(client: Client) -> None:
     pytest.importorskip("py3langid")
     english, dutch = "Where is the nearest railway station?", "Waar is het dichtstbijzijnde treinstation?"
@@ -184,7 +205,7 @@ def test_what_is_refused(client: Client) -> None:
         ("source", "\ud800", "source parameter is not Unicode"),
         ("source", "x" * 500, "x… is not supported"),
         ("target", "nl\r\n", "is not supported; supported are de, fr"),
-        ("format", "html", "html format is not supported"),
+        ("format", "xml", "xml format is not supported"),
         ("format", 7, "format parameter is not text"),
         ("alternatives", "many", "alternatives parameter is not a number"),
         ("alternatives", 1.5, "alternatives parameter is not a number"),
@@ -344,7 +365,7 @@ def test_a_full_queue_and_a_late_answer() -> None:
         waits.join()
         assert [status for status, _ in answers] == [503, 503] and "0.5 seconds" in answers[0][1]["error"]
         client.engine.may_go.set()
-        assert client.translate(q="a")[0] == 200
+        assert client.translate(q="a")[0] == 200  # who gave up takes no room
 
 
 def test_a_slow_body() -> None:
