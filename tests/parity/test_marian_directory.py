@@ -18,6 +18,7 @@ from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.decoding.given_targets import log_probs
 from transformer_mt.errors import InputError
+from transformer_mt.exchange import card
 from transformer_mt.exchange.from_marian import import_marian, local_directory, read_marian
 from transformer_mt.exchange.marian import export_marian
 from transformer_mt.model.layout import collate
@@ -152,8 +153,15 @@ def test_generate_gives_our_translations(trained: Trained, tmp_path: Path) -> No
     expected = translated(trained, sources, "--beam-size", 4, *COMMON)
     assert len(set(expected)) > 30
     assert generated(tmp_path / "out", sources) == expected
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "nrefs:1|case:mixed" in card and "150 of 150 updates" in card and "max_steps: 150" in card
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "nrefs:1|case:mixed" in text and "150 of 150 updates" in text and "max_steps: 150" in text
+    assert "does not say all licences" in text
+
+
+def test_a_card_says_the_licences_of_its_text() -> None:
+    training = {"step": 1, "max_steps": 2, "max_tokens": 3, "seed": 4, "sources": ["a.tsv"], "licenses": ["CC BY 4.0"]}
+    text = "\n".join(card._training({"training": training}))
+    assert text.endswith("- a.tsv (CC BY 4.0)")
 
 
 # Directories of the family, in its order: </s> and <unk> first, <pad> last, which the decoder starts with.

@@ -117,6 +117,7 @@ def training(checkpoint: Path | None, config: DescribedConfig, longest_src_token
     assert config.train is not None and config.batch is not None
     facts: Facts = {
         "sources": [str(source) for source in config.data.train],
+        "licenses": [source.license for source in config.data.train],
         "max_steps": config.train.max_steps,
         "max_tokens": config.batch.max_tokens,  # target tokens of an update, at most
         "longest_src_tokens": longest_src_tokens,

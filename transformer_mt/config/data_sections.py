@@ -47,7 +47,7 @@ TAB = ("tab", r"\t", "\t")  # how a delimiter may be written
 _NO_TAGS = ("pad", "unk", "s")  # their symbols would be those that every vocabulary starts with
 
 
-_ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang")
+_ANY_KIND = ("name", "weight", "tag", "src_lang", "tgt_lang", "license")
 
 
 class SourceConfig(Section):
@@ -88,6 +88,7 @@ class SourceConfig(Section):
     tag: str | None = None  # a domain, or "back-translated": sources start with the symbol <tag>
     src_lang: str | None = None  # default: data.src_lang
     tgt_lang: str | None = None
+    license: str | None = None  # of the text: for the card of a model that is exported
 
     @property
     def kind(self) -> str:

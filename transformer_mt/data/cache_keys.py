@@ -20,7 +20,7 @@ _READINGS = {"tmx": 2, "tsv": 2}
 def source_key(named: NamedSource, cache: Path) -> Any:
     """Return what a source's pairs depend on: the content of its files, or the settings of what has no files here."""
     source = named.source
-    settings = source.model_dump(exclude_none=True, exclude={"name", "weight"})
+    settings = source.model_dump(exclude_none=True, exclude={"name", "weight", "license"})
     paths = source_files(source, *named.languages)
     if paths:  # their content counts, not their names
         for name in ("src", "tgt", source.kind):

@@ -88,9 +88,11 @@ def _training(facts: Facts) -> Iterator[str]:
     )
     yield f"{updates} updates of at most {training['max_tokens']:,} target tokens, seed {training['seed']}, on:"
     yield ""
-    yield from (f"- {source}" for source in training["sources"])
-    yield ""
-    yield "The configuration says nothing of the licence of this text: see to it before you pass the model on."
+    for source, of_text in zip(training["sources"], training["licenses"], strict=True):
+        yield f"- {source}" + ("" if of_text is None else f" ({of_text})")
+    if None in training["licenses"]:
+        yield ""
+        yield "The configuration does not say all licences of this text: see to them before you pass the model on."
 
 
 def _scores(facts: Facts) -> Iterator[str]:

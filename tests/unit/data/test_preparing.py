@@ -919,7 +919,7 @@ def test_tags_count_as_tokens(prepared: Prepare, tmp_path: Path) -> None:
 def test_weights_make_another_run_but_not_another_store(prepared: Prepare, tmp_path: Path) -> None:
     files = text_files(tmp_path, PAIRS)
     store = prepared(files)
-    assert prepared({**files, "weight": 2.0, "name": "all"}).directory == store.directory
+    assert prepared({**files, "weight": 2.0, "name": "all", "license": "CC0"}).directory == store.directory
 
     def fingerprint(*weights: float, **data: Any) -> str:
         sources = tuple(SourceConfig(**files, weight=weight, name=f"s{i}") for i, weight in enumerate(weights))
