@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from transformer_mt.decoding.translator import Translation
 from transformer_mt.server.bodies import Fields, asked, check_size, read_fields, text_of
-from transformer_mt.server.errors import RequestError
+from transformer_mt.server.errors import GONE, RequestError
 from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Measured, Metrics
 from transformer_mt.server.models import Models, language_name
@@ -84,7 +84,7 @@ class Interface:
             detected = await asyncio.to_thread(self._detect_source, texts, wanted.target)
             source = detected["language"]
         align = [segment.has_inlines for segment in segments] if wanted.is_html else None
-        found = await self._translated(self._models.submit(texts, source, wanted.target, align))
+        found = await self._translated(self._models.submit(texts, source, wanted.target, align), request)
         self._metrics.characters.inc(sum(map(len, texts)))
         for segment, one in zip(segments, found, strict=False):
             segment.replace(one.text, one.alignment)
@@ -151,15 +151,23 @@ class Interface:
                 raise RequestError(403, "Invalid API key")
         return fields
 
-    async def _translated(self, waiting: list[Future[Translation]]) -> list[Translation]:
-        try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                return await asyncio.gather(*map(asyncio.wrap_future, waiting))
-        except TimeoutError:  # what has not begun is taken back with it
-            seconds = self._settings.timeout_seconds
-            raise RequestError(
-                503, f"The translation was not ready within {seconds:g} seconds", retry_after=1
-            ) from None
+    async def _translated(self, waiting: list[Future[Translation]], request: Request) -> list[Translation]:
+        """Wait for translations, or until time is up or the client has gone: what has not begun by then never does."""
+        found = asyncio.ensure_future(_all(waiting))
+        gone = asyncio.ensure_future(_leave_of(request))
+        both: set[asyncio.Future[Any]] = {found, gone}
+        seconds = self._settings.timeout_seconds
+        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if found.done():
+            gone.cancel()
+            return found.result()
+        for one in waiting:
+            one.cancel()
+        found.cancel()
+        if gone.done():
+            raise RequestError(GONE, "The client has gone")
+        gone.cancel()
+        raise RequestError(503, f"The translation was not ready within {seconds:g} seconds", retry_after=1)
 
     def _detect_source(self, texts: list[str], target: str) -> Detected:
         """The likeliest of the languages that are translated into the target; where there is one, that one."""
@@ -184,6 +192,16 @@ def _alternatives(translation: Translation, most: int) -> list[str]:
     """Other translations than the best, each once; as many as the search was asked for (`search.n_best`)."""
     texts = dict.fromkeys(one.text for one in translation.alternatives)
     return [text for text in texts if text != translation.text][:most]
+
+
+async def _all(waiting: list[Future[Translation]]) -> list[Translation]:
+    return await asyncio.gather(*map(asyncio.wrap_future, waiting))
+
+
+async def _leave_of(request: Request) -> None:
+    """Wait until the client closes its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from transformer_mt.server.errors import RequestError
+from transformer_mt.server.errors import GONE, RequestError
 from transformer_mt.server.models import shown
 
 Fields = dict[str, Any]
@@ -35,7 +35,7 @@ async def read_fields(request: Request, max_bytes: int, seconds: float) -> Field
     """Read a body that is a JSON object or a form.
 
     Raises:
-        RequestError: 413 too large, 408 too slow, 415 of another kind, 400 broken.
+        RequestError: 413 too large, 408 too slow, 415 of another kind, 400 broken, 499 cut short.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -43,7 +43,7 @@ async def read_fields(request: Request, max_bytes: int, seconds: float) -> Field
     except TimeoutError:
         raise RequestError(408, f"Invalid request: the body did not come within {seconds:g} seconds") from None
     except ClientDisconnect:
-        raise RequestError(400, "Invalid request: the client has gone") from None
+        raise RequestError(GONE, "The client has gone") from None
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     try:
         text = body.decode("utf-8")

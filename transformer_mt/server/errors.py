@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transformer_mt.errors import TmtError
 
+GONE = 499  # what proxies count a client under that has not waited for its answer
+
 
 class RequestError(TmtError):
     """A request that is not answered: its HTTP status, and one line that says why."""

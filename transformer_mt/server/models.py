@@ -82,7 +82,7 @@ class Models:
         if (source, target) in self._routes:
             batcher, tags = self._routes[source, target]
             return batcher.submit(texts, tags, align)
-        for lang, known in ((source, {of for of, _ in self._routes}), (target, {into for _, into in self._routes})):
+        for lang, known in ((target, {into for _, into in self._routes}), (source, {of for of, _ in self._routes})):
             if lang not in known:
                 raise RequestError(400, f"{shown(lang)} is not supported; supported are {', '.join(sorted(known))}")
         raise RequestError(400, f"{target} is not available as a target language from {source}")

@@ -35,8 +35,10 @@ class Fake:
 
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
+        self.seen: list[str] = []
 
     def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
+        self.seen.extend(lines)
         if "fail" in lines:
             raise RuntimeError("failed on purpose")
         if "wait" in lines:
@@ -366,6 +368,22 @@ def test_a_full_queue_and_a_late_answer() -> None:
         assert [status for status, _ in answers] == [503, 503] and "0.5 seconds" in answers[0][1]["error"]
         client.engine.may_go.set()
         assert client.translate(q="a")[0] == 200  # who gave up takes no room
+
+
+def test_a_client_that_leaves_takes_its_texts_with_it() -> None:
+    with served() as client:
+        first = threading.Thread(target=client.translate, kwargs={"q": "wait"})
+        first.start()
+        assert client.engine.begun.acquire(timeout=30)
+        body = json.dumps({"q": "left", "source": "en", "target": "de"}).encode()
+        head = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", client.port)) as connection:
+            connection.sendall(head % len(body) + body)
+            wait_until(lambda: client.models.num_waiting > 0)
+        wait_until(lambda: 'status="499"} 1.0' in client.ask("GET", "/metrics")[1])
+        client.engine.may_go.set()
+        first.join()
+        assert client.translate(q="a")[0] == 200 and client.engine.seen == ["wait", "a"]
 
 
 def test_a_slow_body() -> None:
