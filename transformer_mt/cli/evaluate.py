@@ -17,6 +17,7 @@ from transformer_mt.system.console import tell
 if TYPE_CHECKING:
     from transformer_mt.data.readers.published import PublishedSet
     from transformer_mt.decoding.translator import ScoredTokens
+    from transformer_mt.evaluation.lengths import System
 
 
 def score(
@@ -150,6 +151,43 @@ def translated(
     return hypotheses, tokenize, translator.tgt_lang
 
 
+def load_systems(
+    paths: Sequence[Path],
+    are_models: Sequence[bool],
+    sources: Sequence[str] | None,
+    references: Sequence[Sequence[str]],
+    names: Sequence[str],
+    overrides: Sequence[str],
+    tokenize: str | None,
+    tgt_lang: str | None,
+) -> list[System]:
+    """Return translations: those of files as they are, those of models (of ``sources``) after all files were checked.
+
+    ``names`` are those of the sources and of each reference.
+    """
+    from transformer_mt.evaluation.figures import short_names
+    from transformer_mt.evaluation.lengths import System
+    from transformer_mt.evaluation.scores import check_streams
+    from transformer_mt.system.lines import read_lines
+
+    if sources is not None:
+        check_streams(sources, references, names)
+    named = list(zip(short_names(paths), paths, are_models, strict=True))
+    of_files = {
+        path: System(name, list(read_lines(path)), tokenize, tgt_lang) for name, path, is_model in named if not is_model
+    }
+    for system in of_files.values():
+        check_streams(system.hypotheses, references, [system.name, *names[1:]])
+    systems = []
+    for name, path, is_model in named:
+        if is_model:
+            assert sources is not None
+            systems.append(System(name, *translated(path, sources, overrides, tokenize, tgt_lang)))
+        else:
+            systems.append(of_files[path])
+    return systems
+
+
 def evaluate(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Translate --src first, then score.")] = None,
     hyp: Annotated[str | None, typer.Option("--hyp", help="Translations to score; - is stdin.")] = None,
@@ -163,8 +201,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
-            help="Of bleu, chrf, ter, multi_bleu; separated by commas.  [default: bleu,chrf and, unless it takes "
-            "minutes, ter]",
+            help="Of bleu, chrf, chrf++, ter, multi_bleu; separated by commas.  [default: bleu,chrf and, unless it "
+            "takes minutes, ter]",
             show_default=False,
         ),
     ] = None,

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from transformer_mt import __version__
+from transformer_mt.cli.compare import compare
 from transformer_mt.cli.data import data_app
 from transformer_mt.cli.evaluate import evaluate, score
 from transformer_mt.cli.info import info
@@ -42,6 +43,7 @@ app.command()(train)
 app.command()(translate)
 app.command()(score)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(info)
 app.command()(average)
 app.command()(export)

@@ -51,10 +51,9 @@ def plot_lengths(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Draw BLEU and chrF by the length of the source, of models or translations, with intervals and signatures."""
-    from transformer_mt.cli.evaluate import translated
-    from transformer_mt.evaluation.figures import check_picture, short_names
-    from transformer_mt.evaluation.lengths import System, plot_lengths, scores_by_length
-    from transformer_mt.evaluation.scores import check_streams
+    from transformer_mt.cli.evaluate import load_systems
+    from transformer_mt.evaluation.figures import check_picture
+    from transformer_mt.evaluation.lengths import plot_lengths, scores_by_length
     from transformer_mt.system.lines import read_lines
 
     if not (models or hyp) or not (output or json_output):
@@ -67,18 +66,10 @@ def plot_lengths(
     if output is not None:
         check_picture(output)
     sources, references = list(read_lines(src)), [list(read_lines(path)) for path in ref]
-    names = short_names([*models, *map(Path, hyp)])
-    systems = [
-        System(name, list(read_lines(path)), tokenize, tgt_lang)
-        for name, path in zip(names[len(models) :], hyp, strict=True)
-    ]
-    for name, stream in [(src, sources), *(system[:2] for system in systems)]:  # before translating for nothing
-        check_streams(stream, references, [name, *ref])
-    of_models = [
-        System(name, *translated(model, sources, overrides, tokenize, tgt_lang))
-        for name, model in zip(names, models, strict=False)
-    ]
-    scores = scores_by_length(sources, references, [*of_models, *systems], limits, [src, *ref])
+    names = [src, *ref]
+    paths, are_models = [*models, *map(Path, hyp)], [True] * len(models) + [False] * len(hyp)
+    systems = load_systems(paths, are_models, sources, references, names, overrides, tokenize, tgt_lang)
+    scores = scores_by_length(sources, references, systems, limits, names)
     for note in dict.fromkeys(note for report in scores.all.reports for note in report.notes):
         tell(f"warning: {note}")
     if output is not None:

@@ -106,7 +106,7 @@ def scores_by_length(
     lengths = [len(WORD.findall(source)) for source in sources]
     filled = [i for i, length in enumerate(lengths) if length]
     if not filled:
-        raise InputError(f"{src_name}: has blank lines only; scores by length need sources")
+        raise InputError(f"{src_name}: has blank lines only; scores by length need text")
     if edges is None:
         edges = default_edges([lengths[i] for i in filled])
 

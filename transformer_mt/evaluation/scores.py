@@ -1,8 +1,8 @@
 """sacreBLEU scores that never travel without their signatures.
 
-``bleu``, ``chrf`` and ``ter`` are the numbers of the ``sacrebleu`` command, on detokenised text. ``multi_bleu`` is
-what many papers print: the formula of Moses' ``multi-bleu.perl -lc`` on the white-space tokens as given, which
-should be tokenised on both sides. It depends on the tokeniser, so it is comparable only with itself.
+``bleu``, ``chrf``, ``chrf++`` and ``ter`` are the numbers of the ``sacrebleu`` command, on detokenised text.
+``multi_bleu`` is what many papers print: the formula of Moses' ``multi-bleu.perl -lc`` on the white-space tokens as
+given, which should be tokenised on both sides. It depends on the tokeniser, so it is comparable only with itself.
 
 BLEU counts words, and 13a finds them between spaces. Chinese, Japanese, Thai and their like have none: what they are
 cut into follows the target language (`default_tokenize`).
@@ -26,7 +26,7 @@ from transformer_mt.text.scripts import UNSPACED_CHARACTER
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
-METRICS = ("bleu", "chrf", "ter", "multi_bleu")
+METRICS = ("bleu", "chrf", "chrf++", "ter", "multi_bleu")
 DEFAULT_METRICS = ("bleu", "chrf", "ter")
 DEFAULT_TOKENIZE = "13a"
 MULTI_BLEU_LABEL = "multi-bleu (white-space tokens as given, lower-cased; not comparable with sacreBLEU)"
@@ -60,7 +60,7 @@ class MetricScore:
     """One corpus score with everything that is needed to reproduce and to judge it."""
 
     name: str  # one of METRICS
-    label: str  # as people write it: BLEU, chrF2, TER, multi-bleu (…)
+    label: str  # as people write it: BLEU, chrF2, chrF2++, TER, multi-bleu (…)
     score: float  # 0 to 100, higher is better; TER: errors in percent, lower is better, may exceed 100
     signature: str
     interval: Interval | None
@@ -130,7 +130,7 @@ def evaluate(
         tokenize: sacreBLEU's tokeniser for ``bleu`` (default `default_tokenize` of the language). That of Chinese or
             Japanese gives ``ter`` sacreBLEU's ``normalized`` and ``asian_support``, as the language does.
         tgt_lang: language of the text.
-        lowercase: for ``bleu`` and ``chrf``; ``ter`` ignores case by sacreBLEU's default, ``multi_bleu`` by definition.
+        lowercase: for BLEU and both chrF; ``ter`` ignores case by sacreBLEU's default, ``multi_bleu`` by definition.
         confidence: add 95% intervals from ``num_bootstrap`` resamples, the same for every metric and every run.
         names: of the hypotheses and of each reference stream, for messages.
         test_set: the name and the languages of a published test set ("wmt14", "en-de"), for the signatures.
@@ -140,10 +140,10 @@ def evaluate(
     """
     if confidence and num_bootstrap < 2:
         raise InputError(f"num_bootstrap is {num_bootstrap}; an interval needs at least 2 resamples, usually 1000")
-    built, filled, notes = _prepare(hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names)
+    built, filled, notes = prepare(hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names)
     scores = []
     for name, metric in built.items():
-        with _bootstrap_seed(seed) if confidence else contextlib.nullcontext():
+        with bootstrap_seed(seed) if confidence else contextlib.nullcontext():
             # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
             refs: Any = references if name == "multi_bleu" else filled  # the script's formula takes them as they are
             score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
@@ -184,7 +184,7 @@ def sentence_scores(
     Raises:
         InputError: as ``evaluate``.
     """
-    built, filled, notes = _prepare(
+    built, filled, notes = prepare(
         hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names, effective_order=True
     )
     for note in notes:
@@ -265,7 +265,7 @@ def check_tokenizer(name: str) -> None:
     _build_metrics(["bleu"], tokenize=name, is_asian=False, lowercase=False)
 
 
-def _prepare(
+def prepare(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
     metrics: Sequence[str] | None,
@@ -275,7 +275,7 @@ def _prepare(
     names: Sequence[str] | None,
     effective_order: bool = False,
 ) -> tuple[dict[str, Metric], list[list[str | None]], list[str]]:
-    """The metrics, the references with None for what is left out, and notes on the text."""
+    """Return the metrics, the references with None for what is left out, and notes on the text."""
     check_streams(hypotheses, references, names)
     tokenize = tokenize or default_tokenize(tgt_lang)
     is_asian = _main_code(tgt_lang) in _CHINESE | _JAPANESE or tokenize in ("zh", "ja-mecab")
@@ -294,8 +294,11 @@ def _prepare(
                 f"bleu: the references have no spaces between words, which the tokenisation {tokenize} needs; the "
                 "score means little, give the target language (--tgt-lang) or a tokenisation (--tokenize char)"
             )
-        if "ter" in chosen and not is_asian:
-            notes.append("ter: the references have no spaces between words, which it counts; the score means little")
+        for name in ("ter", "chrf++"):
+            if name in chosen and not (name == "ter" and is_asian):
+                notes.append(
+                    f"{name}: the references have no spaces between words, which it counts; the score means little"
+                )
     built = _build_metrics(
         chosen, tokenize=tokenize, is_asian=is_asian, lowercase=lowercase, effective_order=effective_order
     )
@@ -368,6 +371,8 @@ def _build_metrics(
                 return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order, force=True)
             case "chrf":
                 return CHRF(lowercase=lowercase)
+            case "chrf++":
+                return CHRF(word_order=2, lowercase=lowercase)
             case "ter":
                 return TER(normalized=is_asian, asian_support=is_asian)
             case _:
@@ -420,7 +425,7 @@ def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def _bootstrap_seed(seed: int) -> Iterator[None]:
+def bootstrap_seed(seed: int) -> Iterator[None]:
     """The environment is the only place from which sacreBLEU takes the seed of its bootstrap: one thread at a time."""
     with _SEEDING:
         before = os.environ.get("SACREBLEU_SEED")

@@ -313,7 +313,7 @@ def test_streams_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("metrics", "tokenize", "message"),
     [
-        (["blue"], None, "unknown metric 'blue', nearest is 'bleu'; choose from bleu, chrf, ter, multi_bleu"),
+        (["blue"], None, "unknown metric 'blue', nearest is 'bleu'; choose from bleu, chrf, chrf++, ter, multi_bleu"),
         (["bleu", "CHRF"], None, "unknown metric 'CHRF', nearest is 'chrf'"),
         ([""], None, "unknown metric ''"),
         ([], None, "no metric asked for"),

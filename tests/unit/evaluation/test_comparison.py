@@ -1,0 +1,204 @@
+"""Systems compared: sacreBLEU's own p values, verdicts that are known beforehand, what is wrong in which sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from harness import ROOT, text, tmt_here, write
+from sacrebleu import BLEU, CHRF
+from sacrebleu.significance import PairedTest
+
+from transformer_mt.errors import InputError
+from transformer_mt.evaluation.comparison import Comparison, Part, compare, marked
+from transformer_mt.evaluation.comparison_text import format_comparison
+from transformer_mt.evaluation.lengths import System
+from transformer_mt.evaluation.word_accuracy import (
+    accuracy_by_frequency,
+    names_in,
+    names_kept,
+    numbers_in,
+    numbers_kept,
+    words_in,
+)
+
+WORDS = ["der", "die", "das", "Hund", "Mann", "Ball", "rennt", "wirft", "fängt", "schnell", "weit", "heute"]
+RANDOM = random.Random(1)
+REFERENCE = [" ".join(RANDOM.choices(WORDS, k=RANDOM.randint(4, 12))) for _ in range(60)]
+
+
+def damaged(share: float, seed: int) -> list[str]:
+    """The reference, each word replaced by chance."""
+    draw = random.Random(seed)
+    return [" ".join("falsch" if draw.random() < share else word for word in line.split()) for line in REFERENCE]
+
+
+BAD, BAD_TOO, GOOD = damaged(0.4, 2), damaged(0.4, 3), damaged(0.1, 4)
+SYSTEMS = [System("bad", BAD), System("good", GOOD), System("bad, too", BAD_TOO), System("the same", BAD)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_samples() -> Iterator[None]:
+    """Seconds instead of half a minute: sacreBLEU's tests with a tenth and a fiftieth of their samples."""
+    with patch.dict(PairedTest._DEFAULT_SAMPLES, {"bs": 100, "ar": 200}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(few_samples: None) -> Comparison:
+    return compare(SYSTEMS, [REFERENCE], train=["der Hund rennt", "der Mann"], num_shown=2)
+
+
+def test_scores_and_p_values_are_sacrebleus(found: Comparison) -> None:
+    metrics = {"bleu": BLEU(), "chrf": CHRF(), "chrf++": CHRF(word_order=2)}
+    named = [system[:2] for system in SYSTEMS]
+    for test, key in (("bs", "p_bootstrap"), ("ar", "p_randomisation")):
+        signatures, expected = PairedTest(named, metrics, [REFERENCE], test_type=test)()
+        for name, label in zip(metrics, signatures, strict=True):
+            own = found.scores[name]
+            assert own.label == label
+            assert str(signatures[label]) in (own.bootstrap_signature, own.randomisation_signature)
+            assert [one.score for one in own.systems] == [result.score for result in expected[label]]  # type: ignore[union-attr]
+            p_values = [getattr(one, key) for one in own.systems]
+            assert p_values[1:3] == [result.p_value for result in expected[label][1:3]]  # type: ignore[union-attr]
+            assert p_values[0] is p_values[3] is None
+
+
+def test_the_verdict_says_what_is_known(found: Comparison) -> None:
+    better, open_, level = found.verdicts
+    assert better == "good is better than bad in BLEU, chrF2 and chrF2++, hardly by chance."
+    assert "hardly" not in open_ and "may be chance" in open_
+    assert level == "the same is level with bad in BLEU, chrF2 and chrF2++."
+    turned = compare([SYSTEMS[1], SYSTEMS[0]], [REFERENCE])
+    assert turned.verdicts == ["bad is worse than good in BLEU, chrF2 and chrF2++, hardly by chance."]
+
+
+def test_sentences_are_won_and_lost(found: Comparison) -> None:
+    chrf = CHRF()
+    first, other = (
+        [chrf.sentence_score(line, [ref]).score for line, ref in zip(s, REFERENCE, strict=True)] for s in (BAD, GOOD)
+    )
+    gains = [b - a for a, b in zip(first, other, strict=True)]
+    good, _, same = found.sentences
+    assert good.num_won == sum(gain > 0 for gain in gains) > 30
+    assert good.num_lost == sum(gain < 0 for gain in gains)
+    assert good.num_won + good.num_lost + good.num_tied == 60
+    assert [pair.other_chrf - pair.first_chrf for pair in good.won] == sorted(gains)[:-3:-1]
+    assert [pair.other_chrf - pair.first_chrf for pair in good.lost] == [gain for gain in sorted(gains)[:2] if gain < 0]
+    for pair in good.won:
+        assert "".join(part.text for part in pair.first) == BAD[pair.line - 1]
+        assert pair.references == [REFERENCE[pair.line - 1]]
+    assert (same.num_won, same.num_lost, same.num_tied, same.won) == (0, 0, 60, [])
+
+
+def test_differing_words_are_marked() -> None:
+    assert marked("Ein Hund  rennt weit.", "Ein Mann rennt weit.") == [
+        Part("Ein", False),
+        Part(" ", False),
+        Part("Hund", True),
+        Part("  ", False),
+        Part("rennt weit.", False),
+    ]
+    assert marked("a b", "x a b") == [Part("a b", False)]
+    assert marked("你好吗 ", "你们好") == [Part("你", False), Part("好", False), Part("吗", True), Part(" ", False)]
+    assert marked("", "x") == []
+
+
+def test_words_numbers_and_names() -> None:
+    assert words_in("Der Hund, der's weiß: 3 你好。हिन्दी") == [
+        "Der",
+        "Hund",
+        "der",
+        "s",
+        "weiß",
+        "3",
+        "你",
+        "好",
+        "हिन्दी",
+    ]
+    assert numbers_in("1,000 und 1.000, 12:30 und ٣; 7.") == {"1000", "1230", "3", "7"}
+    assert names_in("Dear Anna saw I. Then Bob's EU-Plan came. “Carl” went, as NASA did") == {
+        "Anna",
+        "Bob",
+        "EU",
+        "Plan",
+        "NASA",
+    }
+
+
+def test_numbers_and_names_that_are_missing_or_added() -> None:
+    references = [["Er sah Anna um 12.30 Uhr.", "Es waren 7."], ["Anna sah er 12:30.", ""]]
+    sources = ["He saw Anna at 12:30.", "There were 7, not 8."]
+    kept = numbers_kept(["Er sah uns um 1.30 Uhr.", "Es waren 8."], references, sources)
+    assert (kept.num_expected, kept.num_missing, kept.num_added) == (2, 2, 1)
+    assert [(change.line, change.missing, change.added) for change in kept.changes] == [
+        (1, ["1230"], ["130"]),
+        (2, ["7"], []),
+    ]
+    names = names_kept(["Er sah Bob um 12.30 Uhr.", "Es waren 7."], references[:1], sources)  # Uhr is no name
+    assert (names.num_expected, names.changes[0].missing, names.changes[0].added) == (1, ["Anna"], ["Bob"])
+    assert names_kept(["Anna sah er.", ""], references[:1], sources).num_missing == 0
+    assert names_kept(["Anna sah er.", ""], references[:1], None).num_missing == 1  # Uhr
+
+
+def test_accuracy_of_words_by_their_frequency() -> None:
+    train = ["der der der Hund"] * 4
+    [never, once, few, some, *_] = accuracy_by_frequency([["der der Hund Wal"]], [["der Hund Hund Igel"]], train)
+    assert [bucket.label for bucket in (never, once, few, some)] == ["0", "1", "2–9", "10–99"]
+    assert (never.num_reference_words, few.num_reference_words, some.num_reference_words) == (1, 2, 1)
+    [wal], [hund], [der] = never.systems, few.systems, some.systems
+    assert (wal.num_words, wal.num_right, wal.precision, wal.recall) == (1, 0, 0.0, 0.0)
+    assert (hund.num_words, hund.num_right, hund.precision, hund.recall) == (1, 1, 1.0, 0.5)
+    assert (der.num_words, der.num_right, der.precision, der.recall) == (2, 1, 0.5, 1.0)
+    assert once.systems[0].precision is None is once.systems[0].recall
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(InputError, match="1 system found"):
+        compare(SYSTEMS[:1], [REFERENCE])
+    with pytest.raises(InputError, match="59 lines in short, 60 in references"):
+        compare([SYSTEMS[0], System("short", BAD[:-1])], [REFERENCE])
+    with pytest.raises(InputError, match=r"tok:13a.* and .*tok:char.*--tokenize"):
+        compare([SYSTEMS[0], System("characters", BAD, tokenize="char")], [REFERENCE])
+
+
+def test_the_command(tmp_path: Path, found: Comparison) -> None:
+    ref = write(tmp_path / "ref.de", REFERENCE)
+    paths = [write(tmp_path / name, lines) for name, lines in zip(("bad", "good"), (BAD, GOOD), strict=True)]
+    train = write(tmp_path / "train.de", ["der Hund rennt", "der Mann"])
+    command = ("compare", *paths, "--ref", ref, "--train", train, "--sentences", 2)
+    expected = compare(SYSTEMS[:2], [REFERENCE], train=["der Hund rennt", "der Mann"], num_shown=2)
+    [line] = tmt_here(*command, "--json").ok().lines
+    assert json.loads(line) == json.loads(json.dumps(expected.as_dict()))
+    lines = tmt_here(*command).ok().lines
+    assert lines == format_comparison(expected, 2).split("\n")
+    assert lines[0] == found.verdicts[0]
+    row = next(line for line in lines if line.startswith("  good "))
+    assert f"{expected.scores['bleu'].systems[1].score:.2f} ± " in row and "p 0.0099 and 0.0050" in row
+    assert sum(line.startswith("  won, line ") for line in lines) == 2
+    assert any("[falsch" in line for line in lines)
+
+    for wrong, reason in (
+        ((paths[0],), "bad alone found; give two systems"),
+        ((paths[0], tmp_path), f"{tmp_path} is a model, which needs text; give --src F"),
+        ((*paths, "--set", "search.beam_size=1"), "remove --set"),
+        ((*paths, "--src", train), f"2 lines in {train}, 60 in {ref}"),
+        ((*paths, "--tokenize", "13"), "unknown tokenizer '13'"),
+        ((paths[0], tmp_path / "absent"), "absent"),
+        (("-", "-"), "stdin: cannot be two"),
+    ):
+        done = tmt_here("compare", *wrong, "--ref", ref)
+        assert done.status == 2 and reason in done.refusal and not done.stdout
+
+
+def test_a_model_translates_first(tmp_path: Path) -> None:
+    model = ROOT / "tests" / "golden" / "run"
+    sources = ["a b c", "b c a d"]
+    translations = tmt_here("translate", model, stdin=text(sources)).ok().lines
+    files = [write(tmp_path / name, lines) for name, lines in (("src", sources), ("hyp", translations))]
+    done = tmt_here("compare", files[1], model, "--src", files[0], "--ref", files[0]).ok()
+    assert done.lines[0] == "run is level with hyp in BLEU, chrF2 and chrF2++."

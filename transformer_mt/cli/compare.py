@@ -1,0 +1,60 @@
+"""``tmt compare``: which of several systems is better, and where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformer_mt.cli.options import SetOption
+from transformer_mt.errors import InputError
+from transformer_mt.system.console import tell
+
+
+def compare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="SYSTEM…", help="Two or more: files of translations, or models (with --src)."),
+    ],
+    ref: Annotated[list[str], typer.Option("--ref", help="Reference translations; give it again for more.")],
+    src: Annotated[str | None, typer.Option("--src", help="Source text; models translate it.")] = None,
+    train: Annotated[
+        str | None,
+        typer.Option("--train", help="Training text of the target language: words by their frequency in it."),
+    ] = None,
+    sentences: Annotated[
+        int, typer.Option("--sentences", min=0, help="Sentences won, lost and with changed numbers or names to show.")
+    ] = 5,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    tokenize: Annotated[
+        str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")
+    ] = None,
+    tgt_lang: Annotated[str | None, typer.Option("--tgt-lang", help="Of the translations, as of tmt eval.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Compare systems with the first: scores, whether differences may be chance, sentences, lengths, numbers, names."""
+    from transformer_mt.cli.evaluate import load_systems
+    from transformer_mt.evaluation import comparison
+    from transformer_mt.evaluation.comparison_text import format_comparison
+    from transformer_mt.system.lines import read_lines
+
+    are_models = [path.is_dir() for path in paths]
+    if len(paths) < 2:
+        raise InputError(f"compare: {paths[0]} alone found; give two systems or more, files of translations or models")
+    if any(are_models) and src is None:
+        raise InputError(f"compare: {paths[are_models.index(True)]} is a model, which needs text; give --src F")
+    if overrides and not any(are_models):
+        raise InputError("compare: --set changes how models translate, and all are files; remove --set")
+    if [src, train, *ref, *map(str, paths)].count("-") > 1:
+        raise InputError("stdin: cannot be two of the files; name a file for one")
+    sources = None if src is None else list(read_lines(src))
+    references = [list(read_lines(path)) for path in ref]
+    names = [src or "sources", *ref]
+    systems = load_systems(paths, are_models, sources, references, names, overrides, tokenize, tgt_lang)
+    words = None if train is None else read_lines(train)
+    found = comparison.compare(systems, references, sources, words, num_shown=sentences, names=names)
+    for note in found.notes:
+        tell(f"warning: {note}")
+    print(json.dumps(found.as_dict(), ensure_ascii=False) if json_output else format_comparison(found, sentences))

@@ -1,0 +1,120 @@
+"""Whether a difference in score may be chance: sacreBLEU's paired tests of each system against the first.
+
+The bootstrap (Koehn 2004) draws sentences again and again and looks how the difference varies; approximate
+randomisation (Riezler and Maxwell 2005) swaps the two systems' translations of half of the sentences and looks how
+often that makes a larger difference. p says how likely so large a difference is between equally good systems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformer_mt.evaluation.lengths import System
+from transformer_mt.evaluation.scores import Interval, bootstrap_seed, check_streams, prepare
+
+METRICS = ("bleu", "chrf", "chrf++")
+LEVEL = 0.05  # of p: below, a difference is not taken for chance
+_SEED = 12345
+
+
+@dataclass(frozen=True)
+class PairedScore:
+    """A system's score, and its difference to the first system's.
+
+    The p values are None where there is no difference to explain: of the first system, and of equal scores.
+    """
+
+    score: float
+    interval: Interval
+    difference: float
+    p_bootstrap: float | None
+    p_randomisation: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Return whether both tests find the difference too large for chance."""
+        both = (self.p_bootstrap, self.p_randomisation)
+        return all(p is not None and p < LEVEL for p in both)
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """The scores of all systems by one metric, with the signatures of both tests."""
+
+    label: str
+    bootstrap_signature: str
+    randomisation_signature: str
+    systems: list[PairedScore]
+
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        systems = [
+            {"name": name, **asdict(one), "interval": one.interval._asdict()}
+            for name, one in zip(names, self.systems, strict=True)
+        ]
+        return {**asdict(self), "systems": systems}
+
+
+def paired_scores(
+    systems: Sequence[System], references: Sequence[Sequence[str]], ref_names: Sequence[str] | None = None
+) -> tuple[dict[str, PairedScores], list[str]]:
+    """Score systems and test their differences to the first: 1,000 resamples, 10,000 randomisations, a fixed seed.
+
+    All are cut into words as the first one asks for.
+
+    Returns:
+        The scores by each of `METRICS`, and notes on the text.
+
+    Raises:
+        InputError: as `scores.evaluate`.
+    """
+    from sacrebleu.significance import PairedTest
+
+    first, *others = systems
+    ref_names = ref_names or [f"references[{i}]" for i in range(len(references))]
+    for system in others:
+        check_streams(system.hypotheses, references, [system.name, *ref_names])
+    built, filled, notes = prepare(
+        first.hypotheses, references, METRICS, first.tokenize, first.tgt_lang, False, [first.name, *ref_names]
+    )
+    named: Any = [(system.name, system.hypotheses) for system in systems]
+    refs: Any = filled  # sacreBLEU leaves out a reference that is None
+    with bootstrap_seed(_SEED):
+        bootstrap, resampled = PairedTest(named, built, refs, test_type="bs")()
+        randomisation, randomised = PairedTest(named, built, refs, test_type="ar")()
+    found = {}
+    for name, label in zip(METRICS, bootstrap, strict=True):
+        both: Any = list(zip(resampled[label], randomised[label], strict=True))
+        scores = []
+        for of_bootstrap, of_randomisation in both:
+            difference = float(of_bootstrap.score - both[0][0].score)
+            scores.append(
+                PairedScore(
+                    float(of_bootstrap.score),
+                    Interval(float(of_bootstrap.mean), float(of_bootstrap.ci)),
+                    difference,
+                    # Of equal systems sacreBLEU says 1 / 1,001, as if the difference of 0 were sure.
+                    of_bootstrap.p_value if difference else None,
+                    of_randomisation.p_value if difference else None,
+                )
+            )
+        found[name] = PairedScores(label, str(bootstrap[label]), str(randomisation[label]), scores)
+    return found, notes
+
+
+def verdict(scores: Sequence[PairedScores], names: Sequence[str], number: int) -> str:
+    """Return a sentence that says whether a system is better than the first, and whether that may be chance."""
+    labels_of: dict[tuple[str, str], list[str]] = {}
+    for of_metric in scores:
+        one = of_metric.systems[number]
+        relation, chance = "level with", ""
+        if one.difference:
+            relation = "better than" if one.difference > 0 else "worse than"
+            chance = ", hardly by chance" if one.is_clear else ", which may be chance"
+        labels_of.setdefault((relation, chance), []).append(of_metric.label)
+    parts = [
+        f"{relation} {names[0]} in {' and '.join(filter(None, [', '.join(labels[:-1]), labels[-1]]))}{chance}"
+        for (relation, chance), labels in labels_of.items()
+    ]
+    return f"{names[number]} is {'; it is '.join(parts)}."
