@@ -34,8 +34,8 @@ def serve(
         int, typer.Option("--max-waiting", min=1, help="Characters that wait for a model before requests get 429.")
     ] = 200_000,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds for a body to come, and for its translation.")
-    ] = 60.0,
+        int, typer.Option("--timeout", min=1, max=86_400, help="Seconds for a body to come, and for its translation.")
+    ] = 60,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Serve models over HTTP, as LibreTranslate does; Ctrl-C or SIGTERM ends it when all is answered."""

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -235,6 +237,35 @@ def test_broken_bodies(client: Client) -> None:
     assert "Too many files" in client.refused(400, file, "multipart/form-data; boundary=x")
     assert "Content-Type: application/json" in client.refused(415, "a", "text/plain")
     assert "missing q" in client.refused(400, '{"q": "a"}', FORM)  # as curl -d sends it
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["en", "de", "html"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["q", "source", "target", "format", "alternatives", "api_key"])
+KINDS = st.sampled_from(
+    [JSON, FORM, "multipart/form-data; boundary=x", "multipart/form-data; boundary=", "text/html", ""]
+)
+
+
+@given(st.dictionaries(NAMES, ANYTHING), st.binary(max_size=60), KINDS)
+def test_whatever_comes_is_answered_or_refused(client: Client, fields: Any, data: bytes, kind: str) -> None:
+    whole = {"q": "<p>a", "source": "en", "target": "de"} | fields
+    for body, its_kind in (
+        (json.dumps(whole), JSON),
+        (urlencode(whole, errors="surrogatepass"), FORM),
+        (data, kind),
+        (b"--x\r\n" + data + b"\r\n\r\n" + data + b"\r\n--x--", kind),
+    ):
+        response, answer = client.ask("POST", "/translate", body, its_kind)
+        assert list(answer) == ["error"] if response.status in (400, 415) else response.status == 200
 
 
 def test_limits(client: Client) -> None:
