@@ -112,14 +112,14 @@ def asked(fields: Fields, max_characters: int, max_texts: int) -> Asked:
         RequestError: a field is missing or wrong, or the texts are too long or too many.
     """
     q = fields.get("q")
-    is_list = isinstance(q, list) and bool(q)
-    texts = [_checked(text, "q") for text in q] if is_list and isinstance(q, list) else [text_of(fields, "q")]
+    texts = [_checked(text, "q") for text in q] if isinstance(q, list) and q else [text_of(fields, "q")]
     check_size(texts, max_characters, max_texts)
     form = _checked(fields.get("format") or "text", "format")
     if form not in ("text", "html"):
         raise RequestError(400, f"{shown(form)} format is not supported")
     source, target = text_of(fields, "source"), text_of(fields, "target")
-    return Asked(texts, is_list, source, target, _number(fields.get("alternatives") or 0), form == "html")
+    num_alternatives = _number(fields.get("alternatives") or 0)
+    return Asked(texts, isinstance(q, list), source, target, num_alternatives, form == "html")
 
 
 def check_size(texts: list[str], max_characters: int, max_texts: int) -> None:

@@ -29,8 +29,8 @@ _INLINE = frozenset({
 })  # fmt: skip
 # Within a sentence, and no words of it: kept as they are, behind the word that they stand behind.
 _ATOMS = frozenset({
-    "audio", "button", "canvas", "code", "embed", "iframe", "img", "input", "kbd", "math", "object", "samp", "select",
-    "svg", "var", "video", "wbr",
+    "audio", "canvas", "code", "embed", "iframe", "img", "input", "kbd", "math", "object", "samp", "svg", "var",
+    "video", "wbr",
 })  # fmt: skip
 _UNTOUCHED = frozenset({"noscript", "pre", "script", "style", "template", "textarea"})
 _MOST_LEVELS = 100

@@ -50,6 +50,7 @@ def translated(text: str, engine: Engine) -> str:
         ("m<sup>2</sup> of land", "land of m<sup>2</sup>"),
         ("<p>a b</p>\n <p> c d <br> e f</p>tail end", "<p>b a</p>\n <p> d c <br> f e</p>end tail"),
         ("<ul><li>a b<li>c d</ul>", "<ul><li>b a</li><li>d c</li></ul>"),
+        ("<button>a b</button> <select><option>c d", "<button>b a</button> <select><option>d c</option></select>"),
         ("<a><div>a b</div></a> c d", "<a><div>b a</div></a> d c"),
         ("x<img> y", "y x<img> "),
         ('<img alt="a b"> x y', '<img alt="a b"> y x'),
