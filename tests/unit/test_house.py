@@ -71,7 +71,7 @@ COMMANDS = {
         "[MODEL] --hyp --ref --src --test-set --langs --metrics --json --confidence --sentence --tokenize --tgt-lang "
         "--lowercase --set"
     ),
-    "tmt compare": "SYSTEM… --ref --src --train --sentences --json --tokenize --tgt-lang --set",
+    "tmt compare": "SYSTEM… --ref --src --train --sentences --output --json --tokenize --tgt-lang --set",
     "tmt info": "MODEL --json",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",

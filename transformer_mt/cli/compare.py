@@ -27,6 +27,9 @@ def compare(
     sentences: Annotated[
         int, typer.Option("--sentences", min=0, help="Sentences won, lost and with changed numbers or names to show.")
     ] = 5,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write a page as well, for example page.html.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     tokenize: Annotated[
         str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")
@@ -37,8 +40,10 @@ def compare(
     """Compare systems with the first: scores, whether differences may be chance, sentences, lengths, numbers, names."""
     from transformer_mt.cli.evaluate import load_systems
     from transformer_mt.evaluation import comparison
+    from transformer_mt.evaluation.comparison_page import render_comparison
     from transformer_mt.evaluation.comparison_text import format_comparison
-    from transformer_mt.system.lines import read_lines
+    from transformer_mt.system.lines import read_lines, write_lines
+    from transformer_mt.system.whole_files import check_writable
 
     are_models = [path.is_dir() for path in paths]
     if len(paths) < 2:
@@ -49,6 +54,8 @@ def compare(
         raise InputError("compare: --set changes how models translate, and all are files; remove --set")
     if [src, train, *ref, *map(str, paths)].count("-") > 1:
         raise InputError("stdin: cannot be two of the files; name a file for one")
+    if output is not None:
+        check_writable(output)
     sources = None if src is None else list(read_lines(src))
     references = [list(read_lines(path)) for path in ref]
     names = [src or "sources", *ref]
@@ -57,4 +64,8 @@ def compare(
     found = comparison.compare(systems, references, sources, words, num_shown=sentences, names=names)
     for note in found.notes:
         tell(f"warning: {note}")
+    if output is not None:
+        write_lines(output, [render_comparison(found, sentences)])
+        if str(output) != "-":
+            tell(f"wrote {output}")
     print(json.dumps(found.as_dict(), ensure_ascii=False) if json_output else format_comparison(found, sentences))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
+from xml.etree import ElementTree
 
 import pytest
 from harness import ROOT, text, tmt_here, write
@@ -15,6 +16,7 @@ from sacrebleu.significance import PairedTest
 
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.comparison import Comparison, Part, compare, marked
+from transformer_mt.evaluation.comparison_page import render_comparison
 from transformer_mt.evaluation.comparison_text import format_comparison
 from transformer_mt.evaluation.lengths import System
 from transformer_mt.evaluation.word_accuracy import (
@@ -166,6 +168,22 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare([SYSTEMS[0], System("characters", BAD, tokenize="char")], [REFERENCE])
 
 
+def test_the_page_stands_alone_and_has_what_the_text_has() -> None:
+    systems = [System("<b>&", ["Ein <i>Hund</i> rennt", "b c"]), System("good", ["Ein Mann rennt", "b c"])]
+    comparison = compare(systems, [["Ein Mann rennt", "b 7"]], ["A man & runs", "b 7"], train=["Mann"])
+    page = render_comparison(comparison, 5)
+    html = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))  # escaped, and all that is open is closed
+    body = [*html.itertext()]
+    for line in (*comparison.verdicts, "Ein ", "<i>Hund</i>", "A man & runs", "good, line 2: missing 7"):
+        assert line in body
+    assert [mark.text for mark in html.iter("mark")] == ["<i>Hund</i>", "Mann"]
+    assert "b c" not in body  # a sentence that is level
+    assert "http" not in page and not {"script", "link", "img"} & {element.tag for element in html.iter()}
+    cells = {cell.text for cell in [*html.iter("td"), *html.iter("th")]}
+    for number in (f"{score.score:.2f}" for report in comparison.lengths.all.reports for score in report.scores):
+        assert any(cell and cell.startswith(number) for cell in cells)
+
+
 def test_the_command(tmp_path: Path, found: Comparison) -> None:
     ref = write(tmp_path / "ref.de", REFERENCE)
     paths = [write(tmp_path / name, lines) for name, lines in zip(("bad", "good"), (BAD, GOOD), strict=True)]
@@ -174,7 +192,9 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
     expected = compare(SYSTEMS[:2], [REFERENCE], train=["der Hund rennt", "der Mann"], num_shown=2)
     [line] = tmt_here(*command, "--json").ok().lines
     assert json.loads(line) == json.loads(json.dumps(expected.as_dict()))
-    lines = tmt_here(*command).ok().lines
+    page = tmp_path / "page.html"
+    lines = tmt_here(*command, "--output", page).ok().lines
+    assert page.read_text(encoding="utf-8").strip() == render_comparison(expected, 2).strip()
     assert lines == format_comparison(expected, 2).split("\n")
     assert lines[0] == found.verdicts[0]
     row = next(line for line in lines if line.startswith("  good "))
@@ -189,6 +209,7 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
         ((*paths, "--src", train), f"2 lines in {train}, 60 in {ref}"),
         ((*paths, "--tokenize", "13"), "unknown tokenizer '13'"),
         ((paths[0], tmp_path / "absent"), "absent"),
+        ((*paths, "--output", tmp_path), "is a directory"),
         (("-", "-"), "stdin: cannot be two"),
     ):
         done = tmt_here("compare", *wrong, "--ref", ref)
