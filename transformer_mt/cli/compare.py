@@ -42,6 +42,7 @@ def compare(
     from transformer_mt.evaluation import comparison
     from transformer_mt.evaluation.comparison_page import render_comparison
     from transformer_mt.evaluation.comparison_text import format_comparison
+    from transformer_mt.evaluation.word_accuracy import word_frequencies
     from transformer_mt.system.lines import read_lines, write_lines
     from transformer_mt.system.whole_files import check_writable
 
@@ -58,10 +59,10 @@ def compare(
         check_writable(output)
     sources = None if src is None else list(read_lines(src))
     references = [list(read_lines(path)) for path in ref]
+    frequencies = None if train is None else word_frequencies(read_lines(train))
     names = [src or "sources", *ref]
     systems = load_systems(paths, are_models, sources, references, names, overrides, tokenize, tgt_lang)
-    words = None if train is None else read_lines(train)
-    found = comparison.compare(systems, references, sources, words, num_shown=sentences, names=names)
+    found = comparison.compare(systems, references, sources, frequencies, num_shown=sentences, names=names)
     for note in found.notes:
         tell(f"warning: {note}")
     if output is not None:

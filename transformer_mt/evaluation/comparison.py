@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ def compare(
     systems: Sequence[System],
     references: Sequence[Sequence[str]],
     sources: Sequence[str] | None = None,
-    train: Iterable[str] | None = None,
+    frequencies: Counter[str] | None = None,
     *,
     num_shown: int = 5,
     names: Sequence[str] | None = None,
@@ -106,7 +107,7 @@ def compare(
 
     Args:
         references: one or more streams.
-        train: text of the target language that the systems were trained on, for the frequencies of words.
+        frequencies: of the words in a training text of the target language, by `word_frequencies`.
         num_shown: sentences won and lost that are kept, those with the largest difference in chrF.
         names: of the sources and of each reference stream, for messages.
 
@@ -122,6 +123,8 @@ def compare(
     lengths = scores_by_length(references[0], references, systems, names=[ref_names[0], *ref_names])
     scores, notes = paired_scores(systems, references, ref_names)
     own_names = [system.name for system in systems]
+    for name, report in zip(own_names, lengths.all.reports, strict=True):
+        notes += [f"{name}: {score.note}" for score in report.scores if score.note]
     hypotheses = [system.hypotheses for system in systems]
     chrf = [[row["chrf"] for row in sentence_scores(one, references, ["chrf"])] for one in hypotheses]
 
@@ -154,7 +157,7 @@ def compare(
         lengths,
         [numbers_kept(one, references, sources) for one in hypotheses],
         [names_kept(one, references, sources) for one in hypotheses],
-        None if train is None else accuracy_by_frequency(hypotheses, references, train),
+        None if frequencies is None else accuracy_by_frequency(hypotheses, references, frequencies),
         notes,
     )
 

@@ -132,22 +132,26 @@ class FrequencyBucket:
         return f"{self.least}" if self.least == self.most else f"{self.least}–{self.most}"
 
 
+def word_frequencies(lines: Iterable[str]) -> Counter[str]:
+    """Return how often a text has each of its words."""
+    return Counter(word for line in lines for word in words_in(line))
+
+
 def accuracy_by_frequency(
-    systems: Sequence[Sequence[str]], references: Sequence[Sequence[str]], train: Iterable[str]
+    systems: Sequence[Sequence[str]], references: Sequence[Sequence[str]], frequencies: Counter[str]
 ) -> list[FrequencyBucket]:
     """Count the words that translations share with their references, by their frequency in a training text.
 
     A word is right as often as the reference has it. Several references are compared with one after the other, and the
     counts added.
     """
-    frequency = Counter(word for line in train for word in words_in(line))
     in_references = [[Counter(words_in(line)) for line in stream] for stream in references]
 
     def by_bucket(counters: Iterable[Counter[str]]) -> list[int]:
         totals = [0] * len(FREQUENCIES)
         for counter in counters:
             for word, count in counter.items():
-                totals[bisect_right(FREQUENCIES, frequency[word]) - 1] += count
+                totals[bisect_right(FREQUENCIES, frequencies[word]) - 1] += count
         return totals
 
     expected = by_bucket(counter for stream in in_references for counter in stream)

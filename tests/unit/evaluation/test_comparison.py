@@ -25,11 +25,13 @@ from transformer_mt.evaluation.word_accuracy import (
     names_kept,
     numbers_in,
     numbers_kept,
+    word_frequencies,
     words_in,
 )
 
 WORDS = ["der", "die", "das", "Hund", "Mann", "Ball", "rennt", "wirft", "fängt", "schnell", "weit", "heute"]
 RANDOM = random.Random(1)
+TRAIN = ["der Hund rennt", "der Mann"]
 REFERENCE = [" ".join(RANDOM.choices(WORDS, k=RANDOM.randint(4, 12))) for _ in range(60)]
 
 
@@ -52,7 +54,7 @@ def few_samples() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def found(few_samples: None) -> Comparison:
-    return compare(SYSTEMS, [REFERENCE], train=["der Hund rennt", "der Mann"], num_shown=2)
+    return compare(SYSTEMS, [REFERENCE], frequencies=word_frequencies(TRAIN), num_shown=2)
 
 
 def test_scores_and_p_values_are_sacrebleus(found: Comparison) -> None:
@@ -148,7 +150,7 @@ def test_numbers_and_names_that_are_missing_or_added() -> None:
 
 
 def test_accuracy_of_words_by_their_frequency() -> None:
-    train = ["der der der Hund"] * 4
+    train = word_frequencies(["der der der Hund"] * 4)
     [never, once, few, some, *_] = accuracy_by_frequency([["der der Hund Wal"]], [["der Hund Hund Igel"]], train)
     assert [bucket.label for bucket in (never, once, few, some)] == ["0", "1", "2–9", "10–99"]
     assert (never.num_reference_words, few.num_reference_words, some.num_reference_words) == (1, 2, 1)
@@ -157,6 +159,16 @@ def test_accuracy_of_words_by_their_frequency() -> None:
     assert (hund.num_words, hund.num_right, hund.precision, hund.recall) == (1, 1, 1.0, 0.5)
     assert (der.num_words, der.num_right, der.precision, der.recall) == (2, 1, 0.5, 1.0)
     assert once.systems[0].precision is None is once.systems[0].recall
+
+
+def test_one_sentence_and_text_that_looks_tokenised() -> None:
+    found = compare([System("a", ["x y ."]), System("b", ["x y."])], [["x y."]])
+    assert found.notes == [
+        "a: the hypotheses look tokenised (lines end in ' .'); detokenise both sides for a comparable score"
+    ]
+    assert all(scores.systems[1].p_randomisation in (None, 1) for scores in found.scores.values())
+    assert "hardly" not in found.verdicts[0]
+    assert format_comparison(found, 5)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -170,7 +182,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 def test_the_page_stands_alone_and_has_what_the_text_has() -> None:
     systems = [System("<b>&", ["Ein <i>Hund</i> rennt", "b c"]), System("good", ["Ein Mann rennt", "b c"])]
-    comparison = compare(systems, [["Ein Mann rennt", "b 7"]], ["A man & runs", "b 7"], train=["Mann"])
+    comparison = compare(
+        systems, [["Ein Mann rennt", "b 7"]], ["A man & runs", "b 7"], frequencies=word_frequencies(["Mann"])
+    )
     page = render_comparison(comparison, 5)
     html = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))  # escaped, and all that is open is closed
     body = [*html.itertext()]
@@ -187,9 +201,9 @@ def test_the_page_stands_alone_and_has_what_the_text_has() -> None:
 def test_the_command(tmp_path: Path, found: Comparison) -> None:
     ref = write(tmp_path / "ref.de", REFERENCE)
     paths = [write(tmp_path / name, lines) for name, lines in zip(("bad", "good"), (BAD, GOOD), strict=True)]
-    train = write(tmp_path / "train.de", ["der Hund rennt", "der Mann"])
+    train = write(tmp_path / "train.de", TRAIN)
     command = ("compare", *paths, "--ref", ref, "--train", train, "--sentences", 2)
-    expected = compare(SYSTEMS[:2], [REFERENCE], train=["der Hund rennt", "der Mann"], num_shown=2)
+    expected = compare(SYSTEMS[:2], [REFERENCE], frequencies=word_frequencies(TRAIN), num_shown=2)
     [line] = tmt_here(*command, "--json").ok().lines
     assert json.loads(line) == json.loads(json.dumps(expected.as_dict()))
     page = tmp_path / "page.html"
@@ -209,6 +223,7 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
         ((*paths, "--src", train), f"2 lines in {train}, 60 in {ref}"),
         ((*paths, "--tokenize", "13"), "unknown tokenizer '13'"),
         ((paths[0], tmp_path / "absent"), "absent"),
+        ((*paths, "--train", tmp_path / "no text"), "no text"),
         ((*paths, "--output", tmp_path), "is a directory"),
         (("-", "-"), "stdin: cannot be two"),
     ):
