@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from transformer_mt.errors import InputError
 from transformer_mt.evaluation.lengths import LengthScores, System, scores_by_length
 from transformer_mt.evaluation.scores import check_streams, sentence_scores
 from transformer_mt.evaluation.significance import PairedScores, paired_scores, verdict
@@ -112,10 +111,8 @@ def compare(
         names: of the sources and of each reference stream, for messages.
 
     Raises:
-        InputError: fewer than two systems; as `scores_by_length`.
+        InputError: as `scores_by_length`.
     """
-    if len(systems) < 2:
-        raise InputError(f"compare: {len(systems)} system found; give at least two, files of translations or models")
     src_name, *ref_names = names or ["sources", *(f"references[{i}]" for i in range(len(references)))]
     if sources is not None:
         check_streams(sources, references, [src_name, *ref_names])
