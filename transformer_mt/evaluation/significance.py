@@ -31,12 +31,18 @@ class PairedScore:
     difference: float
     p_bootstrap: float | None
     p_randomisation: float | None
+    num_differing: int  # sentences whose translation is not the first system's
 
     @property
     def is_clear(self) -> bool:
-        """Return whether both tests find the difference too large for chance."""
-        both = (self.p_bootstrap, self.p_randomisation)
-        return all(p is not None and p < LEVEL for p in both)
+        """Return whether both tests find the difference too large for chance.
+
+        sacreBLEU's randomisation does not count equal differences. One in 2^(n - 1) swaps of n sentences leaves the
+        difference as it is, which is added here: few sentences prove nothing, whatever they are.
+        """
+        if self.p_bootstrap is None or self.p_randomisation is None:
+            return False
+        return self.p_bootstrap < LEVEL and self.p_randomisation + 2 ** (1 - self.num_differing) < LEVEL
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,16 @@ def paired_scores(
     with bootstrap_seed(_SEED):
         bootstrap, resampled = PairedTest(named, built, refs, test_type="bs")()
         randomisation, randomised = PairedTest(named, built, refs, test_type="ar")()
+    num_differing = [
+        sum(own != theirs for own, theirs in zip(system.hypotheses, first.hypotheses, strict=True))
+        for system in systems
+    ]
     found = {}
     for name, label in zip(METRICS, bootstrap, strict=True):
-        both: Any = list(zip(resampled[label], randomised[label], strict=True))
+        rows: Any = list(zip(resampled[label], randomised[label], num_differing, strict=True))
         scores = []
-        for of_bootstrap, of_randomisation in both:
-            difference = float(of_bootstrap.score - both[0][0].score)
+        for of_bootstrap, of_randomisation, differing in rows:
+            difference = float(of_bootstrap.score - rows[0][0].score)
             scores.append(
                 PairedScore(
                     float(of_bootstrap.score),
@@ -97,6 +107,7 @@ def paired_scores(
                     # Of equal systems sacreBLEU says 1 / 1,001, as if the difference of 0 were sure.
                     of_bootstrap.p_value if difference else None,
                     of_randomisation.p_value if difference else None,
+                    differing,
                 )
             )
         found[name] = PairedScores(label, str(bootstrap[label]), str(randomisation[label]), scores)

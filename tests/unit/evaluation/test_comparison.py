@@ -81,6 +81,18 @@ def test_the_verdict_says_what_is_known(found: Comparison) -> None:
     assert turned.verdicts == ["bad is worse than good in BLEU, chrF2 and chrF2++, hardly by chance."]
 
 
+def test_few_sentences_prove_nothing() -> None:
+    """The swaps that leave five differences as they are, or turn all of them around, are one in 16."""
+    for num_sentences, is_clear in ((5, False), (7, True)):
+        lines = slice(0, num_sentences)
+        wrong, right = ["x y z q"] * num_sentences, REFERENCE[lines]
+        found = compare([System("wrong", wrong), System("right", right)], [right])
+        one = found.scores["chrf"].systems[1]
+        assert one.p_bootstrap is not None is not one.p_randomisation
+        assert max(one.p_bootstrap, one.p_randomisation) < 0.05 and one.num_differing == num_sentences
+        assert one.is_clear == is_clear == ("hardly" in found.verdicts[0])
+
+
 def test_sentences_are_won_and_lost(found: Comparison) -> None:
     chrf = CHRF()
     first, other = (
