@@ -15,9 +15,9 @@ from transformer_mt.recipes.writing import Choice, Choices
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.training.optim import learning_rate
 
-# A quarter of the rate that it was trained with, and a fifth of the text that a new model of this text would see: it
-# has a language to keep. (Usual, not measured here.)
-_SHARE_OF_RATE, _SHARE_OF_STEPS = 0.25, 0.2
+# A quarter of the rate that it was trained with, and a fifth (with Muon a tenth) of the text that a new model of this
+# text would see: it has a language to keep. (Measured with one model, docs/results.md.)
+_SHARE_OF_RATE, _SHARE_OF_STEPS, _SHARE_WITH_MUON = 0.25, 0.2, 0.1
 _LONGEST_WARMUP = 200
 
 
@@ -74,8 +74,8 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
     of_what = "that it was trained with" if is_known else "that the paper would have for its width"
     is_muons = config.optim.optimizer == "muon"
     max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
-    by_root = BY_ROOT_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM
-    by_root *= _SHARE_OF_STEPS * (1 + replayed)
+    by_root = BY_ROOT_WITH_MUON * _SHARE_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM * _SHARE_OF_STEPS
+    by_root *= 1 + replayed
     max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=6)
     model = [Choice("preset", config.model.preset, f"the shape of {initial.name}"), *_plain(keys)]
     searched = {
@@ -98,7 +98,8 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
             Choice(
                 "max_steps",
                 max_steps,
-                "a fifth of what a new model of this text would get" + ", and more for the old text" * (replayed > 0),
+                f"a {'tenth' if is_muons else 'fifth'} of what a new model of this text would get"
+                + ", and more for the old text" * (replayed > 0),
             ),
             Choice("eval_steps", eval_steps, "often: the best checkpoint is kept, and may come early"),
         ],
