@@ -485,10 +485,12 @@ def test_stats(trained: Trained, sources: list[str], tmp_path: Path) -> None:
         plain = tmt_here("translate", trained.run, *options, stdin=text(lines)).ok()
         done = tmt_here("translate", trained.run, "--stats", *options, stdin=text(lines)).ok()
         assert (done.stdout, plain.stderr) == (plain.stdout, "")
-        assert len(done.stderr.splitlines()) == 3
+        assert len(done.stderr.splitlines()) == 4 and "faster" in done.stderr.splitlines()[-1]
         assert done.stderr.startswith("11 translations (blank lines left out: 2) in ")
     none = tmt_here("translate", trained.run, "--stats", stdin="").ok()
-    assert (none.stdout, len(none.stderr.splitlines())) == (b"", 3)
+    assert (none.stdout, len(none.stderr.splitlines())) == (b"", 4)
+    int8 = tmt_here("translate", trained.run, "--stats", *settings("precision=int8"), stdin=text(lines)).ok()
+    assert "faster" not in int8.stderr
     copies = tmt_here("translate", trained.run, "--stats", "--output", tmp_path / "out", stdin=text(lines)).ok()
     assert copies.stdout == b""
     translations = (tmp_path / "out").read_text().splitlines()

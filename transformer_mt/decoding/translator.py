@@ -111,6 +111,7 @@ class Translator:
         self._tags = tags
         self._tokenizers = tokenizers
         self._config = config
+        self.precision = config.precision
         self._warn = warn
         self._max_positions = searcher.max_positions
         self._max_source_tokens = config.max_source_tokens or longest_src_tokens
