@@ -120,9 +120,13 @@ def translate(
         long_lines.tell()
     if stats:
         tell(counts.format(time.monotonic() - started))
-        if translator.precision == "float32":
-            faster = "search.precision=int8 on a CPU, bfloat16 on a GPU"
-            tell(f"in float32; faster, with 5 to 7 % of the lines in other words (docs/performance.md): {faster}")
+        _tell_of_precision(translator.precision)
+
+
+def _tell_of_precision(precision: str) -> None:
+    if precision == "float32":
+        faster = "search.precision=int8 on a CPU, bfloat16 on a GPU"
+        tell(f"in float32; faster, with 5 to 7 % of the lines in other words (docs/performance.md): {faster}")
 
 
 def _translated(
