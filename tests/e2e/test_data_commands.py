@@ -239,7 +239,7 @@ def test_a_signal_leaves_nothing(config: dict[str, Any], tmp_path: Path, command
     cache = tmp_path / "cache"
     for side in ("src", "tgt"):
         path = Path(config["data"]["train"][0][side])
-        path.write_text(path.read_text() * 500)
+        path.write_text(path.read_text() * 2000)  # seconds of work on a fast machine
     options = ["--output", tmp_path / "out"] if command != "stats" else []
     options += ["--valid", 7, "--test", 5] if command == "split" else []
     before = {*tmp_path.iterdir(), write_config(tmp_path / "config.yaml", config), cache}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import SetOption
+from transformer_mt.cli.options import SetOption, TgtLangOption, TokenizeOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -31,10 +31,8 @@ def compare(
         Path | None, typer.Option("--output", help="Write a page as well, for example page.html.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
-    tokenize: Annotated[
-        str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")
-    ] = None,
-    tgt_lang: Annotated[str | None, typer.Option("--tgt-lang", help="Of the translations, as of tmt eval.")] = None,
+    tokenize: TokenizeOption = None,
+    tgt_lang: TgtLangOption = None,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Compare systems with the first: scores, whether differences may be chance, sentences, lengths, numbers, names."""

@@ -12,6 +12,13 @@ ConfigArgument = Annotated[
 ]
 
 
+# Of commands that score the translations of several systems.
+TokenizeOption = Annotated[str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")]
+
+
+TgtLangOption = Annotated[str | None, typer.Option("--tgt-lang", help="Of the translations, as of tmt eval.")]
+
+
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import ModelArgument, SetOption
+from transformer_mt.cli.options import ModelArgument, SetOption, TgtLangOption, TokenizeOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -44,10 +44,8 @@ def plot_lengths(
         ),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the numbers, as one JSON object.")] = False,
-    tokenize: Annotated[
-        str | None, typer.Option("--tokenize", help="sacreBLEU's tokenisation, as of tmt eval.")
-    ] = None,
-    tgt_lang: Annotated[str | None, typer.Option("--tgt-lang", help="Of the translations, as of tmt eval.")] = None,
+    tokenize: TokenizeOption = None,
+    tgt_lang: TgtLangOption = None,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Draw BLEU and chrF by the length of the source, of models or translations, with intervals and signatures."""

@@ -34,11 +34,15 @@ Scorer: TypeAlias = "Callable[[Sequence[str], Sequence[str]], list[ScoredTokens 
 
 
 class _Cleaned(NamedTuple):
-    """What became of a chunk: what is left, with its places, and what was left out."""
+    """What became of a chunk: the lines that are left, each with its end, and what was left out.
+
+    The text is joined where it was judged, on all cores: lists of pairs would take longer to be sent than to be made.
+    """
 
     source: int
-    places: list[int]
-    pairs: list[SentencePair]
+    src: str
+    tgt: str
+    places: list[int]  # of the pairs, where they are still to be scored
     report: CleanReport
 
 
@@ -67,13 +71,14 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
         def cleaned(chunk: Chunk) -> _Cleaned:
             report = CleanReport()
             places, kept = judge(chunk, sources[chunk.source], data.clean, occurrences, held_out, report)
-            return _Cleaned(chunk.source, places, kept, report)
+            report.kept += len(kept)
+            return _Cleaned(chunk.source, *_text_of(kept), places if data.clean.score_model else [], report)
 
         with PairFiles(made) as files, _scorers(data.clean, sources) as scorers:
             for found in on_all_cores(cleaned, read_chunks(sources, "cleaning", counts)):
-                kept = found.pairs if scorers is None else _likely(found, scorers[found.source], data.clean)
-                found.report.kept += len(kept)
-                files.write(names[found.source], *("".join(f"{pair[side]}\n" for pair in kept) for side in (0, 1)))
+                if scorers is not None:
+                    found = _likely(found, scorers[found.source], data.clean)
+                files.write(names[found.source], found.src, found.tgt)
                 reports[found.source].merge(found.report)
         total = CleanReport()
         for report in reports:
@@ -117,17 +122,23 @@ def _scorers(rules: CleanConfig, sources: Sequence[NamedSource]) -> Iterator[lis
         yield [by_language[named.languages[1]].score_tokens for named in sources]
 
 
-def _likely(found: _Cleaned, score: Scorer, rules: CleanConfig) -> list[SentencePair]:
-    """Return the pairs of a chunk that the model finds likely enough; the others are counted into its report."""
+def _text_of(pairs: Sequence[SentencePair]) -> tuple[str, str]:
+    return "".join(f"{pair.src}\n" for pair in pairs), "".join(f"{pair.tgt}\n" for pair in pairs)
+
+
+def _likely(found: _Cleaned, score: Scorer, rules: CleanConfig) -> _Cleaned:
+    """Return a chunk with the pairs that the model finds likely enough; the others are counted into its report."""
     assert rules.min_score is not None
-    kept = []
-    scored = score([pair.src for pair in found.pairs], [pair.tgt for pair in found.pairs])
-    for place, pair, one in zip(found.places, found.pairs, scored, strict=True):
+    kept, report = [], found.report
+    sides = [text.split("\n")[:-1] for text in (found.src, found.tgt)]
+    for place, src, tgt, one in zip(found.places, *sides, score(*sides), strict=True):
         if one is not None and sum(one.log_probs) < rules.min_score * len(one.log_probs):
-            found.report.count("low_score", pair, place)
+            report.kept -= 1
+            report.count("low_score", SentencePair(src, tgt), place)
         else:
-            kept.append(pair)
-    return kept
+            kept.append(SentencePair(src, tgt))
+    src_text, tgt_text = _text_of(kept)
+    return found._replace(src=src_text, tgt=tgt_text)
 
 
 def _as_json(data: DataConfig, total: CleanReport, by_label: dict[str, CleanReport], places: Places) -> str:

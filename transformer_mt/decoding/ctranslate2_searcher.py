@@ -153,7 +153,7 @@ class CTranslate2Searcher:
         found = self._engine.score_batch(
             [self._src.pieces_of(src[i][:-1]) for i in filled],
             [self._tgt.pieces_of(tgt[i][:-1]) for i in filled],
-            max_batch_size=self._batch_tokens // 4,
+            max_batch_size=max(1, self._batch_tokens // self._config.beam_size),  # 0 would be no limit
             batch_type="tokens",
             max_input_length=0,
         )
