@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness import Trained, load_script, symbol_lines, tmt_here, write_config
 
 from transformer_mt import __version__
 from transformer_mt.checkpoints.manifest import sealed
+from transformer_mt.decoding.translator import Translator
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -188,6 +189,20 @@ def test_tmt_translates_with_an_export(run: Path, exported: Path) -> None:
     assert len(listed) == 2 * 61 + 2  # blank lines have one
     starts = tmt_here("translate", exported, "--prefix", str(_prefixes(exported, lines)), stdin=text).ok().lines
     assert all(line.startswith("x") for line in starts[:60]) and not any(starts[60:62])
+
+
+def test_single_lines_are_answered_before_the_next_is_read(exported: Path) -> None:
+    num_read = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal num_read
+        for line in ("a b", "c d", "e f"):
+            num_read += 1
+            yield line
+
+    with Translator.load(exported) as translator:
+        for number, _ in enumerate(translator.stream(lines(), chunk_lines=1), 1):
+            assert num_read == number
 
 
 def _prefixes(exported: Path, lines: Sequence[str]) -> Path:

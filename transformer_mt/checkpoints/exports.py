@@ -49,7 +49,7 @@ def exported_directory(target: Path, facts: Mapping[str, Any]) -> Iterator[Path]
         write_list(temporary, facts)
 
 
-def write_list(directory: Path, facts: Mapping[str, str]) -> None:
+def write_list(directory: Path, facts: Mapping[str, Any]) -> None:
     """List a directory's files in it, with ``facts`` of what they are."""
     files = {path.relative_to(directory).as_posix(): _facts(path) for path in directory.rglob("*") if path.is_file()}
     manifest = {"transformer_mt": __version__, **facts, "files": dict(sorted(files.items()))}

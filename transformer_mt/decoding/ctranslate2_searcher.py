@@ -146,7 +146,8 @@ class CTranslate2Searcher:
         )
 
     def begin(self, num_lines: int, *, on_all_cores: bool) -> Work:
-        return Work(self._submit, 1)
+        # Its threads translate one chunk, this one reads the next; but who sends single lines waits for each.
+        return Work(self._submit, 1 if num_lines > 1 else 0)
 
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         filled = [i for i, ids in enumerate(src) if len(ids) > 1]
