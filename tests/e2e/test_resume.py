@@ -199,6 +199,20 @@ def test_resume_with_more_steps_goes_on(finished: Finished, tmp_path: Path) -> N
     assert weights(run) != weights(finished.run)
 
 
+def test_resume_elsewhere_tells_what_the_last_bits_depend_on(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished.copy_to(tmp_path / "run")
+    monkeypatch.setattr("transformer_mt.training.setup.processor", lambda: "another")
+    monkeypatch.setattr("transformer_mt.training.setup.code_version", lambda: "0.2.0, commit 0a1b")
+    steps = ("--set", f"train.max_steps={LAST_STEP + 2}")
+    done = tmt_here("train", finished.path, "--output", run, "--resume", *steps).ok()
+    [line] = [line for line in done.stderr.splitlines() if "not bit for bit" in line]
+    assert "processor was" in line and line.endswith(", is another") and "commit" not in line
+    state = json.loads((last_checkpoint(run) / "state.json").read_text())
+    assert state["environment"]["transformer_mt"] == "0.2.0, commit 0a1b"
+
+
 def test_resume_with_another_corpus_is_refused(finished: Finished, tmp_path: Path) -> None:
     """Same paths, so same configuration; one line differs."""
     config = copy_corpus(tmp_path, num_train=600)

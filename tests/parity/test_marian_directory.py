@@ -23,6 +23,7 @@ from transformer_mt.exchange.from_marian import import_marian, local_directory, 
 from transformer_mt.exchange.marian import export_marian
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
+from transformer_mt.system.origin import code_version
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID
@@ -155,6 +156,9 @@ def test_generate_gives_our_translations(trained: Trained, tmp_path: Path) -> No
     assert generated(tmp_path / "out", sources) == expected
     text = (tmp_path / "out" / "README.md").read_text()
     assert "nrefs:1|case:mixed" in text and "150 of 150 updates" in text and "max_steps: 150" in text
+    assert (
+        f"by transformer_mt {code_version()}, on:" in text and f"exported by transformer_mt {code_version()}." in text
+    )
     assert "does not say all licences" in text
 
 

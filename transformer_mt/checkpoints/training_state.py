@@ -15,6 +15,8 @@ from transformer_mt.data.batching import Cursor
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import read_plain
 
+CODE = "transformer_mt"  # of a state's environment: the code that trained last
+
 
 @dataclass
 class Sums:

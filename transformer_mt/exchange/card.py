@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformer_mt import __version__
 from transformer_mt.checkpoints.description import Facts, describe
 from transformer_mt.checkpoints.manifest import CONFIG
 from transformer_mt.checkpoints.model_directory import LoadedModel
+from transformer_mt.checkpoints.training_state import CODE
+from transformer_mt.system.origin import code_version
 from transformer_mt.text.vocabulary import is_language_tag
 
 _USE = """```python
@@ -51,9 +52,10 @@ def _lines(facts: Facts, loaded: LoadedModel, codes: list[str]) -> Iterator[str]
     yield ""
     yield (
         f"A Transformer of {facts['parameters']['total']:,} parameters ({shape['num_encoder_layers']} + "
-        f"{shape['num_decoder_layers']} layers, d_model {shape['d_model']}), exported by transformer_mt {__version__}. "
-        f"Its vocabulary is {vocabulary['type']} with {vocabulary['source']:,} source and {vocabulary['target']:,} "
-        f"target pieces{' (one table)' if vocabulary['shared'] else ''}."
+        f"{shape['num_decoder_layers']} layers, d_model {shape['d_model']}), exported by "
+        f"transformer_mt {code_version()}. Its vocabulary is {vocabulary['type']} with "
+        f"{vocabulary['source']:,} source and {vocabulary['target']:,} target pieces"
+        f"{' (one table)' if vocabulary['shared'] else ''}."
     )
     yield ""
     yield "## Use"
@@ -86,7 +88,9 @@ def _training(facts: Facts) -> Iterator[str]:
         if "step" in training
         else f"up to {training['max_steps']:,}"
     )
-    yield f"{updates} updates of at most {training['max_tokens']:,} target tokens, seed {training['seed']}, on:"
+    code = training.get("environment", {}).get(CODE)
+    by = "" if code is None else f" by transformer_mt {code}"
+    yield f"{updates} updates of at most {training['max_tokens']:,} target tokens, seed {training['seed']}{by}, on:"
     yield ""
     for source, of_text in zip(training["sources"], training["licenses"], strict=True):
         yield f"- {source}" + ("" if of_text is None else f" ({of_text})")

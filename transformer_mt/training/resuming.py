@@ -10,7 +10,7 @@ import torch
 
 from transformer_mt.checkpoints import run_directory, saver, training_state
 from transformer_mt.checkpoints.run_directory import remove_leftovers
-from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.checkpoints.training_state import CODE, TrainState
 from transformer_mt.config.loading import load_config, load_part
 from transformer_mt.config.parts import InitialConfig
 from transformer_mt.config.sections import MICRO_TOKENS, Config
@@ -196,7 +196,7 @@ def restore(
     changed = [
         f"{name} was {state.environment.get(name)}, is {value}"
         for name, value in fresh.environment.items()
-        if state.environment.get(name) != value
+        if state.environment.get(name) != value and name != CODE  # most commits change no number
     ]
     if changed:
         tell(f"warning: continuing with the same data in the same order, but not bit for bit: {'; '.join(changed)}")

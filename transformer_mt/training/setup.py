@@ -15,7 +15,7 @@ import torch
 from transformer_mt.checkpoints import run_directory
 from transformer_mt.checkpoints.manifest import read_manifest
 from transformer_mt.checkpoints.model_directory import copy_weights
-from transformer_mt.checkpoints.training_state import TrainState
+from transformer_mt.checkpoints.training_state import CODE, TrainState
 from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
@@ -31,6 +31,7 @@ from transformer_mt.system import console
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import describe, local_device, prepare_determinism, processor, seed_stream
 from transformer_mt.system.directories import scratch_directory
+from transformer_mt.system.origin import code_version
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
 from transformer_mt.text.noise import SourceNoise
@@ -263,6 +264,7 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
 def _environment(num_ranks: int, device: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:
     """Return what the last bits of a run depend on besides its configuration."""
     return {
+        CODE: code_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "processor": processor(),
