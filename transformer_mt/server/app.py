@@ -24,6 +24,7 @@ from transformer_mt.server.errors import GONE, RequestError
 from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Measured, Metrics
 from transformer_mt.server.models import Models, language_name
+from transformer_mt.server.page import page_routes
 from transformer_mt.text.languages import probable_languages
 
 # As JSON or a form may spell a character: "\ud83d\ude00", %F0%9F%98%80.
@@ -59,6 +60,7 @@ class Interface:
             Route("/health", self.health),
             Route("/frontend/settings", self.frontend_settings),
             Route("/metrics", self.metrics),
+            *page_routes(),
         ]
         cors = Middleware(
             CORSMiddleware,
@@ -129,6 +131,7 @@ class Interface:
                 "keyRequired": has_keys,
                 "suggestions": False,
                 "filesTranslation": False,
+                "attention": False,
                 "supportedFilesFormat": [],
                 "language": {
                     "source": {"code": source, "name": language_name(source)},
