@@ -11,9 +11,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from transformer_mt.decoding.translator import Translation
 from transformer_mt.server.errors import RequestError
@@ -33,14 +33,23 @@ class Engine(Protocol):
     def can_align(self) -> bool: ...
 
 
+class _Task(NamedTuple):
+    """A method of the engine, which takes texts, and its options: what a batch has in common."""
+
+    method: str
+    options: tuple[tuple[str, Hashable], ...]
+
+    def run(self, engine: Engine, texts: list[str]) -> list[Any]:
+        """Return the answer to each text."""
+        answers: list[Any] = getattr(engine, self.method)(texts, **dict(self.options))
+        return answers
+
+
 class _Waiting(NamedTuple):
     text: str
-    kind: tuple[tuple[int, ...], bool]  # its tags, and whether words are aligned: what a batch has in common
-    translation: Future[Translation]
-
-    @property
-    def cost(self) -> int:
-        return len(self.text) + 1  # a blank text is not free
+    task: _Task
+    cost: int  # characters
+    answer: Future[Any]
 
 
 class Batcher:
@@ -79,15 +88,28 @@ class Batcher:
             RequestError: too much waits already.
         """
         wanted = [False] * len(texts) if align is None or not self._can_align else align
-        entries = [
-            _Waiting(text, (tuple(tags), is_aligned), Future()) for text, is_aligned in zip(texts, wanted, strict=True)
-        ]
+        tasks = [_Task("translate", (("tags", tuple(tags)), ("align", is_aligned))) for is_aligned in wanted]
+        return self._enqueue([_Waiting(*each, _cost(each[0]), Future()) for each in zip(texts, tasks, strict=True)])
+
+    def ask(self, method: str, text: str, times: int = 1, **options: Hashable) -> Future[Any]:
+        """Put a text into the queue for another method of the engine, which takes texts and returns as many answers.
+
+        Args:
+            times: what it costs, in translations of the text.
+
+        Raises:
+            RequestError: too much waits already.
+        """
+        task = _Task(method, tuple(options.items()))
+        return self._enqueue([_Waiting(text, task, times * _cost(text), Future())])[0]
+
+    def _enqueue(self, entries: list[_Waiting]) -> list[Future[Any]]:
         cost = sum(entry.cost for entry in entries)
         with self._changed:
             if self._is_closed:
                 raise RequestError(503, "The server is ending")
             if self._num_waiting + cost > self._max_waiting:  # those who gave up make room
-                self._queue = deque(entry for entry in self._queue if not entry.translation.cancelled())
+                self._queue = deque(entry for entry in self._queue if not entry.answer.cancelled())
                 self._num_waiting = sum(entry.cost for entry in self._queue)
             if self._queue and self._num_waiting + cost > self._max_waiting:
                 seconds = math.ceil(self._num_waiting * self._seconds_each)
@@ -95,29 +117,29 @@ class Batcher:
             self._queue.extend(entries)
             self._num_waiting += cost
             self._changed.notify()
-        return [entry.translation for entry in entries]
+        return [entry.answer for entry in entries]
 
     def close(self) -> None:
         """End the thread when its batch is done; what waits is cancelled."""
         with self._changed:
             self._is_closed = True
             for entry in self._queue:
-                entry.translation.cancel()
+                entry.answer.cancel()
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
-            batch = [entry for entry in batch if entry.translation.set_running_or_notify_cancel()]
+            batch = [entry for entry in batch if entry.answer.set_running_or_notify_cancel()]
             if batch:
                 started = time.monotonic()
-                self._translate(batch)
+                self._answer(batch)
                 seconds = (time.monotonic() - started) / sum(entry.cost for entry in batch)
                 self._seconds_each += (seconds - self._seconds_each) / 4
                 self._observe(len(batch))
 
     def _take(self) -> list[_Waiting] | None:
-        """Wait for texts; return those of the kind of the first, in their order. None: there will be no more."""
+        """Wait for texts; return those of the task of the first, in their order. None: there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_closed)
             if self._is_closed:
@@ -127,7 +149,7 @@ class Batcher:
             cost = 0
             while self._queue and len(batch) < MOST_TEXTS:
                 entry = self._queue.popleft()
-                if batch and entry.kind != batch[0].kind:
+                if batch and entry.task != batch[0].task:
                     others.append(entry)
                 elif batch and cost + entry.cost > MOST_CHARACTERS:
                     self._queue.appendleft(entry)
@@ -139,17 +161,20 @@ class Batcher:
             self._num_waiting -= cost
         return batch
 
-    def _translate(self, batch: list[_Waiting]) -> None:
+    def _answer(self, batch: list[_Waiting]) -> None:
         """Answer each. Where a batch fails, each is tried by itself: one text must not spoil the others'."""
         try:
-            tags, align = batch[0].kind
-            found = self._engine.translate([entry.text for entry in batch], tags=tags, align=align)
+            found = batch[0].task.run(self._engine, [entry.text for entry in batch])
         except Exception as error:
             if len(batch) == 1:
-                batch[0].translation.set_exception(error)
+                batch[0].answer.set_exception(error)
                 return
             for entry in batch:
-                self._translate([entry])
+                self._answer([entry])
             return
-        for entry, translation in zip(batch, found, strict=True):
-            entry.translation.set_result(translation)
+        for entry, answer in zip(batch, found, strict=True):
+            entry.answer.set_result(answer)
+
+
+def _cost(text: str) -> int:
+    return len(text) + 1  # a blank text is not free

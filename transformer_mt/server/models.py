@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
@@ -79,9 +79,21 @@ class Models:
         Raises:
             RequestError: there is none, or its queue is full.
         """
+        batcher, tags = self._route(source, target)
+        return batcher.submit(texts, tags, align)
+
+    def ask(self, method: str, text: str, source: str, target: str, times: int = 1, **options: Hashable) -> Future[Any]:
+        """Put a text into the queue of the model that translates it, for another of its methods: see `Batcher.ask`.
+
+        Raises:
+            RequestError: as `submit`.
+        """
+        batcher, tags = self._route(source, target)
+        return batcher.ask(method, text, times, tags=tuple(tags), **options)
+
+    def _route(self, source: str, target: str) -> tuple[Batcher, Sequence[int]]:
         if (source, target) in self._routes:
-            batcher, tags = self._routes[source, target]
-            return batcher.submit(texts, tags, align)
+            return self._routes[source, target]
         for lang, known in ((target, {into for _, into in self._routes}), (source, {of for of, _ in self._routes})):
             if lang not in known:
                 raise RequestError(400, f"{shown(lang)} is not supported; supported are {', '.join(sorted(known))}")

@@ -36,6 +36,10 @@ class Fake:
             raise RuntimeError("a bad text")
         return [translation(line, f"{list(tags)} {line.upper()}") for line in lines]
 
+    def count(self, lines: Sequence[str], *, letter: str) -> list[int]:
+        self.batches.append(list(lines))
+        return [line.count(letter) for line in lines]
+
 
 @pytest.fixture
 def engine() -> Fake:
@@ -93,6 +97,15 @@ def test_a_full_queue_says_when_to_come_back(engine: Fake, batcher: Batcher) -> 
     engine.may_go.set()
     assert [len(text) for text in texts(kept)] == [19_003, 993]
     assert batcher.num_waiting == 0 and texts(batcher.submit(["y" * 1000], []))
+
+
+def test_other_methods_of_the_engine_take_their_turn(engine: Fake, batcher: Batcher) -> None:
+    before, after = batcher.submit(["x"], []), batcher.ask("count", "aab", times=3, letter="a")
+    assert batcher.num_waiting == 2 + 3 * 4
+    others = [batcher.ask("count", "ba", letter="a"), batcher.ask("count", "ba", letter="b")]
+    engine.may_go.set()
+    assert texts(before) == ["[] X"] and [one.result(timeout=30) for one in (after, *others)] == [2, 1, 1]
+    assert engine.batches == [["first"], ["x"], ["aab", "ba"], ["ba"]]
 
 
 def test_what_is_cancelled_is_not_translated(engine: Fake, batcher: Batcher) -> None:
