@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from transformer_mt.decoding.translator import Translation
 from transformer_mt.server.bodies import Fields, asked, check_size, read_fields, text_of
+from transformer_mt.server.description import description_routes
 from transformer_mt.server.errors import GONE, RequestError
 from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Measured, Metrics
@@ -52,8 +53,8 @@ class Interface:
     def __init__(self, models: Models, settings: Settings, metrics: Metrics) -> None:
         self._models, self._settings, self._metrics = models, settings, metrics
 
-    def app(self) -> ASGIApp:
-        routes = [
+    def routes(self) -> list[Route]:
+        return [
             Route("/translate", self.translate, methods=["POST"]),
             Route("/detect", self.detect, methods=["POST"]),
             Route("/languages", self.languages),
@@ -61,7 +62,11 @@ class Interface:
             Route("/frontend/settings", self.frontend_settings),
             Route("/metrics", self.metrics),
             *page_routes(),
+            *description_routes(),
         ]
+
+    def app(self) -> ASGIApp:
+        routes = self.routes()
         cors = Middleware(
             CORSMiddleware,
             allow_origins=self._settings.cors_origins,

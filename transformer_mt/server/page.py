@@ -38,4 +38,4 @@ def _route(path: str, name: str, content: bytes) -> Route:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=media_type, headers=headers)
 
-    return Route(path, answer)
+    return Route(path, answer, include_in_schema=False)
