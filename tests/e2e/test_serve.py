@@ -169,6 +169,9 @@ def test_an_export_is_served_without_pytorch(trained: Trained, tmp_path: Path) -
             assert re.sub("</?[bp]>", "", ask(port, "/translate", **page)["translatedText"]) == expected
             with pytest.raises(URLError, match="403"):
                 ask(port, "/translate", q="a b c", source="src", target="tgt", api_key="secret  # somebody's")
+            assert ask(port, "/frontend/settings")["attention"] is False
+            with pytest.raises(URLError, match="501"):
+                ask(port, "/attention", q="a b c", source="src", target="tgt", api_key="secret")
         finally:
             os.kill(process.pid, signal.SIGTERM)
         _, told = process.communicate(timeout=60)

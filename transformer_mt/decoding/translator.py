@@ -182,14 +182,24 @@ class Translator:
     @property
     def can_align(self) -> bool:
         """Whether `translate` can add word alignments."""
+        return self._is_alignable(self._most_tokens_at_once)
+
+    @property
+    def tells_attention(self) -> bool:
+        """Whether `attention_maps` has any to tell, of sentences that are not too long."""
+        return self._is_alignable(1)
+
+    def _is_alignable(self, longest: int) -> bool:
         try:
-            self._check_alignable()
+            self._searcher.check_alignable(longest)
         except InputError:
             return False
         return True
 
-    def _check_alignable(self) -> None:
-        self._searcher.check_alignable(self._max_source_tokens + self._config.max_extra_tokens)
+    @property
+    def _most_tokens_at_once(self) -> int:
+        """Those that a side of what is searched as one may have."""
+        return self._max_source_tokens + self._config.max_extra_tokens
 
     def translate(
         self,
@@ -313,17 +323,28 @@ class Translator:
                 )
         return scored
 
-    def attention_maps(self, source: str, target: str | None = None) -> AttentionMaps:
+    def attention_maps(
+        self,
+        source: str,
+        target: str | None = None,
+        tags: Sequence[int] | None = None,
+        longest: int | None = None,
+    ) -> AttentionMaps:
         """Return what the first model looks at in a sentence and its translation, the given one or that of `translate`.
 
+        Args:
+            tags: the ids that this source starts with; the translator's where there are none.
+            longest: tokens that a side may have, with tags and </s>; 1,024 where nothing is said.
+
         Raises:
-            InputError: a text that is blank or has several lines; a source that `translate` would split; a target
-                that is longer than the positions that the model has learned, or than 1,024 tokens.
+            InputError: a text that is blank or has several lines; a source that `translate` would split; a side that
+                is longer than the positions that the model has learned, or than ``longest``.
         """
         src, tgt = self._sentence("source", source, self._tokenizers.src), None
         if target is not None:
             tgt = self._sentence("target", target, self._tokenizers.tgt)
-        src = [*self._tags, *src, EOS_ID]
+        src = [*(self._tags if tags is None else tags), *src, EOS_ID]
+        _check_length("source", src, longest)
         if len(src) > self._max_source_tokens:
             raise InputError(
                 f"source: {len(src)} tokens, translated in parts of at most {self._max_source_tokens}; give one of its "
@@ -332,7 +353,9 @@ class Translator:
         if tgt is None:
             [found] = self._searcher.begin(1, on_all_cores=False).submit([SourcePart(src, [])]).result()
             tgt = found.hypotheses[0].ids
-        return self._searcher.attention_maps(src, [*tgt, EOS_ID])
+        tgt = [*tgt, EOS_ID]
+        _check_length("target", tgt, longest)
+        return self._searcher.attention_maps(src, tgt)
 
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
         """Return the ids of a text that is one sentence."""
@@ -356,7 +379,7 @@ class Translator:
         log_probs: bool,
     ) -> Iterator[Translation]:
         if align:
-            self._check_alignable()
+            self._searcher.check_alignable(self._most_tokens_at_once)
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
@@ -450,6 +473,11 @@ class Translator:
         limits = [min(len(part.src) + self._config.max_extra_tokens, cap) for part in parts]
         is_cut = any(len(of.hypotheses[0].ids) + 1 >= limit for of, limit in zip(found, limits, strict=True))
         return Translation(line.text, *alternatives[0][:3], alternatives, sum(len(part.src) for part in parts), is_cut)
+
+
+def _check_length(what: str, ids: Sequence[int], longest: int | None) -> None:
+    if longest is not None and len(ids) > longest:
+        raise InputError(f"{what}: {len(ids)} tokens, attention is told of at most {longest}; give a shorter sentence")
 
 
 def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:

@@ -19,6 +19,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from transformer_mt.decoding.translator import Translation
+from transformer_mt.server.attending import AskedAttention
+from transformer_mt.server.batcher import Answer
 from transformer_mt.server.bodies import Fields, asked, check_size, read_fields, text_of
 from transformer_mt.server.description import description_routes
 from transformer_mt.server.errors import GONE, RequestError
@@ -57,6 +59,7 @@ class Interface:
         return [
             Route("/translate", self.translate, methods=["POST"]),
             Route("/detect", self.detect, methods=["POST"]),
+            Route("/attention", self.attention, methods=["POST"]),
             Route("/languages", self.languages),
             Route("/health", self.health),
             Route("/frontend/settings", self.frontend_settings),
@@ -91,7 +94,7 @@ class Interface:
             detected = await asyncio.to_thread(self._detect_source, texts, wanted.target)
             source = detected["language"]
         align = [segment.has_inlines for segment in segments] if wanted.is_html else None
-        found = await self._translated(self._models.submit(texts, source, wanted.target, align), request)
+        found = await self._answered(self._models.submit(texts, source, wanted.target, align), request)
         self._metrics.characters.inc(sum(map(len, texts)))
         for segment, one in zip(segments, found, strict=False):
             segment.replace(one.text, one.alignment)
@@ -112,6 +115,12 @@ class Interface:
         if not found:
             raise RequestError(501, "Languages are not detected: those of the server cannot be told apart")
         return JSONResponse(found)
+
+    async def attention(self, request: Request) -> Response:
+        wanted = AskedAttention.of(await self._fields(request), self._settings.max_characters)
+        waiting = self._models.tell_attention(wanted.answer, wanted.num_characters, wanted.source, wanted.target)
+        [answer] = await self._answered([waiting], request)
+        return Response(answer, media_type="application/json")
 
     async def languages(self, request: Request) -> Response:
         targets: dict[str, list[str]] = {}
@@ -136,7 +145,7 @@ class Interface:
                 "keyRequired": has_keys,
                 "suggestions": False,
                 "filesTranslation": False,
-                "attention": False,
+                "attention": self._models.tells_attention,
                 "supportedFilesFormat": [],
                 "language": {
                     "source": {"code": source, "name": language_name(source)},
@@ -159,8 +168,8 @@ class Interface:
                 raise RequestError(403, "Invalid API key")
         return fields
 
-    async def _translated(self, waiting: list[Future[Translation]], request: Request) -> list[Translation]:
-        """Wait for translations, or until time is up or the client has gone: what has not begun by then never does."""
+    async def _answered(self, waiting: list[Future[Answer]], request: Request) -> list[Answer]:
+        """Wait for models, or until time is up or the client has gone: what has not begun by then never does."""
         found = asyncio.ensure_future(_all(waiting))
         gone = asyncio.ensure_future(_leave_of(request))
         both: set[asyncio.Future[Any]] = {found, gone}
@@ -175,7 +184,7 @@ class Interface:
         if gone.done():
             raise RequestError(GONE, "The client has gone")
         gone.cancel()
-        raise RequestError(503, f"The translation was not ready within {seconds:g} seconds", retry_after=1)
+        raise RequestError(503, f"The answer was not ready within {seconds:g} seconds", retry_after=1)
 
     def _detect_source(self, texts: list[str], target: str) -> Detected:
         """The likeliest of the languages that are translated into the target; where there is one, that one."""
@@ -202,7 +211,7 @@ def _alternatives(translation: Translation, most: int) -> list[str]:
     return [text for text in texts if text != translation.text][:most]
 
 
-async def _all(waiting: list[Future[Translation]]) -> list[Translation]:
+async def _all(waiting: list[Future[Answer]]) -> list[Answer]:
     return await asyncio.gather(*map(asyncio.wrap_future, waiting))
 
 

@@ -13,15 +13,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from transformer_mt.decoding.translator import Translation
 from transformer_mt.server.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformer_mt.decoding.attention_maps import AttentionMaps
 
 MOST_TEXTS, MOST_CHARACTERS = 64, 8192  # of a batch, unless one text alone has more
 _MOST_SECONDS = 60  # that a client is told to come back after
 
 Observe = Callable[[int], None]
+Answer = TypeVar("Answer")
 
 
 class Engine(Protocol):
@@ -29,17 +34,25 @@ class Engine(Protocol):
 
     def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]: ...
 
+    def attention_maps(
+        self, source: str, target: str | None, tags: Sequence[int], longest: int | None
+    ) -> AttentionMaps: ...
+
     @property
     def can_align(self) -> bool: ...
 
+    @property
+    def tells_attention(self) -> bool: ...
 
-class _Task(NamedTuple):
+
+@dataclass(frozen=True)
+class _Task:
     """A method of the engine, which takes texts, and its options: what a batch has in common."""
 
     method: str
     options: tuple[tuple[str, Hashable], ...]
 
-    def run(self, engine: Engine, texts: list[str]) -> list[Any]:
+    def __call__(self, engine: Engine, texts: list[str]) -> list[Any]:
         """Return the answer to each text."""
         answers: list[Any] = getattr(engine, self.method)(texts, **dict(self.options))
         return answers
@@ -47,7 +60,7 @@ class _Task(NamedTuple):
 
 class _Waiting(NamedTuple):
     text: str
-    task: _Task
+    task: Callable[[Engine, list[str]], list[Any]]  # a batch has one
     cost: int  # characters
     answer: Future[Any]
 
@@ -63,7 +76,7 @@ class Batcher:
         """
         self._engine, self._max_waiting, self._observe = engine, max_waiting, observe
         self._queue: deque[_Waiting] = deque()
-        self._can_align = engine.can_align
+        self._can_align, self.tells_attention = engine.can_align, engine.tells_attention
         self._num_waiting = 0  # characters
         self._seconds_each = 0.0  # for a character, lately
         self._changed = threading.Condition()
@@ -102,6 +115,15 @@ class Batcher:
         """
         task = _Task(method, tuple(options.items()))
         return self._enqueue([_Waiting(text, task, times * _cost(text), Future())])[0]
+
+    def run(self, work: Callable[[Engine], Answer], num_characters: int) -> Future[Answer]:
+        """Put something else into the queue that the engine does, by itself.
+
+        Raises:
+            RequestError: too much waits already.
+        """
+        entry = _Waiting("", lambda engine, _: [work(engine)], num_characters + 1, Future())
+        return self._enqueue([entry])[0]
 
     def _enqueue(self, entries: list[_Waiting]) -> list[Future[Any]]:
         cost = sum(entry.cost for entry in entries)
@@ -164,7 +186,7 @@ class Batcher:
     def _answer(self, batch: list[_Waiting]) -> None:
         """Answer each. Where a batch fails, each is tried by itself: one text must not spoil the others'."""
         try:
-            found = batch[0].task.run(self._engine, [entry.text for entry in batch])
+            found = batch[0].task(self._engine, [entry.text for entry in batch])
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from langcodes.tag_parser import LanguageTagError
 
 from transformer_mt.decoding.translator import Translation, Translator
 from transformer_mt.errors import InputError
-from transformer_mt.server.batcher import Batcher, Engine, Observe
+from transformer_mt.server.batcher import Answer, Batcher, Engine, Observe
 from transformer_mt.server.errors import RequestError
 
 Direction = tuple[str, str]  # source and target language
@@ -68,6 +68,11 @@ class Models:
         """Characters that wait for all models."""
         return sum(batcher.num_waiting for batcher in self._batchers())
 
+    @property
+    def tells_attention(self) -> bool:
+        """Whether any of the models tells what it looks at."""
+        return any(batcher.tells_attention for batcher in self._batchers())
+
     def sources_into(self, target: str) -> list[str]:
         return [source for source, of in self._routes if of == target]
 
@@ -90,6 +95,19 @@ class Models:
         """
         batcher, tags = self._route(source, target)
         return batcher.ask(method, text, times, tags=tuple(tags), **options)
+
+    def tell_attention(
+        self, work: Callable[[Engine, Sequence[int]], Answer], num_characters: int, source: str, target: str
+    ) -> Future[Answer]:
+        """Put into a model's queue what asks it for its attention, given the tags of its sources.
+
+        Raises:
+            RequestError: there is no such model, or it tells none, or its queue is full.
+        """
+        batcher, tags = self._route(source, target)
+        if not batcher.tells_attention:
+            raise RequestError(501, f"The model from {source} to {target} tells no attention; exports do not")
+        return batcher.run(lambda engine: work(engine, tags), num_characters)
 
     def _route(self, source: str, target: str) -> tuple[Batcher, Sequence[int]]:
         if (source, target) in self._routes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -22,11 +23,14 @@ def translation(source: str, text: str) -> Translation:
 class Fake:
     """Translates into capitals behind the tags; it fails on some texts, and waits until it is let go."""
 
-    can_align = True
+    can_align, tells_attention = True, False
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
+
+    def attention_maps(self, *args: object, **options: object) -> NoReturn:
+        raise NotImplementedError
 
     def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
         self.batches.append(list(lines))

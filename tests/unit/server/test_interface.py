@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection, HTTPResponse
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import pytest
@@ -33,11 +33,14 @@ SETTINGS = Settings(max_characters=2000, max_texts=5, timeout_seconds=20)
 class Fake:
     """Translates "x" into "de:X" where 7 stands for German, with alternatives; some texts fail, or wait."""
 
-    can_align = True
+    can_align, tells_attention = True, False
 
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
         self.seen: list[str] = []
+
+    def attention_maps(self, *args: object, **options: object) -> NoReturn:
+        raise NotImplementedError
 
     def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
         self.seen.extend(lines)
