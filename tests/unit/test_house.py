@@ -72,6 +72,7 @@ COMMANDS = {
         "--lowercase --set"
     ),
     "tmt compare": "SYSTEM… --ref --src --train --sentences --output --json --tokenize --tgt-lang --set",
+    "tmt report": "RUN_DIR --output --lines --comet",
     "tmt info": "MODEL --json",
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",

@@ -23,7 +23,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system import locks
 from transformer_mt.system.console import Tell, tell
 from transformer_mt.system.directories import listed_files, put_back, remove_directory, sync
-from transformer_mt.system.whole_files import read_plain, replaced_file
+from transformer_mt.system.whole_files import open_plain, read_plain, replaced_file
 
 _MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"
 _LOCK = ".lock"
@@ -63,6 +63,18 @@ def only_process_in(run: Path) -> Iterator[Callable[[], bool]]:
         except OSError as error:
             raise InputError(f"{run}: cannot be written ({error.strerror}); choose another --output") from None
         yield is_held
+
+
+def is_training(run: Path) -> bool:
+    """Return whether a process holds the lock of a run directory, as far as this can be known."""
+    try:
+        with open_plain(run / _LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or a file system without locks
+        pass
+    return False
 
 
 def _remove_failed_start(run: Path, is_held: Callable[[], bool]) -> None:

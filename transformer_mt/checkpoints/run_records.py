@@ -26,8 +26,9 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            record["kind"], record["step"]
-        except (ValueError, KeyError, TypeError):
+            if not (isinstance(record["kind"], str) and type(record["step"]) is int):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
             if number < len(lines):
                 raise InputError(f"{path}, line {number}: is no record with a kind and a step; remove it") from None
         else:

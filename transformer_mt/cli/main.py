@@ -23,6 +23,7 @@ from transformer_mt.cli.info import info
 from transformer_mt.cli.init import init
 from transformer_mt.cli.models import average, export, import_model
 from transformer_mt.cli.plot import plot_app
+from transformer_mt.cli.report import report
 from transformer_mt.cli.serve import serve
 from transformer_mt.cli.tokenizer import tokenizer_app
 from transformer_mt.cli.train import train
@@ -44,6 +45,7 @@ app.command()(translate)
 app.command()(score)
 app.command("eval")(evaluate)
 app.command()(compare)
+app.command()(report)
 app.command()(info)
 app.command()(average)
 app.command()(export)

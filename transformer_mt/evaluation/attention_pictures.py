@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from transformer_mt.decoding.attention_maps import AttentionMap, AttentionMaps
 from transformer_mt.errors import InputError
-from transformer_mt.evaluation.figures import line_styles, save_picture
+from transformer_mt.evaluation.figures import as_data, line_styles, save_picture
 from transformer_mt.evaluation.fonts import font_families
 from transformer_mt.system.console import Tell
 
@@ -116,10 +117,20 @@ def draw_attention(shown: Selection, style: str, output: Path, tell: Tell) -> No
     Raises:
         RunError: the picture cannot be written.
     """
+    with _fonts_for(shown, tell):
+        save_picture(_tables(shown) if style == "table" else _lines(shown), output)
+
+
+def attention_as_data(shown: Selection, tell: Tell) -> str:
+    """Return it as tables, in an address that holds the picture (`as_data`)."""
+    with _fonts_for(shown, tell):
+        return as_data(_tables(shown))
+
+
+def _fonts_for(shown: Selection, tell: Tell) -> AbstractContextManager[None]:
     import matplotlib
 
-    with matplotlib.rc_context({"font.family": font_families([*shown.queries, *shown.keys], tell)}):
-        save_picture(_tables(shown) if style == "table" else _lines(shown), output)
+    return matplotlib.rc_context({"font.family": font_families([*shown.queries, *shown.keys], tell)})
 
 
 def _tables(shown: Selection) -> Figure:

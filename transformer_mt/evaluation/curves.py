@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from transformer_mt.evaluation.figures import check_picture, line_styles, save_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Title, kind of record, key, scale of y.
+_Panel = tuple[str, str, str, str]  # title, kind of record, key, scale of y
 _PANELS = (
     ("Training loss", "train", "loss", "linear"),
     ("Perplexity", "valid", "perplexity", "log"),
@@ -24,6 +25,7 @@ _PANELS = (
     ("Learning rate", "train", "learning_rate", "linear"),
     ("Gradient norm", "train", "gradient_norm", "log"),
 )
+_SPEED = ("Target tokens a second", "train", "tokens_per_second", "linear")
 
 
 def plot_curves(runs: Sequence[Path], output: Path) -> None:
@@ -37,8 +39,7 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
     from matplotlib.figure import Figure
 
     records = [_records(run) for run in runs]
-    logged = {(record["kind"], key) for of_run in records for record in of_run for key in record}
-    panels = [panel for panel in _PANELS if panel[1:3] in logged or ("train", panel[2]) in logged]
+    panels = _logged(_PANELS, records)
     num_columns = 2 if len(panels) == 4 else 3
     num_rows = -(-len(panels) // num_columns)
     figure = Figure(figsize=(4.2 * num_columns, 2.8 * num_rows + 0.4), layout="constrained")
@@ -55,6 +56,24 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
     save_picture(figure, output)
 
 
+def curve_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Yield a title and a picture for each of the curves of a run, and for its speed."""
+    from matplotlib.figure import Figure
+
+    for panel in _logged((*_PANELS, _SPEED), [records]):
+        figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, panel, [records])
+        axes.set_xlabel("updates")
+        yield axes.get_title(), figure
+
+
+def _logged(panels: Sequence[_Panel], records: Sequence[Sequence[Record]]) -> list[_Panel]:
+    """Return those of the panels for which there are numbers."""
+    logged = {(record["kind"], key) for of_run in records for record in of_run for key in record}
+    return [panel for panel in panels if panel[1:3] in logged or ("train", panel[2]) in logged]
+
+
 def _records(run: Path) -> list[Record]:
     if not (run / FILE_NAME).exists():
         if (run / "checkpoints").is_dir():
@@ -68,11 +87,11 @@ def _records(run: Path) -> list[Record]:
 
 def _points(records: Sequence[Record], kind: str, key: str) -> tuple[list[int], list[float]]:
     """The updates at which a run logged a number, and the numbers."""
-    points = [record for record in records if record["kind"] == kind and key in record]
+    points = [record for record in records if record["kind"] == kind and type(record.get(key)) in (int, float)]
     return [record["step"] for record in points], [record[key] for record in points]
 
 
-def _draw(axes: Axes, panel: tuple[str, str, str, str], records: Sequence[Sequence[Record]]) -> list[Line2D]:
+def _draw(axes: Axes, panel: _Panel, records: Sequence[Sequence[Record]]) -> list[Line2D]:
     """One panel; returns the line of each run."""
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import check_writable, replaced_file
@@ -32,10 +34,19 @@ def check_picture(output: Path) -> None:
     if _format(output) not in FORMATS:
         raise InputError(f"{output}: an image ends in {', '.join(f'.{name}' for name in FORMATS)}; rename it")
     check_writable(output)
+    check_matplotlib("plot")
+
+
+def check_matplotlib(what: str) -> None:
+    """Refuse what needs pictures where there is nothing to draw them with.
+
+    Raises:
+        InputError: no Matplotlib.
+    """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise InputError("plot: Matplotlib is not installed; pip install 'transformer-mt[plots]'") from None
+        raise InputError(f"{what}: Matplotlib is not installed; pip install 'transformer-mt[plots]'") from None
 
 
 def save_picture(figure: Figure, output: Path) -> None:
@@ -45,12 +56,28 @@ def save_picture(figure: Figure, output: Path) -> None:
     Raises:
         RunError: it cannot be written.
     """
+    with replaced_file(output) as file:
+        _write(figure, file, _format(output))
+
+
+def as_data(figure: Figure) -> str:
+    """Return a picture as an address that holds it (``data:image/svg+xml;…``), for a page without files beside it.
+
+    Written into the page as it is, its style and its names would be those of the other pictures and of the page, too.
+    What is behind it shows through.
+    """
+    file = io.BytesIO()
+    _write(figure, file, "svg", transparent=True)
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _write(figure: Figure, file: IO[bytes], form: str, transparent: bool = False) -> None:
     import matplotlib
 
     dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    form = _format(output)
-    with replaced_file(output) as file, matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}):
-        figure.savefig(file, format=form, metadata=dates.get(form), dpi=150, bbox_inches="tight", pad_inches=0.1)
+    how: dict[str, Any] = {"metadata": dates.get(form), "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
+    with matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}):
+        figure.savefig(file, format=form, transparent=transparent, **how)
 
 
 def _format(output: Path) -> str:

@@ -5,7 +5,6 @@ Nothing here can harm the run: what fails is told, and can be made up for with `
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +14,8 @@ from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_recor
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.sections import Config
-from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.readers.sources import read_pairs
-from transformer_mt.decoding.translator import Translator
-from transformer_mt.errors import InputError, TmtError, is_out_of_memory
-from transformer_mt.evaluation.scores import evaluate
-from transformer_mt.system.lines import TOO_LONG
+from transformer_mt.errors import TmtError, is_out_of_memory
+from transformer_mt.evaluation.source_scores import score_source
 from transformer_mt.training.run_log import RunLog
 
 # Of the best score: what it rose by in the last third of a run, from which on a longer run is worth a try.
@@ -68,44 +63,16 @@ def _score(
         InputError: text that cannot be read, or scored.
     """
     started = time.monotonic()
-    src_lang, tgt_lang = config.data.languages(source)
-    pairs = _read(source, src_lang, tgt_lang)
-    settings = {"tgt_lang": tgt_lang} if len(config.data.tgt_langs()) > 1 else {}
-    if source.tag is not None:
-        settings["tag"] = source.tag
-    hypotheses: list[str] = []
-    with (
-        Translator.load(checkpoint, settings=settings) as translator,
-        contextlib.closing(translator.stream([pair.src for pair in pairs])) as translations,  # type: ignore[type-var]
-    ):
-        for translation in translations:
-            hypotheses.append(translation.text)
-            if is_to_stop():
-                return None
-    report = evaluate(
-        hypotheses,
-        [[pair.tgt for pair in pairs]],
-        config.eval.metrics or None,
-        tokenize=config.eval.tokenize.get(tgt_lang),
-        tgt_lang=tgt_lang,
-    )
+    scored = score_source(config, source, checkpoint, is_to_stop=is_to_stop)
+    if scored is None:
+        return None
+    scores = scored.report.scores
     return (
-        {score.name: score.score for score in report.scores},
-        {score.name: score.signature for score in report.scores},
-        [*(score.format() for score in report.scores), *report.notes],
+        {score.name: score.score for score in scores},
+        {score.name: score.signature for score in scores},
+        [*(score.format() for score in scores), *scored.report.notes],
         round(time.monotonic() - started, 1),
     )
-
-
-def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[SentencePair]:
-    if source.model is not None:
-        raise InputError(f"{source}: a side is made by a model, which is no reference")
-    pairs = list(read_pairs(source, src_lang, tgt_lang))
-    if any(TOO_LONG in pair for pair in pairs):
-        raise InputError(f"{source}: has a line that is too long; break it into lines")
-    if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
-        raise InputError(f"{source}: no pair with text on both sides; check data.test")
-    return pairs
 
 
 def advice(config: Config, run: Path, state: TrainState) -> str:
