@@ -28,7 +28,7 @@ from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.system.console import Tell
 from transformer_mt.system.processes import num_cores
 from transformer_mt.text.tokenizer import Tokenizers
-from transformer_mt.text.vocabulary import BOS_ID, PAD_ID, SPECIALS
+from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS
 
 if TYPE_CHECKING:
     from transformer_mt.decoding.attention_maps import AttentionMaps
@@ -162,6 +162,26 @@ class CTranslate2Searcher:
         for i, of_pair in zip(filled, found, strict=True):
             scores[i] = of_pair.log_probs
         return scores
+
+    def next_ids(self, src: list[int], prefix: list[int], count: int) -> list[tuple[int, float]]:
+        [found] = self._engine.translate_batch(
+            [self._src.pieces_of(src[:-1])],
+            [self._tgt.pieces_of(prefix)] if prefix else None,
+            **self._options
+            | dict(
+                beam_size=1,
+                num_hypotheses=count,
+                return_alternatives=True,
+                max_decoding_length=len(prefix) + 1,
+                min_decoding_length=1,  # of what follows the prefix: not </s>
+                no_repeat_ngram_size=0,
+                asynchronous=False,
+            ),
+        )
+        ids = [self._tgt.table[pieces[-1]] for pieces in found.hypotheses]
+        # Its scores are of what must not be predicted taken out; these are the model's.
+        log_probs = self.log_probs([src] * len(ids), [[*prefix, one, EOS_ID] for one in ids])
+        return [(one, own[len(prefix)]) for one, own in zip(ids, log_probs, strict=True) if own]
 
     def check_alignable(self, longest: int) -> NoReturn:
         raise InputError("align: exports tell no attention to read word alignments from; use the model itself")

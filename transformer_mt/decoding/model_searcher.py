@@ -13,7 +13,7 @@ from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.attention_maps import AttentionMaps, attention_maps
 from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
-from transformer_mt.decoding.given_targets import log_probs
+from transformer_mt.decoding.given_targets import log_probs, next_ids
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
 from transformer_mt.decoding.searcher import Found, SourcePart, Work
 from transformer_mt.decoding.word_alignments import align_pairs, check_model
@@ -88,6 +88,9 @@ class ModelSearcher:
 
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         return log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))
+
+    def next_ids(self, src: list[int], prefix: list[int], count: int) -> list[tuple[int, float]]:
+        return next_ids(self._models[0], src, prefix, (*self._forbidden_ids, EOS_ID), count)
 
     def check_alignable(self, longest: int) -> None:
         check_model(self._models[0], longest)

@@ -70,6 +70,15 @@ class Searcher(Protocol):
             src, tgt: ids, each with its </s>.
         """
 
+    def next_ids(self, src: list[int], prefix: list[int], count: int) -> list[tuple[int, float]]:
+        """Return the likeliest ids after the first ones of a translation, best first, with their log-probabilities.
+
+        Those that a translation may have, so that </s> is none of them.
+
+        Args:
+            src: ids, with </s>.
+        """
+
     def check_alignable(self, longest: int) -> None:
         """Refuse parts with ``words`` where their links cannot be told; ``longest``: ids of a side at most."""
 

@@ -25,6 +25,7 @@ from transformer_mt.decoding.arguments import (
     checked_texts,
     line_pairs,
 )
+from transformer_mt.decoding.explanations import Candidate, Explanation, explained, find_candidates, prefix_ids
 from transformer_mt.decoding.line_cutting import Line, LineCutter
 from transformer_mt.decoding.searcher import Found, Loaded, Pending, Searcher, SourcePart
 from transformer_mt.decoding.word_links import Links, joined_links, source_words
@@ -356,6 +357,55 @@ class Translator:
         tgt = [*tgt, EOS_ID]
         _check_length("target", tgt, longest)
         return self._searcher.attention_maps(src, tgt)
+
+    def explain(
+        self, lines: Sequence[str], tags: Sequence[int] | None = None, prefix: Sequence[str] | None = None
+    ) -> list[Explanation]:
+        """Translate lines as `translate` does, and return the translations token by token.
+
+        Args:
+            tags: the ids that these sources start with; the translator's where there are none.
+            prefix: pieces that each translation starts with, of lines that are translated as a whole.
+
+        Raises:
+            InputError: a prefix for a text in several parts, of what is no piece of a translation, or a too long one.
+        """
+        split, parts = self._parts_to_explain(lines, tags, prefix)
+        found = self._searcher.begin(len(parts), on_all_cores=False).submit(parts).result()
+        found = self._with_log_probs(parts, found)
+        with ONE_AT_A_TIME:
+            explanations = []
+            for line in split:
+                own = [found[i] for i in line.parts]
+                whole = self._translation(line, [parts[i] for i in line.parts], own, align=False, log_probs=False)
+                texts = [one.text for one in whole.alternatives]
+                explanations.append(explained(line, own, texts, self._tokenizers.tgt))
+            return explanations
+
+    def candidates(
+        self, lines: Sequence[str], prefix: Sequence[str], count: int, tags: Sequence[int] | None = None
+    ) -> list[list[Candidate]]:
+        """Return what might follow the first pieces of each line's translation; arguments are those of `explain`."""
+        _, parts = self._parts_to_explain(lines, tags, prefix)
+        return [find_candidates(self._searcher, part, count, self._tokenizers.tgt) for part in parts]
+
+    def _parts_to_explain(
+        self, lines: Sequence[str], tags: Sequence[int] | None, prefix: Sequence[str] | None
+    ) -> tuple[list[Line], list[SourcePart]]:
+        with ONE_AT_A_TIME:
+            split, sources = self._cutter.cut(
+                list(checked_texts("lines", lines)), self._tags if tags is None else tags, 1
+            )
+        if prefix is None:
+            return split, [SourcePart(src, []) for src in sources]
+        if odd := next((len(line.parts) for line in split if len(line.parts) != 1), None):
+            raise InputError(f"prefix: given for a text of {odd} parts; explain it without, and give one of its parts")
+        cap = self._max_positions or sys.maxsize
+        limits = [min(len(src) + self._config.max_extra_tokens, cap) - 2 for src in sources]  # one more, and </s>
+        return split, [
+            SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, most))
+            for src, most in zip(sources, limits, strict=True)
+        ]
 
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
         """Return the ids of a text that is one sentence."""

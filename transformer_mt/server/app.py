@@ -19,11 +19,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from transformer_mt.decoding.translator import Translation
+from transformer_mt.errors import InputError
 from transformer_mt.server.attending import AskedAttention
 from transformer_mt.server.batcher import Answer
 from transformer_mt.server.bodies import Fields, asked, check_size, read_fields, text_of
 from transformer_mt.server.description import description_routes
 from transformer_mt.server.errors import GONE, RequestError
+from transformer_mt.server.explaining import asked_steps, candidates_as_json, explanation_as_json
 from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Measured, Metrics
 from transformer_mt.server.models import Models, language_name
@@ -58,6 +60,8 @@ class Interface:
     def routes(self) -> list[Route]:
         return [
             Route("/translate", self.translate, methods=["POST"]),
+            Route("/explain", self.explain, methods=["POST"]),
+            Route("/candidates", self.candidates, methods=["POST"]),
             Route("/detect", self.detect, methods=["POST"]),
             Route("/attention", self.attention, methods=["POST"]),
             Route("/languages", self.languages),
@@ -89,10 +93,7 @@ class Interface:
         pages = [Page(text) for text in wanted.texts] if wanted.is_html else []
         segments = [segment for page in pages for segment in page.segments]
         texts = [segment.text for segment in segments] if wanted.is_html else wanted.texts
-        source, detected = wanted.source, None
-        if source == "auto":
-            detected = await asyncio.to_thread(self._detect_source, texts, wanted.target)
-            source = detected["language"]
+        source, detected = await self._source(texts, wanted.source, wanted.target)
         align = [segment.has_inlines for segment in segments] if wanted.is_html else None
         found = await self._answered(self._models.submit(texts, source, wanted.target, align), request)
         self._metrics.characters.inc(sum(map(len, texts)))
@@ -104,6 +105,24 @@ class Interface:
         if most := wanted.num_alternatives:  # of pages there are none
             answer["alternatives"] = [[] for _ in pages] or [_alternatives(one, most) for one in found]
         return JSONResponse(answer if wanted.is_list else {key: values[0] for key, values in answer.items()})
+
+    async def explain(self, request: Request) -> Response:
+        """A translation token by token, from the pieces on that are given."""
+        wanted = asked_steps(await self._fields(request), self._settings.max_characters)
+        source, detected = await self._source([wanted.text], wanted.source, wanted.target)
+        asked = self._models.ask("explain", wanted.text, source, wanted.target, prefix=wanted.prefix)
+        [found] = await self._answered([asked], request)
+        self._metrics.characters.inc(len(wanted.text))
+        return JSONResponse(explanation_as_json(found) | ({"detectedLanguage": detected} if detected else {}))
+
+    async def candidates(self, request: Request) -> Response:
+        """What might follow the pieces that are given."""
+        wanted = asked_steps(await self._fields(request), self._settings.max_characters)
+        source, _ = await self._source([wanted.text], wanted.source, wanted.target)
+        prefix, count = wanted.prefix or (), wanted.num_candidates
+        asked = self._models.ask("candidates", wanted.text, source, wanted.target, count, prefix=prefix, count=count)
+        [found] = await self._answered([asked], request)
+        return JSONResponse(candidates_as_json(found))
 
     async def detect(self, request: Request) -> Response:
         text = text_of(await self._fields(request), "q")
@@ -146,6 +165,7 @@ class Interface:
                 "suggestions": False,
                 "filesTranslation": False,
                 "attention": self._models.tells_attention,
+                "detection": find_spec("py3langid") is not None,
                 "supportedFilesFormat": [],
                 "language": {
                     "source": {"code": source, "name": language_name(source)},
@@ -168,6 +188,13 @@ class Interface:
                 raise RequestError(403, "Invalid API key")
         return fields
 
+    async def _source(self, texts: list[str], source: str, target: str) -> tuple[str, Detected | None]:
+        """The language that texts are in, and what was detected where that is to be told."""
+        if source != "auto":
+            return source, None
+        detected = await asyncio.to_thread(self._detect_source, texts, target)
+        return detected["language"], detected
+
     async def _answered(self, waiting: list[Future[Answer]], request: Request) -> list[Answer]:
         """Wait for models, or until time is up or the client has gone: what has not begun by then never does."""
         found = asyncio.ensure_future(_all(waiting))
@@ -177,7 +204,10 @@ class Interface:
         await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if found.done():
             gone.cancel()
-            return found.result()
+            try:
+                return found.result()
+            except InputError as error:  # what only the model can tell of a request
+                raise RequestError(400, f"Invalid request: {error}") from None
         for one in waiting:
             one.cancel()
         found.cancel()

@@ -92,10 +92,11 @@ def text_of(fields: Fields, name: str) -> str:
     value = fields.get(name)
     if value is None or value == "":
         raise RequestError(400, f"Invalid request: missing {name} parameter")
-    return _checked(value, name)
+    return checked(value, name)
 
 
-def _checked(value: object, name: str) -> str:
+def checked(value: object, name: str) -> str:
+    """A field, or one text of several in it."""
     if not isinstance(value, str):
         raise RequestError(400, f"Invalid request: {name} parameter is not text")
     try:
@@ -112,13 +113,13 @@ def asked(fields: Fields, max_characters: int, max_texts: int) -> Asked:
         RequestError: a field is missing or wrong, or the texts are too long or too many.
     """
     q = fields.get("q")
-    texts = [_checked(text, "q") for text in q] if isinstance(q, list) and q else [text_of(fields, "q")]
+    texts = [checked(text, "q") for text in q] if isinstance(q, list) and q else [text_of(fields, "q")]
     check_size(texts, max_characters, max_texts)
-    form = _checked(fields.get("format") or "text", "format")
+    form = checked(fields.get("format") or "text", "format")
     if form not in ("text", "html"):
         raise RequestError(400, f"{shown(form)} format is not supported")
     source, target = text_of(fields, "source"), text_of(fields, "target")
-    num_alternatives = _number(fields.get("alternatives") or 0)
+    num_alternatives = number_of(fields, "alternatives")
     return Asked(texts, isinstance(q, list), source, target, num_alternatives, form == "html")
 
 
@@ -129,10 +130,12 @@ def check_size(texts: list[str], max_characters: int, max_texts: int) -> None:
         raise RequestError(400, f"Invalid request: request ({size} characters) exceeds text limit ({max_characters})")
 
 
-def _number(value: object) -> int:
+def number_of(fields: Fields, name: str) -> int:
+    """A field that is a number, as JSON or a form has it; 0 where there is none."""
+    value = fields.get(name) or 0
     try:
         if isinstance(value, str | int) and not isinstance(value, bool):
             return max(0, int(value))
     except ValueError:
         pass
-    raise RequestError(400, "Invalid request: alternatives parameter is not a number")
+    raise RequestError(400, f"Invalid request: {name} parameter is not a number")
