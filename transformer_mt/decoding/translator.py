@@ -370,7 +370,7 @@ class Translator:
         Raises:
             InputError: a prefix for a text in several parts, of what is no piece of a translation, or a too long one.
         """
-        split, parts = self._parts_to_explain(lines, tags, prefix)
+        split, parts = self._parts_to_explain(lines, tags, prefix, 0)
         found = self._searcher.begin(len(parts), on_all_cores=False).submit(parts).result()
         found = self._with_log_probs(parts, found)
         with ONE_AT_A_TIME:
@@ -386,22 +386,23 @@ class Translator:
         self, lines: Sequence[str], prefix: Sequence[str], count: int, tags: Sequence[int] | None = None
     ) -> list[list[Candidate]]:
         """Return what might follow the first pieces of each line's translation; arguments are those of `explain`."""
-        _, parts = self._parts_to_explain(lines, tags, prefix)
+        _, parts = self._parts_to_explain(lines, tags, prefix, 1)
         return [find_candidates(self._searcher, part, count, self._tokenizers.tgt) for part in parts]
 
     def _parts_to_explain(
-        self, lines: Sequence[str], tags: Sequence[int] | None, prefix: Sequence[str] | None
+        self, lines: Sequence[str], tags: Sequence[int] | None, prefix: Sequence[str] | None, num_more: int
     ) -> tuple[list[Line], list[SourcePart]]:
+        """Cut lines into parts; where there is a prefix, so many tokens and </s> must have room behind it."""
         with ONE_AT_A_TIME:
             split, sources = self._cutter.cut(
                 list(checked_texts("lines", lines)), self._tags if tags is None else tags, 1
             )
         if prefix is None:
             return split, [SourcePart(src, []) for src in sources]
-        if odd := next((len(line.parts) for line in split if len(line.parts) != 1), None):
+        if (odd := next((len(line.parts) for line in split if len(line.parts) != 1), None)) is not None:
             raise InputError(f"prefix: given for a text of {odd} parts; explain it without, and give one of its parts")
         cap = self._max_positions or sys.maxsize
-        limits = [min(len(src) + self._config.max_extra_tokens, cap) - 2 for src in sources]  # one more, and </s>
+        limits = [min(len(src) + self._config.max_extra_tokens, cap) - num_more - 1 for src in sources]
         return split, [
             SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, most))
             for src, most in zip(sources, limits, strict=True)

@@ -159,6 +159,7 @@ class Interface:
         return JSONResponse(
             {
                 "charLimit": self._settings.max_characters,
+                "textLimit": self._settings.max_texts,
                 "frontendTimeout": 500,  # milliseconds after a key before a page asks
                 "apiKeys": has_keys,
                 "keyRequired": has_keys,

@@ -95,23 +95,33 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def served(settings: Settings = SETTINGS, max_waiting: int = 100_000) -> Iterator[Client]:
-    """A server in a thread: English into German and French by one engine, Dutch into German by another."""
-    engine, metrics = Fake(), Metrics()
-    with Models() as models, listening("127.0.0.1", 0) as listener:
-        models.add(engine, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
-        models.add(Fake(), {("nl", "de"): [7]}, max_waiting)
-        metrics.watch(lambda: models.num_waiting)
+def listens(models: Models, settings: Settings, metrics: Metrics) -> Iterator[int]:
+    """A server in a thread, at this port."""
+    with listening("127.0.0.1", 0) as listener:
         server = Server(Interface(models, settings, metrics), settings.timeout_seconds)
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         try:
-            client = Client(listener.getsockname()[1], engine, models)
-            yield client
+            yield listener.getsockname()[1]
         finally:
-            client.engine.may_go.set()
             server.should_exit = True
             thread.join()
+
+
+@contextlib.contextmanager
+def served(settings: Settings = SETTINGS, max_waiting: int = 100_000) -> Iterator[Client]:
+    """English into German and French by one engine, Dutch into German by another."""
+    engine, metrics = Fake(), Metrics()
+    with Models() as models:
+        models.add(engine, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
+        models.add(Fake(), {("nl", "de"): [7]}, max_waiting)
+        metrics.watch(lambda: models.num_waiting)
+        with listens(models, settings, metrics) as port:
+            client = Client(port, engine, models)
+            try:
+                yield client
+            finally:
+                client.engine.may_go.set()
 
 
 @pytest.fixture(scope="module")
