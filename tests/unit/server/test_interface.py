@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from transformer_mt.decoding.explanations import Candidate, ExplainedPart, Explanation, Token
 from transformer_mt.decoding.translator import Alternative, Translation
 from transformer_mt.server.app import Interface, Settings
 from transformer_mt.server.metrics import Metrics
@@ -50,6 +51,20 @@ class Fake:
             self.begun.release()
             assert self.may_go.wait(30)
         return [self._translation(line, {7: "de", 8: "fr"}[tags[0]], align) for line in lines]
+
+    def explain(
+        self, lines: Sequence[str], *, tags: Sequence[int], prefix: Sequence[str] | None = None
+    ) -> list[Explanation]:
+        found = self.translate(lines, tags=tags, align=False)
+        tokens = [Token(one.text, one.text, 0, -0.5) for one in found]
+        parts = [ExplainedPart(one.source, one.text, "", [token]) for one, token in zip(found, tokens, strict=True)]
+        return [Explanation(part.text, [], "", [part]) for part in parts]
+
+    def candidates(
+        self, lines: Sequence[str], *, tags: Sequence[int], prefix: Sequence[str], count: int
+    ) -> list[list[Candidate]]:
+        found = self.translate(lines, tags=tags, align=False)
+        return [[Candidate(one.text, -0.5, one.text, one.text)] for one in found]
 
     def _translation(self, line: str, lang: str, align: bool) -> Translation:
         links = [(i, i) for i in range(len(line.split()))] if align else None

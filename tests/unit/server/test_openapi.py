@@ -28,6 +28,8 @@ from transformer_mt.server.models import Models
 API = description()
 GOOD: dict[str, Any] = {"q": "Where is the nearest railway station?", "source": "en", "target": "de"}
 
+STEPS = ("/explain", "/candidates")
+
 Operation = tuple[str, str]  # method and path
 OPERATIONS: dict[Operation, dict[str, Any]] = {
     (method.upper(), path): of for path, methods in API["paths"].items() for method, of in methods.items()
@@ -98,9 +100,13 @@ def test_every_status_is_answered_as_described(monkeypatch: pytest.MonkeyPatch) 
             GOOD | {"source": "auto", "q": ["<b>a</b>"], "format": "html", "alternatives": 2},
         ):
             assert answers.post(client, "/translate", fields) == 200
+        for path in STEPS:
+            assert answers.post(client, path, GOOD | {"prefix": ["A"]}) == 200
+            assert answers.post(client, path, GOOD | {"source": "auto"}) == 200
+            assert answers.post(client, path, GOOD | {"q": "fail"}) == 500
         assert answers.post(client, "/detect", {"q": GOOD["q"]}) == 200
         assert answers.post(client, "/translate", GOOD | {"q": "fail"}) == 500
-        for path in ("/translate", "/detect"):
+        for path in ("/translate", "/detect", *STEPS):
             assert answers.post(client, path, {}) == 400
             assert answers.post(client, path, "x" * 100_000) == 413
             assert answers.post(client, path, "x", "text/plain") == 415
@@ -111,16 +117,20 @@ def test_every_status_is_answered_as_described(monkeypatch: pytest.MonkeyPatch) 
         waiting.append(threading.Thread(target=client.translate, kwargs={"q": "a" * 30}))
         waiting[1].start()
         wait_until(lambda: client.models.num_waiting > 0)
-        assert answers.post(client, "/translate", GOOD) == 429
+        for path in ("/translate", *STEPS):
+            assert answers.post(client, path, GOOD) == 429
         for thread in waiting:
             thread.join()  # with 503
+        for path in STEPS:
+            assert answers.post(client, path, GOOD) == 503
         with monkeypatch.context() as patch:
             patch.setattr("transformer_mt.server.app.find_spec", lambda name: None)
             patch.setattr("transformer_mt.server.app.probable_languages", lambda text, langs: [])
             assert answers.post(client, "/detect", {"q": "a"}) == 501
-            assert answers.post(client, "/translate", GOOD | {"source": "auto"}) == 501
+            for path in ("/translate", *STEPS):
+                assert answers.post(client, path, GOOD | {"source": "auto"}) == 501
     with served(Settings(2000, 5, 20, api_keys=frozenset([hashlib.sha256(b"secret").digest()]))) as client:
-        for path in ("/translate", "/detect"):
+        for path in ("/translate", "/detect", *STEPS):
             assert answers.post(client, path, GOOD) == 400
             assert answers.post(client, path, GOOD | {"api_key": "wrong"}) == 403
         assert answers.post(client, "/translate", GOOD | {"api_key": "secret"}) == 200
