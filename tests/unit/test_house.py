@@ -68,8 +68,8 @@ COMMANDS = {
     ),
     "tmt score": "MODEL --src --tgt --tokens --set",
     "tmt eval": (
-        "[MODEL] --hyp --ref --src --test-set --langs --metrics --json --confidence --sentence --tokenize --tgt-lang "
-        "--lowercase --set"
+        "[MODEL] --hyp --ref --src --test-set --langs --metrics --papers --json --confidence --sentence --tokenize "
+        "--tgt-lang --lowercase --set"
     ),
     "tmt compare": "SYSTEM… --ref --src --train --sentences --output --json --tokenize --tgt-lang --set",
     "tmt report": "RUN_DIR --output --lines --comet",

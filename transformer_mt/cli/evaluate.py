@@ -93,6 +93,18 @@ def _check_eval_options(
         raise InputError("stdin: cannot be two of the files; name a file for one")
 
 
+def _chosen_metrics(metrics: str | None, papers: bool) -> list[str] | None:
+    from transformer_mt.evaluation.scores import PAPERS, check_metrics
+
+    if papers and metrics is not None:
+        raise InputError(f"eval: --papers stands for --metrics {','.join(PAPERS)}; remove one of the two")
+    if metrics is None and not papers:
+        return None
+    chosen = [*PAPERS] if metrics is None else [name.strip() for name in metrics.split(",")]
+    check_metrics(chosen)
+    return chosen
+
+
 def _find_test_set(
     model: Path | None, name: str, langs: str | None, tgt_lang: str | None
 ) -> tuple[PublishedSet, str | None]:
@@ -201,11 +213,15 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
-            help="Of bleu, chrf, chrf++, ter, multi_bleu; separated by commas.  [default: bleu,chrf and, unless it "
-            "takes minutes, ter]",
+            help="Of bleu, chrf, chrf++, ter, multi_bleu, moses_bleu, compound_bleu; separated by commas.  [default: "
+            "bleu,chrf and, unless it takes minutes, ter]",
             show_default=False,
         ),
     ] = None,
+    papers: Annotated[
+        bool,
+        typer.Option("--papers", help="In place of --metrics: sacreBLEU beside BLEU as papers print it, two ways."),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="95 % confidence intervals by bootstrap resampling.")
@@ -234,9 +250,7 @@ def evaluate(
 
     of_corpus = "--json" if json_output else "--confidence" if confidence else ""
     _check_eval_options(model, hyp, src, ref, test_set, langs, overrides, of_corpus, sentence)
-    chosen = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    if chosen is not None:
-        scoring.check_metrics(chosen)
+    chosen = _chosen_metrics(metrics, papers)
     published = None
     if test_set is not None:
         published, tgt_lang = _find_test_set(model, test_set, langs, tgt_lang)

@@ -3,6 +3,8 @@
 ``bleu``, ``chrf``, ``chrf++`` and ``ter`` are the numbers of the ``sacrebleu`` command, on detokenised text.
 ``multi_bleu`` is what many papers print: the formula of Moses' ``multi-bleu.perl -lc`` on the white-space tokens as
 given, which should be tokenised on both sides. It depends on the tokeniser, so it is comparable only with itself.
+``moses_bleu`` and ``compound_bleu`` tokenise raw text first, both sides alike, as papers did: Moses' tokens lower-cased
+(the published Multi30k text), or cased with compounds split at hyphens ("Attention Is All You Need", English-German).
 
 BLEU counts words, and 13a finds them between spaces. Chinese, Japanese, Thai and their like have none: what they are
 cut into follows the target language (`default_tokenize`).
@@ -17,6 +19,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
@@ -26,10 +29,20 @@ from transformer_mt.text.scripts import UNSPACED_CHARACTER
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
-METRICS = ("bleu", "chrf", "chrf++", "ter", "multi_bleu")
+    from transformer_mt.evaluation.moses import MosesTokens
+
+METRICS = ("bleu", "chrf", "chrf++", "ter", "multi_bleu", "moses_bleu", "compound_bleu")
+PAPERS = ("bleu", "moses_bleu", "compound_bleu")  # side by side: what is asked for today, and what papers print
 DEFAULT_METRICS = ("bleu", "chrf", "ter")
 DEFAULT_TOKENIZE = "13a"
 MULTI_BLEU_LABEL = "multi-bleu (white-space tokens as given, lower-cased; not comparable with sacreBLEU)"
+_BY_MOSES = ("moses_bleu", "compound_bleu")
+# What scripts of papers compute: multi-bleu.perl's formula.
+_OF_SCRIPTS = {
+    "multi_bleu": MULTI_BLEU_LABEL,
+    "moses_bleu": "BLEU of papers, lower-cased (Moses' tokens, as the published Multi30k)",
+    "compound_bleu": "BLEU of papers, compounds split (Moses' tokens, hyphens apart, as WMT 2014 English-German)",
+}
 
 _CHINESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "lzh"}
 _JAPANESE = {"ja", "jpn"}
@@ -125,12 +138,13 @@ def evaluate(
 
     Args:
         references: one or more streams, each as long as ``hypotheses``. A blank one is left out where the same sentence
-            has another, but of ``multi_bleu``, whose script does not.
+            has another, but of ``multi_bleu`` and the others of papers, whose script does not.
         metrics: of `METRICS`; default ``bleu``, ``chrf`` and ``ter``, the last not where it would take minutes.
         tokenize: sacreBLEU's tokeniser for ``bleu`` (default `default_tokenize` of the language). That of Chinese or
             Japanese gives ``ter`` sacreBLEU's ``normalized`` and ``asian_support``, as the language does.
-        tgt_lang: language of the text.
-        lowercase: for BLEU and both chrF; ``ter`` ignores case by sacreBLEU's default, ``multi_bleu`` by definition.
+        tgt_lang: language of the text; ``moses_bleu`` and ``compound_bleu`` need it.
+        lowercase: for BLEU, also with compounds split, and both chrF. ``ter`` ignores case by sacreBLEU's default,
+            ``multi_bleu`` and ``moses_bleu`` by definition.
         confidence: add 95% intervals from ``num_bootstrap`` resamples, the same for every metric and every run.
         names: of the hypotheses and of each reference stream, for messages.
         test_set: the name and the languages of a published test set ("wmt14", "en-de"), for the signatures.
@@ -145,7 +159,7 @@ def evaluate(
     for name, metric in built.items():
         with bootstrap_seed(seed) if confidence else contextlib.nullcontext():
             # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
-            refs: Any = references if name == "multi_bleu" else filled  # the script's formula takes them as they are
+            refs: Any = references if name in _OF_SCRIPTS else filled  # the script's formula takes them as they are
             score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
         signature = metric.get_signature()
         if test_set is not None:
@@ -154,7 +168,7 @@ def evaluate(
         scores.append(
             MetricScore(
                 name=name,
-                label=MULTI_BLEU_LABEL if name == "multi_bleu" else score.name,
+                label=_OF_SCRIPTS.get(name, score.name),
                 score=float(score.score),
                 signature=str(signature),
                 interval=Interval(float(score._mean), float(score._ci)) if confidence else None,
@@ -192,7 +206,7 @@ def sentence_scores(
     rows: list[dict[str, float]] = [{} for _ in hypotheses]
     for name, metric in built.items():
         for row, hypothesis, *refs in zip(
-            rows, hypotheses, *(references if name == "multi_bleu" else filled), strict=True
+            rows, hypotheses, *(references if name in _OF_SCRIPTS else filled), strict=True
         ):
             row[name] = float(metric.sentence_score(hypothesis, [ref for ref in refs if ref is not None]).score)
     return rows
@@ -225,12 +239,14 @@ def check_metrics(names: Sequence[str]) -> None:
     """Refuse a list of metrics before anything is done for it.
 
     Raises:
-        InputError: there is none in it, or one that is not in `METRICS`.
+        InputError: there is none in it, or one that is not in `METRICS`, or that needs a package which is not there.
     """
     if not names:
         raise InputError(f"no metric asked for; name at least one of {', '.join(METRICS)}")
     for name in names:
         _check_known("metric", name, METRICS)
+        if name in _BY_MOSES and find_spec("sacremoses") is None:
+            raise InputError(f"{name}: sacremoses is not installed; pip install 'transformer-mt[papers]'")
 
 
 def checked_tokenizer(asked: str | None, stored: str | None, model: str) -> str | None:
@@ -262,7 +278,7 @@ def check_tokenizer(name: str) -> None:
     Raises:
         InputError: such a name.
     """
-    _build_metrics(["bleu"], tokenize=name, is_asian=False, lowercase=False)
+    _build_metrics(["bleu"], tokenize=name, tgt_lang=None, is_asian=False, lowercase=False)
 
 
 def prepare(
@@ -294,13 +310,18 @@ def prepare(
                 f"bleu: the references have no spaces between words, which the tokenisation {tokenize} needs; the "
                 "score means little, give the target language (--tgt-lang) or a tokenisation (--tokenize char)"
             )
-        for name in ("ter", "chrf++"):
+        for name in ("ter", "chrf++", *_BY_MOSES):
             if name in chosen and not (name == "ter" and is_asian):
                 notes.append(
                     f"{name}: the references have no spaces between words, which it counts; the score means little"
                 )
     built = _build_metrics(
-        chosen, tokenize=tokenize, is_asian=is_asian, lowercase=lowercase, effective_order=effective_order
+        chosen,
+        tokenize=tokenize,
+        tgt_lang=tgt_lang,
+        is_asian=is_asian,
+        lowercase=lowercase,
+        effective_order=effective_order,
     )
     return built, filled, notes
 
@@ -357,7 +378,13 @@ def _has_no_spaces(references: Sequence[Sequence[str]]) -> bool:
 
 
 def _build_metrics(
-    names: Sequence[str], *, tokenize: str, is_asian: bool, lowercase: bool, effective_order: bool = False
+    names: Sequence[str],
+    *,
+    tokenize: str,
+    tgt_lang: str | None,
+    is_asian: bool,
+    lowercase: bool,
+    effective_order: bool = False,
 ) -> dict[str, Metric]:
     from sacrebleu import BLEU, CHRF, TER
 
@@ -376,9 +403,18 @@ def _build_metrics(
             case "ter":
                 return TER(normalized=is_asian, asian_support=is_asian)
             case _:
-                return BLEU(
-                    tokenize="none", lowercase=True, smooth_method="none", effective_order=effective_order, force=True
+                is_lower = lowercase or name != "compound_bleu"
+                metric = BLEU(
+                    tokenize="none",
+                    lowercase=is_lower,
+                    smooth_method="none",
+                    effective_order=effective_order,
+                    force=True,
                 )
+                if name in _BY_MOSES:
+                    metric.tokenizer = _moses_tokens(name, tgt_lang)
+                    metric.tokenizer_signature = metric.tokenizer.signature()
+                return metric
 
     try:
         return {name: build(name) for name in names}
@@ -391,6 +427,15 @@ def _build_metrics(
                 "connect to the network once, or choose another, as char"
             ) from error
         raise InputError(f"tokenizer '{tokenize}' cannot be used: {reason}") from error
+
+
+def _moses_tokens(name: str, tgt_lang: str | None) -> MosesTokens:
+    from transformer_mt.evaluation.moses import MosesTokens
+
+    if tgt_lang is None:
+        raise InputError(f"{name}: Moses' tokenisation is that of a language; give --tgt-lang, for example de")
+    is_compound = name == "compound_bleu"
+    return MosesTokens(_main_code(tgt_lang), normalize=not is_compound, split_hyphens=is_compound)
 
 
 def check_streams(hypotheses: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str] | None) -> None:
@@ -444,7 +489,7 @@ def _note(name: str, hypotheses: Sequence[str]) -> str | None:
     num_stops = sum(line.rstrip().endswith(".") for line in hypotheses)
     num_spaced_stops = sum(f" {line}".rstrip().endswith(" .") for line in hypotheses)
     looks_tokenized = 2 * num_spaced_stops > num_stops
-    if name == "bleu" and looks_tokenized:
+    if name in PAPERS and looks_tokenized:
         return "the hypotheses look tokenised (lines end in ' .'); detokenise both sides for a comparable score"
     if name == "multi_bleu" and num_stops and not looks_tokenized:
         return "the hypotheses do not look tokenised (lines end in 'word.'); tokenise both sides first"

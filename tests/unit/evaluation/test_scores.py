@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.errors import InputError
+from transformer_mt.evaluation import scores
 from transformer_mt.evaluation.scores import (
     DOWNLOADED,
     MULTI_BLEU_LABEL,
+    PAPERS,
     EvalReport,
     Interval,
     MetricScore,
@@ -32,6 +34,7 @@ from transformer_mt.evaluation.scores import (
     evaluate,
     sentence_scores,
 )
+from transformer_mt.system.lines import read_lines
 
 HYP = ["The cat sat on the mat.", "A dog runs across a green field.", "Two men are talking.", "It is raining."]
 REF = ["The cat sat on a red mat.", "A dog is running across a field.", "Two men talk.", "It rains again."]
@@ -52,13 +55,16 @@ def ngrams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 
 
-def multi_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The arithmetic of Moses' multi-bleu.perl -lc, written anew from its definition."""
+def multi_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], lower: bool = True) -> float:
+    """The arithmetic of Moses' multi-bleu.perl, with -lc or without, written anew from its definition."""
+    if lower:
+        hypotheses = [line.lower() for line in hypotheses]
+        references = [[line.lower() for line in stream] for stream in references]
     correct, total = [0] * 4, [0] * 4
     hyp_len = ref_len = 0
     for hypothesis, *refs in zip(hypotheses, *references, strict=True):
-        hyp_tokens = hypothesis.lower().split()
-        refs_tokens = [ref.lower().split() for ref in refs]
+        hyp_tokens = hypothesis.split()
+        refs_tokens = [ref.split() for ref in refs]
         hyp_len += len(hyp_tokens)
         ref_len += min((abs(len(ref) - len(hyp_tokens)), len(ref)) for ref in refs_tokens)[1]
         for n in range(1, 5):
@@ -116,6 +122,63 @@ def test_multi_bleu_takes_the_tokens_as_given_and_bleu_does_not() -> None:
     attached, spaced = ["a b c d e."], ["a b c d e ."]
     assert evaluate(attached, [spaced], ["bleu"]).score("bleu") == pytest.approx(100)
     assert evaluate(attached, [spaced], ["multi_bleu"]).score("multi_bleu") < 100
+
+
+def test_bleu_of_papers_is_that_of_tokens_by_hand() -> None:
+    """As Moses' scripts write German: lower-cased, quotes normalised and then escaped; or with case, hyphens apart."""
+    raw = ["Der Rich-Text-Modus, z.B. „A & B“.", "Geht's dem Arzt (Dr. Wu) gut?"]
+    reference = ["Der Rich-Text-Modus, etwa „A & B“.", "Wie geht's dem Arzt (Dr. Wu)?"]
+    lower = ["der rich-text-modus , z.b. &quot; a &amp; b &quot; .", "geht &apos; s dem arzt ( dr. wu ) gut ?"]
+    lower_reference = [
+        "der rich-text-modus , etwa &quot; a &amp; b &quot; .",
+        "wie geht &apos; s dem arzt ( dr. wu ) ?",
+    ]
+    split = [
+        "Der Rich ##AT##-##AT## Text ##AT##-##AT## Modus , z.B. „ A &amp; B “ .",
+        "Geht &apos; s dem Arzt ( Dr. Wu ) gut ?",
+    ]
+    split_reference = [
+        "Der Rich ##AT##-##AT## Text ##AT##-##AT## Modus , etwa „ A &amp; B “ .",
+        "Wie geht &apos; s dem Arzt ( Dr. Wu ) ?",
+    ]
+    report = evaluate(raw, [reference], PAPERS, tgt_lang="de")
+    assert report.score("bleu") == sacrebleu.corpus_bleu(raw, [reference]).score
+    assert report.score("moses_bleu") == pytest.approx(multi_bleu(lower, [lower_reference]))
+    assert report.score("compound_bleu") == pytest.approx(multi_bleu(split, [split_reference], lower=False))
+    moses, compound = (score.signature for score in report.scores[1:])
+    assert moses.startswith("nrefs:1|case:lc|eff:no|tok:moses-de.norm.sacremoses-")
+    assert compound.startswith("nrefs:1|case:mixed|eff:no|tok:moses-de.atat.sacremoses-")
+    assert len({score.label for score in report.scores}) == 3
+
+
+@pytest.mark.skipif("TMT_DATA" not in os.environ, reason="TMT_DATA names no folder of real text")
+def test_moses_bleu_is_multi_bleu_of_the_published_text() -> None:
+    """Multi30k comes raw and as its authors have tokenised it: both give the same number, and papers' 12,103 tokens."""
+    raw, published = (
+        list(read_lines(Path(os.environ["TMT_DATA"], f"multi30k/test_2016_flickr{kind}.de.gz")))
+        for kind in ("", ".lc.norm.tok")
+    )
+    [found] = evaluate([*raw[1:], "x"], [raw], ["moses_bleu"], tgt_lang="de").scores
+    assert found.score == pytest.approx(multi_bleu([*published[1:], "x"], [published]))
+    assert "ref_len = 12103)" in found.details
+
+
+def test_bleu_of_papers_needs_a_language_and_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    path.write_text("Rich-text\n")
+    command = ("eval", "--hyp", path, "--ref", path, "--papers")
+    assert "moses_bleu: Moses' tokenisation is that of a language; give --tgt-lang" in tmt_here(*command).refusal
+    lines = tmt_here(*command, "--tgt-lang", "de").ok().lines
+    assert [line.partition("|")[0].partition(" (")[0] for line in lines] == [
+        "BLEU",
+        "BLEU of papers, lower-cased",
+        "BLEU of papers, compounds split",
+    ]
+    found = json.loads(tmt_here(*command, "--tgt-lang", "de", "--json").ok().lines[0])
+    assert [*found["metrics"]] == [*PAPERS]
+    assert "--papers stands for --metrics" in tmt_here(*command, "--metrics", "bleu").refusal
+    monkeypatch.setattr(scores, "find_spec", lambda name: None)
+    assert "pip install 'transformer-mt[papers]'" in tmt_here(*command, "--tgt-lang", "de").refusal
 
 
 def test_numbers_are_those_of_sacrebleu() -> None:
@@ -313,7 +376,7 @@ def test_streams_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("metrics", "tokenize", "message"),
     [
-        (["blue"], None, "unknown metric 'blue', nearest is 'bleu'; choose from bleu, chrf, chrf++, ter, multi_bleu"),
+        (["blue"], None, "unknown metric 'blue', nearest is 'bleu'; choose from bleu, chrf, chrf++, ter,"),
         (["bleu", "CHRF"], None, "unknown metric 'CHRF', nearest is 'chrf'"),
         ([""], None, "unknown metric ''"),
         ([], None, "no metric asked for"),
