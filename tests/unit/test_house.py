@@ -77,7 +77,10 @@ COMMANDS = {
     "tmt average": "RUN_DIR|CHECKPOINT… --output --last --validate",
     "tmt export": "MODEL --format --output --quantization",
     "tmt import": "DIR --output",
-    "tmt serve": ("MODEL… --host --port --api-keys --cors --max-characters --max-texts --max-waiting --timeout --set"),
+    "tmt serve": (
+        "MODEL… --host --port --api-keys --cors --max-characters --max-texts --max-waiting --max-connections "
+        "--timeout --set"
+    ),
     "tmt plot": "",
     "tmt plot curves": "RUN_DIR… --output",
     "tmt plot attention": (

@@ -33,8 +33,11 @@ def serve(
     max_waiting: Annotated[
         int, typer.Option("--max-waiting", min=1, help="Characters that wait for a model before requests get 429.")
     ] = 200_000,
+    max_connections: Annotated[
+        int, typer.Option("--max-connections", min=1, help="Before further ones get 503.")
+    ] = 500,
     timeout: Annotated[
-        int, typer.Option("--timeout", min=1, max=86_400, help="Seconds for a body to come, and for its translation.")
+        int, typer.Option("--timeout", min=1, max=86_400, help="Seconds for a request to come, and for its answer.")
     ] = 60,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
@@ -46,4 +49,5 @@ def serve(
     from transformer_mt.server.running import serve as run
 
     keys = frozenset[bytes]() if api_keys is None else read_keys(api_keys)
-    run(models, overrides, host, port, Settings(max_characters, max_texts, timeout, keys, tuple(cors)), max_waiting)
+    settings = Settings(max_characters, max_texts, timeout, keys, tuple(cors), max_connections)
+    run(models, overrides, host, port, settings, max_waiting)

@@ -46,9 +46,10 @@ class Settings:
 
     max_characters: int  # of the texts of a request
     max_texts: int  # of a request
-    timeout_seconds: float  # for a body to come, and for a translation to be made
+    timeout_seconds: float  # for a request to come, and for its answer to be made
     api_keys: frozenset[bytes] = frozenset()  # SHA-256 of each; none: no key is needed
     cors_origins: tuple[str, ...] = ()
+    max_connections: int = 500
 
 
 class Interface:

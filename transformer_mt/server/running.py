@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import math
 import os
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from transformer_mt.errors import InputError
 from transformer_mt.server.app import Interface, Settings
+from transformer_mt.server.connections import Connection
 from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
 from transformer_mt.system.console import tell
+
+_OTHER_FILES = 64  # beside those of connections
 
 
 def serve(
@@ -31,6 +37,7 @@ def serve(
         InputError: an address that cannot be listened on, or models that cannot be served together.
     """
     metrics = Metrics()
+    allow_files(settings.max_connections)
     with (
         listening(host, port) as listener,
         Models.load(paths, overrides, max_waiting, metrics.batch_texts.observe) as models,
@@ -39,26 +46,28 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         directions = ", ".join("-".join(direction) for direction in models.directions)
         tell(f"serving {directions} at http://{name}:{listener.getsockname()[1]}; Ctrl-C ends it")
-        server = Server(Interface(models, settings, metrics), settings.timeout_seconds)
+        server = Server(Interface(models, settings, metrics), settings)
         asyncio.run(server.serve(sockets=[listener]))
 
 
 class Server(uvicorn.Server):
     """Uvicorn's, but at a signal it ends well: it raises none again when all is answered."""
 
-    def __init__(self, interface: Interface, timeout_seconds: float) -> None:
+    def __init__(self, interface: Interface, settings: Settings) -> None:
+        protocol: Any = functools.partial(Connection, settings.max_connections, settings.timeout_seconds)
         config = uvicorn.Config(
             interface.app(),
             loop="asyncio",
-            http="h11",
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # what is no HTTP is its sender's affair
             access_log=False,
             server_header=False,
+            headers=[("X-Content-Type-Options", "nosniff")],
             proxy_headers=False,
-            timeout_graceful_shutdown=math.ceil(2 * timeout_seconds),  # its body may come, and its turn
+            timeout_graceful_shutdown=math.ceil(2 * settings.timeout_seconds),  # its body may come, and its turn
         )
         super().__init__(config)
 
@@ -80,6 +89,23 @@ class Server(uvicorn.Server):
         finally:
             for one in signals:
                 loop.remove_signal_handler(one)
+
+
+def allow_files(max_connections: int) -> None:
+    """Let the process open the files that its connections take.
+
+    Raises:
+        InputError: the system does not.
+    """
+    wanted = 2 * max_connections + _OTHER_FILES  # as `Connection` has it
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < wanted:
+        raise InputError(
+            f"--max-connections {max_connections}: takes {wanted} open files, and this process may have {most}; choose "
+            "fewer, or raise that limit (ulimit -n)"
+        )
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -27,13 +27,18 @@ from transformer_mt.text.tokenizer import Tokenizers
 SHAPE = ModelConfig(d_model=16, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=2)
 
 
-@pytest.fixture(scope="module")
-def translator(tokenizers: Tokenizers) -> Translator:
+def untrained(tokenizers: Tokenizers) -> Translator:
+    """A model of ours, into German or Korean."""
     torch.manual_seed(1)
     tagged = tokenizers.with_tags(["<2de>", "<2ko>"])
     model = Transformer(SHAPE, tagged.src.vocab_size, tagged.tgt.vocab_size).eval()
     config = SearchConfig(workers=1, beam_size=2, max_extra_tokens=3, precision="float32")
     return Translator.of_models([model], tagged, config, LONGEST + 20, tags=tagged.tag_ids("de", None))
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizers: Tokenizers) -> Translator:
+    return untrained(tokenizers)
 
 
 @pytest.fixture(scope="module")

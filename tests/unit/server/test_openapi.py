@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from contextlib import closing
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPResponse
@@ -17,13 +16,15 @@ pytest.importorskip("jsonschema")
 pytest.importorskip("py3langid")
 
 from jsonschema import Draft202012Validator
-from test_interface import JSON, Client, served, wait_until
+from test_attending import untrained
+from test_interface import JSON, Client, served
 
 from transformer_mt import __version__
 from transformer_mt.server.app import Interface, Settings
 from transformer_mt.server.description import description
 from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
+from transformer_mt.text.tokenizer import Tokenizers
 
 API = description()
 GOOD: dict[str, Any] = {"q": "Where is the nearest railway station?", "source": "en", "target": "de"}
@@ -87,50 +88,52 @@ class Answers:
         return response.status
 
 
-def test_every_status_is_answered_as_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = Answers()
-    with served(Settings(2000, 5, timeout_seconds=0.5), max_waiting=40) as client:
+def test_every_status_is_answered_as_described(tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, translator = Answers(), untrained(tokenizers)
+    paths = [path for method, path in OPERATIONS if method == "POST"]
+    of_models = [path for path in paths if path != "/detect"]
+    with served(Settings(2000, 5, timeout_seconds=0.5), max_waiting=80) as client:
+        client.models.add(translator, {("is", "ko"): translator.tags_into("ko")}, 100_000)
         for method, path in OPERATIONS:
             if method == "GET":
                 answers.add((method, path), *client.ask(method, path))
-        for fields in (
-            GOOD,
-            GOOD | {"q": ["a", "b"], "alternatives": 1},
-            GOOD | {"source": "auto"},
-            GOOD | {"source": "auto", "q": ["<b>a</b>"], "format": "html", "alternatives": 2},
+        for path, fields in (
+            ("/translate", GOOD),
+            ("/translate", GOOD | {"q": ["a", "b"], "alternatives": 1}),
+            ("/translate", GOOD | {"source": "auto"}),
+            ("/translate", GOOD | {"source": "auto", "q": ["<b>a</b>"], "format": "html", "alternatives": 2}),
+            *((path, GOOD | {"prefix": ["A"]}) for path in STEPS),
+            *((path, GOOD | {"source": "auto"}) for path in STEPS),
+            ("/detect", {"q": GOOD["q"]}),
+            ("/attention", {"q": "A dog.", "source": "is", "target": "ko"}),
         ):
-            assert answers.post(client, "/translate", fields) == 200
-        for path in STEPS:
-            assert answers.post(client, path, GOOD | {"prefix": ["A"]}) == 200
-            assert answers.post(client, path, GOOD | {"source": "auto"}) == 200
-            assert answers.post(client, path, GOOD | {"q": "fail"}) == 500
-        assert answers.post(client, "/detect", {"q": GOOD["q"]}) == 200
-        assert answers.post(client, "/translate", GOOD | {"q": "fail"}) == 500
-        for path in ("/translate", "/detect", *STEPS):
+            assert answers.post(client, path, fields) == 200
+        assert answers.post(client, "/attention", GOOD) == 501
+        client.models._routes["en", "de"][0].tells_attention = True  # and fails
+        for path in paths:
             assert answers.post(client, path, {}) == 400
             assert answers.post(client, path, "x" * 100_000) == 413
             assert answers.post(client, path, "x", "text/plain") == 415
             assert answers.slow(client, path) == 408
-        waiting = [threading.Thread(target=answers.post, args=(client, "/translate", GOOD | {"q": "wait"}))]
-        waiting[0].start()
+        for path in of_models:
+            assert answers.post(client, path, GOOD | {"q": "fail"}) == 500
+        [working] = client.models.submit(["wait"], "en", "de")
         assert client.engine.begun.acquire(timeout=30)
-        waiting.append(threading.Thread(target=client.translate, kwargs={"q": "a" * 30}))
-        waiting[1].start()
-        wait_until(lambda: client.models.num_waiting > 0)
-        for path in ("/translate", *STEPS):
+        [waiting] = client.models.submit(["a" * 70], "en", "de")
+        for path in of_models:
             assert answers.post(client, path, GOOD) == 429
-        for thread in waiting:
-            thread.join()  # with 503
-        for path in STEPS:
+        waiting.cancel()
+        for path in of_models:
             assert answers.post(client, path, GOOD) == 503
-        with monkeypatch.context() as patch:
-            patch.setattr("transformer_mt.server.app.find_spec", lambda name: None)
-            patch.setattr("transformer_mt.server.app.probable_languages", lambda text, langs: [])
-            assert answers.post(client, "/detect", {"q": "a"}) == 501
-            for path in ("/translate", *STEPS):
-                assert answers.post(client, path, GOOD | {"source": "auto"}) == 501
+        client.engine.may_go.set()
+        assert working.result(timeout=30).text == "de:WAIT"
+        monkeypatch.setattr("transformer_mt.server.app.find_spec", lambda name: None)
+        monkeypatch.setattr("transformer_mt.server.app.probable_languages", lambda text, langs: [])
+        assert answers.post(client, "/detect", {"q": "a"}) == 501
+        for path in ("/translate", *STEPS):
+            assert answers.post(client, path, GOOD | {"source": "auto"}) == 501
     with served(Settings(2000, 5, 20, api_keys=frozenset([hashlib.sha256(b"secret").digest()]))) as client:
-        for path in ("/translate", "/detect", *STEPS):
+        for path in paths:
             assert answers.post(client, path, GOOD) == 400
             assert answers.post(client, path, GOOD | {"api_key": "wrong"}) == 403
         assert answers.post(client, "/translate", GOOD | {"api_key": "secret"}) == 200
