@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from harness import Trained, copy_corpus, symbol_lines, tmt, write_config
+from harness import Trained, copy_corpus, serving, symbol_lines, tmt, write_config
 from hypothesis import settings
 
 from transformer_mt.config.sections import TokenizerConfig
@@ -21,9 +24,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole commands and several processes train or start processes: they are slow."""
+    """Whole commands, several processes and browsers train or start processes: they are slow."""
     for item in items:
-        if item.path.parent.name in ("e2e", "distributed"):
+        if item.path.parent.name in ("e2e", "distributed", "browser"):
             item.add_marker(pytest.mark.slow)
 
 
@@ -58,3 +61,44 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def sources() -> list[str]:
     return symbol_lines(40, seed=99, shortest=1, longest=20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    chromium = os.environ.get("TMT_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt install chromium, or TMT_CHROMIUM=/where/it/is")
+    with playwright.sync_playwright() as driver:
+        # A container's root has no sandbox. What is opened is our own page.
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def address(trained: Trained) -> Iterator[str]:
+    """Where `tmt serve` has its page."""
+    with serving(trained.run, "--set", "search.n_best=2") as (_, port):
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page, opened. What it complains of on the console, or asks of anybody else, fails the test at its end."""
+    wrong: list[str] = []
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    page = context.new_page()
+    page.on("console", lambda message: wrong.append(message.text) if _is_complaint(message) else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith((address, "blob:")) else wrong.append(asked.url))
+    page.goto(address)
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def _is_complaint(message: Any) -> bool:
+    """But for a browser's own note that a server was busy."""
+    return message.type in ("error", "warning") and "status of 429" not in message.text

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 from unittest.mock import patch
+from urllib.request import urlopen
 
 import forks
 from forks import Fork
@@ -233,6 +234,30 @@ class Running:
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(process, signal.SIGKILL)
         return self.end()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def is_served(port: int) -> bool:
+    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as response:
+        return bool(response.status == 200)
+    return False
+
+
+@contextlib.contextmanager
+def serving(*args: object) -> Iterator[tuple[Running, int]]:
+    """``tmt serve`` at a port of its own."""
+    port = free_port()
+    running = Running("serve", *args, "--port", port)
+    try:
+        running.wait_until(lambda: is_served(port))
+        yield running, port
+    finally:
+        running.kill()
 
 
 def descendants(process: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -20,15 +19,9 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
-from harness import Running, Trained, environment, tmt_here, translated
+from harness import Trained, environment, free_port, is_served, serving, tmt_here, translated
 
 pytest.importorskip("starlette")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def ask(port: int, path: str, **fields: object) -> Any:
@@ -36,23 +29,6 @@ def ask(port: int, path: str, **fields: object) -> Any:
     body = urlencode(fields).encode() if fields else None
     with urlopen(Request(f"http://127.0.0.1:{port}{path}", data=body), timeout=60) as response:
         return json.loads(response.read())
-
-
-def is_served(port: int) -> bool:
-    with contextlib.suppress(URLError):
-        return bool(ask(port, "/health") == {"status": "ok"})
-    return False
-
-
-@contextlib.contextmanager
-def serving(*args: object) -> Iterator[tuple[Running, int]]:
-    port = free_port()
-    running = Running("serve", *args, "--port", port)
-    try:
-        running.wait_until(lambda: is_served(port))
-        yield running, port
-    finally:
-        running.kill()
 
 
 @pytest.fixture(scope="module")
