@@ -12,17 +12,16 @@ cut into follows the target language (`default_tokenize`).
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
+from transformer_mt.evaluation.resampling import bootstrap_scores, statistics_of
 from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
@@ -57,8 +56,6 @@ DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 # TER's time grows with the third power of a line's words: 7 s for 400, minutes for 1,400. Shorter lines than these
 # take what they take; of longer ones, so many cubes of words are about a minute.
 _LONG_FOR_TER, _MOST_FOR_TER = 200, 500_000_000
-
-_SEEDING = threading.Lock()
 
 
 class Interval(NamedTuple):
@@ -157,10 +154,13 @@ def evaluate(
     built, filled, notes = prepare(hypotheses, references, metrics, tokenize, tgt_lang, lowercase, names)
     scores = []
     for name, metric in built.items():
-        with bootstrap_seed(seed) if confidence else contextlib.nullcontext():
-            # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
-            refs: Any = references if name in _OF_SCRIPTS else filled  # the script's formula takes them as they are
-            score = metric.corpus_score(hypotheses, refs, n_bootstrap=num_bootstrap if confidence else 1)
+        # sacreBLEU leaves out a reference that is None, and its signature says nrefs:var.
+        refs = references if name in _OF_SCRIPTS else filled  # the script's formula takes them as they are
+        statistics = statistics_of(metric, hypotheses, refs)
+        score = metric._aggregate_and_compute(statistics)
+        if confidence:
+            metric.n_bootstrap, metric.seed = num_bootstrap, str(seed)  # for the signature
+            score.estimate_ci([*bootstrap_scores(metric, statistics, num_bootstrap, seed)])
         signature = metric.get_signature()
         if test_set is not None:
             for key, value in zip(("test", "lang"), test_set, strict=True):
@@ -467,21 +467,6 @@ def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0)[0]
         raise InputError(f"unknown {kind} '{name}', nearest is '{nearest}'; choose from {', '.join(known)}")
-
-
-@contextlib.contextmanager
-def bootstrap_seed(seed: int) -> Iterator[None]:
-    """The environment is the only place from which sacreBLEU takes the seed of its bootstrap: one thread at a time."""
-    with _SEEDING:
-        before = os.environ.get("SACREBLEU_SEED")
-        os.environ["SACREBLEU_SEED"] = str(seed)
-        try:
-            yield
-        finally:
-            if before is None:
-                os.environ.pop("SACREBLEU_SEED", None)
-            else:
-                os.environ["SACREBLEU_SEED"] = before
 
 
 def _note(name: str, hypotheses: Sequence[str]) -> str | None:

@@ -9,13 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from transformer_mt.evaluation.lengths import System
-from transformer_mt.evaluation.scores import Interval, bootstrap_seed, check_streams, prepare
+from transformer_mt.evaluation.resampling import (
+    Statistics,
+    bootstrap_scores,
+    p_value,
+    statistics_of,
+    swapped_differences,
+)
+from transformer_mt.evaluation.scores import Interval, check_streams, prepare
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.base import Metric
 
 METRICS = ("bleu", "chrf", "chrf++")
 LEVEL = 0.05  # of p: below, a difference is not taken for chance
+NUM_BOOTSTRAP, NUM_RANDOMISATIONS = 1_000, 10_000
 _SEED = 12345
 
 
@@ -75,8 +88,6 @@ def paired_scores(
     Raises:
         InputError: as `scores.evaluate`.
     """
-    from sacrebleu.significance import PairedTest
-
     first, *others = systems
     ref_names = ref_names or [f"references[{i}]" for i in range(len(references))]
     for system in others:
@@ -84,34 +95,51 @@ def paired_scores(
     built, filled, notes = prepare(
         first.hypotheses, references, METRICS, first.tokenize, first.tgt_lang, False, [first.name, *ref_names]
     )
-    named: Any = [(system.name, system.hypotheses) for system in systems]
-    refs: Any = filled  # sacreBLEU leaves out a reference that is None
-    with bootstrap_seed(_SEED):
-        bootstrap, resampled = PairedTest(named, built, refs, test_type="bs")()
-        randomisation, randomised = PairedTest(named, built, refs, test_type="ar")()
     num_differing = [
         sum(own != theirs for own, theirs in zip(system.hypotheses, first.hypotheses, strict=True))
         for system in systems
     ]
-    found = {}
-    for name, label in zip(METRICS, bootstrap, strict=True):
-        rows: Any = list(zip(resampled[label], randomised[label], num_differing, strict=True))
-        scores = []
-        for of_bootstrap, of_randomisation, differing in rows:
-            difference = float(of_bootstrap.score - rows[0][0].score)
-            scores.append(
-                PairedScore(
-                    float(of_bootstrap.score),
-                    Interval(float(of_bootstrap.mean), float(of_bootstrap.ci)),
-                    difference,
-                    # Of equal systems sacreBLEU says 1 / 1,001, as if the difference of 0 were sure.
-                    of_bootstrap.p_value if difference else None,
-                    of_randomisation.p_value if difference else None,
-                    differing,
-                )
-            )
-        found[name] = PairedScores(label, str(bootstrap[label]), str(randomisation[label]), scores)
+    statistics = ([statistics_of(metric, one.hypotheses, filled) for one in systems] for metric in built.values())
+    found = {
+        name: _tested(metric, of_systems, num_differing)
+        for (name, metric), of_systems in zip(built.items(), statistics, strict=True)
+    }
     return found, notes
+
+
+def _tested(metric: Metric, statistics: Sequence[Statistics], num_differing: Sequence[int]) -> PairedScores:
+    """Return the scores of systems by one metric, each tested against the first."""
+    from sacrebleu.significance import estimate_ci
+
+    scored = [metric._aggregate_and_compute(own) for own in statistics]
+    sampled = [
+        np.array([score.score for score in bootstrap_scores(metric, own, NUM_BOOTSTRAP, _SEED)]) for own in statistics
+    ]
+    systems = []
+    for number, samples in enumerate(sampled):
+        difference = float(scored[number].score - scored[0].score)
+        p_bootstrap = p_randomisation = None
+        if difference:  # of equal systems sacreBLEU says 1 / 1,001, as if the difference of 0 were sure
+            apart = np.abs(samples - sampled[0])
+            p_bootstrap = p_value(apart - apart.mean(), abs(difference))
+            swapped = swapped_differences(metric, statistics[0], statistics[number], NUM_RANDOMISATIONS, _SEED)
+            p_randomisation = p_value(swapped, abs(difference))
+        mean, half_width = map(float, estimate_ci(samples))
+        interval = Interval(mean, half_width)
+        systems.append(
+            PairedScore(
+                float(scored[number].score), interval, difference, p_bootstrap, p_randomisation, num_differing[number]
+            )
+        )
+
+    def signature(test: str, num_samples: int) -> str:
+        own = metric.get_signature()
+        own.update("seed", str(_SEED))
+        own.update(test, num_samples)
+        return str(own)
+
+    signatures = signature("bs", NUM_BOOTSTRAP), signature("ar", NUM_RANDOMISATIONS)
+    return PairedScores(scored[0].name, *signatures, systems)
 
 
 def verdict(scores: Sequence[PairedScores], names: Sequence[str], number: int) -> str:

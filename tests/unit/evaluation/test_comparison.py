@@ -15,6 +15,7 @@ from sacrebleu import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from transformer_mt.errors import InputError
+from transformer_mt.evaluation import significance
 from transformer_mt.evaluation.comparison import Comparison, Part, compare, marked
 from transformer_mt.evaluation.comparison_page import render_comparison
 from transformer_mt.evaluation.comparison_text import format_comparison
@@ -48,7 +49,10 @@ SYSTEMS = [System("bad", BAD), System("good", GOOD), System("bad, too", BAD_TOO)
 @pytest.fixture(scope="module", autouse=True)
 def few_samples() -> Iterator[None]:
     """Seconds instead of half a minute: sacreBLEU's tests with a tenth and a fiftieth of their samples."""
-    with patch.dict(PairedTest._DEFAULT_SAMPLES, {"bs": 100, "ar": 200}):
+    with (
+        patch.dict(PairedTest._DEFAULT_SAMPLES, {"bs": 100, "ar": 200}),
+        patch.multiple(significance, NUM_BOOTSTRAP=100, NUM_RANDOMISATIONS=200),
+    ):
         yield
 
 
