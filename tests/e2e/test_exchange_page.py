@@ -21,6 +21,8 @@ for package in ("ctranslate2", "onnx", "onnxruntime", "transformers"):
 PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8")
 SCRIPT_OF = {"@huggingface/transformers": "check_transformers_js.mjs", "import argostranslate": "check_argos.py"}
 
+PRE_NORM = ("--set", "model.norm=pre", "--set", "train.max_steps=60", "--set", "train.eval_steps=60")
+
 
 def run_line(line: str) -> str:
     """Run a line of shell: commands of `tmt`, and `echo` before them."""
@@ -54,6 +56,7 @@ def test_the_examples_run(trained: Trained, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     shutil.copytree(trained.run, "runs/my")
+    tmt_here("train", trained.config, "--output", "runs/pre", *PRE_NORM).ok()
     (tmp_path / "path" / "to").mkdir(parents=True)
     Path("path/to/opus-mt-en-de").symlink_to(tmp_path / "my-marian")  # which the first example makes
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.M | re.S)
@@ -63,9 +66,12 @@ def test_the_examples_run(trained: Trained, tmp_path: Path, monkeypatch: pytest.
     assert all((ROOT / "scripts" / script).exists() and script in releasing for script in by_script)
 
     printed = {code: run_block(kind, code) for kind, code in blocks if not any(sign in code for sign in SCRIPT_OF)}
-    marian, imported, exported = (
+    marian, imported, exported, pegasus = (
         next(text for code, text in printed.items() if sign in code)
-        for sign in ("import MarianMTModel", "tmt import", "--format ctranslate2")
+        for sign in ("import MarianMTModel", "tmt import", "--format ctranslate2", "import MarianTokenizer, Pegasus")
     )
     assert marian == f"{imported.splitlines()}\n" and len(imported) > 1
     assert len(exported.splitlines()) == 1
+    # The model searches with the other form, which `generate` lacks: 1 is written.
+    search = ("--set", "search.length_penalty_form=power", "--set", "search.stop=beam_finished", "--length-penalty", 1)
+    assert pegasus == f"{tmt_here('translate', 'runs/pre', *search, stdin='A dog runs.').ok().lines}\n"

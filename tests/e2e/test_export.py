@@ -133,7 +133,8 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
         return done.refusal
 
     out = ("--output", tmp_path / "out")
-    assert "--format tflite: not one of ctranslate2, marian, onnx and argos" in refused(run, "--format", "tflite", *out)
+    formats = "ctranslate2, marian, pegasus, onnx and argos"
+    assert f"--format tflite: not one of {formats}" in refused(run, "--format", "tflite", *out)
     assert "leave it out" in refused(run, "--format", "onnx", "--quantization", "int8", *out)
     assert "--format" in refused(run, *out)
     assert "--output" in refused(run, "--format", "ctranslate2")

@@ -20,7 +20,7 @@ from transformer_mt.decoding.given_targets import log_probs
 from transformer_mt.errors import InputError
 from transformer_mt.exchange import card
 from transformer_mt.exchange.from_marian import import_marian, local_directory, read_marian
-from transformer_mt.exchange.marian import export_marian
+from transformer_mt.exchange.marian import CLASSES, export_marian
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.system.origin import code_version
@@ -34,6 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "as the paper": {},
     "biases": dict(attention_bias=True, output_bias=True),
     "gelu, own source table": dict(activation="gelu", tie_embeddings="target"),
+    "pre-norm": dict(norm="pre"),
+    "pre-norm, biases, swish": dict(norm="pre", attention_bias=True, output_bias=True, activation="swish"),
     "swish, three tables": dict(activation="swish", tie_embeddings="none", num_decoder_layers=1),
 }
 COMMON = ("--set", "search.length_penalty_form=power", "--set", "search.stop=beam_finished", "--length-penalty", 1)
@@ -53,12 +55,17 @@ def random_model(tokenizers: Tokenizers, **shape: Any) -> LoadedModel:
 
 
 def exported(loaded: LoadedModel, output: Path) -> tuple[Any, Any]:
-    export_marian(loaded, "a card", output)
-    return hugging_face(output)
+    family = family_of(loaded)
+    export_marian(loaded, "a card", output, family)
+    return hugging_face(output, CLASSES[family])
 
 
-def hugging_face(directory: Path) -> tuple[Any, Any]:
-    model = transformers.MarianMTModel.from_pretrained(directory)
+def family_of(loaded: LoadedModel) -> str:
+    return "pegasus" if loaded.config.model.norm == "pre" else "marian"
+
+
+def hugging_face(directory: Path, name: str = "MarianMTModel") -> tuple[Any, Any]:
+    model = getattr(transformers, name).from_pretrained(directory)
     return model.eval(), transformers.MarianTokenizer.from_pretrained(directory)
 
 
@@ -265,9 +272,10 @@ def test_import_then_export_gives_equal_weights(opus: Path, tmp_path: Path) -> N
     compare_logits(load_model(tmp_path / "model"), model, tokenizer, [("the dog sees a cat", "der Hund")])
 
 
-def test_our_export_comes_back_bit_for_bit(tokenizers: Tokenizers, tmp_path: Path) -> None:
-    loaded = random_model(tokenizers, attention_bias=True, output_bias=True)
-    export_marian(loaded, "a card", tmp_path / "out")
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_our_export_comes_back_bit_for_bit(norm: str, tokenizers: Tokenizers, tmp_path: Path) -> None:
+    loaded = random_model(tokenizers, attention_bias=True, output_bias=True, norm=norm)
+    export_marian(loaded, "a card", tmp_path / "out", family_of(loaded))
     found = read_marian(tmp_path / "out")
     assert found.tokenizers.fingerprint == tokenizers.fingerprint
     for name, parameter in loaded.model.named_parameters():
@@ -348,18 +356,20 @@ def test_an_adapted_model_with_a_larger_vocabulary_goes_back(opus: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"),
+    ("family", "shape", "message"),
     [
-        (dict(norm="pre"), "model.norm pre: Marian's layers are post-norm; export with --format ctranslate2"),
-        (dict(positions="learned"), "model.positions learned"),
-        (dict(d_k=4, d_v=4), "model.d_k 4 and d_v 4: Marian's heads have d_model / num_heads (8)"),
+        ("marian", dict(norm="pre"), "model.norm pre: Marian's layers are post-norm; export with --format pegasus"),
+        ("pegasus", dict(norm="post"), "model.norm post: Pegasus' layers are pre-norm; export with --format marian"),
+        ("pegasus", dict(norm="pre", tie_embeddings="target"), "model.tie_embeddings target: Pegasus has one table"),
+        ("marian", dict(positions="learned"), "model.positions learned"),
+        ("marian", dict(d_k=4, d_v=4), "model.d_k 4 and d_v 4: heads of marian have d_model / num_heads (8)"),
     ],
 )
-def test_what_marian_cannot_have_is_refused(
-    shape: dict[str, Any], message: str, tokenizers: Tokenizers, tmp_path: Path
+def test_what_the_family_cannot_have_is_refused(
+    family: str, shape: dict[str, Any], message: str, tokenizers: Tokenizers, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as refusal:
-        export_marian(random_model(tokenizers, **shape), "a card", tmp_path / "out")
+        export_marian(random_model(tokenizers, **shape), "a card", tmp_path / "out", family)
     assert message in str(refusal.value) and not (tmp_path / "out").exists()
 
 

@@ -36,7 +36,7 @@ def average(
 
 def export(
     model: ModelArgument,
-    target: Annotated[str, typer.Option("--format", help="ctranslate2, marian, onnx or argos.")],
+    target: Annotated[str, typer.Option("--format", help="ctranslate2, marian, pegasus, onnx or argos.")],
     output: Annotated[
         Path, typer.Option("--output", help="Directory, of argos a file; an earlier export there is replaced.")
     ],
@@ -46,20 +46,22 @@ def export(
     ] = None,
 ) -> None:
     """Write a model as a directory or file that another program loads."""
-    if target not in ("ctranslate2", "marian", "onnx", "argos"):
-        raise InputError(f"--format {target}: not one of ctranslate2, marian, onnx and argos; choose one of them")
-    if target == "marian" and quantization is not None:
-        raise InputError(f"--quantization {quantization}: a Marian directory has float32; leave the option out")
+    if target not in ("ctranslate2", "marian", "pegasus", "onnx", "argos"):
+        raise InputError(
+            f"--format {target}: not one of ctranslate2, marian, pegasus, onnx and argos; choose one of them"
+        )
+    if target in ("marian", "pegasus") and quantization is not None:
+        raise InputError(f"--quantization {quantization}: --format {target} writes float32; leave the option out")
     if target == "onnx" and quantization is not None:
         raise InputError("--quantization: --format onnx writes float32 and int8 side by side; leave it out")
     from transformer_mt.checkpoints.model_directory import load_model
 
     loaded = load_model(model)
-    if target == "marian":
+    if target in ("marian", "pegasus"):
         from transformer_mt.exchange.card import marian_card
-        from transformer_mt.exchange.marian import export_marian
+        from transformer_mt.exchange.marian import CLASSES, export_marian
 
-        export_marian(loaded, marian_card(model, loaded), output)
+        export_marian(loaded, marian_card(model, loaded, CLASSES[target]), output, target)
     elif target == "onnx":
         from transformer_mt.exchange.onnx import export_onnx
 
@@ -72,7 +74,7 @@ def export(
         from transformer_mt.exchange.ctranslate2 import export_ctranslate2
 
         export_ctranslate2(loaded, output, quantization or "float32")
-    precisions = {"marian": "float32", "onnx": "float32 and int8"}
+    precisions = {"onnx": "float32 and int8"}
     tell(f"exported {loaded.path} to {output} ({target}, {precisions.get(target, quantization or 'float32')})")
 
 

@@ -14,24 +14,24 @@ from transformer_mt.system.origin import code_version
 from transformer_mt.text.vocabulary import is_language_tag
 
 _USE = """```python
-from transformers import MarianMTModel, MarianTokenizer
+from transformers import {model_class}, MarianTokenizer
 
 tokenizer = MarianTokenizer.from_pretrained("DIR")
-model = MarianMTModel.from_pretrained("DIR")
+model = {model_class}.from_pretrained("DIR")
 batch = tokenizer([{text}], return_tensors="pt", padding=True)
 print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 ```"""
 
 
-def marian_card(path: Path, loaded: LoadedModel) -> str:
-    """Return the card of a model that is exported for `transformers`.
+def marian_card(path: Path, loaded: LoadedModel, model_class: str) -> str:
+    """Return the card of a model that is exported for `transformers`, as a ``model_class`` of it.
 
     Raises:
         InputError: a record or the configuration is damaged.
     """
     facts = describe(path)
     codes = [f">>{tag.strip('<>').removeprefix('2')}<<" for tag in loaded.tokenizers.src.tags]
-    return "\n".join([*_front_matter(facts), *_lines(facts, loaded, codes)]) + "\n"
+    return "\n".join([*_front_matter(facts), *_lines(facts, loaded, codes, model_class)]) + "\n"
 
 
 def _front_matter(facts: Facts) -> Iterator[str]:
@@ -45,7 +45,7 @@ def _front_matter(facts: Facts) -> Iterator[str]:
     yield ""
 
 
-def _lines(facts: Facts, loaded: LoadedModel, codes: list[str]) -> Iterator[str]:
+def _lines(facts: Facts, loaded: LoadedModel, codes: list[str], model_class: str) -> Iterator[str]:
     directions = ", ".join(f"{src} to {tgt}" for src, tgt in facts["languages"]["directions"])
     shape, vocabulary = facts["shape"], facts["vocabulary"]
     yield f"# Translation from {directions}"
@@ -60,7 +60,8 @@ def _lines(facts: Facts, loaded: LoadedModel, codes: list[str]) -> Iterator[str]
     yield ""
     yield "## Use"
     yield ""
-    yield _USE.format(text=json.dumps(f"{codes[0]} A dog runs." if codes else "A dog runs."))
+    text = json.dumps(f"{codes[0]} A dog runs." if codes else "A dog runs.")
+    yield _USE.format(model_class=model_class, text=text)
     if codes:
         kind = (
             "the language wanted" if any(map(is_language_tag, loaded.tokenizers.src.tags)) else "its domain, or nothing"

@@ -1,6 +1,6 @@
 """A directory that Hugging Face's `MarianMTModel` and `MarianTokenizer` load, as those of OPUS-MT, as a model of ours.
 
-Hugging Face's library is not needed to read it; `marian` tells what the family has, and writes it.
+Hugging Face's library is not needed to read it; `marian` tells what the family has, also pre-norm, and writes it.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ def read_marian(directory: Path) -> _Found:
             "MarianTokenizer load"
         )
     config = _read_json(directory / "config.json")
-    if config.get("model_type") != "marian":
+    if config.get("model_type") not in ("marian", "pegasus"):
         raise InputError(
-            f"{directory / 'config.json'}: model_type is {config.get('model_type')}; only marian is imported"
+            f"{directory / 'config.json'}: model_type is {config.get('model_type')}; only marian is imported, and "
+            "pegasus with Marian's tokenizer"
         )
     settings = _read_json(directory / "tokenizer_config.json", optional=True)
     tensors = _read_tensors(directory)
@@ -181,6 +182,7 @@ def _our_shape(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "dropout": config.get("dropout", 0.1),
         "attention_dropout": config.get("attention_dropout", 0.0),
         "activation_dropout": config.get("activation_dropout", 0.0),
+        "norm": "post" if config["model_type"] == "marian" else "pre",
         "activation": _ACTIVATIONS[config["activation_function"]],
         "attention_bias": True,
     }
@@ -338,3 +340,6 @@ def layer_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
             for ours, theirs in parts.items():
                 for kind in ("weight", "bias"):
                     yield f"{side}.layers.{i}.{ours}.{kind}", f"model.{side}.layers.{i}.{theirs}.{kind}"
+        if config.norm == "pre":
+            for kind in ("weight", "bias"):
+                yield f"{side}.norm.{kind}", f"model.{side}.layer_norm.{kind}"

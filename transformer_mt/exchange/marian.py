@@ -1,8 +1,9 @@
 """A model as a directory that Hugging Face's `MarianMTModel` and `MarianTokenizer` load.
 
 The family has a post-norm Transformer with biases everywhere, sinusoids in halves, a number for each piece that is
-added to its logit, and SentencePiece models beside a table of pieces (``vocab.json``). Hugging Face's library is not
-needed to write it.
+added to its logit, and SentencePiece models beside a table of pieces (``vocab.json``). Pre-norm the library has the
+same as `PegasusForConditionalGeneration`, made for summaries (Zhang et al. 2020), but with one table for both sides:
+we give it Marian's tokenizer. Hugging Face's library is not needed to write either.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIALS, UNK_ID, is_language_tag
 
+CLASSES = {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
+
 _LEAST_POSITIONS = 512  # as the family has them; the library computes the table anew each time it loads a model
 
 
-def export_marian(loaded: LoadedModel, card: str, output: Path) -> None:
+def export_marian(loaded: LoadedModel, card: str, output: Path, family: str = "marian") -> None:
     """Write the directory ``output``, whole or not at all; see `exported_directory` for what it may replace.
 
     Before it appears it is read back, and must have the logits of the model.
 
     Args:
         card: the text of README.md.
+        family: ``marian``, for post-norm models, or ``pegasus``, for pre-norm ones.
 
     Raises:
         InputError: a model or vocabulary that the family cannot have, or an ``output`` that must not be replaced.
@@ -43,19 +47,19 @@ def export_marian(loaded: LoadedModel, card: str, output: Path) -> None:
     """
     model = loaded.model
     if not isinstance(model, Transformer):
-        raise InputError("model.kind recurrent: only Transformers are exported to Marian; translate with tmt")
-    _check_expressible(model.config)
+        raise InputError(f"model.kind recurrent: only Transformers are exported to {family}; translate with tmt")
+    _check_expressible(model.config, family)
     tables = _their_tables(loaded.tokenizers)
     positions = max(_LEAST_POSITIONS, loaded.longest_src_tokens + loaded.config.search.max_extra_tokens)
     texts = {
-        "config.json": _their_config(model, positions),
+        "config.json": _their_config(model, positions, family),
         "generation_config.json": _their_generation(loaded, positions),
         "tokenizer_config.json": _their_tokenizer_config(loaded, positions),
         "vocab.json": tables[0],
     }
     if not loaded.tokenizers.is_shared:
         texts["target_vocab.json"] = tables[1]
-    with exported_directory(output, {"format": "marian"}) as directory:
+    with exported_directory(output, {"format": family}) as directory:
         for name, content in texts.items():
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
             (directory / name).write_text(text, encoding="utf-8")
@@ -67,19 +71,23 @@ def export_marian(loaded: LoadedModel, card: str, output: Path) -> None:
         _check_equal(model, read_marian(directory).model, output)
 
 
-def _check_expressible(config: ModelConfig) -> None:
-    problem = None
-    if config.norm == "pre":
-        problem = "model.norm pre: Marian's layers are post-norm"
+def _check_expressible(config: ModelConfig, family: str) -> None:
+    problem, others = None, "ctranslate2 or onnx"
+    if family == "marian" and config.norm == "pre":
+        problem, others = "model.norm pre: Marian's layers are post-norm", "pegasus, ctranslate2 or onnx"
+    elif family == "pegasus" and config.norm == "post":
+        problem, others = "model.norm post: Pegasus' layers are pre-norm", "marian, ctranslate2 or onnx"
+    elif family == "pegasus" and config.tie_embeddings != "all":
+        problem = f"model.tie_embeddings {config.tie_embeddings}: Pegasus has one table for both sides and the output"
     elif config.positions == "learned":
-        problem = "model.positions learned: Marian's are sinusoids, which its library writes itself"
+        problem = f"model.positions learned: those of {family} are sinusoids, which its library writes itself"
     elif not config.d_k == config.d_v == config.d_model / config.num_heads:
         problem = (
-            f"model.d_k {config.d_k} and d_v {config.d_v}: Marian's heads have d_model / num_heads "
+            f"model.d_k {config.d_k} and d_v {config.d_v}: heads of {family} have d_model / num_heads "
             f"({config.d_model / config.num_heads:g})"
         )
     if problem is not None:
-        raise InputError(f"{problem}; export with --format ctranslate2 or onnx, or train one of that kind")
+        raise InputError(f"{problem}; export with --format {others}, or train one of that kind")
 
 
 def _their_tables(tokenizers: Tokenizers) -> list[dict[str, int]]:
@@ -102,7 +110,7 @@ def _their_tables(tokenizers: Tokenizers) -> list[dict[str, int]]:
     return tables
 
 
-def _their_config(model: Transformer, positions: int) -> dict[str, Any]:
+def _their_config(model: Transformer, positions: int, family: str) -> dict[str, Any]:
     config = model.config
     sides = ("encoder", config.num_encoder_layers), ("decoder", config.num_decoder_layers)
     shape: dict[str, Any] = {}
@@ -110,8 +118,8 @@ def _their_config(model: Transformer, positions: int) -> dict[str, Any]:
         shape |= {f"{side}_layers": num_layers, f"{side}_attention_heads": config.num_heads}
         shape |= {f"{side}_ffn_dim": config.d_ff, f"{side}_layerdrop": 0.0}
     return {
-        "architectures": ["MarianMTModel"],
-        "model_type": "marian",
+        "architectures": [CLASSES[family]],
+        "model_type": family,
         "is_encoder_decoder": True,
         "d_model": config.d_model,
         **shape,
