@@ -166,7 +166,7 @@ def test_a_file_is_translated(page: Any, trained: Trained, tmp_path: Path, sourc
     assert len(requests) >= 3 and all(len(one["q"]) <= 32 for one in requests)
     file.write_bytes(b"\xff\xfe")
     page.locator("#file").set_input_files(file)
-    expect(page.locator("#status")).to_contain_text("UTF-8")
+    expect(page.locator("#file-message")).to_contain_text("UTF-8")
 
 
 def test_a_busy_server_is_asked_once_more(page: Any, trained: Trained) -> None:

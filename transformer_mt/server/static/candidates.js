@@ -83,7 +83,6 @@ export class Candidates {
   #show(option) {
     const candidate = this.#found[option?.dataset.number];
     if (candidate) this.#preview.textContent = candidate.translatedText;
-    this.#place();
   }
 
   #take(option) {
@@ -123,7 +122,8 @@ export class Candidates {
     const word = this.#word.element.getBoundingClientRect();
     const own = this.#popover.getBoundingClientRect();
     const isBelow = word.bottom + own.height + MARGIN <= innerHeight || word.top < innerHeight - word.bottom;
-    const left = Math.min(word.left, innerWidth - own.width - MARGIN);
+    const isFromRight = getComputedStyle(this.#word.element).direction === "rtl";
+    const left = Math.min(isFromRight ? word.right - own.width : word.left, innerWidth - own.width - MARGIN);
     this.#popover.style.left = `${Math.max(MARGIN, left)}px`;
     this.#popover.style.top = `${isBelow ? word.bottom + 4 : Math.max(MARGIN, word.top - own.height - 4)}px`;
   }

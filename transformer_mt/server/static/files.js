@@ -10,7 +10,7 @@ const MOST_CHARACTERS = 4000;
 export class Files {
   #input = byId("file");
   #panel = byId("file-progress");
-  #label = this.#panel.querySelector("label");
+  #message = byId("file-message");
   #bar = byId("progress");
   #download = byId("download");
   #limits;
@@ -36,7 +36,7 @@ export class Files {
     this.#panel.hidden = byId("stop").hidden = this.#bar.hidden = false;
     this.#download.hidden = true;
     this.#bar.value = 0;
-    this.#say(`${file.name} …`);
+    this.#say(`${file.name}: reading.`);
     try {
       const text = decoded(await file.arrayBuffer());
       const translated = await this.#translated(text, source, target, stop.signal, file.name);
@@ -54,13 +54,13 @@ export class Files {
     const pieces = text.split(/(\r?\n)/); // lines, and the line ends between them
     const lines = pieces.filter((_, i) => i % 2 === 0);
     const result = [];
+    this.#say(`${name}: ${lines.length} lines.`); // how far it is says the bar, which voices can be asked for
     for (const batch of batches(lines, this.#limits)) {
       const fields = { q: batch, source, target };
       const answer = await post("translate", fields, signal, (seconds) => this.#say(`${name}: the server is busy; asked again in ${seconds} s`));
       if (source === AUTO) source = answer.detectedLanguage[0].language; // one file is in one language
       result.push(...answer.translatedText);
       this.#bar.value = result.length / lines.length;
-      this.#say(`${name}: ${result.length} of ${lines.length} lines`);
     }
     return pieces.map((piece, i) => (i % 2 ? piece : result[i / 2])).join("");
   }
@@ -75,8 +75,7 @@ export class Files {
   }
 
   #say(text) {
-    this.#label.textContent = text;
-    byId("status").textContent = text;
+    this.#message.textContent = text;
   }
 }
 

@@ -115,6 +115,7 @@ function openDialog(title, content) {
   byId("dialog-text").value = content;
   byId("dialog").showModal();
   byId("dialog-text").select();
+  byId("dialog-text").scrollTop = 0; // which selecting has moved to the end
 }
 
 function showShades(isOn) {
