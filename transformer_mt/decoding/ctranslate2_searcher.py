@@ -127,6 +127,7 @@ class CTranslate2Searcher:
         self, engine: Any, tokenizers: Tokenizers, config: SearchConfig, max_positions: int, num_threads: int
     ) -> None:
         self.max_positions: int | None = max_positions
+        self.num_at_once = num_threads
         self._engine, self._config = engine, config
         self._src, self._tgt = tokenizers.src, tokenizers.tgt
         self._most_sent = _MOST_SENT * num_threads

@@ -64,6 +64,8 @@ class LoadedModels:
 class ModelSearcher:
     """Searches with one model, or with an ensemble of several; other tasks are the first one's."""
 
+    num_at_once = 1  # with all threads of PyTorch
+
     def __init__(
         self, models: Sequence[EncoderDecoder], tokenizers: Tokenizers, config: SearchConfig, warn: Tell
     ) -> None:

@@ -55,6 +55,7 @@ class Searcher(Protocol):
     """A model, or several, on whatever computes them."""
 
     max_positions: int | None  # ids that a side may have, </s> included; None: any number
+    num_at_once: int  # batches of different threads that it searches at the same time
 
     def begin(self, num_lines: int, *, on_all_cores: bool) -> Work:
         """Make ready for a text whose first chunk has so many lines.

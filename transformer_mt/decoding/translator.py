@@ -181,6 +181,11 @@ class Translator:
         return self._tokenizers.tag_ids(tgt_lang, self._config.tag)
 
     @property
+    def num_at_once(self) -> int:
+        """How many threads may translate at the same time; more take turns."""
+        return self._searcher.num_at_once
+
+    @property
     def can_align(self) -> bool:
         """Whether `translate` can add word alignments."""
         return self._is_alignable(self._most_tokens_at_once)

@@ -1,8 +1,9 @@
-"""One thread for each model, which translates what waits for it together, whoever asked.
+"""A thread for each model, or several where it searches several batches at once, which translates what waits for it
+together, whoever asked.
 
-Nothing waits for company: the thread takes what is there as soon as it is free, and what comes meanwhile makes up the
-next batch. So a lone request is answered at once, and under load batches grow by themselves. A batch is bounded, so
-that nobody waits long for those who came earlier.
+Nothing waits for company: a thread takes what is there as soon as it is free, and what comes meanwhile makes up the
+next batch. So a lone request is answered at once, and under load batches grow by themselves. Threads that are free
+share what waits. A batch is bounded, so that nobody waits long for those who came earlier.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Engine(Protocol):
     @property
     def tells_attention(self) -> bool: ...
 
+    @property
+    def num_at_once(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -66,13 +70,13 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """A model's thread and its queue. `submit` may be called from any thread."""
+    """A model's threads and its queue. `submit` may be called from any thread."""
 
     def __init__(self, engine: Engine, max_waiting: int, observe: Observe = lambda num_texts: None) -> None:
         """
         Args:
             max_waiting: characters that may wait; one request is taken whatever its size where nothing waits.
-            observe: called with the number of texts of each batch, in the batcher's thread.
+            observe: called with the number of texts of each batch, in one of the batcher's threads.
         """
         self._engine, self._max_waiting, self._observe = engine, max_waiting, observe
         self._queue: deque[_Waiting] = deque()
@@ -80,9 +84,13 @@ class Batcher:
         self._num_waiting = 0  # characters
         self._seconds_each = 0.0  # for a character, lately
         self._changed = threading.Condition()
+        self._num_idle = 0  # threads
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.num_at_once)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def num_waiting(self) -> int:
@@ -134,7 +142,7 @@ class Batcher:
                 self._queue = deque(entry for entry in self._queue if not entry.answer.cancelled())
                 self._num_waiting = sum(entry.cost for entry in self._queue)
             if self._queue and self._num_waiting + cost > self._max_waiting:
-                seconds = math.ceil(self._num_waiting * self._seconds_each)
+                seconds = math.ceil(self._num_waiting * self._seconds_each / len(self._threads))
                 raise RequestError(429, "Slowdown: too many texts are waiting", min(max(seconds, 1), _MOST_SECONDS))
             self._queue.extend(entries)
             self._num_waiting += cost
@@ -142,13 +150,14 @@ class Batcher:
         return [entry.answer for entry in entries]
 
     def close(self) -> None:
-        """End the thread when its batch is done; what waits is cancelled."""
+        """End each thread when its batch is done; what waits is cancelled."""
         with self._changed:
             self._is_closed = True
             for entry in self._queue:
                 entry.answer.cancel()
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
@@ -163,13 +172,16 @@ class Batcher:
     def _take(self) -> list[_Waiting] | None:
         """Wait for texts; return those of the task of the first, in their order. None: there will be no more."""
         with self._changed:
+            self._num_idle += 1
             self._changed.wait_for(lambda: self._queue or self._is_closed)
+            self._num_idle -= 1
             if self._is_closed:
                 return None
+            most = min(MOST_TEXTS, math.ceil(len(self._queue) / (1 + self._num_idle)))
             batch: list[_Waiting] = []
             others: deque[_Waiting] = deque()
             cost = 0
-            while self._queue and len(batch) < MOST_TEXTS:
+            while self._queue and len(batch) < most:
                 entry = self._queue.popleft()
                 if batch and entry.task != batch[0].task:
                     others.append(entry)
@@ -181,6 +193,8 @@ class Batcher:
                     cost += entry.cost
             self._queue.extendleft(reversed(others))
             self._num_waiting -= cost
+            if self._queue:
+                self._changed.notify()
         return batch
 
     def _answer(self, batch: list[_Waiting]) -> None:

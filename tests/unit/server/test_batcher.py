@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import NoReturn
@@ -24,6 +25,7 @@ class Fake:
     """Translates into capitals behind the tags; it fails on some texts, and waits until it is let go."""
 
     can_align, tells_attention = True, False
+    num_at_once = 1
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -70,6 +72,20 @@ def test_what_waits_is_translated_together_by_language(engine: Fake, batcher: Ba
     engine.may_go.set()
     assert [texts(one) for one in asked] == [["[7] A", "[7] B"], ["[8] C"], ["[7] D"]]
     assert engine.batches == [["first"], ["a", "b", "d"], ["c"]]
+
+
+def test_an_engine_that_searches_several_batches_at_once(engine: Fake) -> None:
+    """What waits is shared among the threads that are free."""
+    engine.num_at_once = 3
+    batcher = Batcher(engine, max_waiting=20_000)
+    while batcher._num_idle < 3:
+        time.sleep(0.001)
+    asked = batcher.submit([*"abcdefg"], [])
+    assert all(engine.begun.acquire(timeout=30) for _ in range(3))
+    assert sorted(engine.batches) == [["a", "b", "c"], ["d", "e"], ["f", "g"]]
+    engine.may_go.set()
+    assert texts(asked) == [f"[] {letter}" for letter in "ABCDEFG"]
+    batcher.close()
 
 
 def test_batches_are_bounded(engine: Fake, batcher: Batcher) -> None:

@@ -34,7 +34,7 @@ SETTINGS = Settings(max_characters=2000, max_texts=5, timeout_seconds=20)
 class Fake:
     """Translates "x" into "de:X" where 7 stands for German, with alternatives; some texts fail, or wait."""
 
-    can_align, tells_attention = True, False
+    can_align, tells_attention, num_at_once = True, False, 1
 
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
