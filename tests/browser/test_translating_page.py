@@ -71,6 +71,55 @@ def test_a_late_answer_is_not_shown(page: Any, trained: Trained) -> None:
     assert page.locator("#translation").get_attribute("aria-busy") == "false"
 
 
+def test_words_of_another_text_are_not_looked_into(page: Any) -> None:
+    """What is chosen there would be lost with the next answer."""
+    write(page, "a b c")
+    page.route("**/explain", lambda route: None)  # never answered
+    page.locator("#text").fill("a b c d")
+    page.locator("#translation .word").first.click()
+    expect(page.locator("#translation")).to_have_attribute("aria-busy", "true")
+    page.locator("#translation .word").first.click()
+    assert page.locator("#candidates").is_hidden()
+
+
+def test_languages_that_there_are(page: Any) -> None:
+    """Of a server with three directions, which can tell languages."""
+    languages = [
+        {"code": "de", "name": "German", "targets": ["en"]},
+        {"code": "en", "name": "English", "targets": ["de", "fr"]},
+        {"code": "fr", "name": "French", "targets": []},
+    ]
+    page.route("**/languages", lambda route: route.fulfill(json=languages))
+
+    def detecting(route: Any) -> None:
+        settings = route.fetch().json() | {
+            "detection": True,
+            "language": {"source": languages[1], "target": languages[2]},
+        }
+        route.fulfill(json=settings)
+
+    page.route("**/frontend/settings", detecting)
+    answers(page, "a", "ein", "Hund", detected={"language": "en", "confidence": 80})
+    page.reload()
+    source, target, swap = (page.locator(f"#{name}") for name in ("source", "target", "swap"))
+    expect(source.locator("option")).to_have_text(["Detect language", "German", "English"])
+    assert (source.input_value(), target.input_value(), swap.is_disabled()) == ("en", "fr", True)
+    source.select_option("de")
+    expect(target.locator("option")).to_have_text(["English"])
+    assert swap.is_enabled()
+    source.select_option("auto")
+    expect(target.locator("option")).to_have_text(["German", "English", "French"])
+    target.select_option("de")
+    with page.expect_request("**/explain") as asked:
+        page.locator("#text").fill("a")
+    assert asked.value.post_data_json == {"q": "a", "source": "auto", "target": "de"}
+    expect(page.locator("#detected")).to_have_text("English, 80 % sure")
+    assert page.locator("#text").get_attribute("lang") == "en"
+    with page.expect_request("**/explain") as asked:
+        swap.click()
+    assert asked.value.post_data_json == {"q": "ein Hund", "source": "de", "target": "en"}
+
+
 def test_a_candidate_is_chosen_with_the_mouse(page: Any) -> None:
     write(page, "a b c d e\nk l m n")
     before = [word.inner_text() for word in page.locator("#translation .word[data-part='1']").all()]
@@ -219,7 +268,7 @@ def test_refusals_are_told_in_words(browser: Any, trained: Trained, tmp_path: Pa
     page.close()
 
 
-def answers(page: Any, source: str, *words: str) -> None:
+def answers(page: Any, source: str, *words: str, detected: dict[str, Any] | None = None) -> None:
     """Let the server say that a text becomes these words."""
     tokens = [
         {"piece": f"▁{word}", "text": f" {word}" if i else word, "word": i, "logProb": -0.1 * i}
@@ -227,7 +276,9 @@ def answers(page: Any, source: str, *words: str) -> None:
     ]
     text = " ".join(words)
     part = {"source": source, "text": text, "after": "", "tokens": tokens}
-    answer = {"translatedText": text, "alternatives": [text[::-1]], "before": "", "parts": [part]}
+    answer: dict[str, Any] = {"translatedText": text, "alternatives": [text[::-1]], "before": "", "parts": [part]}
+    if detected:
+        answer["detectedLanguage"] = detected
     page.route("**/explain", lambda route: route.fulfill(json=answer))
 
 

@@ -206,6 +206,28 @@ def test_single_lines_are_answered_before_the_next_is_read(exported: Path) -> No
             assert num_read == number
 
 
+def test_an_export_explains_as_the_model_does(run: Path, exported: Path) -> None:
+    line = " ".join(symbol_lines(1, seed=97, shortest=6, longest=6))
+    with (
+        Translator.load(run, ["search.beam_size=1"]) as model,
+        Translator.load(exported, ["search.beam_size=1"]) as export,
+    ):
+        ours, theirs = (translator.explain([f"{line}\n\n{line}"])[0] for translator in (model, export))
+        assert theirs.text == ours.text == theirs.before + "".join(part.text + part.after for part in theirs.parts)
+        tokens, same = ours.parts[0].tokens, theirs.parts[1].tokens
+        assert [token[:3] for token in same] == [token[:3] for token in tokens]
+        assert [token.log_prob for token in same] == pytest.approx([token.log_prob for token in tokens], abs=1e-3)
+        for position in (0, 2, len(tokens)):
+            prefix = [token.piece for token in tokens[:position]]
+            [ours_next], [theirs_next] = (one.candidates([line], prefix, 5) for one in (model, export))
+            assert [one.piece for one in theirs_next] == [one.piece for one in ours_next]
+            expected = [one.log_prob for one in ours_next]
+            assert [one.log_prob for one in theirs_next] == pytest.approx(expected, abs=1e-3)
+            [chosen] = export.explain([line], prefix=[*prefix, theirs_next[-1].piece])
+            assert chosen.text == theirs_next[-1].text
+            assert chosen.parts[0].tokens[position].log_prob == pytest.approx(expected[-1], abs=1e-3)
+
+
 def _prefixes(exported: Path, lines: Sequence[str]) -> Path:
     path = exported.parent / "prefixes"
     path.write_text("".join("x\n" if line.strip() else "\n" for line in lines))

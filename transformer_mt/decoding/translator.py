@@ -377,14 +377,14 @@ class Translator:
         """
         split, parts = self._parts_to_explain(lines, tags, prefix, 0)
         found = self._searcher.begin(len(parts), on_all_cores=False).submit(parts).result()
-        found = self._with_log_probs(parts, found)
+        best = self._with_log_probs(parts, [of._replace(hypotheses=of.hypotheses[:1]) for of in found])
         with ONE_AT_A_TIME:
             explanations = []
             for line in split:
-                own = [found[i] for i in line.parts]
-                whole = self._translation(line, [parts[i] for i in line.parts], own, align=False, log_probs=False)
+                own, all_found = [parts[i] for i in line.parts], [found[i] for i in line.parts]
+                whole = self._translation(line, own, all_found, align=False, log_probs=False)
                 texts = [one.text for one in whole.alternatives]
-                explanations.append(explained(line, own, texts, self._tokenizers.tgt))
+                explanations.append(explained(line, [best[i] for i in line.parts], texts, self._tokenizers.tgt))
             return explanations
 
     def candidates(

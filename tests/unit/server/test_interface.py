@@ -277,14 +277,15 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from(["q", "source", "target", "format", "alternatives", "api_key"])
+NAMES = st.sampled_from(["q", "source", "target", "format", "alternatives", "api_key", "prefix", "number"])
+PATHS = st.sampled_from(["/translate", "/explain", "/candidates"])
 KINDS = st.sampled_from(
     [JSON, FORM, "multipart/form-data; boundary=x", "multipart/form-data; boundary=", "text/html", ""]
 )
 
 
-@given(st.dictionaries(NAMES, ANYTHING), st.binary(max_size=60), KINDS)
-def test_whatever_comes_is_answered_or_refused(client: Client, fields: Any, data: bytes, kind: str) -> None:
+@given(st.dictionaries(NAMES, ANYTHING), st.binary(max_size=60), KINDS, PATHS)
+def test_whatever_comes_is_answered_or_refused(client: Client, fields: Any, data: bytes, kind: str, path: str) -> None:
     whole = {"q": "<p>a", "source": "en", "target": "de"} | fields
     for body, its_kind in (
         (json.dumps(whole), JSON),
@@ -292,7 +293,7 @@ def test_whatever_comes_is_answered_or_refused(client: Client, fields: Any, data
         (data, kind),
         (b"--x\r\n" + data + b"\r\n\r\n" + data + b"\r\n--x--", kind),
     ):
-        response, answer = client.ask("POST", "/translate", body, its_kind)
+        response, answer = client.ask("POST", path, body, its_kind)
         assert list(answer) == ["error"] if response.status in (400, 415) else response.status == 200
 
 

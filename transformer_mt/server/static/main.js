@@ -16,8 +16,11 @@ let settings;
 let languages;
 let timer; // of the translation that waits for a pause in typing
 let current = new AbortController(); // of the last request: a new one ends it, so that no late answer is shown
+let isFresh = false; // whether the translation shown is of the text as it stands: only then its words are looked into
 
-const words = new Words(byId("translation"), (word) => candidates.open(word, words.parts[word.part].tokens));
+const words = new Words(byId("translation"), (word) => {
+  if (isFresh) candidates.open(word, words.parts[word.part].tokens);
+});
 const candidates = new Candidates(
   (part, position) => asked("candidates", part, position, []).then((answer) => answer?.candidates),
   async (part, position, piece) => {
@@ -32,7 +35,7 @@ const candidates = new Candidates(
 async function ask(path, fields) {
   current.abort();
   const own = (current = new AbortController());
-  byId("translation").ariaBusy = "true";
+  byId("translation").ariaBusy = String(path === "explain");
   try {
     const answer = await post(path, fields, own.signal, (seconds) => tell(`The server is busy; asked again in ${seconds} s.`));
     if (own !== current) return null;
@@ -57,6 +60,7 @@ function asked(path, number, position, pieces) {
 
 async function translate() {
   clearTimeout(timer);
+  isFresh = false;
   candidates.close();
   const q = text.value;
   const size = [...q].length;
@@ -76,6 +80,7 @@ function show({ before, parts, alternatives, detectedLanguage: detected }) {
   languages.setDetected(detected?.language ?? null);
   byId("detected").textContent = detected ? `${languages.name(detected.language)}, ${detected.confidence} % sure` : "";
   words.show({ before, parts });
+  isFresh = true;
   byId("alternatives").hidden = !alternatives.length;
   const items = alternatives.slice(0, MOST_ALTERNATIVES).map((one) => make("li", { textContent: one, dir: "auto", lang: languages.target }));
   byId("alternatives").querySelector("ul").replaceChildren(...items);
@@ -154,6 +159,7 @@ async function start() {
   byId("attention-button").hidden = !settings.attention;
   text.addEventListener("input", () => {
     clearTimeout(timer);
+    isFresh = false;
     timer = setTimeout(translate, settings.frontendTimeout);
   });
   addEventListener("hashchange", restore);
