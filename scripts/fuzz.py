@@ -2,10 +2,11 @@
 
     python scripts/fuzz.py [--count 10000] [--seed 1] [--only N] [--keep DIR]
 
-What is damaged: files of lines, sources of sentence pairs, configurations, model directories, prepared corpora. A case
-depends on the seed and its number alone; ``--only N`` repeats one and shows what it says. A finding is a traceback, a
-crash of the interpreter, another status, a second or an empty line, a very long one, a file left behind, equal line
-counts broken, a hang, or memory without bounds. At the end stands a table; exit status 1: there were findings.
+What is damaged: files of lines, sources of sentence pairs, configurations, model directories, prepared corpora, runs
+to be reported on, requests to a server. A case depends on the seed and its number alone; ``--only N`` repeats one and
+shows what it says. A finding is a traceback, a crash of the interpreter, another status, a second or an empty line, a
+very long one, a file left behind, equal line counts broken, a hang, or memory without bounds. At the end stands a
+table; exit status 1: there were findings.
 
 Importing PyTorch takes seconds, so one process imports it and forks for a hundred cases each: a crash is survived.
 """
@@ -13,6 +14,7 @@ Importing PyTorch takes seconds, so one process imports it and forks for a hundr
 from __future__ import annotations
 
 import argparse
+import asyncio
 import bz2
 import copy
 import faulthandler
@@ -42,18 +44,27 @@ from unittest.mock import patch
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1")  # one thread, so that it can fork
 
+import matplotlib.figure  # noqa: F401 (imported once, here, and not by each batch)
 import numpy as np
-import torch
 
-import transformer_mt.training.loop  # noqa: F401 (imported once, here, and not by each batch)
+import transformer_mt.training.loop  # noqa: F401
 from transformer_mt.checkpoints import model_directory, run_directory, saver
 from transformer_mt.checkpoints.manifest import sealed
 from transformer_mt.cli import main as cli
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.loading import load_config, to_yaml, validate
+from transformer_mt.config.sections import OptimConfig
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.store import SIDES, IdStore
+from transformer_mt.errors import InputError
+from transformer_mt.evaluation import significance
+from transformer_mt.server.app import Interface, Settings
+from transformer_mt.server.metrics import Metrics
+from transformer_mt.server.models import Models
 from transformer_mt.toy_corpus import grammar
+from transformer_mt.training.optim import adam
+
+significance.NUM_BOOTSTRAP, significance.NUM_RANDOMISATIONS = 20, 64  # not the seconds that sure p values take
 
 BATCH = 100
 PATIENCE_SECONDS = 20
@@ -259,7 +270,7 @@ def num_lines(text: bytes) -> int:
 
 
 def lines_case(draw: random.Random, place: Path, base: Base) -> Case:
-    what = draw.choice(["encode", "decode", "train", "eval", "eval", "translate", "translate", "score"])
+    what = draw.choice(["encode", "decode", "train", "eval", "eval", "compare", "translate", "translate", "score"])
     text = bad_text(draw)
     match what:
         case "encode" | "decode":
@@ -287,8 +298,14 @@ def lines_case(draw: random.Random, place: Path, base: Base) -> Case:
             second = packed(draw, place, "second", draw.choice([short, bad_text(draw, longest=3000)]))
             if what == "score":
                 return Case(what, ("score", base.run, "--src", first, "--tgt", second))
+            if what == "compare":
+                ref = packed(draw, place, "ref", draw.choice([short, short, bad_text(draw, longest=3000)]))
+                options = draw.choice([(), ("--json",), ("--train", second), ("--src", second), ("--src", ref)])
+                options += draw.choice([(), ("--output", place / "out" / "page.html")])
+                return Case(what, ("compare", first, draw.choice([second, base.run]), "--ref", ref, *options))
             options = draw.choice([(), ("--json",), ("--sentence",), ("--tokenize", "char"), ("--lowercase",)])
-            return Case(what, ("eval", "--hyp", first, "--ref", second, "--metrics", "bleu,chrf,multi_bleu", *options))
+            metrics = draw.choice([("--metrics", "bleu,chrf,multi_bleu"), ("--papers", "--tgt-lang", "de")])
+            return Case(what, ("eval", "--hyp", first, "--ref", second, *metrics, *options))
 
 
 XML_PARTS = [
@@ -542,6 +559,7 @@ def models_case(draw: random.Random, place: Path, base: Base) -> Case:
         ("score", target, "--src", base.place / "train.en", "--tgt", base.place / "train.de"),
         ("export", target, "--format", "ctranslate2", "--output", place / "out" / "ct2"),
         ("info", target),
+        ("report", run, "--output", place / "out" / "page.html"),
     ]
     if draw.random() < 0.2 or what.startswith(("state", "optimizer")):
         return Case(f"{what}: continue", reader=lambda: continue_training(base, directory))
@@ -552,13 +570,92 @@ def models_case(draw: random.Random, place: Path, base: Base) -> Case:
 def continue_training(base: Base, directory: Path) -> None:
     """What `tmt train --resume` reads of a checkpoint."""
     model = model_directory.load_model(base.run).model
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = adam(model.parameters(), OptimConfig())
     if run_directory.newest_usable(directory.parent.parent, lambda line: None) == directory:
         saver.load_training(directory, model, optimizer)
         for parameter, moments in optimizer.state.items():
             assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape, (
                 "moments of another shape"
             )
+
+
+def runs_case(draw: random.Random, place: Path, base: Base) -> Case:
+    """A run whose log, configuration, states or prepared text are damaged, and what is told of it."""
+    run = place / "run"
+    shutil.copytree(base.run, run, ignore=shutil.ignore_patterns(".lock"))
+    shutil.copytree(base.store, place / "cache" / "store")
+    tree = json.loads(base.read("config.json"))
+    tree["data"]["cache_dir"] = str(place / "cache")
+    write(run / "config.yaml", json.dumps(tree))
+    files = [run / "metrics.jsonl", run / "config.yaml", run / "best", *run.glob("checkpoints/*/state.json")]
+    path = draw.choice([files[0], *files, place / "cache" / "store" / "meta.json"])
+    if path == files[0] and draw.random() < 0.7:
+        lines = path.read_bytes().splitlines()
+        at = draw.randrange(len(lines))
+        lines[at] = mutated(draw, json.loads(lines[at]), JSON_VALUES).replace("\n", "").encode("utf-8", "surrogatepass")
+        write(path, b"\n".join(lines))
+    elif path == files[1] and draw.random() < 0.7:
+        write(path, mutated(draw, tree, YAML_VALUES))
+    else:
+        spoil_file(draw, path)
+    options = draw.choice([(), ("--lines", 2), ("--lines", 0)])
+    if draw.random() < 0.3:
+        return Case(f"{path.name}: plot", ("plot", "curves", run, "--output", place / "out" / "curves.svg"))
+    return Case(f"{path.name}: report", ("report", run, "--output", place / "out" / "page.html", *options))
+
+
+def requests_case(draw: random.Random, place: Path, base: Base) -> Case:
+    """A request to a server, of which each byte may be wrong."""
+    paths = ["/translate", "/translate", "/explain", "/candidates", "/detect", "/attention", "/languages", "/x"]
+    path, kind = draw.choice(paths), "application/json"
+    text = bad_text(draw, longest=900).decode("utf-8", draw.choice(["replace", "surrogateescape"]))
+    if draw.random() < 0.4:
+        parts = [part.decode("latin-1")[:100] for part in XML_PARTS]
+        text = "".join(draw.choices([*parts, "<p>", "</p>", "<b>a dog</b>", "<br>", "&amp;", text[:50]], k=8))
+    fields: dict[str, Any] = {"q": draw.choice([text, [text, "a dog"]]), "source": "en", "target": "de"}
+    fields |= draw.choice([{}, {"format": "html"}, {"alternatives": 2}, {"source": "auto"}, {"format": "text"}])
+    fields |= draw.choice([{}, {"prefix": ["▁a"]}, {"translation": "ein Hund"}])
+    body = (
+        json.dumps(fields).encode()
+        if draw.random() < 0.5
+        else mutated(draw, fields, JSON_VALUES).encode("utf-8", "surrogatepass")
+    )
+    if draw.random() < 0.3:
+        forms = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/html", ""]
+        kind = draw.choice([kind, *forms])
+        body = draw.choice([body, b"q=%ff&source=en&target=de&q=a", b"--x\r\n" + body + b"\r\n--x--"])
+    if draw.random() < 0.3:
+        body = damage(draw, body)
+    method = draw.choice(["POST", "POST", "POST", "GET", "PUT"])
+    return Case(f"{method} {path}", reader=lambda: check_answer(base, method, path, kind, body))
+
+
+def check_answer(base: Base, method: str, path: str, kind: str, body: bytes) -> None:
+    """Ask a server in this process. What it refuses is an `InputError`, what it fails at any other."""
+    said: dict[str, Any] = {"body": b""}
+    waiting = [
+        {"type": "http.request", "body": body[:100], "more_body": True},
+        {"type": "http.request", "body": body[100:]},
+    ]
+
+    async def receive() -> Any:
+        return waiting.pop(0) if waiting else await asyncio.Event().wait()  # the client stays
+
+    async def send(message: Any) -> None:
+        said["status"] = message.get("status", said.get("status"))
+        said["body"] += message.get("body", b"")
+
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": method, "path": path, "headers": headers}
+    scope |= {"query_string": b"", "scheme": "http", "server": ("localhost", 80), "client": ("localhost", 1)}
+    with Models.load([base.run], ["search.workers=1"], 10_000, lambda _: None) as models:
+        app = Interface(models, Settings(2000, 5, PATIENCE_SECONDS), Metrics()).app()
+        asyncio.run(app({**scope, "raw_path": path.encode()}, receive, send))
+    answer = json.loads(said["body"])
+    if said["status"] in (400, 404, 405, 413, 415, 501):
+        assert list(answer) == ["error"] and answer["error"].strip(), answer
+        raise InputError(f"{said['status']}: {answer['error'][:1000]!r}")
+    assert said["status"] == 200, (said["status"], answer)
 
 
 ARRAYS: list[Callable[[Any], Any]] = [  # of ascending numbers, other arrays
@@ -612,6 +709,8 @@ KINDS: dict[str, Callable[[random.Random, Path, Base], Case]] = {
     "configs": configs_case,
     "models": models_case,
     "stores": stores_case,
+    "runs": runs_case,
+    "requests": requests_case,
 }
 
 
@@ -692,7 +791,9 @@ def _fill(base: Base) -> None:
         "search": {"beam_size": 2, "max_extra_tokens": 5},
     }
     path = write(place / "config.yaml", json.dumps(config, indent=1))
-    write(place / "resolved.yaml", to_yaml(load_config(path)))
+    resolved = load_config(path)
+    write(place / "resolved.yaml", to_yaml(resolved))
+    write(place / "config.json", resolved.model_dump_json())
     with patch("sys.argv", ["tmt", "train", str(path), "--output", str(base.run)]), suppress(SystemExit):
         cli.main()
     shutil.copy(base.run / "tokenizer.model", place / "tok.model")

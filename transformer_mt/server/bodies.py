@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,6 +18,9 @@ from transformer_mt.server.models import shown
 
 Fields = dict[str, Any]
 _MOST_FIELDS = 32  # of a form
+
+# A broken form is its sender's affair, who is told so: no line on stderr for each.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

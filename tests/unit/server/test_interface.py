@@ -297,6 +297,11 @@ def test_whatever_comes_is_answered_or_refused(client: Client, fields: Any, data
         assert list(answer) == ["error"] if response.status in (400, 415) else response.status == 200
 
 
+def test_a_broken_form_is_told_to_its_sender_only(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.refused(400, "--x\r\n{: 1\r\n\r\na\r\n--x--", "multipart/form-data; boundary=x")
+    assert not caplog.records
+
+
 def test_limits(client: Client) -> None:
     whole = {"source": "en", "target": "de"}
     assert client.translate(q=["a" * 1000] * 2)[0] == client.translate(q=[""] * 4 + ["a"])[0] == 200
