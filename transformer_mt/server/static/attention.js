@@ -169,31 +169,38 @@ class View {
     this.title.textContent = cells.length > 1 ? `${cells.length} at once, each in its colour` : cells[0].name;
     this.legend.hidden = cells.length === 1;
     this.legend.replaceChildren(...cells.map((cell, i) => make("li", {}, swatch(i), cell.name)));
-    this.table.hidden = !word;
-    this.back.hidden = !this.word;
-    if (word) this.tell(cells, word);
-    else this.told.textContent = `Choose a word to see its lines only. Weights below ${percent(faintest)} have no line.`;
+    this.told.textContent = word
+      ? this.sentence(tables, word)
+      : `Choose a word to see its lines only. Weights below ${percent(faintest)} have no line.`;
+    this.table.hidden = this.back.hidden = !this.word; // nothing moves under the pointer while it only points
+    if (this.word) this.table.replaceChildren(...this.tableOf(cells, this.word));
   }
 
-  // Says what a word has most to do with: in a sentence, and in a table for those who do not see the lines.
-  tell(cells, { side, index }) {
-    const others = side === "queries" ? this.shown.keys : this.shown.queries;
-    const rows = largest(cells.map((cell) => cell.table), side, index, MOST_ROWS);
+  // Says what a word has most to do with.
+  sentence(tables, { side, index }) {
     const verb = side === "queries" ? "looks most at" : "is looked at most by";
-    const most = rows.slice(0, 3).map((row) => `${quoted(others[row.other])} ${percent(Math.max(...row.weights))}`);
-    this.told.textContent = `${quoted(this.shown[side][index])} ${verb} ${most.join(", ")}.`;
+    const most = largest(tables, side, index, 3).map(
+      ({ other, weights }) => `${quoted(this.others(side)[other])} ${percent(Math.max(...weights))}`,
+    );
+    return `${quoted(this.shown[side][index])} ${verb} ${most.join(", ")}.`;
+  }
+
+  // Its largest weights as rows of a table, for those who do not see the lines.
+  tableOf(cells, { side, index }) {
     const heads = cells.map((cell, i) => {
       const name = make("abbr", { title: cell.name, textContent: cell.short });
       return make("th", { scope: "col", abbr: cell.name }, ...(cells.length > 1 ? [swatch(i), make("br")] : []), name);
     });
-    this.table.replaceChildren(
-      make("caption", { textContent: "Its largest weights" }),
-      make("tr", {}, make("th", { scope: "col", textContent: "Word" }), ...heads),
-      ...rows.map(({ other, weights }) => {
-        const name = make("th", { scope: "row", dir: "auto", textContent: others[other] });
-        return make("tr", {}, name, ...weights.map((weight) => make("td", { textContent: percent(weight) })));
-      }),
-    );
+    const rows = largest(cells.map((cell) => cell.table), side, index, MOST_ROWS).map(({ other, weights }) => {
+      const name = make("th", { scope: "row", dir: "auto", textContent: this.others(side)[other] });
+      return make("tr", {}, name, ...weights.map((weight) => make("td", { textContent: percent(weight) })));
+    });
+    const caption = make("caption", {}, `Largest weights of ${quoted(this.shown[side][index])}`);
+    return [caption, make("tr", {}, make("th", { scope: "col", textContent: "Word" }), ...heads), ...rows];
+  }
+
+  others(side) {
+    return side === "queries" ? this.shown.keys : this.shown.queries;
   }
 }
 
