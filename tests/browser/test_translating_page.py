@@ -129,6 +129,8 @@ def test_a_candidate_is_chosen_with_the_mouse(page: Any) -> None:
     assert page.locator(f"{OPTIONS}[aria-selected=true]").inner_text().split()[0] == before[1]
     chances = [float(re.sub(r"[^\d.]", "", one.inner_text())) for one in page.locator(f"{OPTIONS} .number").all()]
     assert chances == sorted(chances, reverse=True) and sum(chances) <= 101
+    page.locator("#translation .word[data-part='1']").nth(1).dblclick()  # closes it, opens it again
+    page.wait_for_selector(OPTIONS)
     other = page.locator(f"{OPTIONS}[aria-selected=false]").first
     chosen = other.locator("bdi").inner_text()
     other.hover()

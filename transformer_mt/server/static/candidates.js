@@ -15,6 +15,7 @@ export class Candidates {
   #word = null; // as `Words` tells it, with its tokens
   #position = 0; // of the token whose place is looked at
   #found = [];
+  #turn = 0; // of what was asked for last: an answer to anything else comes too late
 
   // `ask(part, position)` returns a promise of candidates; `chosen(part, position, piece)` is called with the one taken.
   constructor(ask, chosen) {
@@ -50,6 +51,7 @@ export class Candidates {
 
   async #load(position) {
     const word = this.#word;
+    const turn = ++this.#turn;
     this.#position = position;
     [...this.#pieces.children].forEach((one, i) => (one.ariaPressed = String(word.start + i === position)));
     this.#list.ariaBusy = "true";
@@ -57,7 +59,7 @@ export class Candidates {
     this.#preview.textContent = "";
     this.#place();
     const found = await this.#ask(word.part, position);
-    if (this.#word !== word || this.#position !== position) return; // another is open by now
+    if (turn !== this.#turn) return;
     if (!found) return this.close(); // it has been said why
     this.#found = found;
     const current = word.tokens[position - word.start].piece;
