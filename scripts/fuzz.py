@@ -46,6 +46,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1") 
 
 import matplotlib.figure  # noqa: F401 (imported once, here, and not by each batch)
 import numpy as np
+import torch._dynamo  # noqa: F401 (by the first optimizer)
 
 import transformer_mt.training.loop  # noqa: F401
 from transformer_mt.checkpoints import model_directory, run_directory, saver
@@ -590,7 +591,7 @@ def runs_case(draw: random.Random, place: Path, base: Base) -> Case:
     files = [run / "metrics.jsonl", run / "config.yaml", run / "best", *run.glob("checkpoints/*/state.json")]
     path = draw.choice([files[0], *files, place / "cache" / "store" / "meta.json"])
     if path == files[0] and draw.random() < 0.7:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines() * 2
         at = draw.randrange(len(lines))
         lines[at] = mutated(draw, json.loads(lines[at]), JSON_VALUES).replace("\n", "").encode("utf-8", "surrogatepass")
         write(path, b"\n".join(lines))

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz.py"
 
 
 def test_a_sample_has_no_findings() -> None:
-    command = [sys.executable, str(SCRIPT), "--count", "70", "--seed", "3"]
+    command = [sys.executable, str(SCRIPT), "--count", "70", "--seed", "6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     header, *rows, last = done.stdout.splitlines()
@@ -31,7 +31,7 @@ def test_a_sample_has_no_findings() -> None:
     for cases, succeeded, refused, findings in ([int(number) for number in row.split()[1:]] for row in rows):
         assert (cases, findings) == (10, 0)
         assert succeeded > 0 and refused > 0, "it tries what cannot fail, or cannot succeed"
-    assert re.fullmatch(r"70 cases with seed 3 in \d+ s", last)
+    assert re.fullmatch(r"70 cases with seed 6 in \d+ s", last)
 
 
 @pytest.fixture(scope="module")

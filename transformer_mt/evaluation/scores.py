@@ -160,7 +160,11 @@ def evaluate(
         score = metric._aggregate_and_compute(statistics)
         if confidence:
             metric.n_bootstrap, metric.seed = num_bootstrap, str(seed)  # for the signature
-            score.estimate_ci([*bootstrap_scores(metric, statistics, num_bootstrap, seed)])
+            samples = [*bootstrap_scores(metric, statistics, num_bootstrap, seed)]
+            if len({type(sample.score) for sample in samples}) > 1:  # a chrF of nothing is no float32: its mean fails
+                for sample in samples:
+                    sample.score = float(sample.score)
+            score.estimate_ci(samples)
         signature = metric.get_signature()
         if test_set is not None:
             for key, value in zip(("test", "lang"), test_set, strict=True):

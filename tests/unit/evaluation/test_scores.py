@@ -243,6 +243,12 @@ def test_seed_decides_the_resamples_and_the_environment_stays(monkeypatch: pytes
     assert os.environ["SACREBLEU_SEED"] == "77"
 
 
+def test_samples_without_a_match_have_an_interval() -> None:
+    """sacreBLEU's own fails there: it cannot take the mean of a float and a float32."""
+    found = only_score(evaluate(["abc", "xyz"], [["abc", "qqq"]], ["chrf"], confidence=True, num_bootstrap=40))
+    assert found.interval is not None and 20 < found.interval.mean < 80 and found.interval.half_width == 50
+
+
 def test_threads_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def interval(seed: int) -> Interval | None:
         return only_score(evaluate(HYP, [REF], ["chrf"], confidence=True, num_bootstrap=20, seed=seed)).interval
