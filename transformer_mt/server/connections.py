@@ -41,7 +41,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
+        is_answered = self.conn.our_state is h11.DONE  # before its body was there; nobody waits for the rest of it
+        if self.conn.their_state is h11.IDLE or is_answered:
             self._await_head()
         else:
             self._stop_waiting()
@@ -57,7 +58,7 @@ class Connection(H11Protocol):
         self._refuse(400, msg)
 
     def _await_head(self) -> None:
-        """Of a request that has begun some bytes ago, or of a connection's first."""
+        """Of a connection's first request, or of the next, from its first byte on."""
         if self._head_is_late is None:
             self._head_is_late = self.loop.call_later(self._seconds, self._end_waiting)
 
