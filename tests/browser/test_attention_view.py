@@ -42,8 +42,10 @@ def of_words(found: Any) -> Any:
     return np.stack([rows[..., own].sum(-1) for own in keys], -1)
 
 
-def opacities(view: Any, selector: str = LINES) -> list[float]:
-    return [float(line.get_attribute("stroke-opacity")) for line in view.locator(selector).all()]
+def opacities(view: Any) -> list[float]:
+    script = "lines => lines.map((line) => Number(line.getAttribute('stroke-opacity')))"
+    found: list[float] = view.locator(LINES).evaluate_all(script)
+    return found
 
 
 def drawn(weights: Any) -> Any:
