@@ -93,10 +93,10 @@ class Server:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def megabytes(self) -> float:
+    def megabytes(self) -> int:
         """Memory that it has now."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+        return next(round(int(line.split()[1]) / 1024) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 @contextlib.contextmanager
