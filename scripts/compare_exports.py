@@ -142,8 +142,10 @@ def by_argos(python: Path, package: Path, languages: Sequence[str], threads: int
             texts: list[str] = json.loads(stdout.readline())
             return texts
 
-        yield translate
-        stdin.close()
+        try:
+            yield translate
+        finally:
+            process.terminate()  # closing its stdin is not enough: the translators' processes have that open, too
 
 
 def in_batches(translate: Translate) -> Translate:
