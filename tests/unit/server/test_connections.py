@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from test_interface import Client, served, wait_until
 
 from transformer_mt.errors import InputError
 from transformer_mt.server.app import Settings
+from transformer_mt.server.connections import Connection
 from transformer_mt.server.running import allow_files
 
 POST = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -64,6 +66,20 @@ def raw(client: Client, *pieces: bytes) -> bytes:
 
 def statuses(answer: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answer)]
+
+
+def test_no_part_of_an_answer_waits_for_an_acknowledgement(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, usual = [], Connection.connection_made
+
+    def made(self: Connection, transport: Any) -> None:
+        usual(self, transport)
+        options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(Connection, "connection_made", made)
+    with connected(client) as connection:
+        connection.sendall(HEALTH)
+        assert answered(connection) == [200]
+    assert len(options) == 1 and options[0]
 
 
 HOSTILE = {
