@@ -72,7 +72,7 @@ def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_command_is_known() -> None:
     """And run below, but for the container's, whose file is followed."""
-    programs = {"tmt", "curl", "python3", "podman", "/opt/tmt/bin/pip", "/opt/tmt/bin/tmt"}
+    programs = {"tmt", "curl", "python3", "podman", "/opt/translate/bin/pip", "/opt/translate/bin/tmt"}
     assert {command[0] for command in COMMANDS} == programs
     build, start = of_program("podman")
     assert Path(ROOT, build[build.index("--file") + 1]).exists() and build[build.index("--tag") + 1] == start[-1]
@@ -154,7 +154,7 @@ def install(place: Path, words: list[str], folder: Path) -> None:
 
 def test_the_container_and_the_page_install_the_same() -> None:
     of_container = [line.split()[1:] for line in CONTAINER if line.startswith("RUN ")]
-    assert of_container == [["pip", *command[1:]] for command in of_program("/opt/tmt/bin/pip")]
+    assert of_container == [["pip", *command[1:]] for command in of_program("/opt/translate/bin/pip")]
 
 
 @pytest.mark.timeout(3 * INSTALL_SECONDS)
@@ -190,7 +190,7 @@ def test_the_unit(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not there")
     unit = block("ini")
     [command] = re.findall("^ExecStart=(.*)", unit, re.M)
-    assert command.split()[:2] == of_program("/opt/tmt/bin/tmt")[0][:2]
+    assert command.split()[:2] == of_program("/opt/translate/bin/tmt")[0][:2]
     file = tmp_path / "tmt-serve.service"
     file.write_text(unit.replace(command.split()[0], sys.executable))
     done = run("systemd-analyze", "verify", "--man=no", file)
