@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,9 +29,17 @@ class Models:
     def load(cls, paths: Iterable[Path], overrides: Iterable[str], max_waiting: int, observe: Observe) -> Self:
         """Load them, one after the other.
 
+        In a thread that ends, and with it those that OpenMP has started for it: beside those of a model's own thread
+        they would be more than the cores, and then OpenMP's sleep after each of a search's small operations.
+
         Raises:
             InputError: one is no model, or translates what another one does.
         """
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(cls._load, paths, overrides, max_waiting, observe).result()
+
+    @classmethod
+    def _load(cls, paths: Iterable[Path], overrides: Iterable[str], max_waiting: int, observe: Observe) -> Self:
         models, names, overrides = cls(), dict[Direction, Path](), list(overrides)
         with contextlib.ExitStack() as stack:
             stack.callback(models.close)
