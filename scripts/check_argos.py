@@ -5,9 +5,9 @@ Usage, in an environment where `pip install argostranslate` has been run (it nee
     python .../scripts/check_argos.py PACKAGE.argosmodel SOURCE.txt EXPECTED.txt [float32|int8|auto]
 
 EXPECTED.txt is what `tmt translate MODEL --beam-size 4 --length-penalty 0.2 --set search.length_penalty_form=power
---set search.stop=beam_finished` gives of SOURCE.txt, whose lines are one sentence each: Argos Translate's settings are
-fixed. The last word is its ARGOS_COMPUTE_TYPE, whose default there is auto: on most processors int8. The exit status is
-1 where a line differs.
+--set search.stop=beam_finished --set search.min_tokens=1` gives of SOURCE.txt, whose lines are one sentence each: Argos
+Translate's settings are fixed. The last word is its ARGOS_COMPUTE_TYPE, whose default there is auto: on most processors
+int8. The exit status is 1 where a line differs.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def main() -> None:
             package, data = Path(folder) / "package.argosmodel", loaded.config.data
             export_argos(loaded, package, "float32")
             argos = by_argos(options.argos, package, (data.src_lang, data.tgt_lang), threads)
-            its_search = {"beam_size": 4, "length_penalty": 0.2}
+            its_search = {"beam_size": 4, "length_penalty": 0.2, "min_tokens": 1}
             ours = "tmt, search as Argos', float32"
             found.append((ours, ours, by_tmt(loaded.path, n_best=1, **its_search, **POWER)))
             found.append(("argos, float32, line by line", ours, running.enter_context(argos)))
