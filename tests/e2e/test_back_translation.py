@@ -15,7 +15,8 @@ from harness import Running, Trained, text, tmt_here, translated, write, write_c
 
 from transformer_mt.config.loading import load_config
 from transformer_mt.curation import synthetic
-from transformer_mt.decoding.translator import Translation, Translator
+from transformer_mt.decoding.translations import Translation
+from transformer_mt.decoding.translator import Translator
 
 PART_LINES = 8
 

@@ -48,7 +48,8 @@ from harness import (
 
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.decoding import translator as translator_module
-from transformer_mt.decoding.translator import CHUNK_LINES, Translation, Translator
+from transformer_mt.decoding.translations import Translation
+from transformer_mt.decoding.translator import CHUNK_LINES, Translator
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.model.layout import collate
 from transformer_mt.model.loss import label_log_probs

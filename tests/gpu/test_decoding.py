@@ -11,7 +11,8 @@ from harness import Trained
 
 from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.decoding.engine import Engine
-from transformer_mt.decoding.translator import Translation, Translator
+from transformer_mt.decoding.translations import Translation
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.model.transformer import Transformer
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID
 

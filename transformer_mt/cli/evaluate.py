@@ -16,7 +16,7 @@ from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
     from transformer_mt.data.readers.published import PublishedSet
-    from transformer_mt.decoding.translator import ScoredTokens
+    from transformer_mt.decoding.translations import ScoredTokens
     from transformer_mt.evaluation.lengths import System
 
 

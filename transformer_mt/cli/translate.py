@@ -17,7 +17,8 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
 if TYPE_CHECKING:
-    from transformer_mt.decoding.translator import Alternative, Translation, Translator
+    from transformer_mt.decoding.translations import Alternative, Translation
+    from transformer_mt.decoding.translator import Translator
 
 
 class LongLines:

@@ -28,7 +28,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 
 if TYPE_CHECKING:
-    from transformer_mt.decoding.translator import ScoredTokens
+    from transformer_mt.decoding.translations import ScoredTokens
 
 Scorer: TypeAlias = "Callable[[Sequence[str], Sequence[str]], list[ScoredTokens | None]]"
 

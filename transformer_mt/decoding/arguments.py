@@ -94,3 +94,9 @@ def check_lengths(
             raise InputError(
                 f"line {number}: {longest} tokens, at most {LONGEST_SCORED} of a side are scored; split the line"
             )
+
+
+def check_length(what: str, ids: Sequence[int], longest: int | None) -> None:
+    """Refuse a side whose attention is asked for and that is too long to tell."""
+    if longest is not None and len(ids) > longest:
+        raise InputError(f"{what}: {len(ids)} tokens, attention is told of at most {longest}; give a shorter sentence")

@@ -10,14 +10,14 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from transformer_mt.checkpoints.exports import is_export
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.arguments import (
+    check_length,
     check_lengths,
     checked_list,
     checked_pairs,
@@ -28,7 +28,8 @@ from transformer_mt.decoding.arguments import (
 from transformer_mt.decoding.explanations import Candidate, Explanation, explained, find_candidates, prefix_ids
 from transformer_mt.decoding.line_cutting import Line, LineCutter
 from transformer_mt.decoding.searcher import Found, Loaded, Pending, Searcher, SourcePart
-from transformer_mt.decoding.word_links import Links, joined_links, source_words
+from transformer_mt.decoding.translations import ScoredTokens, Translation, joined
+from transformer_mt.decoding.word_links import source_words
 from transformer_mt.errors import InputError
 from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.system.console import Tell, tell_nobody
@@ -43,41 +44,6 @@ if TYPE_CHECKING:
 # What is read, sorted and translated together, so that memory stays bounded for any input: so many lines, or fewer
 # where they have more characters than this.
 CHUNK_LINES, CHUNK_CHARACTERS = 4096, 1 << 22
-
-
-class Alternative(NamedTuple):
-    """One translation of a line. Of a line translated in parts: theirs together, and the sum of their scores."""
-
-    text: str
-    score: float  # the log-probability divided by the length penalty: what alternatives are ranked by
-    tokens: list[str]  # pieces
-    alignment: Links | None = None  # of words of the line and of this translation; None: it was not asked for
-    log_probs: list[float] | None = None  # of each piece, by the first model; None: they were not asked for
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The best translation of a line, and all that were asked for, best first. A blank line has blank ones."""
-
-    source: str
-    text: str
-    score: float
-    tokens: list[str]
-    alternatives: list[Alternative]
-    num_source_tokens: int
-    is_cut: bool  # the search ended it because it could grow no longer (`search.max_extra_tokens`, learned positions)
-
-    @property
-    def alignment(self) -> Links | None:
-        """The words of the line and of the best translation that belong together; None: they were not asked for."""
-        return self.alternatives[0].alignment
-
-
-class ScoredTokens(NamedTuple):
-    """The pieces of a translation that was given, </s> at its end, and the log-probability of each after the others."""
-
-    tokens: list[str]
-    log_probs: list[float]
 
 
 class Translator:
@@ -350,7 +316,7 @@ class Translator:
         if target is not None:
             tgt = self._sentence("target", target, self._tokenizers.tgt)
         src = [*(self._tags if tags is None else tags), *src, EOS_ID]
-        _check_length("source", src, longest)
+        check_length("source", src, longest)
         if len(src) > self._max_source_tokens:
             raise InputError(
                 f"source: {len(src)} tokens, translated in parts of at most {self._max_source_tokens}; give one of its "
@@ -360,7 +326,7 @@ class Translator:
             [found] = self._searcher.begin(1, on_all_cores=False).submit([SourcePart(src, [])]).result()
             tgt = found.hypotheses[0].ids
         tgt = [*tgt, EOS_ID]
-        _check_length("target", tgt, longest)
+        check_length("target", tgt, longest)
         return self._searcher.attention_maps(src, tgt)
 
     def explain(
@@ -381,8 +347,7 @@ class Translator:
         with ONE_AT_A_TIME:
             explanations = []
             for line in split:
-                own, all_found = [parts[i] for i in line.parts], [found[i] for i in line.parts]
-                whole = self._translation(line, own, all_found, align=False, log_probs=False)
+                whole = self._joined(line, parts, found, align=False, log_probs=False)
                 texts = [one.text for one in whole.alternatives]
                 explanations.append(explained(line, [best[i] for i in line.parts], texts, self._tokenizers.tgt))
             return explanations
@@ -406,11 +371,9 @@ class Translator:
             return split, [SourcePart(src, []) for src in sources]
         if (odd := next((len(line.parts) for line in split if len(line.parts) != 1), None)) is not None:
             raise InputError(f"prefix: given for a text of {odd} parts; explain it without, and give one of its parts")
-        cap = self._max_positions or sys.maxsize
-        limits = [min(len(src) + self._config.max_extra_tokens, cap) - num_more - 1 for src in sources]
         return split, [
-            SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, most))
-            for src, most in zip(sources, limits, strict=True)
+            SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, self._limit(src) - num_more - 1))
+            for src in sources
         ]
 
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
@@ -459,10 +422,7 @@ class Translator:
                         results = self._with_log_probs(parts, results)
                     with ONE_AT_A_TIME:
                         translations = [
-                            self._translation(
-                                line, [parts[i] for i in line.parts], [results[i] for i in line.parts], align, log_probs
-                            )
-                            for line in split
+                            self._joined(line, parts, results, align=align, log_probs=log_probs) for line in split
                         ]
                     yield from translations
                 chunk = take_chunk(pairs, chunk_lines)
@@ -500,40 +460,24 @@ class Translator:
         # A part that was searched has a source. Its </s> is no token of the translation.
         return [of._replace(log_probs=[(next(of_all) or [])[:-1] for _ in of.hypotheses]) for of in found]
 
-    def _translation(
-        self, line: Line, parts: list[SourcePart], found: list[Found], align: bool, log_probs: bool
+    def _joined(
+        self, line: Line, parts: Sequence[SourcePart], found: Sequence[Found], *, align: bool, log_probs: bool
     ) -> Translation:
-        if not parts:
-            text = "" if line.split is None else line.split.lead
-            blank = Alternative(text, 0.0, [], [] if align else None, [] if log_probs else None)
-            return Translation(line.text, *blank[:3], [blank], 0, False)
-        alternatives = []
-        for rank in range(max(len(of_part.hypotheses) for of_part in found)):
-            # A part that has fewer contributes its last.
-            ranks = [min(rank, len(of_part.hypotheses) - 1) for of_part in found]
-            chosen = [of_part.hypotheses[own] for of_part, own in zip(found, ranks, strict=True)]
-            texts = [self._tokenizers.tgt.decode(h.ids) for h in chosen]
-            text = texts[0] if line.split is None else line.split.join(texts)
-            tokens = [piece for h in chosen for piece in self._tokenizers.tgt.pieces_of(h.ids)]
-            links = None
-            if align:
-                starts = [0] if line.split is None else line.split.starts(texts)
-                links = joined_links(
-                    text, starts, [of_part.links[own] for of_part, own in zip(found, ranks, strict=True)]
-                )
-            each = None
-            if log_probs:
-                each = [x for of_part, own in zip(found, ranks, strict=True) for x in of_part.log_probs[own]]
-            alternatives.append(Alternative(text, sum(h.score for h in chosen), tokens, links, each))
-        cap = self._max_positions or sys.maxsize
-        limits = [min(len(part.src) + self._config.max_extra_tokens, cap) for part in parts]
-        is_cut = any(len(of.hypotheses[0].ids) + 1 >= limit for of, limit in zip(found, limits, strict=True))
-        return Translation(line.text, *alternatives[0][:3], alternatives, sum(len(part.src) for part in parts), is_cut)
+        """Return the translation of a line, given all lines' parts and what was found for them."""
+        own = [parts[i] for i in line.parts]
+        return joined(
+            line,
+            own,
+            [found[i] for i in line.parts],
+            self._tokenizers.tgt,
+            [self._limit(part.src) for part in own],
+            align=align,
+            log_probs=log_probs,
+        )
 
-
-def _check_length(what: str, ids: Sequence[int], longest: int | None) -> None:
-    if longest is not None and len(ids) > longest:
-        raise InputError(f"{what}: {len(ids)} tokens, attention is told of at most {longest}; give a shorter sentence")
+    def _limit(self, src: Sequence[int]) -> int:
+        """Return how many tokens, with </s>, the translation of a source may have."""
+        return min(len(src) + self._config.max_extra_tokens, self._max_positions or sys.maxsize)
 
 
 def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from transformer_mt.decoding.translator import Translation
+from transformer_mt.decoding.translations import Translation
 from transformer_mt.errors import InputError
 from transformer_mt.server.attending import AskedAttention
 from transformer_mt.server.batcher import Answer

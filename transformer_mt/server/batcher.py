@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from transformer_mt.decoding.translator import Translation
+from transformer_mt.decoding.translations import Translation
 from transformer_mt.server.errors import RequestError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import Any, Self
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 
-from transformer_mt.decoding.translator import Translation, Translator
+from transformer_mt.decoding.translations import Translation
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.server.batcher import Answer, Batcher, Engine, Observe
 from transformer_mt.server.errors import RequestError

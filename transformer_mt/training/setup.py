@@ -108,12 +108,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     )
     samplers = _samplers(config, tokenizers)
     store = _corpus(config, tokenizers, ranks)
-    epochs_directory = run / "epochs"
-    if dry_run:  # the run directory may be in use
-        cache = Path(config.data.cache_dir).expanduser()
-        epochs_directory = cleanup.enter_context(scratch_directory(cache / "dry-run"))
-    epochs = Epochs(store, samplers, config, epochs_directory, ranks)
-    cleanup.callback(epochs.close)
+    epochs = _epochs(store, samplers, config, ranks, None if dry_run else run, cleanup)
 
     # 3. Model and optimizer, new or restored.
     model = _model(config, tokenizers, device, is_new=latest is None)
@@ -134,15 +129,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
 
     # 4. Does it fit?
     epochs.open(state.cursor.epoch, tell)
-    largest_of = functools.partial(
-        memory.largest_batches,
-        store.lengths("src"),
-        store.lengths("tgt"),
-        store.parts(),
-        epochs.weights,
-        num_ranks=ranks.num_ranks,
-        is_sampled=samplers is not None,
-    )
+    largest_of = _largest_batches(store, epochs, ranks, is_sampled=samplers is not None)
     largest, tried = memory.try_batches(largest_of, config, updater, ranks, tell)
     if config.batch.micro_tokens is None:
         config, given = (memory.cut_into(one, largest.micro_tokens) for one in (config, given))
@@ -249,6 +236,24 @@ def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
     return IdStore(directory) if store is None else store
 
 
+def _epochs(
+    store: IdStore,
+    samplers: tuple[Sampler | None, Sampler | None] | None,
+    config: Config,
+    ranks: Ranks,
+    run: Path | None,
+    cleanup: contextlib.ExitStack,
+) -> Epochs:
+    """Return the epochs of a run, or of a dry one (None), whose run directory may be in use."""
+    if run is not None:
+        directory = run / "epochs"
+    else:
+        directory = cleanup.enter_context(scratch_directory(Path(config.data.cache_dir).expanduser() / "dry-run"))
+    epochs = Epochs(store, samplers, config, directory, ranks)
+    cleanup.callback(epochs.close)
+    return epochs
+
+
 def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_new: bool) -> EncoderDecoder:
     """Return the model in training mode on its device; a new one has random weights or those of ``train.init_from``."""
     seed_stream(config.train.seed)
@@ -259,6 +264,21 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
     model.freeze(config.train.freeze)
     model.to(device).train()
     return model
+
+
+def _largest_batches(
+    store: IdStore, epochs: Epochs, ranks: Ranks, *, is_sampled: bool
+) -> Callable[[Config], memory.Largest]:
+    """Return what finds the largest batches with a configuration."""
+    return functools.partial(
+        memory.largest_batches,
+        store.lengths("src"),
+        store.lengths("tgt"),
+        store.parts(),
+        epochs.weights,
+        num_ranks=ranks.num_ranks,
+        is_sampled=is_sampled,
+    )
 
 
 def _environment(num_ranks: int, device: torch.device, precision: str, micro_tokens: int) -> dict[str, str | int]:

@@ -10,7 +10,8 @@ import torch
 
 from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.decoding import word_alignments as module
-from transformer_mt.decoding.translator import Alternative, Translator
+from transformer_mt.decoding.translations import Alternative
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.decoding.word_alignments import alignment_weights, links_of
 from transformer_mt.decoding.word_links import NO_WORD, Links, joined_links, source_words
 from transformer_mt.errors import InputError

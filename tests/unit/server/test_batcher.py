@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer_mt.decoding.translator import Alternative, Translation
+from transformer_mt.decoding.translations import Alternative, Translation
 from transformer_mt.server.batcher import MOST_CHARACTERS, MOST_TEXTS, Batcher
 from transformer_mt.server.errors import RequestError
 

@@ -21,7 +21,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from transformer_mt.decoding.explanations import Candidate, ExplainedPart, Explanation, Token
-from transformer_mt.decoding.translator import Alternative, Translation
+from transformer_mt.decoding.translations import Alternative, Translation
 from transformer_mt.server.app import Interface, Settings
 from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
