@@ -9,8 +9,8 @@ turns; the one without batches makes ones of a single text.
 
 It prints requests a second, the median, 95th and 99th percentile of their milliseconds, the server's milliseconds of
 processor time for each, and the texts of a batch; how many requests had no answer (lost), another text's (mixed) or one
-that is of none (other: `search.precision` below float32 may round otherwise in a batch); and the memory of both servers
-before and after. The exit status is 1 where an answer was lost or mixed.
+that is of none (other: `search.precision` below float32 may round otherwise in a batch); the servers' memory before
+and after. The exit status is 1 where an answer was lost or mixed.
 """
 
 from __future__ import annotations
@@ -171,19 +171,19 @@ async def phase(server: Server, num_clients: int, seconds: float, texts: Texts) 
         "lost": found.lost,
         "mixed": found.mixed,
         "other": found.other,
+        "megabytes": server.megabytes(),
     }
 
 
 async def run(servers: dict[str, Server], texts: Texts, args: argparse.Namespace) -> dict[str, Any]:
     for server in servers.values():
         await phase(server, max(args.clients), WARM_UP_SECONDS, texts)
-    before = {mode: server.megabytes() for mode, server in servers.items()}
+    before = {mode: server.megabytes() for mode, server in servers.items()}  # after it each phase says it
     phases = []
     for num_clients, _, (mode, server) in itertools.product(args.clients, range(args.rounds), servers.items()):
         phases.append({"mode": mode, **await phase(server, num_clients, args.seconds, texts)})
         print(", ".join(f"{name} {value}" for name, value in phases[-1].items()), flush=True)
-    after = {mode: server.megabytes() for mode, server in servers.items()}
-    return {"phases": phases, "megabytes_before": before, "megabytes_after": after}
+    return {"phases": phases, "megabytes_before": before}
 
 
 def main() -> int:

@@ -38,4 +38,5 @@ def test_a_server_under_load(trained: Trained, sources: list[str], tmp_path: Pat
     modes = ("batches", "one by one")
     assert [(one["mode"], one["clients"]) for one in phases] == [(mode, n) for n in (1, 6) for mode in modes]
     assert [one["batch_texts"] > 1 for one in phases] == [False, False, True, False]
-    assert found["megabytes_before"].keys() == found["megabytes_after"].keys() == set(modes)
+    assert found["megabytes_before"].keys() == set(modes)
+    assert all(phase["megabytes"] > 0 for phase in found["phases"])
