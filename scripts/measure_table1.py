@@ -37,7 +37,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.heads import heads_of
 from transformer_mt.model.layout import Layout
-from transformer_mt.system.device import keep_freed_memory, processor
+from transformer_mt.system.allocator import keep_freed_memory
+from transformer_mt.system.device import processor
 
 HEAD = 64
 WINDOW = 64  # r of restricted self-attention

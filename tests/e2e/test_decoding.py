@@ -292,6 +292,21 @@ def test_score_in_chunks(
     assert "line 10:" in refused.refusal
 
 
+def test_more_translations_are_found_for_those_who_ask(trained: Trained, sources: list[str]) -> None:
+    """With either rule of stopping the best stays the best; no more are found than the beam has."""
+    for stop in ("bound", "beam_finished"):
+        how = (WHOLE, "beam_size=4", f"stop={stop}")
+        translator = load(trained.run, *how)
+        three = translator.translate(sources, n_best=3)
+        assert_same(three, load(trained.run, *how, "n_best=3").translate(sources))
+        assert texts(three) == texts(translator.translate(sources))
+        assert {len(one.alternatives) for one in translator.translate(sources[:5], n_best=9)} == {4}
+        with pytest.raises(InputError, match="n_best: 1 at least"):
+            translator.translate(sources, n_best=0)
+    sampler = load(trained.run, "sampling=true", "n_best=2")
+    assert {len(one.alternatives) for one in sampler.translate(sources[:5], n_best=3)} == {2}
+
+
 # ---------------------------------------------------------------- --prefix
 
 

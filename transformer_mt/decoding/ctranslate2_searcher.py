@@ -219,7 +219,7 @@ class CTranslate2Searcher:
             [self._src.pieces_of(part.src[:-1]) for part in parts],  # </s> is its own
             starts if any(starts) else None,
             max_decoding_length=self._limit(len(parts[0].src)),
-            **self._options,
+            **self._options | ({} if (n_best := parts[0].n_best) is None else {"num_hypotheses": n_best}),
         )
         return lambda: [Found(self._hypotheses(one.result()), []) for one in asked]
 

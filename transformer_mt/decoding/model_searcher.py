@@ -24,8 +24,9 @@ from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
 from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.scorer import StepScorer
+from transformer_mt.system.allocator import keep_freed_memory
 from transformer_mt.system.console import Tell
-from transformer_mt.system.device import keep_freed_memory, local_device, resolve_precision
+from transformer_mt.system.device import local_device, resolve_precision
 from transformer_mt.system.processes import ONE_AT_A_TIME, Workers, can_fork, num_cores
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
@@ -122,11 +123,14 @@ class ModelSearcher:
         return _Batched(workers, list(zip(batches, jobs, strict=True)))
 
     def _search(self, batch: list[SourcePart]) -> list[Found]:
+        n_best = batch[0].n_best
+        config = self._config if n_best is None else self._config.model_copy(update={"n_best": n_best})
+
         def at_once(parts: Sequence[SourcePart]) -> list[list[Hypothesis]]:
             return search(
                 self._scorer,
                 [part.src for part in parts],
-                self._config,
+                config,
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
                 forbidden_ids=self._forbidden_ids,

@@ -23,6 +23,7 @@ class SourcePart(NamedTuple):
     src: list[int]  # with tags and </s>
     prefix: list[int]  # of the translation
     words: list[int] | None = None  # of the line, that each id belongs to: where alignments are asked for
+    n_best: int | None = None  # hypotheses, where not `search.n_best`; the same for all that are searched together
 
 
 class Found(NamedTuple):

@@ -180,6 +180,7 @@ class Translator:
         tags: Sequence[int] | None = None,
         align: bool = False,
         log_probs: bool = False,
+        n_best: int | None = None,
     ) -> list[Translation]:
         """Translate lines, in this process unless `search.workers` says otherwise; blank ones come back blank.
 
@@ -188,6 +189,8 @@ class Translator:
             tags: the ids that these sources start with; the translator's where there are none.
             align: add word alignments, from the attention of the first model (`word_alignments`).
             log_probs: add the log-probability of each token, by another pass of the first model.
+            n_best: how many translations of each line, where not `search.n_best`; at most the beam has them. Of
+                samples there are always as many as `search.n_best` says.
         """
         tags = self._tags if tags is None else tags
         return list(
@@ -198,6 +201,7 @@ class Translator:
                 on_all_cores=False,
                 align=align,
                 log_probs=log_probs,
+                n_best=n_best,
             )
         )
 
@@ -330,18 +334,25 @@ class Translator:
         return self._searcher.attention_maps(src, tgt)
 
     def explain(
-        self, lines: Sequence[str], tags: Sequence[int] | None = None, prefix: Sequence[str] | None = None
+        self,
+        lines: Sequence[str],
+        tags: Sequence[int] | None = None,
+        prefix: Sequence[str] | None = None,
+        n_best: int | None = None,
     ) -> list[Explanation]:
         """Translate lines as `translate` does, and return the translations token by token.
 
         Args:
             tags: the ids that these sources start with; the translator's where there are none.
             prefix: pieces that each translation starts with, of lines that are translated as a whole.
+            n_best: as of `translate`.
 
         Raises:
             InputError: a prefix for a text in several parts, of what is no piece of a translation, or a too long one.
         """
         split, parts = self._parts_to_explain(lines, tags, prefix, 0)
+        n_best = self._found_at_most(n_best)
+        parts = [part._replace(n_best=n_best) for part in parts]
         found = self._searcher.begin(len(parts), on_all_cores=False).submit(parts).result()
         best = self._with_log_probs(parts, [of._replace(hypotheses=of.hypotheses[:1]) for of in found])
         with ONE_AT_A_TIME:
@@ -358,6 +369,12 @@ class Translator:
         """Return what might follow the first pieces of each line's translation; arguments are those of `explain`."""
         _, parts = self._parts_to_explain(lines, tags, prefix, 1)
         return [find_candidates(self._searcher, part, count, self._tokenizers.tgt) for part in parts]
+
+    def _found_at_most(self, n_best: int | None) -> int | None:
+        """So many translations as are asked for of one text, or as the search can find."""
+        if n_best is not None and n_best < 1:
+            raise InputError(f"n_best: 1 at least is needed, {n_best} was found")
+        return None if n_best is None or self._config.sampling else min(n_best, self._config.beam_size)
 
     def _parts_to_explain(
         self, lines: Sequence[str], tags: Sequence[int] | None, prefix: Sequence[str] | None, num_more: int
@@ -396,9 +413,11 @@ class Translator:
         chunk_lines: int = CHUNK_LINES,
         align: bool,
         log_probs: bool,
+        n_best: int | None = None,
     ) -> Iterator[Translation]:
         if align:
             self._searcher.check_alignable(self._most_tokens_at_once)
+        n_best = self._found_at_most(n_best)
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
@@ -411,7 +430,7 @@ class Translator:
                         split, sources = self._cutter.cut([line for line, _ in chunk], tags, first_line)
                         starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
                         words = self._source_words(split, len(tags)) if align else {}
-                    parts = [SourcePart(ids, starts.get(i, []), words.get(i)) for i, ids in enumerate(sources)]
+                    parts = [SourcePart(ids, starts.get(i, []), words.get(i), n_best) for i, ids in enumerate(sources)]
                     under_way.append((split, parts, submit(parts)))
                     first_line += len(chunk)
                 if not chunk or len(under_way) > most_ahead:

@@ -16,7 +16,8 @@ from transformer_mt.data.preparing import too_long
 from transformer_mt.errors import InputError, is_out_of_memory
 from transformer_mt.model.kinds import new_model
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
-from transformer_mt.system.device import keep_freed_memory, local_device, prepare_determinism, resolve_precision
+from transformer_mt.system.allocator import keep_freed_memory
+from transformer_mt.system.device import local_device, prepare_determinism, resolve_precision
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID

@@ -96,14 +96,16 @@ class Interface:
         texts = [segment.text for segment in segments] if wanted.is_html else wanted.texts
         source, detected = await self._source(texts, wanted.source, wanted.target)
         align = [segment.has_inlines for segment in segments] if wanted.is_html else None
-        found = await self._answered(self._models.submit(texts, source, wanted.target, align), request)
+        most = 0 if wanted.is_html else wanted.num_alternatives
+        waiting = self._models.submit(texts, source, wanted.target, align, most + 1 if most else None)
+        found = await self._answered(waiting, request)
         self._metrics.characters.inc(sum(map(len, texts)))
         for segment, one in zip(segments, found, strict=False):
             segment.replace(one.text, one.alignment)
         answer: dict[str, list[Any]] = {"translatedText": list(map(str, pages)) or [one.text for one in found]}
         if detected is not None:
             answer["detectedLanguage"] = [detected] * len(wanted.texts)
-        if most := wanted.num_alternatives:  # of pages there are none
+        if wanted.num_alternatives:  # of pages there are none
             answer["alternatives"] = [[] for _ in pages] or [_alternatives(one, most) for one in found]
         return JSONResponse(answer if wanted.is_list else {key: values[0] for key, values in answer.items()})
 
@@ -111,10 +113,13 @@ class Interface:
         """A translation token by token, from the pieces on that are given."""
         wanted = asked_steps(await self._fields(request), self._settings.max_characters)
         source, detected = await self._source([wanted.text], wanted.source, wanted.target)
-        asked = self._models.ask("explain", wanted.text, source, wanted.target, prefix=wanted.prefix)
+        prefix, n_best = wanted.prefix, wanted.num_alternatives + 1
+        asked = self._models.ask("explain", wanted.text, source, wanted.target, prefix=prefix, n_best=n_best)
         [found] = await self._answered([asked], request)
         self._metrics.characters.inc(len(wanted.text))
-        return JSONResponse(explanation_as_json(found) | ({"detectedLanguage": detected} if detected else {}))
+        return JSONResponse(
+            explanation_as_json(found, wanted.num_alternatives) | ({"detectedLanguage": detected} if detected else {})
+        )
 
     async def candidates(self, request: Request) -> Response:
         """What might follow the pieces that are given."""
@@ -238,7 +243,7 @@ def _detected(text: str, langs: list[str]) -> list[Detected]:
 
 
 def _alternatives(translation: Translation, most: int) -> list[str]:
-    """Other translations than the best, each once; as many as the search was asked for (`search.n_best`)."""
+    """Other translations than the best, each once; as many as were asked for and the search has found."""
     texts = dict.fromkeys(one.text for one in translation.alternatives)
     return [text for text in texts if text != translation.text][:most]
 

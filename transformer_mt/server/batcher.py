@@ -33,7 +33,9 @@ Answer = TypeVar("Answer")
 class Engine(Protocol):
     """What a `Batcher` asks of a `Translator`."""
 
-    def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]: ...
+    def translate(
+        self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
+    ) -> list[Translation]: ...
 
     def attention_maps(
         self, source: str, target: str | None, tags: Sequence[int], longest: int | None
@@ -98,18 +100,26 @@ class Batcher:
         return self._num_waiting
 
     def submit(
-        self, texts: Sequence[str], tags: Sequence[int], align: Sequence[bool] | None = None
+        self,
+        texts: Sequence[str],
+        tags: Sequence[int],
+        align: Sequence[bool] | None = None,
+        n_best: int | None = None,
     ) -> list[Future[Translation]]:
         """Put the texts of a request into the queue, all or none; who cancels a translation takes it back.
 
         Args:
             align: of each text, whether its words are aligned with the translation's, where the engine can.
+            n_best: translations of each, where not as many as the engine always finds.
 
         Raises:
             RequestError: too much waits already.
         """
         wanted = [False] * len(texts) if align is None or not self._can_align else align
-        tasks = [_Task("translate", (("tags", tuple(tags)), ("align", is_aligned))) for is_aligned in wanted]
+        tasks = [
+            _Task("translate", (("tags", tuple(tags)), ("align", is_aligned), ("n_best", n_best)))
+            for is_aligned in wanted
+        ]
         return self._enqueue([_Waiting(*each, _cost(each[0]), Future()) for each in zip(texts, tasks, strict=True)])
 
     def ask(self, method: str, text: str, times: int = 1, **options: Hashable) -> Future[Any]:

@@ -22,6 +22,7 @@ class AskedSteps:
     target: str
     prefix: tuple[str, ...] | None  # pieces
     num_candidates: int
+    num_alternatives: int
 
 
 def asked_steps(fields: Fields, max_characters: int) -> AskedSteps:
@@ -36,13 +37,20 @@ def asked_steps(fields: Fields, max_characters: int) -> AskedSteps:
         raise RequestError(400, "Invalid request: prefix parameter is not a list of pieces")
     pieces = None if prefix is None else tuple(checked(piece, "prefix") for piece in prefix)
     number = number_of(fields, "number") or _USUAL_CANDIDATES
-    return AskedSteps(text, text_of(fields, "source"), text_of(fields, "target"), pieces, min(number, _MOST_CANDIDATES))
+    return AskedSteps(
+        text,
+        text_of(fields, "source"),
+        text_of(fields, "target"),
+        pieces,
+        min(number, _MOST_CANDIDATES),
+        number_of(fields, "alternatives"),
+    )
 
 
-def explanation_as_json(found: Explanation) -> dict[str, Any]:
+def explanation_as_json(found: Explanation, num_alternatives: int) -> dict[str, Any]:
     return {
         "translatedText": found.text,
-        "alternatives": found.alternatives,
+        "alternatives": found.alternatives[:num_alternatives],
         "before": found.before,
         "parts": [
             {

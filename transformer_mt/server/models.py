@@ -86,15 +86,20 @@ class Models:
         return [source for source, of in self._routes if of == target]
 
     def submit(
-        self, texts: Sequence[str], source: str, target: str, align: Sequence[bool] | None = None
+        self,
+        texts: Sequence[str],
+        source: str,
+        target: str,
+        align: Sequence[bool] | None = None,
+        n_best: int | None = None,
     ) -> list[Future[Translation]]:
-        """Put texts into the queue of the model that translates them; ``align`` as in `Batcher.submit`.
+        """Put texts into the queue of the model that translates them; ``align`` and ``n_best`` as in `Batcher.submit`.
 
         Raises:
             RequestError: there is none, or its queue is full.
         """
         batcher, tags = self._route(source, target)
-        return batcher.submit(texts, tags, align)
+        return batcher.submit(texts, tags, align, n_best)
 
     def ask(self, method: str, text: str, source: str, target: str, times: int = 1, **options: Hashable) -> Future[Any]:
         """Put a text into the queue of the model that translates it, for another of its methods: see `Batcher.ask`.

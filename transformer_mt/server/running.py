@@ -23,9 +23,14 @@ from transformer_mt.server.app import Interface, Settings
 from transformer_mt.server.connections import Connection
 from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
+from transformer_mt.system.allocator import give_back_freed_memory
 from transformer_mt.system.console import tell
 
 _OTHER_FILES = 64  # beside those of connections
+# oneDNN compiles a kernel of up to half a MB for each shape of a product, and batches of ever other sizes ask for ever
+# other shapes. It keeps 1,024 of them unless told otherwise, but compiles one in the time of a small product.
+_KEPT_KERNELS = "256"
+_SECONDS_BETWEEN_TIDYING = 60
 
 
 def serve(
@@ -36,6 +41,7 @@ def serve(
     Raises:
         InputError: an address that cannot be listened on, or models that cannot be served together.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_KERNELS)
     metrics = Metrics()
     allow_files(settings.max_connections)
     with (
@@ -46,8 +52,20 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         directions = ", ".join("-".join(direction) for direction in models.directions)
         tell(f"serving {directions} at http://{name}:{listener.getsockname()[1]}; Ctrl-C ends it")
-        server = Server(Interface(models, settings, metrics), settings)
-        asyncio.run(server.serve(sockets=[listener]))
+        asyncio.run(_run(Server(Interface(models, settings, metrics), settings), listener))
+
+
+async def _run(server: Server, listener: socket.socket) -> None:
+    """Answer until a signal comes; memory that batches leave free goes back now and then."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_TIDYING)
+            await asyncio.to_thread(give_back_freed_memory)
+
+    tidying = asyncio.create_task(tidy())
+    await server.serve(sockets=[listener])
+    tidying.cancel()
 
 
 class Server(uvicorn.Server):

@@ -14,6 +14,7 @@ from transformer_mt.config.loading import to_yaml
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError, TmtError
 from transformer_mt.system import device
+from transformer_mt.system.allocator import keep_freed_memory
 from transformer_mt.system.signals import StopSignal
 from transformer_mt.system.whole_files import replaced_file
 from transformer_mt.training import ending, feeding, memory
@@ -66,7 +67,7 @@ class _Loop:
     def run(self) -> None:
         """Do one update after the other, and after each: validate, save, stop."""
         state, config, validation = self.state, self.setup.config.train, self.setup.validation
-        device.keep_freed_memory()  # not earlier: what preparing needed may go back to the system
+        keep_freed_memory()  # not earlier: what preparing needed may go back to the system
         if state.awaits_validation:  # it had failed
             self.finish_step()
         planned = self.setup.epochs.updates(state.cursor, state.step, self.log.line)

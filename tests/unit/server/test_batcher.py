@@ -34,7 +34,9 @@ class Fake:
     def attention_maps(self, *args: object, **options: object) -> NoReturn:
         raise NotImplementedError
 
-    def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
+    def translate(
+        self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
+    ) -> list[Translation]:
         self.batches.append(list(lines))
         self.begun.release()
         assert self.may_go.wait(30)

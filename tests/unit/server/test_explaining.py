@@ -31,7 +31,7 @@ WHOLE = {"source": "en", "target": "de"}
 def translator(tokenizers: Tokenizers) -> Translator:
     torch.manual_seed(1)
     model = Transformer(SHAPE, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size).eval()
-    return Translator.of_models([model], tokenizers, SearchConfig(workers=1, n_best=2, max_extra_tokens=3), 50)
+    return Translator.of_models([model], tokenizers, SearchConfig(workers=1, max_extra_tokens=3), 50)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,15 @@ def asked(client: Client, path: str, **fields: object) -> Any:
 
 def test_the_translation_with_the_scores_of_tmt_translate(client: Client, translator: Translator) -> None:
     text = "The dog runs.\nA cat sleeps.\n"
-    [expected] = translator.translate([text], log_probs=True)
-    found = asked(client, "/explain", q=text)
+    [expected] = translator.translate([text], log_probs=True, n_best=2)
+    found = asked(client, "/explain", q=text, alternatives=1)
     assert found["translatedText"] == expected.text and client.translate(q=text)[1] == {"translatedText": expected.text}
-    assert found["alternatives"] == [expected.alternatives[1].text]
+    assert (
+        found["alternatives"]
+        == [expected.alternatives[1].text]
+        == client.translate(q=text, alternatives=1)[1]["alternatives"]
+    )
+    assert asked(client, "/explain", q=text) == found | {"alternatives": []}
     assert [part["source"] for part in found["parts"]] == ["The dog runs.", "A cat sleeps."]
     tokens = [token for part in found["parts"] for token in part["tokens"]]
     assert [token["piece"] for token in tokens] == expected.tokens

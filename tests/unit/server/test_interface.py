@@ -43,19 +43,21 @@ class Fake:
     def attention_maps(self, *args: object, **options: object) -> NoReturn:
         raise NotImplementedError
 
-    def translate(self, lines: Sequence[str], *, tags: Sequence[int], align: bool) -> list[Translation]:
+    def translate(
+        self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
+    ) -> list[Translation]:
         self.seen.extend(lines)
         if "fail" in lines:
             raise RuntimeError("failed on purpose")
         if "wait" in lines:
             self.begun.release()
             assert self.may_go.wait(30)
-        return [self._translation(line, {7: "de", 8: "fr"}[tags[0]], align) for line in lines]
+        return [self._translation(line, {7: "de", 8: "fr"}[tags[0]], align, n_best or 1) for line in lines]
 
     def explain(
-        self, lines: Sequence[str], *, tags: Sequence[int], prefix: Sequence[str] | None = None
+        self, lines: Sequence[str], *, tags: Sequence[int], prefix: Sequence[str] | None = None, n_best: int
     ) -> list[Explanation]:
-        found = self.translate(lines, tags=tags, align=False)
+        found = self.translate(lines, tags=tags, align=False, n_best=n_best)
         tokens = [Token(one.text, one.text, 0, -0.5) for one in found]
         parts = [ExplainedPart(one.source, one.text, "", [token]) for one, token in zip(found, tokens, strict=True)]
         return [Explanation(part.text, [], "", [part]) for part in parts]
@@ -63,13 +65,13 @@ class Fake:
     def candidates(
         self, lines: Sequence[str], *, tags: Sequence[int], prefix: Sequence[str], count: int
     ) -> list[list[Candidate]]:
-        found = self.translate(lines, tags=tags, align=False)
+        found = self.translate(lines, tags=tags, align=False, n_best=None)
         return [[Candidate(one.text, -0.5, one.text, one.text)] for one in found]
 
-    def _translation(self, line: str, lang: str, align: bool) -> Translation:
+    def _translation(self, line: str, lang: str, align: bool, n_best: int) -> Translation:
         links = [(i, i) for i in range(len(line.split()))] if align else None
-        texts = (line.upper(), line.upper(), line, f"{line}!")
-        found = [Alternative(f"{lang}:{text}", 0.0, [], links) for text in texts]
+        texts = (line.upper(), line, line.upper(), f"{line}!")
+        found = [Alternative(f"{lang}:{text}", 0.0, [], links) for text in texts[:n_best]]
         return Translation(line, *found[0][:3], found, 0, False)
 
 
@@ -161,8 +163,9 @@ def test_a_form_of_parts(client: Client) -> None:
 
 
 def test_alternatives(client: Client) -> None:
-    """Those that there are, each once."""
+    """As many as are asked for, or as there are, each once; of those that ask for none no more than the best."""
     assert client.translate(q="a", alternatives=1)[1] == {"translatedText": "de:A", "alternatives": ["de:a"]}
+    assert client.translate(q="a", alternatives=2)[1]["alternatives"] == ["de:a"]  # the third is the first again
     assert client.translate(q=["a"], alternatives="9")[1]["alternatives"] == [["de:a", "de:a!"]]
     assert "alternatives" not in client.translate(q="a", alternatives=0)[1]
 

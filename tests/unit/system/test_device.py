@@ -1,5 +1,4 @@
-"""Devices and the allocator's settings, these seen from outside: what a training step frees is there for the next
-without new pages."""
+"""Devices, precisions and random streams."""
 
 from __future__ import annotations
 
@@ -10,36 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import tmt
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.device import local_device, resolve_precision, seed_stream
-
-FAULTS = """
-import resource, sys, torch
-from transformer_mt.system.device import keep_freed_memory
-
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-for _ in range(4):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.ones(10 << 20) for _ in range(4)]  # 40 MiB each, above any threshold of glibc's own
-    del blocks
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults)
-"""
-
-
-def page_faults(mode: str) -> int:
-    """Of the fourth of four equal steps that use 160 MiB."""
-    [faults] = tmt(mode, launcher=(sys.executable, "-c", FAULTS)).ok().lines
-    return int(faults)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these are settings of glibc")
-def test_freed_memory_is_used_again() -> None:
-    assert page_faults("as installed") > 40 * 2**20 / 4096  # one block's pages at least: the comparison can fail
-    assert page_faults("kept") < 100
 
 
 def test_a_stream_is_that_of_pytorchs_own_seed() -> None:

@@ -72,7 +72,7 @@ async function translate() {
     return show({ before: "", parts: [], alternatives: [] });
   }
   const { source, target } = languages;
-  const answer = await ask("explain", { q, source, target });
+  const answer = await ask("explain", { q, source, target, alternatives: MOST_ALTERNATIVES });
   if (answer) show(answer);
 }
 
@@ -82,7 +82,7 @@ function show({ before, parts, alternatives, detectedLanguage: detected }) {
   words.show({ before, parts });
   isFresh = true;
   byId("alternatives").hidden = !alternatives.length;
-  const items = alternatives.slice(0, MOST_ALTERNATIVES).map((one) => make("li", { textContent: one, dir: "auto", lang: languages.target }));
+  const items = alternatives.map((one) => make("li", { textContent: one, dir: "auto", lang: languages.target }));
   byId("alternatives").querySelector("ul").replaceChildren(...items);
   shown();
 }
