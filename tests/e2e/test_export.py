@@ -228,6 +228,13 @@ def test_an_export_explains_as_the_model_does(run: Path, exported: Path) -> None
             assert chosen.parts[0].tokens[position].log_prob == pytest.approx(expected[-1], abs=1e-3)
 
 
+def test_an_export_finds_as_many_translations_as_are_asked_for(exported: Path) -> None:
+    lines = symbol_lines(5, seed=98)
+    with Translator.load(exported) as asked, Translator.load(exported, ["search.n_best=2"]) as always:
+        assert asked.translate(lines, n_best=2) == always.translate(lines)
+        assert asked.translate(lines) == always.translate(lines, n_best=1)
+
+
 def _prefixes(exported: Path, lines: Sequence[str]) -> Path:
     path = exported.parent / "prefixes"
     path.write_text("".join("x\n" if line.strip() else "\n" for line in lines))
