@@ -1,5 +1,5 @@
-"""A thread for each model, or several where it searches several batches at once, which translates what waits for it
-together, whoever asked.
+"""A queue for each model, and a thread, or several where it searches several batches at once, which translates what
+waits for it together, whoever asked.
 
 Nothing waits for company: a thread takes what is there as soon as it is free, and what comes meanwhile makes up the
 next batch. So a lone request is answered at once, and under load batches grow by themselves. Threads that are free
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -74,13 +74,20 @@ class _Waiting(NamedTuple):
 class Batcher:
     """A model's threads and its queue. `submit` may be called from any thread."""
 
-    def __init__(self, engine: Engine, max_waiting: int, observe: Observe = lambda num_texts: None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        max_waiting: int,
+        observe: Observe = lambda num_texts: None,
+        computing: Executor | None = None,
+    ) -> None:
         """
         Args:
             max_waiting: characters that may wait; one request is taken whatever its size where nothing waits.
             observe: called with the number of texts of each batch, in one of the batcher's threads.
+            computing: where batches are translated, if not in the batcher's threads; others may use it as well.
         """
-        self._engine, self._max_waiting, self._observe = engine, max_waiting, observe
+        self._engine, self._max_waiting, self._observe, self._computing = engine, max_waiting, observe, computing
         self._queue: deque[_Waiting] = deque()
         self._can_align, self.tells_attention = engine.can_align, engine.tells_attention
         self._num_waiting = 0  # characters
@@ -170,23 +177,32 @@ class Batcher:
             thread.join()
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            batch = [entry for entry in batch if entry.answer.set_running_or_notify_cancel()]
-            if batch:
-                started = time.monotonic()
-                self._answer(batch)
-                seconds = (time.monotonic() - started) / sum(entry.cost for entry in batch)
-                self._seconds_each += (seconds - self._seconds_each) / 4
-                self._observe(len(batch))
+        while self._wait():
+            if self._computing is None:
+                self._translate_batch()
+            else:
+                self._computing.submit(self._translate_batch).result()
 
-    def _take(self) -> list[_Waiting] | None:
-        """Wait for texts; return those of the task of the first, in their order. None: there will be no more."""
+    def _wait(self) -> bool:
+        """Wait for texts. False: there will be no more."""
         with self._changed:
             self._num_idle += 1
             self._changed.wait_for(lambda: self._queue or self._is_closed)
             self._num_idle -= 1
-            if self._is_closed:
-                return None
+            return not self._is_closed
+
+    def _translate_batch(self) -> None:
+        batch = [entry for entry in self._take() if entry.answer.set_running_or_notify_cancel()]
+        if batch:
+            started = time.monotonic()
+            self._answer(batch)
+            seconds = (time.monotonic() - started) / sum(entry.cost for entry in batch)
+            self._seconds_each += (seconds - self._seconds_each) / 4
+            self._observe(len(batch))
+
+    def _take(self) -> list[_Waiting]:
+        """Return what waits for the task of the first text, in its order, as much as makes a batch."""
+        with self._changed:
             most = min(MOST_TEXTS, math.ceil(len(self._queue) / (1 + self._num_idle)))
             batch: list[_Waiting] = []
             others: deque[_Waiting] = deque()

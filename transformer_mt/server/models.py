@@ -25,27 +25,22 @@ class Models:
 
     def __init__(self) -> None:
         self._routes: dict[Direction, tuple[Batcher, Sequence[int]]] = {}
+        # PyTorch's models are loaded and work in one thread. For each that computes OpenMP starts others, as many as
+        # cores; where these are more than the cores, they sleep after each of a search's small operations.
+        self._thread = ThreadPoolExecutor(1)
 
     @classmethod
     def load(cls, paths: Iterable[Path], overrides: Iterable[str], max_waiting: int, observe: Observe) -> Self:
         """Load them, one after the other.
 
-        In a thread that ends, and with it those that OpenMP has started for it: beside those of a model's own thread
-        they would be more than the cores, and then OpenMP's sleep after each of a search's small operations.
-
         Raises:
             InputError: one is no model, or translates what another one does.
         """
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(cls._load, paths, overrides, max_waiting, observe).result()
-
-    @classmethod
-    def _load(cls, paths: Iterable[Path], overrides: Iterable[str], max_waiting: int, observe: Observe) -> Self:
         models, names, overrides = cls(), dict[Direction, Path](), list(overrides)
         with contextlib.ExitStack() as stack:
             stack.callback(models.close)
             for path in paths:
-                translator = Translator.load(path, overrides)
+                translator = models._thread.submit(Translator.load, path, overrides).result()
                 for direction in translator.directions:
                     if direction in names:
                         raise InputError(
@@ -64,8 +59,8 @@ class Models:
         max_waiting: int,
         observe: Observe = lambda _: None,
     ) -> None:
-        """Start a model's thread; ``tags`` are what sources start with, by direction."""
-        batcher = Batcher(engine, max_waiting, observe)
+        """Begin to take texts for a model; ``tags`` are what sources start with, by direction."""
+        batcher = Batcher(engine, max_waiting, observe, self._thread if engine.num_at_once == 1 else None)
         self._routes |= {direction: (batcher, own) for direction, own in tags.items()}
 
     @property
@@ -134,6 +129,7 @@ class Models:
     def close(self) -> None:
         for batcher in self._batchers():
             batcher.close()
+        self._thread.shutdown()
 
     def __enter__(self) -> Self:
         return self

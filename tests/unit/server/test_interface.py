@@ -39,6 +39,7 @@ class Fake:
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
         self.seen: list[str] = []
+        self.threads: set[int] = set()  # that have translated
 
     def attention_maps(self, *args: object, **options: object) -> NoReturn:
         raise NotImplementedError
@@ -47,6 +48,7 @@ class Fake:
         self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
     ) -> list[Translation]:
         self.seen.extend(lines)
+        self.threads.add(threading.get_ident())
         if "fail" in lines:
             raise RuntimeError("failed on purpose")
         if "wait" in lines:
@@ -129,9 +131,11 @@ def listens(models: Models, settings: Settings, metrics: Metrics) -> Iterator[in
 def served(settings: Settings = SETTINGS, max_waiting: int = 100_000) -> Iterator[Client]:
     """English into German and French by one engine, Dutch into German by another."""
     engine, metrics = Fake(), Metrics()
+    other = Fake()
+    other.num_at_once = 2  # as an export, which has threads of its own
     with Models() as models:
         models.add(engine, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
-        models.add(Fake(), {("nl", "de"): [7]}, max_waiting)
+        models.add(other, {("nl", "de"): [7]}, max_waiting)
         metrics.watch(lambda: models.num_waiting)
         with listens(models, settings, metrics) as port:
             client = Client(port, engine, models)
@@ -410,6 +414,18 @@ def test_a_full_queue_and_a_late_answer() -> None:
         assert [status for status, _ in answers] == [503, 503] and "0.5 seconds" in answers[0][1]["error"]
         client.engine.may_go.set()
         assert client.translate(q="a")[0] == 200  # who gave up takes no room
+
+
+def test_models_that_search_one_batch_at_a_time_share_a_thread() -> None:
+    engines = [Fake() for _ in range(3)]
+    engines[2].num_at_once = 2
+    with Models() as models:
+        for engine, source in zip(engines, ("en", "nl", "fr"), strict=True):
+            models.add(engine, {(source, "de"): [7]}, 100)
+        found = [models.submit(["a"], source, "de")[0].result(30).text for source in ("en", "nl", "fr") for _ in "12"]
+    assert found == ["de:A"] * 6
+    assert engines[0].threads == engines[1].threads and len(engines[0].threads) == 1
+    assert not engines[2].threads & engines[0].threads
 
 
 def test_a_client_that_leaves_takes_its_texts_with_it() -> None:
