@@ -80,7 +80,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def address(trained: Trained) -> Iterator[str]:
     """Where `tmt serve` has its page."""
-    with serving(trained.run, "--set", "search.n_best=2") as (_, port):
+    with serving(trained.run) as (_, port):
         yield f"http://127.0.0.1:{port}/"
 
 

@@ -112,12 +112,12 @@ def test_languages_that_there_are(page: Any) -> None:
     target.select_option("de")
     with page.expect_request("**/explain") as asked:
         page.locator("#text").fill("a")
-    assert asked.value.post_data_json == {"q": "a", "source": "auto", "target": "de"}
+    assert asked.value.post_data_json == {"q": "a", "source": "auto", "target": "de", "alternatives": 3}
     expect(page.locator("#detected")).to_have_text("English, 80 % sure")
     assert page.locator("#text").get_attribute("lang") == "en"
     with page.expect_request("**/explain") as asked:
         swap.click()
-    assert asked.value.post_data_json == {"q": "ein Hund", "source": "de", "target": "en"}
+    assert asked.value.post_data_json == {"q": "ein Hund", "source": "de", "target": "en", "alternatives": 3}
 
 
 def test_a_candidate_is_chosen_with_the_mouse(page: Any) -> None:
