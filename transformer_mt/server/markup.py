@@ -38,7 +38,9 @@ _MOST_LEVELS = 100
 _SPACE = re.compile("[ \t\r\n\f]+")  # not the no-break space
 _WORD = re.compile(r"\S+")  # as the links count them
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_DOCUMENT = re.compile(r"\s*<(!doctype|html|head|body)\b", re.I)
+# Behind a byte order mark, comments and an XML declaration, too.
+_DOCUMENT = re.compile(r"(?:\s|\ufeff|(?><!--.*?-->)|<\?[^>]*+>)*+<(!doctype|html|head|body)\b", re.I | re.S)
+_PARSER = html.HTMLParser(encoding="utf-8", default_doctype=False)
 
 
 @dataclass
@@ -234,9 +236,9 @@ class Page:
         self._is_document = bool(_DOCUMENT.match(text))
         try:
             if self._is_document:
-                self._root = html.document_fromstring(text)
-            else:
-                self._root = html.fragment_fromstring(text, create_parent="div")
+                self._root = html.document_fromstring(text.encode(), _PARSER)
+            else:  # lxml would add end tags, which what is not closed in the text would swallow
+                self._root = html.fragment_fromstring(f"<html><body>{text}", create_parent="div")
         except (etree.LxmlError, ValueError) as error:
             raise RequestError(400, f"Invalid request: q is not HTML that can be read ({error})") from None
         level = 0

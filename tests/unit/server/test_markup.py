@@ -67,6 +67,9 @@ def translated(text: str, engine: Engine) -> str:
         ("<p>· —</p>", "<p>· —</p>"),
         ("a\xa0b", "b a"),
         ("", ""),
+        ("a <!-- b", "a <!-- b-->"),
+        ("a b <script>c", "b a <script>c</script>"),
+        ("a b <i", "b a "),
     ],
 )
 def test_elements_follow_their_words(text: str, expected: str) -> None:
@@ -77,6 +80,13 @@ def test_a_document_stays_one() -> None:
     page = '<!DOCTYPE html>\n<html lang="en"><head><title>a b</title></head><body class="x">c <em>d</em></body></html>'
     expected = page.replace("a b", "b a").replace("c <em>d</em>", "<em>d</em> c")
     assert translated(page, reverse) == expected
+
+
+@pytest.mark.parametrize("before", ["", "<!-- a --><!-- b -->", "<!DOCTYPE html>\n<!-- a -->"])
+def test_what_stands_before_a_document(before: str) -> None:
+    """Nothing is added there; a byte order mark is taken off."""
+    page = before + '<html lang="en"><body class="x"><p>ä b</p></body></html>'
+    assert translated(page, reverse) == translated(f"\ufeff {page}", reverse) == page.replace("ä b", "b ä")
 
 
 def test_several_links_and_none() -> None:
