@@ -86,6 +86,7 @@ class Interface:
             middleware=[cors] if self._settings.cors_origins else [],
             exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _failed},
         )
+        app.router.redirect_slashes = False  # to an address made of the client's Host, which a proxy need not know
         return Measured(app, self._metrics, frozenset(route.path for route in routes))
 
     async def translate(self, request: Request) -> Response:

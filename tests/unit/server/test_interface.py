@@ -323,7 +323,12 @@ def test_limits(client: Client) -> None:
 
 
 def test_paths_and_methods(client: Client) -> None:
-    for method, path, status in (("GET", "/translate", 405), ("GET", "/nowhere", 404), ("POST", "/%ff", 404)):
+    for method, path, status in (
+        ("GET", "/translate", 405),
+        ("GET", "/nowhere", 404),
+        ("GET", "/health/", 404),
+        ("POST", "/%ff", 404),
+    ):
         response, answer = client.ask(method, path)
         assert response.status == status and list(answer) == ["error"]
     response, _ = client.ask("GET", "/languages", Origin="http://elsewhere.example")
