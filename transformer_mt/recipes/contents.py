@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from transformer_mt.data.readers.delimited import csv_rows
 from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
@@ -29,7 +29,7 @@ def delimiter_of(kind: str, path: str) -> dict[str, str]:
     """Return what a CSV's fields are separated by where that is no comma: what its first line has most of."""
     if kind != "csv":
         return {}
-    first = next(read_lines(path), "")
+    first = next(filter(None, read_lines(path)), "").partition("\r")[0]
     best = max(",;\t|", key=first.count)
     return {} if best == "," else {"delimiter": "tab" if best == "\t" else best}
 
@@ -37,11 +37,10 @@ def delimiter_of(kind: str, path: str) -> dict[str, str]:
 def columns_in(kind: str, path: str) -> list[str]:
     """Return the names of the columns that hold text, or of those inside "translation"; of a table, its first row."""
     if kind in ("tsv", "csv"):
-        first = next(read_lines(path), "")
         if kind == "tsv":
-            return first.split("\t")
+            return next(read_lines(path), "").split("\t")
         delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
-        return next(csv.reader([first], delimiter=delimiter), [])
+        return next((row for _, row in csv_rows(path, delimiter)), [])
     row = _first_row(kind, path)
     if isinstance(row.get("translation"), dict):
         row = row["translation"]

@@ -456,6 +456,8 @@ def test_csv_as_programs_write_it(tmp_path: Path) -> None:
         content = "\ufeff" + rows.format(delimiter)
         source = {"csv": write(tmp_path / "x.csv", content), "delimiter": name}
         assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
+        write(tmp_path / "x.csv", f"\ufeffsep={delimiter}\r\n{rows.format(delimiter)}")  # a hint for spreadsheets
+        assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
         write(tmp_path / "x.csv", content.replace("\r\n", "\r"))
         assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
 

@@ -114,6 +114,8 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
             NO,
         ),
         ("a.csv", "eng\tfra", {"delimiter": "tab"}, ("eng", "fra")),
+        ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
+        ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
     ],
 )

@@ -27,7 +27,7 @@ def read_csv(path: str, source: SourceConfig, langs: tuple[str, str]) -> Iterato
     Raises:
         InputError: as `read_tsv` does, or quotes that are not as CSV has them.
     """
-    return _pairs(path, _csv_rows(path, _delimiter(source)), source, langs)
+    return _pairs(path, csv_rows(path, _delimiter(source)), source, langs)
 
 
 def _delimiter(source: SourceConfig) -> str:
@@ -38,14 +38,14 @@ def _numbered(path: str) -> Iterator[tuple[int, str]]:
     return enumerate(read_lines(path, TOO_LONG), 1)
 
 
-def _csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, each with the number of its first line; blank lines are none."""
+def csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file, each with the number of its first line; blank ones, and Excel's sep=;, are none."""
     csv.field_size_limit(LONGEST_LINE)
     rows = csv.reader(_lines_with_ends(path), delimiter=delimiter, strict=True)
     number = 1
     try:
         for row in rows:
-            if row:
+            if row and not (number == 1 and row[0].casefold().startswith("sep=")):
                 yield number, row
             number = rows.line_num + 1
     except csv.Error as error:
