@@ -178,10 +178,11 @@ class Batcher:
 
     def _run(self) -> None:
         while self._wait():
+            started = time.monotonic()
             if self._computing is None:
-                self._translate_batch()
+                self._translate_batch(started)
             else:
-                self._computing.submit(self._translate_batch).result()
+                self._computing.submit(self._translate_batch, started).result()
 
     def _wait(self) -> bool:
         """Wait for texts. False: there will be no more."""
@@ -191,10 +192,10 @@ class Batcher:
             self._num_idle -= 1
             return not self._is_closed
 
-    def _translate_batch(self) -> None:
+    def _translate_batch(self, started: float) -> None:
+        """``started``: when its turn was asked for."""
         batch = [entry for entry in self._take() if entry.answer.set_running_or_notify_cancel()]
         if batch:
-            started = time.monotonic()
             self._answer(batch)
             seconds = (time.monotonic() - started) / sum(entry.cost for entry in batch)
             self._seconds_each += (seconds - self._seconds_each) / 4

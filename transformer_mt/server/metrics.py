@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64)
@@ -31,7 +33,7 @@ class Metrics:
 
 
 class Measured:
-    """An application whose requests are counted."""
+    """An application whose requests are counted. Those that the server's end breaks off are answered 503."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
         """``paths``: those that exist; all others are counted as one."""
@@ -49,6 +51,10 @@ class Measured:
 
         try:
             await self._app(scope, receive, observed)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await JSONResponse({"error": "The server is ending"}, 503)(scope, receive, observed)
         finally:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.monotonic() - started)

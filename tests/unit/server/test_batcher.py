@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import NoReturn
 
 import pytest
@@ -119,6 +119,23 @@ def test_a_full_queue_says_when_to_come_back(engine: Fake, batcher: Batcher) -> 
     engine.may_go.set()
     assert [len(text) for text in texts(kept)] == [19_003, 993]
     assert batcher.num_waiting == 0 and texts(batcher.submit(["y" * 1000], []))
+
+
+def test_the_wait_for_a_shared_thread_counts_when_to_come_back(engine: Fake) -> None:
+    with ThreadPoolExecutor(1) as computing:
+        batcher = Batcher(engine, max_waiting=100, computing=computing)
+        computing.submit(time.sleep, 0.2)  # another model's batch
+        engine.may_go.set()
+        texts(batcher.submit(["a"], []))
+        engine.may_go.clear()
+        batcher.submit(["b"], [])
+        assert engine.begun.acquire(timeout=30) and engine.begun.acquire(timeout=30)
+        batcher.submit(["y" * 90], [])
+        with pytest.raises(RequestError) as refused:
+            batcher.submit(["y" * 90], [])
+        assert int(refused.value.headers["Retry-After"]) > 1
+        engine.may_go.set()
+        batcher.close()
 
 
 def test_other_methods_of_the_engine_take_their_turn(engine: Fake, batcher: Batcher) -> None:

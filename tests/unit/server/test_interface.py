@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NoReturn
 from urllib.parse import urlencode
@@ -431,6 +432,22 @@ def test_models_that_search_one_batch_at_a_time_share_a_thread() -> None:
     assert found == ["de:A"] * 6
     assert engines[0].threads == engines[1].threads and len(engines[0].threads) == 1
     assert not engines[2].threads & engines[0].threads
+
+
+def test_an_end_that_does_not_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a second Ctrl-C, or past the time that an end may take."""
+    engine = Fake()
+    with Models() as models, listening("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as pool:
+        models.add(engine, {("en", "de"): [7]}, 100)
+        server = Server(Interface(models, SETTINGS, Metrics()), SETTINGS)
+        running = threading.Thread(target=server.run, args=[[listener]])
+        running.start()
+        asked = pool.submit(Client(listener.getsockname()[1], engine, models).translate, q="wait")
+        assert engine.begun.acquire(timeout=30)
+        server.should_exit = server.force_exit = True
+        running.join()
+        engine.may_go.set()
+        assert asked.result() == (503, {"error": "The server is ending"}) and not caplog.text
 
 
 def test_a_client_that_leaves_takes_its_texts_with_it() -> None:
