@@ -16,6 +16,7 @@ from transformer_mt.system.lines import read_lines
 
 _SOURCE = re.compile(r"(source|src)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
 _TARGET = re.compile(r"(target|tgt|trg|translation)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
+_MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
@@ -41,30 +42,32 @@ def columns_in(kind: str, path: str) -> list[str]:
             return next(read_lines(path), "").split("\t")
         delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
         return next((row for _, row in csv_rows(path, delimiter)), [])
-    row = _first_row(kind, path)
-    if isinstance(row.get("translation"), dict):
-        row = row["translation"]
-    return [str(name) for name, value in row.items() if isinstance(value, str)]
+    rows = _first_rows(kind, path)
+    rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [str(name) for name in names if any(isinstance(row.get(name), str) for row in rows)]
 
 
-def _first_row(kind: str, path: str) -> dict[str, Any]:
+def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
     if kind == "parquet":
         from pyarrow.parquet import ParquetFile
 
         try:
             with ParquetFile(path) as file:
-                batch = next(iter(file.iter_batches(1)), None)
-                row = {} if batch is None else batch.to_pylist()[0]
+                batch = next(iter(file.iter_batches(_MOST_ROWS)), None)
+                rows = [] if batch is None else batch.to_pylist()
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: cannot be read as Parquet ({reason}); check the path and the file") from None
     else:
-        origin, row = next(((origin, row) for origin, row in json_rows(path) if row != ("", "")), (path, {}))
-        if not isinstance(row, dict):
-            raise InputError(f"{origin}: one JSON object a line is needed, or an array of them; mend the file")
-    if not row:
+        rows = []
+        for origin, row in itertools.islice((one for one in json_rows(path) if one[1] != ("", "")), _MOST_ROWS):
+            if not isinstance(row, dict):
+                raise InputError(f"{origin}: one JSON object a line is needed, or an array of them; mend the file")
+            rows.append(row)
+    if not any(rows):
         raise InputError(f"{path}: no rows with columns in it; check the file")
-    return row
+    return rows
 
 
 class _EnoughError(Exception):

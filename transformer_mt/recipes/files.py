@@ -20,6 +20,7 @@ MaybeColumns = tuple[str | None, str | None]  # names or numbers, of the source 
 _KINDS = {
     **{".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"},
     **{".parquet": "parquet", ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "po"},
+    **{".sdlxliff": "xliff", ".mqxliff": "xliff"},
 }
 
 _CODE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,4})?", re.IGNORECASE)
@@ -85,10 +86,18 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     settings = {kind: src, **delimiter_of(kind, first)}
     if all(asked) and {*asked} <= {*names}:
         return Files(settings, asked, "a column of the file")
-    if len(both_codes := [name for name in names if _is_code(name)]) == 2:
-        return Files(settings, (both_codes[0], both_codes[1]), "a column of the file")
+    found_codes = [name for name in names if _is_code(name)]
+    if len(found_codes) > 2:  # "id" is Indonesian, but seldom
+        found_codes = [code for code in found_codes if code.lower() != "id"]
+    if len(found_codes) == 2:
+        return Files(settings, (found_codes[0], found_codes[1]), "a column of the file")
     if sides := two_sides(names):
         return Files({**settings, "src_column": sides[0], "tgt_column": sides[1]}, codes_of_name, how)
+    if kind in ("tsv", "csv") and len(names) > 2 and not all(any(map(str.isalpha, name)) for name in names[:2]):
+        raise InputError(
+            f"{src}: the first two of its {len(names)} columns begin with {names[0][:40]!r} and {names[1][:40]!r}; say "
+            "with --src-column and --tgt-column which are source and target"
+        )
     if kind == "tsv":  # without a header: the first two columns
         return Files(settings, codes_of_name, how)
     if kind == "csv":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformer_mt.curation.stats import SideStats, scripts_of
+from transformer_mt.errors import InputError
 from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
@@ -51,7 +52,11 @@ def direction(
     of_text: MaybeCodes = (None, None),
     of_model: MaybeCodes = (None, None),
 ) -> Direction:
-    """Return the languages of a corpus, by what is surest. What nothing tells is called src and tgt."""
+    """Return the languages of a corpus, by what is surest. What nothing tells is called src and tgt.
+
+    Raises:
+        InputError: somebody has named one side's language, which is the other side's by its files.
+    """
     sides = [
         next(
             (code, how)
@@ -66,7 +71,10 @@ def direction(
         )
         for side in (0, 1)
     ]
-    return Direction(sides[0][0], sides[1][0], (sides[0][1], sides[1][1]))
+    found_both = Direction(sides[0][0], sides[1][0], (sides[0][1], sides[1][1]))
+    if found_both.src == found_both.tgt and any(asked) and not all(asked):
+        raise InputError(f"languages: {found_both.described()}; say what both are with --src-lang and --tgt-lang")
+    return found_both
 
 
 def languages_of_text(look: Look) -> MaybeCodes:

@@ -70,6 +70,11 @@ def test_what_is_surest_tells_the_language() -> None:
     assert direction(("xx", None), ("en", None), "names", ("fr", "pt"), (None, "it"))[:2] == ("xx", "it")
     assert direction(NO, ("en", None), "names", (None, "ko"))[:2] == ("en", "ko")
     assert direction(NO, NO, "names")[:2] == ("src", "tgt")
+    assert direction(("en", "en"), ("en", "de"), "names")[:2] == ("en", "en")
+    with pytest.raises(
+        InputError, match=r"languages: de \(as said on the command line\) to de \(names\); say what both"
+    ):
+        direction(("de", None), ("en", "de"), "names")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,8 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
     path = str(write(tmp_path / "a.jsonl", ["", json.dumps(row)]))
     assert files_of(path, None, NO, NO)[:2] == ({"jsonl": path}, ("en", "de"))
     assert files_of(path, None, NO, ("de", "en"))[:2] == ({"jsonl": path}, ("de", "en"))
+    write(tmp_path / "a.jsonl", [json.dumps({"en": None, "de": "b"}), json.dumps({"de": "b", "en": "a"})])
+    assert files_of(path, None, NO, NO)[:2] == ({"jsonl": path}, ("en", "de"))
     nested = str(write(tmp_path / "b.ndjson", [json.dumps({"translation": {"en": "a", "ko": "b"}})]))
     assert files_of(nested, None, NO, NO)[:2] == ({"jsonl": nested}, ("en", "ko"))
     named = str(write(tmp_path / "corpus.en-fr.jsonl", [json.dumps({"Source": "a", "Target": "b"})]))
@@ -114,6 +121,8 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
             NO,
         ),
         ("a.csv", "eng\tfra", {"delimiter": "tab"}, ("eng", "fra")),
+        ("a.csv", "id,en,de", {}, ("en", "de")),
+        ("a.csv", "en,id", {}, ("en", "id")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
@@ -134,6 +143,7 @@ def test_first_lines_of_tables_tell_columns(
     [
         ("a.xlf", '<xliff version="1.2"><file source-language="en" target-language="fr-CA"/></xliff>', ("en", "fr-CA")),
         ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
+        ("a.txt.SDLXLIFF", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
     ],
 )
@@ -189,6 +199,11 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/none.parquet", None, r"none.parquet: cannot be read"),
         ("{}/empty.jsonl", None, r"empty.jsonl: no rows with columns in it"),
         ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed"),
+        (
+            "{}/ids.tsv",
+            None,
+            r"ids.tsv: the first two of its 4 columns begin with '17' and 'A dog'; say with",
+        ),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         (
             "{}/three.jsonl",
@@ -202,6 +217,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{"])
+    write(tmp_path / "ids.tsv", ["17\tA dog\t21\tEin Hund"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):
         look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
