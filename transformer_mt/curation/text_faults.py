@@ -12,6 +12,7 @@ from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
 from transformer_mt.curation.stats import UNITS
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.pairs import Chunk, NamedSource
+from transformer_mt.data.readers.languages import nearest
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 
 MAX_EXAMPLES = 5
@@ -138,10 +139,7 @@ def _fault_of_pair(pair: SentencePair, languages: tuple[str, str]) -> str | None
 def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
     """Return whether a pair is what tables have in their first line: two language codes, or "source" and "target"."""
     names = tuple(side.strip() for side in pair)
-    if len(names[0]) < 8 and tuple(map(str.casefold, names)) in (
-        tuple(map(str.casefold, languages)),
-        tuple(code.casefold().replace("_", "-").partition("-")[0] for code in languages),
-    ):
+    if len(names[0]) < 9 and all(nearest(lang, [name]) for lang, name in zip(languages, names, strict=True)):
         return True
     return all(expected.fullmatch(name) for expected, name in zip(_HEADER, names, strict=True))
 

@@ -414,6 +414,25 @@ def test_columns_of_tables_have_names_or_numbers(kind: str, keys: dict[str, Any]
     assert pairs_of({kind: path, **keys} | ({"delimiter": ";"} if kind == "csv" else {})) == pairs
 
 
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_columns_are_known_by_the_languages_that_are_theirs(kind: str, tmp_path: Path) -> None:
+    """In whatever order, by the nearest codes; where two are as near, they have to be named."""
+    path, delimiter = tmp_path / f"x.{kind}", {"tsv": "\t", "csv": ","}[kind]
+    for header, pair in {
+        "de-DE en_US": ("b", "a"),
+        "GER Eng": ("b", "a"),
+        "de-AT de en-GB": ("c", "b"),
+        "fr-FR deu en": ("c", "b"),
+    }.items():
+        cells = header.split()
+        write(path, f"{delimiter.join(cells)}\n{delimiter.join('abc'[: len(cells)])}\n")
+        assert pairs_of({kind: str(path)}) == [pair]
+    write(path, delimiter.join(["en-US", "de", "en-GB"]) + "\n")
+    assert "no column 'en'; it has en-US, de, en-GB" in refusal_of({kind: str(path)})
+    write(path, f"en-suite room{delimiter}de-facto Norm\n")  # text
+    assert pairs_of({kind: str(path), "src_column": 1, "tgt_column": 2}) == [("en-suite room", "de-facto Norm")]
+
+
 @pytest.mark.parametrize(
     ("content", "keys", "reason"),
     [

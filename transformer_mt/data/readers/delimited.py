@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 
 from transformer_mt.config.data_sections import TAB, SourceConfig
+from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines
 
@@ -88,8 +89,10 @@ def _places(row: list[str], origin: str, source: SourceConfig, langs: tuple[str,
     """Return where two columns of a table are, by its first line, and whether that has the columns' names."""
     given = source.src_column, source.tgt_column
     names = [name.strip().casefold() for name in row]
-    if given == (None, None) and source.header is not False and all(lang.casefold() in names for lang in langs):
-        given = langs
+    codes = [nearest(lang, names) for lang in langs]
+    if given == (None, None) and source.header is not False and all(codes) and codes[0] != codes[1]:
+        one, other = (found[0] if len(found) == 1 else lang for found, lang in zip(codes, langs, strict=True))
+        given = one, other
     elif given == (None, None) and (source.tsv or source.header is False):
         given = 1, 2
     src, tgt = (
@@ -97,7 +100,7 @@ def _places(row: list[str], origin: str, source: SourceConfig, langs: tuple[str,
         for column, lang in zip(given, langs, strict=True)
     )
     is_named = any(not isinstance(column, int) for column in given)
-    has_codes = (names[src], names[tgt]) == tuple(lang.casefold() for lang in langs)
+    has_codes = all(nearest(lang, [names[place]]) for lang, place in zip(langs, (src, tgt), strict=True))
     return src, tgt, (is_named or has_codes) if source.header is None else source.header
 
 

@@ -45,6 +45,13 @@ def distance(wanted: str, found: str) -> int | None:
     return 2 if variety and its_variety else 1
 
 
+def nearest(wanted: str, names: Iterable[str]) -> list[str]:
+    """Return those of a table's columns that are called like a language, by the nearest code: en, or else en-US."""
+    far = [(distance(wanted, name), name) for name in names if " " not in name]  # "de-facto standard" is text
+    least = min((one for one, _ in far if one is not None), default=None)
+    return [name for one, name in far if least is not None and one == least]
+
+
 def _parts(code: str) -> tuple[str, str]:
     """Return the language of a code, by two letters where it has them, and the variety."""
     language, _, variety = code.strip().lower().replace("_", "-").partition("-")
@@ -72,5 +79,5 @@ def not_among(wanted: Iterable[str], found: Iterable[str]) -> str:
     found = [*dict.fromkeys(found)]
     wanted = [*wanted]
     missing = [lang for lang in wanted if all(distance(lang, code) is None for code in found)] or wanted
-    codes = ", ".join(found)
+    codes = ", ".join(filter(None, found)) or "not told"
     return f"no text in {' or '.join(missing)}: its languages are {codes}; set src_lang and tgt_lang to two of them"
