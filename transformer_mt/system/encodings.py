@@ -29,7 +29,12 @@ _MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; w
 _FEW_CHARACTERS = 10  # tell nothing: they are of one script by chance
 _OF_ONE_SCRIPT = 0.95  # of the letters, at least
 
-_ARCHIVES = {b"PK\x03\x04": "a ZIP archive (or a document of an office program)", b"%PDF": "a PDF"}
+_ARCHIVES = {
+    b"PK\x03\x04": "a ZIP archive (or a document of an office program)",
+    b"\xd0\xcf\x11\xe0": "a document of an old office program (.xls, .doc)",
+    b"\x1f\x8b": "compressed twice",
+    b"%PDF": "a PDF",
+}
 
 
 @contextlib.contextmanager

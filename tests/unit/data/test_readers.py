@@ -533,7 +533,7 @@ def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_t
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("en\tde", "not JSON (Expecting value at character 1); mend the line"),
+        ("en\tde", "not JSON (Expecting value at character 1); mend the line (one object a line, or all in one array)"),
         ('{"en": "a" "de"}', "not JSON (Expecting ',' delimiter at character 12); mend the line"),
         ('{"en": "a", "de": "b"} {}', "not JSON (Extra data at character 24); mend the line"),
         ('["a", "b"]', "columns with names are needed, found list"),
@@ -691,6 +691,9 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{source['tmx']}: no text in fr: its languages are en, de-AT; set src_lang and tgt_lang to two of them"
     )
+    silent = tmx(tmp_path, unit(("", "a"), ("", "b")))
+    assert "no text in en or de: it does not tell the languages of its texts; put" in refusal_of(silent)
+    assert "no text in en: its languages are de; set" in refusal_of(tmx(tmp_path, unit(("", "a"), ("de", "b"))))
     assert pairs_of(tmx(tmp_path, "")) == []
     path = write(tmp_path / "x.tmx", "<xliff version='1.2'/>")
     assert refusal_of({"tmx": path}) == f"{path}: no TMX file (its first element is 'xliff'); read it as xliff"

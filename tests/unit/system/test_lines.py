@@ -251,6 +251,8 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
         (b"\xe9t\xe9\n", "find out which encoding"),
         ("é\n".encode() + b"\xe9\n", "mend this line"),
         (b"PK\x03\x04\xff", "a ZIP archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "a document of an old office program"),
+        (gzip.compress(gzip.compress(b"a")), "compressed twice"),
     ]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=words):

@@ -57,7 +57,10 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
         try:
             yield origin, json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line") from None
+            raise InputError(
+                f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line (one object a "
+                "line, or all in one array)"
+            ) from None
         except (RecursionError, ValueError) as error:  # lists in lists in lists …, numbers of thousands of digits
             raise InputError(f"{origin}: unusable JSON ({error}); mend the line") from None
 
