@@ -50,7 +50,7 @@ async def read_fields(request: Request, max_bytes: int, seconds: float) -> Field
         raise RequestError(GONE, "The client has gone") from None
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # a byte order mark, which some clients send, is none of it
         if kind == "application/json":
             fields = json.loads(text)
             if not isinstance(fields, dict):

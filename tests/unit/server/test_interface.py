@@ -156,6 +156,8 @@ def test_translate(client: Client) -> None:
     assert client.translate(q="a b") == (200, {"translatedText": "de:A B"})
     assert client.translate(q=["a", "b"]) == (200, {"translatedText": ["de:A", "de:B"]})
     assert client.translate(q=["a"], target="fr", format="text") == (200, {"translatedText": ["fr:A"]})
+    body = '\ufeff{"q": "a", "source": "en", "target": "de"}'
+    assert client.ask("POST", "/translate", body)[1] == {"translatedText": "de:A"}
     body = urlencode({"q": "Ä & b", "source": "nl", "target": "de", "format": ""})
     assert client.ask("POST", "/translate", body, FORM)[1] == {"translatedText": "de:Ä & B"}
 
