@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformer_mt.curation.stats import SideStats, scripts_of
+from transformer_mt.data.readers.languages import distance
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.writing import Choice
@@ -72,7 +73,7 @@ def direction(
         for side in (0, 1)
     ]
     found_both = Direction(sides[0][0], sides[1][0], (sides[0][1], sides[1][1]))
-    if found_both.src == found_both.tgt and any(asked) and not all(asked):
+    if distance(*found_both.codes) in (0, 1) and any(asked) and not all(asked):  # de is DE-DE, pt-PT is not pt-BR
         raise InputError(f"languages: {found_both.described()}; say what both are with --src-lang and --tgt-lang")
     return found_both
 

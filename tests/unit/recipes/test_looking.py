@@ -75,6 +75,9 @@ def test_what_is_surest_tells_the_language() -> None:
         InputError, match=r"languages: de \(as said on the command line\) to de \(names\); say what both"
     ):
         direction(("de", None), ("en", "de"), "names")
+    with pytest.raises(InputError, match=r"languages: de .* to DE-DE"):
+        direction(("de", None), ("EN-US", "DE-DE"), "names")
+    assert direction(("pt-BR", None), ("pt-BR", "pt-PT"), "names")[:2] == ("pt-BR", "pt-PT")
 
 
 @pytest.mark.parametrize(
