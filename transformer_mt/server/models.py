@@ -48,7 +48,7 @@ class Models:
                         )
                     names[direction] = path
                 tags = {direction: translator.tags_into(direction[1]) for direction in translator.directions}
-                models.add(translator, tags, max_waiting, observe)
+                models._thread.submit(models.add, translator, tags, max_waiting, observe).result()  # which asks it
             stack.pop_all()
         return models
 

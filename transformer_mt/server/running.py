@@ -30,7 +30,7 @@ _OTHER_FILES = 64  # beside those of connections
 # oneDNN compiles a kernel of up to half a MB for each shape of a product, and batches of ever other sizes ask for ever
 # other shapes. It keeps 1,024 of them unless told otherwise, but compiles one in the time of a small product.
 _KEPT_KERNELS = "256"
-_SECONDS_BETWEEN_TIDYING = 60
+_SECONDS_BETWEEN_TIDYING = 15
 
 
 def serve(
