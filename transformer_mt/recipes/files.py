@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.data.readers.languages import code_of_name
 from transformer_mt.data.readers.plain_text import files_of as matching_files
 from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
@@ -86,7 +87,7 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     settings = {kind: src, **delimiter_of(kind, first)}
     if all(asked) and {*asked} <= {*names}:
         return Files(settings, asked, "a column of the file")
-    found_codes = [name for name in names if _is_code(name)]
+    found_codes = [code for name in names if (code := code_of_name(name) or (name if _is_code(name) else None))]
     if len(found_codes) > 2:  # "id" is Indonesian, but seldom
         found_codes = [code for code in found_codes if code.lower() != "id"]
     if len(found_codes) == 2:

@@ -414,16 +414,21 @@ def test_columns_of_tables_have_names_or_numbers(kind: str, keys: dict[str, Any]
     assert pairs_of({kind: path, **keys} | ({"delimiter": ";"} if kind == "csv" else {})) == pairs
 
 
+HEADERS = {
+    "de-DE en_US": ("b", "a"),
+    "GER Eng": ("b", "a"),
+    "de-AT de en-GB": ("c", "b"),
+    "fr-FR deu en": ("c", "b"),
+    "German english": ("b", "a"),
+    "Note ENGLISH Deutsch": ("b", "c"),
+}
+
+
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
 def test_columns_are_known_by_the_languages_that_are_theirs(kind: str, tmp_path: Path) -> None:
-    """In whatever order, by the nearest codes; where two are as near, they have to be named."""
+    """In whatever order, by the nearest codes or by names; where two are as near, they have to be named."""
     path, delimiter = tmp_path / f"x.{kind}", {"tsv": "\t", "csv": ","}[kind]
-    for header, pair in {
-        "de-DE en_US": ("b", "a"),
-        "GER Eng": ("b", "a"),
-        "de-AT de en-GB": ("c", "b"),
-        "fr-FR deu en": ("c", "b"),
-    }.items():
+    for header, pair in HEADERS.items():
         cells = header.split()
         write(path, f"{delimiter.join(cells)}\n{delimiter.join('abc'[: len(cells)])}\n")
         assert pairs_of({kind: str(path)}) == [pair]
@@ -431,6 +436,25 @@ def test_columns_are_known_by_the_languages_that_are_theirs(kind: str, tmp_path:
     assert "no column 'en'; it has en-US, de, en-GB" in refusal_of({kind: str(path)})
     write(path, f"en-suite room{delimiter}de-facto Norm\n")  # text
     assert pairs_of({kind: str(path), "src_column": 1, "tgt_column": 2}) == [("en-suite room", "de-facto Norm")]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_columns_with_names_are_known_by_their_languages_too(header: str, tmp_path: Path) -> None:
+    row = dict(zip(header.split(), "abc", strict=False))
+    lines = write(tmp_path / "x.jsonl", f"{json.dumps(row)}\n{json.dumps({'translation': row})}\n")
+    for name, rows in (("flat", [row]), ("nested", [{"translation": row}])):
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+        assert pairs_of({"parquet": str(tmp_path / f"{name}.parquet")}) == [HEADERS[header]]
+    assert pairs_of({"jsonl": lines}) == 2 * [HEADERS[header]]
+    given = {"src_column": "en", "tgt_column": header.split()[0]}
+    if "en" not in row:  # what somebody names is what it is called
+        assert "no column 'en'; it has " in refusal_of({"jsonl": lines, **given})
+
+
+def test_of_columns_as_near_none_is_taken(tmp_path: Path) -> None:
+    lines = write(tmp_path / "x.jsonl", json.dumps({"en-US": "a", "en-GB": "b", "de": "c"}) + "\n")
+    assert "no column 'en'; it has en-US, en-GB, de; name the right ones" in refusal_of({"jsonl": lines})
+    assert pairs_of({"jsonl": lines}, "en-GB") == [("b", "c")]
 
 
 @pytest.mark.parametrize(

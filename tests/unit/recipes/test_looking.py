@@ -126,9 +126,12 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "eng\tfra", {"delimiter": "tab"}, ("eng", "fra")),
         ("a.csv", "id,en,de", {}, ("en", "de")),
         ("a.csv", "en,id", {}, ("en", "id")),
+        ("a.csv", "English;German", {"delimiter": ";"}, ("en", "de")),
+        ("a.tsv", "Español\tEnglish (old)\tenglish", {}, ("es", "en")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
+        ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
     ],
 )
 def test_first_lines_of_tables_tell_columns(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from transformer_mt.data.readers.tables import sides_of
+from transformer_mt.data.readers.tables import Columns, sides_of
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines, read_parts
 
@@ -16,7 +16,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-def read_json(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+def read_json(path: str, columns: Columns) -> Iterator[tuple[str, str]]:
     """Yield two columns of lines that are one JSON object each, or of the objects of one array.
 
     A blank line is a pair of two empty sides, so that a pair's number stays its line's.

@@ -27,7 +27,28 @@ _LETTERS = (
     "sqals ararb azazj zhcmn etekk omgaz mnkhk lvlvs nenpi orory pspbt fapes mgplt ququy swswh uzuzn yiydd mszsm "
 )
 _OLD = {"iw": "he", "in": "id", "ji": "yi"}
-_TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD
+# What people write above a column, in English and in the language itself.
+_NAMES = (
+    "af afrikaans am amharic ar arabic ar العربية az azerbaijani be belarusian bg bulgarian bg български bn bengali "
+    "bn bangla bs bosnian ca catalan ca català cs czech cs čeština cs česky cy welsh cy cymraeg da danish da dansk "
+    "de german de deutsch el greek el ελληνικά en english eo esperanto es spanish es español es espanol et estonian "
+    "et eesti eu basque eu euskara fa persian fa farsi fa فارسی fi finnish fi suomi fr french fr français "
+    "fr francais ga irish ga gaeilge gl galician gl galego gu gujarati ha hausa he hebrew he עברית hi hindi hi हिन्दी "
+    "hr croatian hr hrvatski hu hungarian hu magyar hy armenian id indonesian ig igbo is icelandic is íslenska "
+    "it italian it italiano ja japanese ja 日本語 ka georgian kk kazakh km khmer kn kannada ko korean ko 한국어 "
+    "ky kyrgyz la latin lb luxembourgish lo lao lt lithuanian lt lietuvių lv latvian lv latviešu mg malagasy mi maori "
+    "mk macedonian ml malayalam mn mongolian mr marathi ms malay mt maltese mt malti my burmese nb bokmål ne nepali "
+    "nl dutch nl nederlands nn nynorsk no norwegian no norsk oc occitan or odia pa punjabi pl polish pl polski "
+    "ps pashto pt portuguese pt português qu quechua rm romansh ro romanian ro română ru russian "
+    "ru русский rw kinyarwanda sd sindhi se sami si sinhala sk slovak sk slovenčina sl slovenian sl slovenščina "
+    "sm samoan sn shona so somali sq albanian sq shqip sr serbian sr српски sr srpski sv swedish sv svenska "
+    "sw swahili sw kiswahili ta tamil tg tajik th thai ti tigrinya tk turkmen tl tagalog tr turkish "
+    "tr türkçe tt tatar ug uyghur uk ukrainian uk українська ur urdu uz uzbek vi vietnamese vi việt wo wolof "
+    "xh xhosa yi yiddish yo yoruba zh chinese zh 中文 zu zulu "
+    "fo faroese te telugu"  # codespell:ignore
+)
+_CODES = dict(zip(_NAMES.split()[1::2], _NAMES.split()[::2], strict=True))
+_TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD | _CODES
 
 
 @lru_cache(1000)
@@ -35,7 +56,7 @@ def distance(wanted: str, found: str) -> int | None:
     """Return how far a language is from the one that is wanted: 0 for the same code, 1 where one of both names no
     variety (en for en-US), 2 for another variety (en-GB for en-US), None for another language.
 
-    A language is the same by its two letters and by its three: eng is en.
+    A language is the same by its two letters, by its three and by its name: eng and English are en.
     """
     (one, variety), (other, its_variety) = map(_parts, (wanted, found))
     if one != other:
@@ -43,6 +64,11 @@ def distance(wanted: str, found: str) -> int | None:
     if variety == its_variety:
         return 0
     return 2 if variety and its_variety else 1
+
+
+def code_of_name(name: str) -> str | None:
+    """Return the code of a language that is called by its name; None for anything else, also for a code."""
+    return _CODES.get(name.strip().lower())
 
 
 def nearest(wanted: str, names: Iterable[str]) -> list[str]:

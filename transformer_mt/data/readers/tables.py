@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
+from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_error
 
@@ -16,13 +18,31 @@ _NESTED = "translation"  # the column that holds one for each language, in data 
 _BATCH_ROWS = 1024
 
 
-def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> tuple[str, str]:
-    """Return the names of a source's two columns, by default its languages."""
+class Columns(NamedTuple):
+    """The names of two columns, as somebody has given them or, where nobody has, the codes of two languages."""
+
+    src: str
+    tgt: str
+    are_languages: tuple[bool, bool]
+
+    def among(self, names: Collection[str]) -> list[str]:
+        """Return them as they stand in a row: a column of a language by its nearest code or its name."""
+        found = []
+        for column, is_language in zip(self[:2], self.are_languages, strict=True):
+            near = nearest(column, map(str, names)) if is_language and column not in names else []
+            found.append(near[0] if len(near) == 1 else column)
+        return found
+
+
+def columns_of(source: SourceConfig, src_lang: str, tgt_lang: str) -> Columns:
+    """Return a source's two columns, by default its languages."""
     src, tgt = source.src_column, source.tgt_column
-    return str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt)
+    return Columns(
+        str(src_lang if src is None else src), str(tgt_lang if tgt is None else tgt), (src is None, tgt is None)
+    )
 
 
-def sides_of(row: object, columns: tuple[str, str], origin: str) -> tuple[str, str]:
+def sides_of(row: object, columns: Columns, origin: str) -> tuple[str, str]:
     """Return the text of two columns of a row, or of the columns inside its column "translation".
 
     No value is no text. ``origin`` is where the row is from, in words.
@@ -30,12 +50,12 @@ def sides_of(row: object, columns: tuple[str, str], origin: str) -> tuple[str, s
     Raises:
         InputError: the row has no such columns, or something else than text in them.
     """
-    if isinstance(row, dict) and columns[0] not in row and _NESTED in row:
-        row = dict.fromkeys(columns) if row[_NESTED] is None else row[_NESTED]
+    if isinstance(row, dict) and _NESTED in row and columns.among(row)[0] not in row:
+        row = dict.fromkeys(columns[:2]) if row[_NESTED] is None else row[_NESTED]
     if not isinstance(row, dict):
         raise InputError(f"{origin}: columns with names are needed, found {type(row).__name__}")
     values = []
-    for column in columns:
+    for column in columns.among(row):
         if column not in row:
             names = " ".join(", ".join(map(str, row)).split())
             raise InputError(
@@ -48,7 +68,7 @@ def sides_of(row: object, columns: tuple[str, str], origin: str) -> tuple[str, s
     return values[0], values[1]
 
 
-def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
+def read_parquet(path: str, columns: Columns) -> Iterator[tuple[str, str]]:
     """Yield two columns of a Parquet file, in bounded memory."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -63,8 +83,10 @@ def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str
             kinds = {field.name: field.type for field in file.schema_arrow}
             inner = {name: [field.name for field in kind] for name, kind in kinds.items() if pa.types.is_struct(kind)}
             sides_of({name: dict.fromkeys(inner[name]) if name in inner else "" for name in kinds}, columns, path)
-            prefix = f"{_NESTED}." if columns[0] not in kinds else ""
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[prefix + column for column in columns]):
+            names = columns.among(kinds)
+            if names[0] not in kinds:
+                names = [f"{_NESTED}.{name}" for name in columns.among(inner[_NESTED])]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 for row in batch.to_pylist():
                     number += 1
                     yield sides_of(row, columns, f"{path}, line {number}")
@@ -77,7 +99,7 @@ def read_parquet(path: str, columns: tuple[str, str]) -> Iterator[tuple[str, str
         ) from None
 
 
-def read_dataset(source: SourceConfig, columns: tuple[str, str], revision: str | None) -> Iterator[tuple[str, str]]:
+def read_dataset(source: SourceConfig, columns: Columns, revision: str | None) -> Iterator[tuple[str, str]]:
     """Yield two columns of a data set of the Hugging Face hub, or of a directory in which one was saved."""
     import datasets  # slow to import, and needed by those who name a data set only
 
