@@ -17,6 +17,11 @@ _OUT_OF_MEMORY = (
 )
 
 
+def printable(text: str) -> str:
+    """Return a text with the codes of characters that a terminal would act upon, line ends too, or cannot show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory did not suffice."""
     return isinstance(error, MemoryError) or (
@@ -31,7 +36,7 @@ class TmtError(Exception):
 
     def __str__(self) -> str:
         """One line of bounded length, whatever names and values of others the message quotes."""
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        line = printable(super().__str__())
         return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_BEGINNING]} … {line[-_MAX_END:]}"
 
 

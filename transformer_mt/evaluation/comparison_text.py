@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from transformer_mt.errors import printable
 from transformer_mt.evaluation.comparison import Comparison, Part, SentencePair
 from transformer_mt.evaluation.significance import PairedScore
 from transformer_mt.evaluation.word_accuracy import FrequencyBucket, Kept
@@ -30,12 +31,13 @@ def format_comparison(comparison: Comparison, num_shown: int) -> str:
         blocks.append([title, *_table(kept_rows(names, of_systems)), *changes])
     if comparison.frequencies is not None:
         blocks.append([FREQUENCY_TITLE, *_table(frequency_rows(names, comparison.frequencies))])
-    return "\n\n".join("\n".join(block) for block in blocks)
+    return "\n\n".join("\n".join(map(printable, block)) for block in blocks)
 
 
 def score_title(comparison: Comparison) -> str:
+    sentences = "1 sentence" if comparison.num_sentences == 1 else f"{comparison.num_sentences:,} sentences"
     return (
-        f"Scores of {comparison.num_sentences:,} sentences, with 95 % intervals; differences to {comparison.names[0]}; "
+        f"Scores of {sentences}, with 95 % intervals; differences to {comparison.names[0]}; "
         "p, how likely so large a one is between equally good systems, by paired bootstrap and by approximate "
         "randomisation"
     )

@@ -187,6 +187,15 @@ def test_one_sentence_and_text_that_looks_tokenised() -> None:
     assert format_comparison(found, 5)
 
 
+def test_a_terminal_does_not_act_upon_what_it_is_shown() -> None:
+    """Text of others may clear a screen or name a window."""
+    found = compare([System("a", ["\x1b[2J Hund"]), System("b", ["Hund\x07"])], [["Hund"]], None, None)
+    shown = format_comparison(found, 5)
+    assert "\\x1b[2J Hund" in shown and "Hund\\x07" in shown
+    assert "Scores of 1 sentence," in shown
+    assert {c for c in shown if not c.isprintable()} == {"\n"}
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(InputError, match="59 lines in short, 60 in references"):
         compare([SYSTEMS[0], System("short", BAD[:-1])], [REFERENCE])
