@@ -21,6 +21,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -196,6 +197,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="search.KEY=VALUE", dest="overrides")
     parser.add_argument("--json", type=Path, help="all numbers")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     with Translator.load(args.model, args.overrides) as translator:
         [(source, target), *_] = translator.directions
         lines = dict.fromkeys(line.strip() for line in read_lines(args.texts))

@@ -123,6 +123,8 @@ class LoadedExport:
 class CTranslate2Searcher:
     """CTranslate2's engine, which works on several batches at once, one a thread."""
 
+    is_pytorch = False
+
     def __init__(
         self, engine: Any, tokenizers: Tokenizers, config: SearchConfig, max_positions: int, num_threads: int
     ) -> None:

@@ -65,6 +65,7 @@ class LoadedModels:
 class ModelSearcher:
     """Searches with one model, or with an ensemble of several; other tasks are the first one's."""
 
+    is_pytorch = True
     num_at_once = 1  # with all threads of PyTorch
 
     def __init__(

@@ -56,6 +56,7 @@ class Searcher(Protocol):
     """A model, or several, on whatever computes them."""
 
     max_positions: int | None  # ids that a side may have, </s> included; None: any number
+    is_pytorch: bool
     num_at_once: int  # batches of different threads that it searches at the same time
 
     def begin(self, num_lines: int, *, on_all_cores: bool) -> Work:

@@ -152,6 +152,11 @@ class Translator:
         return self._searcher.num_at_once
 
     @property
+    def is_pytorch(self) -> bool:
+        """Whether PyTorch computes, for which each thread that asks has threads of its own."""
+        return self._searcher.is_pytorch
+
+    @property
     def can_align(self) -> bool:
         """Whether `translate` can add word alignments."""
         return self._is_alignable(self._most_tokens_at_once)
@@ -387,7 +392,10 @@ class Translator:
         if prefix is None:
             return split, [SourcePart(src, []) for src in sources]
         if (odd := next((len(line.parts) for line in split if len(line.parts) != 1), None)) is not None:
-            raise InputError(f"prefix: given for a text of {odd} parts; explain it without, and give one of its parts")
+            raise InputError(
+                f"a text of {odd} parts: a prefix, and what may follow it, is of a text that is translated as a whole; "
+                "give one of its parts"
+            )
         return split, [
             SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, self._limit(src) - num_more - 1))
             for src in sources

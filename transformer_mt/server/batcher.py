@@ -50,6 +50,9 @@ class Engine(Protocol):
     @property
     def num_at_once(self) -> int: ...
 
+    @property
+    def is_pytorch(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class _Task:

@@ -60,7 +60,7 @@ class Models:
         observe: Observe = lambda _: None,
     ) -> None:
         """Begin to take texts for a model; ``tags`` are what sources start with, by direction."""
-        batcher = Batcher(engine, max_waiting, observe, self._thread if engine.num_at_once == 1 else None)
+        batcher = Batcher(engine, max_waiting, observe, self._thread if engine.is_pytorch else None)
         self._routes |= {direction: (batcher, own) for direction, own in tags.items()}
 
     @property

@@ -86,7 +86,7 @@ def test_a_mark_is_a_word_of_its_own() -> None:
 
 def test_refusals(translator: Translator) -> None:
     for text in (TEXT, "", " \n"):
-        with pytest.raises(InputError, match=r"prefix: given for a text of \d+ parts"):
+        with pytest.raises(InputError, match=r"a text of \d+ parts"):
             translator.explain([text], prefix=[])
     for piece in ("</s>", "<pad>", "<unk>", "no such piece" * 9):
         with pytest.raises(InputError, match=f"prefix: {piece[:40]} is no piece"):

@@ -26,6 +26,7 @@ class Fake:
 
     can_align, tells_attention = True, False
     num_at_once = 1
+    is_pytorch = True
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -35,7 +35,7 @@ SETTINGS = Settings(max_characters=2000, max_texts=5, timeout_seconds=20)
 class Fake:
     """Translates "x" into "de:X" where 7 stands for German, with alternatives; some texts fail, or wait."""
 
-    can_align, tells_attention, num_at_once = True, False, 1
+    can_align, tells_attention, num_at_once, is_pytorch = True, False, 1, True
 
     def __init__(self) -> None:
         self.begun, self.may_go = threading.Semaphore(0), threading.Event()
@@ -133,7 +133,7 @@ def served(settings: Settings = SETTINGS, max_waiting: int = 100_000) -> Iterato
     """English into German and French by one engine, Dutch into German by another."""
     engine, metrics = Fake(), Metrics()
     other = Fake()
-    other.num_at_once = 2  # as an export, which has threads of its own
+    other.is_pytorch = False  # as an export, which has threads of its own
     with Models() as models:
         models.add(engine, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
         models.add(other, {("nl", "de"): [7]}, max_waiting)
@@ -424,9 +424,9 @@ def test_a_full_queue_and_a_late_answer() -> None:
         assert client.translate(q="a")[0] == 200  # who gave up takes no room
 
 
-def test_models_that_search_one_batch_at_a_time_share_a_thread() -> None:
+def test_models_of_pytorch_share_a_thread() -> None:
     engines = [Fake() for _ in range(3)]
-    engines[2].num_at_once = 2
+    engines[2].is_pytorch = False
     with Models() as models:
         for engine, source in zip(engines, ("en", "nl", "fr"), strict=True):
             models.add(engine, {(source, "de"): [7]}, 100)
