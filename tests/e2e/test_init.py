@@ -145,11 +145,18 @@ def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) 
         ({"output": "none/my.yaml"}, "none/my.yaml: cannot be written (no directory"),
         ({"output": "-"}, "--output -: "),
         ({"src": "none.en"}, "none.en: cannot be read"),
-        ({"src": "few.en", "tgt": "few.de"}, "few.de: 3 pairs with text on both sides are too few"),
+        (
+            {"src": "few.en", "tgt": "few.de"},
+            "few.de: pairs with text on both sides: 3, too few to learn from; some thousands",
+        ),
         ({"src": "few.en"}, "few.en has 3 lines, "),
+        (
+            {"src": "mac.en", "tgt": "mac.de"},
+            "mac.de: pairs with text on both sides: 1, too few to learn from; its lines",
+        ),
         ({"src": "latin.en"}, "latin.en"),
     ],
-    ids=["there", "no directory", "stdout", "missing", "few", "unequal", "not UTF-8"],
+    ids=["there", "no directory", "stdout", "missing", "few", "unequal", "old line ends", "not UTF-8"],
 )
 def test_what_cannot_be_is_refused(
     options: dict[str, str], reason: str, text: list[tuple[str, str]], tmp_path: Path
@@ -157,6 +164,8 @@ def test_what_cannot_be_is_refused(
     write(tmp_path / "there.yaml", ["mine"])
     for name in ("few.en", "few.de"):
         write(tmp_path / name, ["a", "b", "c"])
+    for name in ("mac.en", "mac.de"):
+        (tmp_path / name).write_bytes(b"a\rb\rc\r")
     (tmp_path / "latin.en").write_bytes(b"M\xfcll\n" * 300)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = init(tmp_path, **options)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows
 from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import read_lines
+from transformer_mt.system.lines import read_lines, read_parts
 
 _SOURCE = re.compile(r"(source|src)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
 _TARGET = re.compile(r"(target|tgt|trg|translation)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
@@ -38,14 +38,24 @@ def delimiter_of(kind: str, path: str) -> dict[str, str]:
 def columns_in(kind: str, path: str) -> list[str]:
     """Return the names of the columns that hold text, or of those inside "translation"; of a table, its first row."""
     if kind in ("tsv", "csv"):
-        if kind == "tsv":
-            return next(read_lines(path), "").split("\t")
-        delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
-        return next((row for _, row in csv_rows(path, delimiter)), [])
+        return next(table_rows(kind, path), [])
     rows = _first_rows(kind, path)
     rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
     names = dict.fromkeys(name for row in rows for name in row)
     return [str(name) for name in names if any(isinstance(row.get(name), str) for row in rows)]
+
+
+def table_rows(kind: str, path: str) -> Iterator[list[str]]:
+    """Yield the rows of a table, its header too."""
+    if kind == "tsv":
+        return (line.split("\t") for line in read_lines(path))
+    delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
+    return (row for _, row in csv_rows(path, delimiter))
+
+
+def has_old_line_ends(path: str) -> bool:
+    """Whether a file begins with a line that has a carriage return inside."""
+    return any("\r" in part.text for part in itertools.islice(read_parts(path), 1))
 
 
 def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from transformer_mt.data.readers.languages import code_of_name
 from transformer_mt.data.readers.plain_text import files_of as matching_files
 from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, two_sides
+from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, table_rows, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.system.compression import COMPRESSED
 
@@ -29,6 +30,8 @@ _TWO_CODES = re.compile(r"([a-z]{2,3})[-_]([a-z]{2,3})", re.IGNORECASE)
 _NO_CODES = {
     *("src", "tgt", "trg", "ref", "hyp", "txt", "tok", "raw", "bpe", "new", "old", "in", "out", "and", "to", "all"),
 }
+_MOST_ROWS = 100  # of a table are looked at, where a header may stand above numbers
+_NUMBERS = {"id", "idx", "key", "nr", "no", "num", "row"}  # codes as well, but of columns seldom
 
 
 class Files(NamedTuple):
@@ -88,17 +91,21 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     if all(asked) and {*asked} <= {*names}:
         return Files(settings, asked, "a column of the file")
     found_codes = [code for name in names if (code := code_of_name(name) or (name if _is_code(name) else None))]
-    if len(found_codes) > 2:  # "id" is Indonesian, but seldom
-        found_codes = [code for code in found_codes if code.lower() != "id"]
+    if len(found_codes) > 2:
+        found_codes = [code for code in found_codes if code.lower() not in _NUMBERS]
     if len(found_codes) == 2:
         return Files(settings, (found_codes[0], found_codes[1]), "a column of the file")
     if sides := two_sides(names):
         return Files({**settings, "src_column": sides[0], "tgt_column": sides[1]}, codes_of_name, how)
-    if kind in ("tsv", "csv") and len(names) > 2 and not all(any(map(str.isalpha, name)) for name in names[:2]):
-        raise InputError(
-            f"{src}: the first two of its {len(names)} columns begin with {names[0][:40]!r} and {names[1][:40]!r}; say "
-            "with --src-column and --tgt-column which are source and target"
-        )
+    if kind in ("tsv", "csv") and len(names) > 2:
+        _, *below = rows = [*itertools.islice(table_rows(kind, first), _MOST_ROWS)]
+        are_text = [[any(map(str.isalpha, cell)) for cell in row[:2]] for row in rows]
+        if not all(are_text[0]) or (below and not all(map(any, zip(*are_text[1:], strict=False)))):
+            shown = " and ".join(repr(cell[:40]) for cell in (below or rows)[0][:2])
+            raise InputError(
+                f"{src}: the first two of its {len(names)} columns begin with {shown}; say with --src-column and "
+                "--tgt-column which are source and target"
+            )
     if kind == "tsv":  # without a header: the first two columns
         return Files(settings, codes_of_name, how)
     if kind == "csv":

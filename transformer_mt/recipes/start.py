@@ -14,11 +14,13 @@ from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.stats import scripts_of
 from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.readers.sources import source_files
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, default_tokenize
 from transformer_mt.recipes import adapting, sizes
 from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.cleaning import are_kept, rules_for
+from transformer_mt.recipes.contents import has_old_line_ends
 from transformer_mt.recipes.files import MaybeColumns, files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
 from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_text
@@ -88,9 +90,13 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     label = str(files.source)
     look = look_at(files.source, direction(asked.codes, files.codes, files.how).codes, label)
     if len(look.src_keys) < _LEAST_PAIRS:
+        remedy = "some thousands are the least, some hundreds are enough to try it out"
+        if any(
+            map(has_old_line_ends, source_files(files.source, *direction(asked.codes, files.codes, files.how).codes))
+        ):
+            remedy = "its lines end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
         raise InputError(
-            f"{label}: {len(look.src_keys):,} pairs with text on both sides are too few to learn from; some thousands "
-            "are the least, some hundreds are enough to try it out"
+            f"{label}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
         )
     languages = direction(asked.codes, files.codes, files.how, languages_of_text(look), of_model)
     if initial is not None:

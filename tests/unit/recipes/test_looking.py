@@ -127,6 +127,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "id,en,de", {}, ("en", "de")),
         ("a.csv", "en,id", {}, ("en", "id")),
         ("a.csv", "English;German", {"delimiter": ";"}, ("en", "de")),
+        ("a.csv", "Nr,English,German", {}, ("en", "de")),
         ("a.tsv", "Español\tEnglish (old)\tenglish", {}, ("es", "en")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
@@ -210,6 +211,11 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
             None,
             r"ids.tsv: the first two of its 4 columns begin with '17' and 'A dog'; say with",
         ),
+        (
+            "{}/headed.csv",
+            None,
+            r"headed.csv: the first two of its 3 columns begin with '1' and 'A dog'; say with",
+        ),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         (
             "{}/three.jsonl",
@@ -224,6 +230,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{"])
     write(tmp_path / "ids.tsv", ["17\tA dog\t21\tEin Hund"])
+    write(tmp_path / "headed.csv", ["Line,From,To", "1,A dog,Ein Hund", "2,A cat,Eine Katze"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):
         look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
