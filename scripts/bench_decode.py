@@ -4,9 +4,10 @@
     python scripts/bench_decode.py --preset tiny base --forced 14     # random weights, a fixed length
 
 A trained model translates --src (default: Multi30k's test set in $TMT_DATA, or in data/; lines without pieces are left
-out) until its stop rule says so. Random weights (seed 1, a vocabulary of 10,000) translate sentences of N ids into N,
-each with its </s>: the test set's, cut or repeated to that length (without the data: the built-in grammar's). That is N
-decoding steps for everybody: we spend the last on </s>, the others, that could not end before, on another id.
+out) until its stop rule says so. Random weights (seed 1; 10,000 pieces, of `student` 32,000) translate sentences of N
+ids into N, each with its </s>: the test set's, cut or repeated to that length (without the data: the built-in
+grammar's). That is N decoding steps for everybody: we spend the last on </s>, the others, that could not end before, on
+another id.
 
 - **batch**: all sentences at once, each system as it is fastest on the cores (--threads): tmt with that many
   `search.workers`, CTranslate2 with inter_threads, Hugging Face with threads of torch and batches sorted by length. The
@@ -68,10 +69,11 @@ Ids = list[list[int]]
 PRECISIONS = {"tmt": ("float32", "bfloat16", "int8"), "ct2": ("float32", "int8"), "hf": ("float32", "bfloat16")}
 # tmt: padded source positions × hypotheses; the others: sentences.
 BATCH_SIZES = {"tmt": (2048, 4096, 8192, 16384), "ct2": (16, 32, 64, 128), "hf": (16, 32, 64, 128)}
-VOCAB_SIZE = 10_000
 MAX_EXTRA_TOKENS = 50
 NUM_LATENCIES = 200
-SENTENCES = {"tiny": 1000, "base": 256}  # with random weights
+# With random weights.
+SENTENCES = {"tiny": 1000, "student": 512, "base": 256}
+VOCAB_SIZES = {"tiny": 10_000, "student": 32_000, "base": 10_000}
 # Whatever of these is set outside would change what is measured.
 SETTINGS = ("OMP_", "KMP_", "MKL_", "GOMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "CT2_")
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}  # scripts/bench_peers.py
@@ -160,7 +162,7 @@ class CTranslate2(System):
             inter_threads=inter,
             intra_threads=intra,
         )
-        tokenizers = Tokenizers.load(Path(workload.model))
+        tokenizers = load_model(workload.model).tokenizers
         self._pieces = {i: piece for piece, i in tokenizers.src.table.items()}
         self._table = tokenizers.tgt.table
         self._workload = workload
@@ -394,8 +396,9 @@ def untrained(preset: str, data: Path, src: Path, args: argparse.Namespace) -> W
     pairs = grammar.generate("train", 10_000)
     if (data / "train.en.gz").exists() and (data / "train.de.gz").exists():
         pairs = zip(read_lines(data / "train.en.gz"), read_lines(data / "train.de.gz"), strict=True)
-    tokenizer, _ = train_tokenizer(itertools.chain.from_iterable(pairs), TokenizerConfig(vocab_size=VOCAB_SIZE))
-    unused = {f"<unused{i}>": i for i in range(tokenizer.vocab_size, VOCAB_SIZE)}  # the grammar supports fewer pieces
+    vocab_size = VOCAB_SIZES[preset]
+    tokenizer, _ = train_tokenizer(itertools.chain.from_iterable(pairs), TokenizerConfig(vocab_size=vocab_size))
+    unused = {f"<unused{i}>": i for i in range(tokenizer.vocab_size, vocab_size)}  # the text may support fewer pieces
     tokenizer = Tokenizer(tokenizer.model, tokenizer.table | unused)
     is_there = args.src or src.exists()
     texts = list(read_lines(src)) if is_there else [english for english, _ in grammar.generate("test", 1000)]
@@ -410,8 +413,9 @@ def untrained(preset: str, data: Path, src: Path, args: argparse.Namespace) -> W
     corpus = {"builtin": "grammar", "split": "train", "num_pairs": 1}  # a configuration must have one
     data_section = {"src_lang": "en", "tgt_lang": "de", "train": [corpus]}
     config = validate({"data": data_section, "model": {"preset": preset}}, "bench_decode")
-    model = Transformer(config.model, VOCAB_SIZE, VOCAB_SIZE)
+    model = Transformer(config.model, vocab_size, vocab_size)
     directory = args.output / "work" / preset / "model"
+    directory.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     save_model(directory, weights, config, Tokenizers(tokenizer, tokenizer), length)
     return Workload(f"{preset}, {length} tokens", str(directory), "", length, args.length_penalty, sources, None)
@@ -619,7 +623,7 @@ class Recorder:
 
     def _judge(self, workload: Workload, case: Case, ids: Ids) -> dict[str, Any]:
         """Write the translations of a model; their BLEU where there are references."""
-        tokenizer = Tokenizers.load(Path(workload.model)).tgt
+        tokenizer = load_model(workload.model).tokenizers.tgt
         texts = [tokenizer.decode(own) for own in ids]
         place = (workload.name, case.mode, case.threads, case.beam)
         self._texts.setdefault(place, {})[case.system, case.precision] = texts
