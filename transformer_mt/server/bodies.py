@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -36,7 +37,7 @@ class Asked:
 
 
 async def read_fields(request: Request, max_bytes: int, seconds: float) -> Fields:
-    """Read a body that is a JSON object or a form.
+    """Read a body that is a JSON object or a form; of a form, what its address says counts, too.
 
     Raises:
         RequestError: 413 too large, 408 too slow, 415 of another kind, 400 broken, 499 cut short.
@@ -49,6 +50,7 @@ async def read_fields(request: Request, max_bytes: int, seconds: float) -> Field
     except ClientDisconnect:
         raise RequestError(GONE, "The client has gone") from None
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    query = str(request.scope["query_string"], "latin-1")
     try:
         text = body.decode("utf-8-sig")  # a byte order mark, which some clients send, is none of it
         if kind == "application/json":
@@ -56,14 +58,14 @@ async def read_fields(request: Request, max_bytes: int, seconds: float) -> Field
             if not isinstance(fields, dict):
                 raise RequestError(400, "Invalid JSON format: not an object")
             return fields
-        if kind == "application/x-www-form-urlencoded":
-            return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS))
+        if kind == "application/x-www-form-urlencoded" or (not kind and not text):
+            return _named([*_pairs(query), *_pairs(text)])
+        if kind == "multipart/form-data":
+            return _named([*_pairs(query), *await _read_parts(request, body)])
     except UnicodeDecodeError:
-        raise RequestError(400, "Invalid request: the body is not UTF-8") from None
+        raise RequestError(400, "Invalid request: it is not UTF-8") from None
     except (ValueError, RecursionError):
         raise RequestError(400, f"Invalid request: the body is not what its Content-Type says, {kind}") from None
-    if kind == "multipart/form-data":
-        return await _read_parts(request, body)
     raise RequestError(415, "Content-Type: application/json, application/x-www-form-urlencoded or multipart/form-data")
 
 
@@ -80,15 +82,33 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _read_parts(request: Request, body: bytes) -> Fields:
+async def _read_parts(request: Request, body: bytes) -> list[tuple[str, Any]]:
     async def receive() -> Message:
         return {"type": "http.request", "body": body}
 
+    # It is UTF-8, whatever else it names.
+    parts = request.headers["Content-Type"].split(";")
+    kind = ";".join(part for part in parts if not part.strip().lower().startswith("charset="))
+    scope = {**request.scope, "headers": [(b"content-type", kind.encode("latin-1"))]}
     try:
-        form = await Request(request.scope, receive).form(max_files=0, max_fields=_MOST_FIELDS, max_part_size=len(body))
+        form = await Request(scope, receive).form(max_files=0, max_fields=_MOST_FIELDS, max_part_size=len(body))
     except HTTPException as error:
         raise RequestError(400, f"Invalid request: {error.detail}") from None
-    return dict(form)
+    return form.multi_items()
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+
+
+def _named(pairs: Iterable[tuple[str, Any]]) -> Fields:
+    """A form's fields by their names: none of them is given twice, in the address or in the body."""
+    fields: Fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise RequestError(400, f"Invalid request: {shown(name)} is given twice")
+        fields[name] = value
+    return fields
 
 
 def text_of(fields: Fields, name: str) -> str:

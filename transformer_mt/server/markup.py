@@ -11,29 +11,44 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from lxml import etree, html
 
 from transformer_mt.decoding.word_links import Links
 from transformer_mt.server.errors import RequestError
+from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
 _Element = Any  # lxml has no types
 
 # Within a sentence, around words of it.
 _INLINE = frozenset({
-    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "del", "dfn", "em", "font", "i", "ins", "label", "mark",
-    "q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u",
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "data", "del", "dfn", "em", "font", "i", "ins", "label",
+    "mark", "nobr", "output", "q", "s", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
 })  # fmt: skip
 # Within a sentence, and no words of it: kept as they are, behind the word that they stand behind.
 _ATOMS = frozenset({
-    "audio", "canvas", "code", "embed", "iframe", "img", "input", "kbd", "math", "object", "samp", "svg", "var",
-    "video", "wbr",
+    "audio", "canvas", "code", "embed", "iframe", "img", "input", "kbd", "math", "meter", "object", "picture",
+    "progress", "samp", "svg", "var", "video", "wbr",
 })  # fmt: skip
 _UNTOUCHED = frozenset({"noscript", "pre", "script", "style", "template", "textarea"})
 _MOST_LEVELS = 100
+_VOID = frozenset({
+    "area", "base", "basefont", "bgsound", "br", "col", "embed", "frame", "hr", "img", "input", "keygen", "link",
+    "meta", "param", "source", "track", "wbr",
+})  # fmt: skip
+_RAW = frozenset({"iframe", "noembed", "noframes", "plaintext", "script", "style", "xmp"})  # no entities in their text
+# What libxml2 does not know: three elements that have no end tag (it is given one), and that what stands behind the end
+# tags of a page is a part of it (all but the last are taken out). Not in comments, nor where there are no elements.
+_NOT_IN_LXML = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(iframe|script|style|textarea|title|xmp)\b.*?(?:</\1\b|\Z)"
+    r"""|<(?P<void>source|track|wbr)\b(?:[^>"']|"[^"]*"|'[^']*'){0,1000}+>"""
+    r"|(?P<ends>(?:</(?:body|html)\s*>\s*)++)",
+    re.I | re.S,
+)
 
 _SPACE = re.compile("[ \t\r\n\f]+")  # not the no-break space
 _WORD = re.compile(r"\S+")  # as the links count them
@@ -61,28 +76,28 @@ class Segment:
     def __init__(self, parent: _Element, before: _Element | None) -> None:
         """``before``: the child of the parent whose tail it begins with; None: the parent's text."""
         self._parent, self._before = parent, before
-        self._raw = (parent.text if before is None else before.tail) or ""
+        self._raw = _characters(parent.text if before is None else before.tail)
         self._inlines: list[_Inline] = []
 
     def add(self, element: _Element) -> None:
         """Add the parent's next child, and the text behind it."""
         self._inlines.append(self._read(element))
-        self._raw += element.tail or ""
+        self._raw += _characters(element.tail)
 
     def _read(self, element: _Element) -> _Inline:
         found = _Inline(element, len(self._raw), len(self._raw))
         if not _is_atom(element):
-            self._raw += element.text or ""
+            self._raw += _characters(element.text)
             for child in element:
                 found.children.append(self._read(child))
-                self._raw += child.tail or ""
+                self._raw += _characters(child.tail)
             found.end = len(self._raw)
         return found
 
     @property
     def text(self) -> str:
         """What is translated, in one line."""
-        return _SPACE.sub(" ", self._raw).strip(" ")
+        return _SPACE.sub(" ", self._raw).strip()
 
     @property
     def is_text(self) -> bool:
@@ -98,11 +113,11 @@ class Segment:
         Args:
             links: of words of `text` and of the translation; None: they are not known.
         """
-        translation = _NOT_IN_XML.sub("", translation)
+        translation = _characters(translation)
         # White space at either end stays, as far as no element stands before or behind it.
-        num_lead = len(self._raw) - len(self._raw.lstrip(" \t\r\n\f"))
+        num_lead = len(self._raw) - len(self._raw.lstrip())
         lead = self._raw[: min([num_lead, *(inline.start for inline in self._inlines)])]
-        num_text = len(self._raw.rstrip(" \t\r\n\f"))
+        num_text = len(self._raw.rstrip())
         trail = self._raw[max([num_text, *(inline.end for inline in self._inlines)]) :]
         target = [word.span() for word in _WORD.finditer(translation)]
         _place(
@@ -208,8 +223,15 @@ class _Writer:
             return place, place
         begins, ends = self._words[inline.first][0], self._words[inline.stop - 1][1]
         source, found = self._raw[inline.start : inline.end].strip(), self._text[begins:ends]
-        if found.count(source) == 1:  # a name, a number, a part of a word
-            return begins + found.index(source), begins + found.index(source) + len(source)
+        start = self._raw.index(source, inline.start)
+        same = [
+            at
+            for at in (one.start() for one in re.finditer(f"(?={re.escape(source)})", found))
+            if _is_cut(found, at) <= _is_cut(self._raw, start)
+            and _is_cut(found, at + len(source)) <= _is_cut(self._raw, start + len(source))
+        ]
+        if len(same) == 1:  # a name, a number, a part of a word
+            return begins + same[0], begins + same[0] + len(source)
         if all(map(_is_mark, found)):
             return begins, ends
         if not _is_mark(source[0]):
@@ -217,6 +239,18 @@ class _Writer:
         if not _is_mark(source[-1]):
             ends -= next(i for i, one in enumerate(reversed(found)) if not _is_mark(one))
         return begins, ends
+
+
+def _is_cut(text: str, at: int) -> bool:
+    """Whether a place is within a word, not between a word and what is none or is written in another script."""
+    if not 0 < at < len(text):
+        return False
+    one, other = text[at - 1], text[at]
+    kinds = unicodedata.category(one)[0], unicodedata.category(other)[0]
+    if not set(kinds) <= set("LMN") or UNSPACED_CHARACTER.search(one + other):
+        return False
+    scripts = (unicodedata.name(character, "").partition(" ")[0] for character in (one, other))
+    return kinds != ("L", "L") or len(set(scripts)) == 1
 
 
 def _is_mark(character: str) -> bool:
@@ -232,13 +266,13 @@ class Page:
         Raises:
             RequestError: it cannot be read, or its elements lie too deep in one another.
         """
-        text = _NOT_IN_XML.sub("", text)
+        text = _NOT_IN_LXML.sub(_for_lxml, _characters(text))
         self._is_document = bool(_DOCUMENT.match(text))
         try:
-            if self._is_document:
-                self._root = html.document_fromstring(text.encode(), _PARSER)
-            else:  # lxml would add end tags, which what is not closed in the text would swallow
-                self._root = html.fragment_fromstring(f"<html><body>{text}", create_parent="div")
+            page = text if self._is_document else f"<html><body>{text}"
+            self._root = html.document_fromstring(page.encode(), _PARSER)
+            if not self._is_document:
+                self._root = self._root.find("body")
         except (etree.LxmlError, ValueError) as error:
             raise RequestError(400, f"Invalid request: q is not HTML that can be read ({error})") from None
         level = 0
@@ -246,13 +280,54 @@ class Page:
             level += 1 if event == "start" else -1
             if level > _MOST_LEVELS:
                 raise RequestError(400, f"Invalid request: elements lie more than {_MOST_LEVELS} deep in one another")
-        self.segments = [segment for segment in _segments(self._root) if segment.is_text]
+        found = [] if _is_kept(self._root) else _segments(self._root)
+        self.segments = [segment for segment in found if segment.is_text]
 
     def __str__(self) -> str:
-        if self._is_document:
-            return str(html.tostring(self._root.getroottree(), encoding="unicode"))
-        # Serialised with its parent, which is taken off again: it has no attributes.
-        return str(html.tostring(self._root, encoding="unicode")).removeprefix("<div>").removesuffix("</div>")
+        if not self._is_document:
+            return "".join(_content(self._root))
+        doctype = self._root.getroottree().docinfo.doctype
+        before, behind = list(self._root.itersiblings(preceding=True)), self._root.itersiblings()
+        parts = chain.from_iterable(map(_written, [*reversed(before), self._root, *behind]))
+        return (f"{doctype}\n" if doctype else "") + "".join(parts)
+
+
+def _for_lxml(found: re.Match[str]) -> str:
+    if found["ends"] and found.end() < len(found.string):
+        return ""
+    return f"{found[0]}</{found['void']}>" if found["void"] else found[0]
+
+
+def _written(element: _Element) -> Iterator[str]:
+    """An element as HTML has it. lxml's own way writes spaces in addresses anew, and takes `<meta>` out."""
+    if not isinstance(element.tag, str):  # a comment
+        yield etree.tostring(element, method="html", encoding="unicode", with_tail=False)
+        return
+    yield f"<{element.tag}"
+    for name, value in element.items():
+        quoted = _escaped(value).replace('"', "&quot;")
+        yield f' {name}="{quoted}"'
+    yield ">"
+    yield from _content(element)
+    if element.tag not in _VOID:
+        yield f"</{element.tag}>"
+
+
+def _content(element: _Element) -> Iterator[str]:
+    text = element.text or ""
+    yield text if element.tag in _RAW else _escaped(text)
+    for child in element:
+        yield from _written(child)
+        yield _escaped(child.tail or "")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _characters(text: str | None) -> str:
+    """A text without the control characters that a tree refuses."""
+    return _NOT_IN_XML.sub("", text or "")
 
 
 def _segments(block: _Element) -> list[Segment]:
@@ -269,13 +344,17 @@ def _segments(block: _Element) -> list[Segment]:
 
 def _is_kept(element: _Element) -> bool:
     """Whether its author wants it left alone."""
-    return element.get("translate") == "no" or "notranslate" in (element.get("class") or "").split()
+    return (element.get("translate") or "").lower() == "no" or "notranslate" in (element.get("class") or "").split()
 
 
 def _is_atom(element: _Element) -> bool:
     """A thing within a sentence; a comment too."""
-    return not isinstance(element.tag, str) or element.tag in _ATOMS or (element.tag in _INLINE and _is_kept(element))
+    return not isinstance(element.tag, str) or element.tag in _ATOMS or (_is_inline(element) and _is_kept(element))
+
+
+def _is_inline(element: _Element) -> bool:
+    return element.tag in _INLINE or "-" in element.tag  # somebody's own has a hyphen in its name
 
 
 def _is_within_sentence(element: _Element) -> bool:
-    return _is_atom(element) or (element.tag in _INLINE and all(map(_is_within_sentence, element)))
+    return _is_atom(element) or (_is_inline(element) and all(map(_is_within_sentence, element)))

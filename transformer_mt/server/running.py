@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import functools
 import hashlib
@@ -153,7 +154,7 @@ def read_keys(path: Path) -> frozenset[bytes]:
     Raises:
         InputError: it has none.
     """
-    lines = (line.partition(b"#")[0].strip() for line in path.read_bytes().splitlines())
+    lines = (line.partition(b"#")[0].strip() for line in path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines())
     if keys := frozenset(hashlib.sha256(key).digest() for key in lines if key):
         return keys
     raise InputError(f"{path}: no keys; write one a line, or leave out --api-keys")

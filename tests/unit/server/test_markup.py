@@ -70,6 +70,24 @@ def translated(text: str, engine: Engine) -> str:
         ("a <!-- b", "a <!-- b-->"),
         ("a b <script>c", "b a <script>c</script>"),
         ("a b <i", "b a "),
+        ("&#x1f;&#1;a b&#2; c&#x1f;", "c b a"),
+        ("<p>a b</p></body></html><p>c d</p>", "<p>b a</p><p>d c</p>"),
+        ("a</body>b", "ab"),
+        (" <b>a</b> b", " b <b>a</b>"),
+        ("\xa0<b>a</b>", "\xa0<b>a</b>"),
+        ("<p>a <wbr>b c</p><p>d", "<p>c b a <wbr></p><p>d</p>"),
+        ('<video><source src="a>b"><track></video> a b', '<video><source src="a&gt;b"><track></video> b a'),
+        ("a <time>b</time> <x-y>c</x-y>", "<x-y>c</x-y> <time>b</time> a"),
+        ("a <picture><img></picture> b", "b a <picture><img></picture> "),
+        ('a <i translate="NO">b</i>', 'a <i translate="NO">b</i>'),
+        ('<a href="{{ x y }}" :z="" @click="p(&quot;ä&quot;)">a</a>',) * 2,
+        ('<img src="/im Park.png?a&amp;b" alt="">',) * 2,
+        ('<script>\'<meta http-equiv="Content-Type" content="a"></body><wbr>\' && 1</script>',) * 2,
+        ("<input checked :x>", '<input checked="checked" :x="">'),
+        (
+            "<style>a > b</style><textarea>&lt;/body> <wbr></textarea>",
+            "<style>a > b</style><textarea>&lt;/body&gt; &lt;wbr&gt;</textarea>",
+        ),
     ],
 )
 def test_elements_follow_their_words(text: str, expected: str) -> None:
@@ -80,6 +98,37 @@ def test_a_document_stays_one() -> None:
     page = '<!DOCTYPE html>\n<html lang="en"><head><title>a b</title></head><body class="x">c <em>d</em></body></html>'
     expected = page.replace("a b", "b a").replace("c <em>d</em>", "<em>d</em> c")
     assert translated(page, reverse) == expected
+
+
+@pytest.mark.parametrize("mark", ['translate="no"', 'class="a notranslate"'])
+def test_a_document_that_is_to_be_left_alone(mark: str) -> None:
+    page = f"<html {mark}><head></head><body><p>a b</p></body></html>"
+    assert translated(page, reverse) == page
+
+
+def test_what_stands_behind_a_document_is_a_part_of_it() -> None:
+    page = '<html><head><meta http-equiv="Content-Type" content="text/html"></head><body><p>a b</p>'
+    for end in ("</body></html>c d", "</body>c d</html>", "</html>c d</body>\n"):
+        assert "".join(translated(page + end, reverse).split("</p>")[1].split()) == "dc</body></html>"
+    assert translated(f"{page}</body></html>\n", same) == page.replace("a b", "A B") + "</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("hut <b>in</b> a park", "vor einem Park", "vor <b>einem</b> Park"),
+        ("sits <b>a</b> hat", "sitzt auf hat", "sitzt <b>auf</b> hat"),
+        ("A <b>blond</b> boy", "Ein blonder Junge", "Ein <b>blonder</b> Junge"),
+        ("5 m<sup>2</sup> of", "5 m2 of", "5 m<sup>2</sup> of"),
+        ("x un<b>do</b> it", "x undo it", "x un<b>do</b> it"),
+        ("in <b>Seoul</b> now", "x Seoul에서 now", "x <b>Seoul</b>에서 now"),
+        ("in <b>北京</b> x", "x 去北京的 x", "x 去<b>北京</b>的 x"),
+    ],
+)
+def test_the_same_characters_are_no_part_of_another_word(source: str, target: str, expected: str) -> None:
+    [segment] = (page := Page(source)).segments
+    segment.replace(target, [(1, 1)])
+    assert str(page) == expected
 
 
 @pytest.mark.parametrize("before", ["", "<!-- a --><!-- b -->", "<!DOCTYPE html>\n<!-- a -->"])
