@@ -116,7 +116,7 @@ def test_what_stands_behind_a_document_is_a_part_of_it() -> None:
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [
-        ("hut <b>in</b> a park", "vor einem Park", "vor <b>einem</b> Park"),
+        ("hut <b>in</b> a park", "zu einem Park", "zu <b>einem</b> Park"),
         ("sits <b>a</b> hat", "sitzt auf hat", "sitzt <b>auf</b> hat"),
         ("A <b>blond</b> boy", "Ein blonder Junge", "Ein <b>blonder</b> Junge"),
         ("5 m<sup>2</sup> of", "5 m2 of", "5 m<sup>2</sup> of"),
