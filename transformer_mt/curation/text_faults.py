@@ -50,10 +50,12 @@ FAULTS = {
     "mojibake": Fault("hold UTF-8 that was read as Windows-1252 (Ã¤ for ä, â€™ for ’)"),
     "nfc": Fault("are not in Unicode's normal form NFC", ruins_from=_NEVER),
     "doubled": Fault(
-        "stand in quotes with doubled quotes inside, as spreadsheets write them; read the table as csv (delimiter: tab)"
+        "stand in quotes with doubled quotes inside, as spreadsheets write them; read it as csv, with its delimiter"
     ),
     # What people say stands in quotes on each side; half of a text does not.
-    "quoted": Fault("stand in quotes, as a table that should be read as csv (delimiter: tab) has them", told_from=0.5),
+    "quoted": Fault(
+        "stand in quotes, as a table has them that should be read as csv, with its delimiter", told_from=0.5
+    ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault("are longer than {} characters; one sentence a line is expected, look at the file's line ends"),
     "half": Fault("have text on one side only"),

@@ -10,29 +10,48 @@ from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows
 from transformer_mt.data.readers.json_rows import json_rows
+from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_lines, read_parts
 
-_SOURCE = re.compile(r"(source|src)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
-_TARGET = re.compile(r"(target|tgt|trg|translation)([_ ]?(text|sentence|segment|lang|language))?", re.IGNORECASE)
+# What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
+_WORDS = tuple(
+    tuple(
+        re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE)
+        for side in ("source|src", "target|tgt|trg|translation")
+    )
+    for of in ("text|sentence|segment|string|phrase", "lang|language")
+)
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
 def two_sides(names: Sequence[str]) -> tuple[str, str] | None:
     """Return the columns that are called source and target, in one of the usual words."""
-    found = [[name for name in names if words.fullmatch(name.strip())] for words in (_SOURCE, _TARGET)]
-    return (found[0][0], found[1][0]) if len(found[0]) == len(found[1]) == 1 else None
+    for words in _WORDS:
+        src, tgt = ([name for name in names if side.fullmatch(name.strip())] for side in words)
+        if len(src) == len(tgt) == 1:
+            return src[0], tgt[0]
+    return None
 
 
 def delimiter_of(kind: str, path: str) -> dict[str, str]:
-    """Return what a CSV's fields are separated by where that is no comma: what its first line has most of."""
+    """Return what a CSV's fields are separated by where that is no comma: what cuts its first rows into as many fields
+    each, or its first line into most."""
     if kind != "csv":
         return {}
     first = next(filter(None, read_lines(path)), "").partition("\r")[0]
-    best = max(",;\t|", key=first.count)
+    best = max(",;\t|", key=lambda one: (_is_even(path, one), first.count(one)))
     return {} if best == "," else {"delimiter": "tab" if best == "\t" else best}
+
+
+def _is_even(path: str, delimiter: str) -> bool:
+    try:
+        widths = {len(row) for _, row in itertools.islice(csv_rows(path, delimiter), _MOST_ROWS)}
+    except InputError:  # quotes are elsewhere
+        return False
+    return len(widths) == 1 and max(widths) > 1
 
 
 def columns_in(kind: str, path: str) -> list[str]:
@@ -108,10 +127,12 @@ class _Languages(Units):
 def codes_in(kind: str, path: str) -> Sequence[str | None]:
     """Return the languages that the beginning of a file has, the source's first where it says which that is."""
     if kind == "po":
-        with contextlib.suppress(UnicodeDecodeError):
-            header = "\n".join(itertools.islice(read_lines(path), 100))
-            found = re.search(r"^\"Language:\s*([\w@-]+)", header, re.MULTILINE)
-            return ["en", found[1].partition("@")[0] if found else None]  # messages are in English as a rule
+        header = "\n".join(itertools.islice(lines_of(path), 100))
+        src, tgt = (
+            found[1] if (found := re.search(rf"^\"{key}:\s*([\w-]+)", header, re.MULTILINE)) else None
+            for key in ("X-Source-Language", "Language")
+        )
+        return [src or "en", tgt]  # messages are in English as a rule
     units = _Languages(kind)
     with contextlib.suppress(_EnoughError):
         for _ in read_units(path, units):

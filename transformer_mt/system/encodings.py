@@ -33,6 +33,10 @@ _ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive (or a document of an office program)",
     b"\xd0\xcf\x11\xe0": "a document of an old office program (.xls, .doc)",
     b"\x1f\x8b": "compressed twice",
+    b"\x04\x22\x4d\x18": "compressed by lz4",
+    b"\x5d\0\0": "compressed by lzma",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
     b"%PDF": "a PDF",
 }
 
@@ -50,6 +54,8 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
             return
         start = file.peek(_READ_BYTES)[:_READ_BYTES]  # type: ignore[attr-defined]
+        if start[257:262] == b"ustar":
+            raise InputError(f"{path}: it is a tar archive: take the text out of it (tar xf)")
         for mark, encoding in _MARKS.items():
             if start.startswith(mark):
                 file.read(len(mark))
@@ -71,7 +77,7 @@ def unmarked(start: bytes) -> str | None:
     """Return which of UTF-16 and UTF-32 a file without a mark is: that which makes text of one script of its start."""
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8")().decode(start)
-        if sum(character < " " and character not in "\r\n" for character in text) < _MOST_CONTROLS * len(text):
+        if sum(character < " " and character not in _WHITE for character in text) < _MOST_CONTROLS * len(text):
             return None
     for encoding in _MARKS.values():
         with contextlib.suppress(UnicodeDecodeError):

@@ -194,6 +194,10 @@ def read_error(path: str | Path, error: Exception, number: int) -> InputError:
         return InputError(f"{_name(path)}: cannot be read ({reason_of(error)}); {advice_on(error)}")
     suffix = Path(path).suffix
     kind = COMPRESSED.get(suffix, "compressed")
+    if "too much memory" in str(error):  # Zstandard's: --long=31
+        return InputError(
+            f"{path}: takes more memory to read than is allowed ({error}); compress it anew without --long"
+        )
     if number == 0:
         hint = f", or take {suffix} off its name if it is not compressed" if suffix in COMPRESSED else ""
         return InputError(f"{path}: damaged {kind} file, or none at all ({error}); copy or download it again{hint}")

@@ -77,6 +77,12 @@ def xliff2(content: str) -> str:
             '<mrk mtype="seg" mid="7">zwei</mrk>.</target>',
             [("One. Two.", "Eins und zwei.")],
         ),
+        # Trados: changes that nobody has accepted yet.
+        (
+            '<source>A dog.</source><target>Ein <mrk mtype="x-sdl-deleted">Hut</mrk>'
+            '<mrk mtype="x-sdl-added">Hund</mrk>.</target>',
+            [("A dog.", "Ein Hund.")],
+        ),
         # Weblate: states that need an edit; suggestions; escaped markup is text.
         ('<source>New</source><target state="needs-translation">New</target>', [("New", "")]),
         ('<source>Old &lt;b></source><target state="needs-review-translation">Alt</target>', [("Old <b>", "Alt")]),
@@ -85,7 +91,7 @@ def xliff2(content: str) -> str:
             [("a", "b")],
         ),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_units_of_xliff_1(unit: str, pairs: Pairs, tmp_path: Path) -> None:
     content = xliff(f'<group><trans-unit id="1">{unit}<note>no</note></trans-unit></group>' * 2)
@@ -113,8 +119,15 @@ def test_units_of_xliff_1(unit: str, pairs: Pairs, tmp_path: Path) -> None:
             '</pc></source><target>Hallo <ph id="0" equiv="INTERPOLATION"/><pc id="1">!</pc></target></segment>',
             [("Hi {{ name }}!", "Hallo {{ name }}!")],
         ),
+        # A state is the segment's.
+        (
+            '<segment state="initial"><source>Save</source><target>Save</target></segment>'
+            '<segment state="translated"><source>a</source><target>b</target></segment>'
+            "<segment><source>c</source><target>d</target></segment>",
+            [("Save", ""), ("a", "b"), ("c", "d")],
+        ),
     ],
-    ids=["okapi", "angular"],
+    ids=["okapi", "angular", "states"],
 )
 def test_units_of_xliff_2(content: str, pairs: Pairs, tmp_path: Path) -> None:
     assert pairs_of("xliff", tmp_path / "a.xlf", xliff2(content)) == pairs

@@ -24,6 +24,7 @@ from pyarrow import parquet
 
 from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.data.cleaning import clean
+from transformer_mt.data.readers.languages import distance
 from transformer_mt.data.readers.sources import check_sources, read_pairs, source_files
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG, write_lines, write_texts
@@ -434,6 +435,8 @@ def test_columns_are_known_by_the_languages_that_are_theirs(kind: str, tmp_path:
         assert pairs_of({kind: str(path)}) == [pair]
     write(path, delimiter.join(["en-US", "de", "en-GB"]) + "\n")
     assert "no column 'en'; it has en-US, de, en-GB" in refusal_of({kind: str(path)})
+    write(path, f"{delimiter.join(['a', 'b', 'en', 'de'])}\n" * 2)
+    assert "line 2: 'en' and 'de' once more: no names of columns" in refusal_of({kind: str(path)})
     write(path, f"en-suite room{delimiter}de-facto Norm\n")  # text
     assert pairs_of({kind: str(path), "src_column": 1, "tgt_column": 2}) == [("en-suite room", "de-facto Norm")]
 
@@ -689,6 +692,19 @@ def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
     source = tmx(tmp_path, '<tu><tuv lang="pt-BR"><seg>a</seg></tuv><tuv lang="PT"><seg>b</seg></tuv></tu>')
     assert pairs_of(source, "pt", "pt_br") == [("b", "a")]
     assert pairs_of(source, "pt-PT", "pt-BR") == [("b", "a")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "far"),
+    [
+        *(("en", "eng", 0), ("en", "en_US", 1), ("en-US", "en", 1), ("en-US", "en-GB", 2), ("en", "de", None)),
+        *(("zh-Hans", "zh-CN", 1), ("zh-Hans", "zho_Hans", 0), ("zh-Hans", "zh-Hans-CN", 1), ("zh-CN", "zh-TW", 3)),
+        *(("zh-Hans", "zh-Hant-TW", 3), ("zh", "zh-TW", 1), ("sr-Latn", "sr-Cyrl-RS", 3), ("sr-Latn", "sr-Latn-RS", 1)),
+        ("sr", "sr-Latn", 1),
+    ],
+)
+def test_how_far_languages_are(wanted: str, found: str, far: int | None) -> None:
+    assert distance(wanted, found) == far
 
 
 def test_nearest_languages_are_read(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("en-US.txt", "pt-BR.txt", ("en-US", "pt-BR")),
         ("train-en.txt", "train-ko.txt", ("en", "ko")),
         ("TRAIN.EN", "TRAIN.DE", ("en", "de")),
+        ("text_en_US.txt", "text_ko_KR.txt", ("en_US", "ko_KR")),
+        ("a.zh_Hans_CN.txt", "a.pt-BR.txt", ("zh_Hans_CN", "pt-BR")),
+        ("my-mt/a.en-GB", "my-mt/a.de", ("en-GB", "de")),
         ("train.src", "train.tgt", NO),
         ("source.txt", "target.txt", NO),
         ("en/a.txt", "fr/b/a.txt", NO),
@@ -129,6 +132,27 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "English;German", {"delimiter": ";"}, ("en", "de")),
         ("a.csv", "Nr,English,German", {}, ("en", "de")),
         ("a.tsv", "Español\tEnglish (old)\tenglish", {}, ("es", "en")),
+        ("a.csv", "SID,분야,한국어,english", {}, ("ko", "en")),
+        ("a.csv", "No,English,Filipino\n1,a,b", None, NO),
+        ("a.csv", "Key,English,Hmong\nx.y,a,b", None, NO),
+        ("a.csv", "key,English,German,French\nx.y,a,b,c", None, NO),
+        ("a.csv", "en,de,url\na,b,c", {}, ("en", "de")),
+        ("a.csv", "key,source_phrase,translation", {"src_column": "source_phrase", "tgt_column": "translation"}, NO),
+        ("a.csv", "src_text,tgt_text", {"src_column": "src_text", "tgt_column": "tgt_text"}, NO),
+        ("a.csv", "src,tgt,src_lang,tgt_lang", {"src_column": "src", "tgt_column": "tgt"}, NO),
+        ("a.csv", "Hello, John;Hallo\na dog;ein Hund", {"delimiter": ";", "header": False}, NO),
+        ("a.csv", '"a b", "c, d"\n"e", "f"', {"header": False}, NO),
+        ("ko-KR.csv", "Source,Target", {"src_column": "Source", "tgt_column": "Target"}, NO),
+        ("en-US_de-DE.csv", "Source,Target", {"src_column": "Source", "tgt_column": "Target"}, ("en-US", "de-DE")),
+        ("x.en-US.de-DE.tsv", "a b\tc d", {}, ("en-US", "de-DE")),
+        ("pt-BR.tsv", "a b\tc d", {}, NO),
+        (
+            "a.csv",
+            "a dog,ein Hund,en,de\na cat,eine Katze,en,de",
+            {"src_column": 1, "tgt_column": 2, "header": False},
+            ("en", "de"),
+        ),
+        ("a.tsv", "eng\tHello\tdeu\tHallo\neng\ta\tdeu\tb", {"src_column": 2, "tgt_column": 4}, ("eng", "deu")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
@@ -136,13 +160,27 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
     ],
 )
 def test_first_lines_of_tables_tell_columns(
-    name: str, first: str, settings: dict[str, Any], codes: tuple[str | None, str | None], tmp_path: Path
+    name: str, first: str, settings: dict[str, Any] | None, codes: tuple[str | None, str | None], tmp_path: Path
 ) -> None:
-    """And what is found can be read."""
+    """And what is found can be read. (Where that is None, it has to be said which they are.)"""
     path = write(tmp_path / name, [first])
+    if settings is None:
+        with pytest.raises(InputError, match=r"has the columns .*; say with --src-column and --tgt-column"):
+            files_of(str(path), None, NO, NO)
+        return
     found = files_of(str(path), None, NO, NO)
     assert found.settings == {found.source.kind: str(path), **settings} and found.codes == codes
-    assert len(list(read_pairs(found.source, *(code or "xx" for code in codes)))) <= 1
+    pairs = list(read_pairs(found.source, *(code or "xx" for code in codes)))
+    assert len(pairs) <= first.count("\n") + 1 and not {"eng", "en"} & {side for pair in pairs for side in pair}
+
+
+def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.csv", ["key,en-US,de-DE,French", "x.y,a,b,c"]))
+    for asked, pair in ((("en", "de"), ("a", "b")), (("fr", "en"), ("c", "a"))):
+        found = files_of(path, None, NO, asked)
+        assert found.codes == asked and list(read_pairs(found.source, *asked)) == [pair]
+    with pytest.raises(InputError, match="has the columns key, en-US"):
+        files_of(path, None, NO, ("en", "ko"))
 
 
 @pytest.mark.parametrize(
@@ -152,12 +190,19 @@ def test_first_lines_of_tables_tell_columns(
         ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.txt.SDLXLIFF", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
+        ("b.po", 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"X-Source-Language: fr\\n"\n', ("fr", "de")),
+        (
+            "c.po",
+            '# Jörg\nmsgid ""\nmsgstr ""\n"Language: de\\n"\n"Content-Type: text/plain; charset=ISO-8859-1\\n"\n',
+            ("en", "de"),
+        ),
+        ("a.mxliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
     ],
 )
 def test_formats_of_translators_tell_their_languages(
     name: str, text: str, codes: tuple[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="latin-1")
     assert files_of(str(tmp_path / name), None, NO, NO).codes == codes
     assert files_of(str(tmp_path / name), None, NO, ("xx", None)).codes == ("xx", codes[1])
 

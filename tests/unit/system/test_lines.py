@@ -253,6 +253,8 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
         (b"PK\x03\x04\xff", "a ZIP archive"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "a document of an old office program"),
         (gzip.compress(gzip.compress(b"a")), "compressed twice"),
+        (b"\x04\x22\x4d\x18\xff", "compressed by lz4"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 248 + b"text\n", "a tar archive"),
     ]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=words):

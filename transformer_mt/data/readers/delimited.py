@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 
 from transformer_mt.config.data_sections import TAB, SourceConfig
 from transformer_mt.data.readers.languages import nearest
@@ -42,7 +43,10 @@ def _numbered(path: str) -> Iterator[tuple[int, str]]:
 def csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV file, each with the number of its first line; blank ones, and Excel's sep=;, are none."""
     csv.field_size_limit(LONGEST_LINE)
-    rows = csv.reader(_lines_with_ends(path), delimiter=delimiter, strict=True)
+    lines = _lines_with_ends(path)
+    first = next(lines, "")
+    has_spaces = f'{delimiter} "' in first  # between fields, as people write them
+    rows = csv.reader(chain([first], lines), delimiter=delimiter, skipinitialspace=has_spaces, strict=True)
     number = 1
     try:
         for row in rows:
@@ -68,6 +72,7 @@ def _pairs(
 ) -> Iterator[tuple[str, str]]:
     first: list[str] | None = None
     src = tgt = 0
+    is_second = False
     for number, row in rows:
         if len(row) == 1 and (row[0] == TOO_LONG or not row[0]):
             yield row[0], row[0]
@@ -76,7 +81,14 @@ def _pairs(
             src, tgt, has_header = _places(row, f"{path}, line {number}", source, langs)
             first = row
             if has_header:
+                is_second = True
                 continue
+        if is_second and len(row) == len(first) and (row[src], row[tgt]) == (first[src], first[tgt]):
+            raise InputError(
+                f"{path}, line {number}: {row[src]!r} and {row[tgt]!r} once more: no names of columns, then; "
+                "give the numbers of the columns with the text as src_column and tgt_column, and header: false"
+            )
+        is_second = False
         if len(row) != len(first):
             raise InputError(
                 f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line, or "

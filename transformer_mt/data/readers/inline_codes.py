@@ -74,7 +74,7 @@ class SegmentText:
             self._num_codes += 1
             if self._num_codes == 1:
                 self._code = []
-        elif name == "sub":  # a text of its own, as of a footnote
+        elif _is_apart(name, attributes):
             self._num_subs += 1
         else:
             self._leave("", attributes, is_end=True)
@@ -99,7 +99,7 @@ class SegmentText:
                 elif name == "ut" and content.startswith(_TRADOS_CODE):
                     self._group = []
                 self._leave(self._content_of(name, content, attributes), attributes, name in _ENDS)
-        elif name == "sub":
+        elif _is_apart(name, attributes):
             self._num_subs -= 1
         else:
             self._leave("", attributes, is_end=True)
@@ -134,6 +134,11 @@ class SegmentText:
             return
         kind = attributes.get("ctype") or attributes.get("subType") or attributes.get("type") or ""
         self._parts.append(_left(content, re.sub(r"^(x-|html-|xlf:)*", "", kind), is_end))
+
+
+def _is_apart(name: str, attributes: Mapping[str, str]) -> bool:
+    """Whether what is inside is no part of the text: a footnote's own, or what has been deleted in Trados."""
+    return name == "sub" or (name == "mrk" and attributes.get("mtype") == "x-sdl-deleted")
 
 
 def _left(content: str, kind: str, is_end: bool) -> str | None:

@@ -27,6 +27,7 @@ _LETTERS = (
     "sqals ararb azazj zhcmn etekk omgaz mnkhk lvlvs nenpi orory pspbt fapes mgplt ququy swswh uzuzn yiydd mszsm "
 )
 _OLD = {"iw": "he", "in": "id", "ji": "yi"}
+_SCRIPTS_OF_CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
 # What people write above a column, in English and in the language itself.
 _NAMES = (
     "af afrikaans am amharic ar arabic ar العربية az azerbaijani be belarusian bg bulgarian bg български bn bengali "
@@ -54,7 +55,8 @@ _TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD | _CODES
 @lru_cache(1000)
 def distance(wanted: str, found: str) -> int | None:
     """Return how far a language is from the one that is wanted: 0 for the same code, 1 where one of both names no
-    variety (en for en-US), 2 for another variety (en-GB for en-US), None for another language.
+    variety or less of it (en for en-US, zh-Hans for zh-CN), 2 for another variety (en-GB for en-US), 3 for another
+    script (zh-TW for zh-Hans), None for another language.
 
     A language is the same by its two letters, by its three and by its name: eng and English are en.
     """
@@ -63,12 +65,20 @@ def distance(wanted: str, found: str) -> int | None:
         return None
     if variety == its_variety:
         return 0
-    return 2 if variety and its_variety else 1
+    (script, region), (its_script, its_region) = _script_and_region(one, variety), _script_and_region(one, its_variety)
+    if script and its_script and script != its_script:
+        return 3
+    return 2 if region and its_region and region != its_region else 1
 
 
 def code_of_name(name: str) -> str | None:
     """Return the code of a language that is called by its name; None for anything else, also for a code."""
     return _CODES.get(name.strip().lower())
+
+
+def is_language(code: str) -> bool:
+    """Return whether a code of two letters is a language's, or a code has three, which most languages have."""
+    return len(code) == 3 or code.lower() in _TWO.values() or code.lower() in _OLD
 
 
 def nearest(wanted: str, names: Iterable[str]) -> list[str]:
@@ -82,6 +92,12 @@ def _parts(code: str) -> tuple[str, str]:
     """Return the language of a code, by two letters where it has them, and the variety."""
     language, _, variety = code.strip().lower().replace("_", "-").partition("-")
     return _TWO.get(language, language), variety
+
+
+def _script_and_region(language: str, variety: str) -> tuple[str, str]:
+    script = next((part for part in variety.split("-") if len(part) == 4), "")
+    region = variety.removeprefix(script).strip("-")
+    return script or (_SCRIPTS_OF_CHINESE.get(region, "") if language == "zh" else ""), region
 
 
 def is_turned(wanted: tuple[str, str], found: tuple[str, str]) -> bool | None:

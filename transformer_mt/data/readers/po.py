@@ -57,7 +57,7 @@ class _Text(str):
         return self.split("\n")
 
 
-def _lines(path: str) -> Iterator[str]:
+def lines_of(path: str) -> Iterator[str]:
     """The lines of a file in the encoding that its header names."""
     try:
         with open_binary(path) as file:
@@ -79,7 +79,7 @@ def _parts(path: str) -> Iterator[tuple[int, list[str]]]:
     """Some thousand lines at a time, each with the number of lines before; no entry is cut."""
     number, last = 0, ""
     part: list[str] = []
-    for line in _lines(path):
+    for line in lines_of(path):
         if line.strip() and not line.startswith("#") and not line.rstrip().endswith('"'):
             raise InputError(f"{path}, line {number + len(part) + 1}: not as in a PO file (no text in quotes); mend it")
         is_between = last.startswith(('"', "msgstr")) and not line.startswith(('"', "msgstr", "msgid_plural"))

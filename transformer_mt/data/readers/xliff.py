@@ -9,8 +9,9 @@ from transformer_mt.data.readers.inline_codes import SegmentText
 from transformer_mt.data.readers.languages import MAX_CODES, is_turned, not_among
 from transformer_mt.data.readers.xml_units import Units, local, read_units
 
-# Targets of XLIFF 1.2 that nobody has looked at: copies of the source, or what a program proposes.
-_UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n"}
+# Targets that nobody has looked at: copies of the source, or what a program proposes. The last is XLIFF 2's, where a
+# segment says so; by its rules it counts where nothing is said, too, which programs write whatever is there.
+_UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n", "initial"}
 
 
 def read_xliff(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
@@ -64,6 +65,7 @@ class _XliffUnits(Units):
         self._codes: ChainMap[str, str] = ChainMap({}, self._tags)
         self._sides: dict[str, _Side] = {}
         self._side: _Side | None = None
+        self._state: str | None = None  # of a segment
         self._data: list[str] | None = None  # the original of a code that is told apart from the segments
         self._data_id = ""
 
@@ -82,11 +84,11 @@ class _XliffUnits(Units):
                 self._languages(attributes["source-language"], attributes.get("target-language", ""))
                 self._tags.clear()
             case "trans-unit" | "unit":
-                self._codes, self._sides = ChainMap({}, self._tags), {}
+                self._codes, self._sides, self._state = ChainMap({}, self._tags), {}, None
                 if attributes.get("restype") == "x-gettext-domain-header":  # no text
                     self._open[-1] = ""
             case "segment":
-                self._sides = {}
+                self._sides, self._state = {}, attributes.get("state")
             case "tag" if parent == "tag-defs":
                 self._data_id = attributes.get("id", "")
             case "ph" if parent == "tag":
@@ -95,7 +97,7 @@ class _XliffUnits(Units):
                 self._data, self._data_id = [], f"data {attributes.get('id')}"
             case "source" | "seg-source" | "target" if parent in ("trans-unit", "segment"):
                 self._side = _Side(self._codes)
-                if attributes.get("state") not in _UNTRANSLATED:
+                if name != "target" or attributes.get("state", self._state) not in _UNTRANSLATED:
                     self._sides[name] = self._side
 
     def data(self, text: str) -> None:
