@@ -74,8 +74,7 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
         )
-    settings: dict[str, Any] = {kind: src}
-    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
+    first = matching_files(getattr(SourceConfig(**{kind: src}), kind))[0]  # of those that a pattern leads to
     if kind in ("tmx", "xliff", "po"):
         codes = codes_in(kind, first)
         both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked
@@ -83,7 +82,13 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             found = ", ".join(filter(None, codes)) or "none"
             raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
         return Files({kind: src}, both, "as the file has it")
+    return _table(kind, src, first, columns, asked)
+
+
+def _table(kind: str, src: str, first: str, columns: MaybeColumns, asked: MaybeCodes) -> Files:
+    """Return what a file with columns is; ``first`` is the first of those that a pattern leads to."""
     how, codes_of_name = "by the name of the file", _codes_of_name(src)
+    settings: dict[str, Any]
     if all(columns):
         named = [int(one) if kind in ("tsv", "csv") and one.isdigit() else one for one in map(str, columns)]
         settings = {kind: src, **delimiter_of(kind, first), "src_column": named[0], "tgt_column": named[1]}
