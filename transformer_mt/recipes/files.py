@@ -74,14 +74,15 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
         )
-    first = matching_files(getattr(SourceConfig(**{kind: src}), kind))[0]  # of those that a pattern leads to
+    settings: dict[str, Any] = {kind: src}
+    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
     if kind in ("tmx", "xliff", "po"):
         codes = codes_in(kind, first)
         both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked
         if not all(both):
             found = ", ".join(filter(None, codes)) or "none"
             raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
-        return Files({kind: src}, both, "as the file has it")
+        return Files(settings, both, "as the file has it")
     return _table(kind, src, first, columns, asked)
 
 
