@@ -37,7 +37,8 @@ def new_model(
         decoder_start_token_id=BOS,
         forced_eos_token_id=None,
     )
-    return transformers.MarianMTModel(config).train()
+    model: transformers.MarianMTModel = transformers.MarianMTModel(config).train()
+    return model
 
 
 def updates(pairs: list[Pair], max_tokens: int, seed: int) -> Iterator[list[Pair]]:

@@ -27,8 +27,9 @@ def main() -> None:
     pairs = read_pairs(run.data)
     shape = run.shape
     torch.manual_seed(1)
-    names = ("d_model", "d_ff", "heads", "layers", "dropout")
-    model = new_model(10_000, **{name: shape[name] for name in names})
+    model = new_model(
+        10_000, shape["d_model"], shape["d_ff"], shape["heads"], shape["layers"], dropout=shape["dropout"]
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=shape["lr"], betas=steady.BETAS, fused=True)
     for update in updates(pairs, steady.UPDATE_TOKENS, seed=1):
         src = pad_sequence([src for src, _ in update], batch_first=True, padding_value=PAD)

@@ -13,14 +13,25 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+
+class Shape(TypedDict):
+    d_model: int
+    d_ff: int
+    heads: int
+    layers: int
+    dropout: float
+    lr: float
+
+
 # Those of our presets; the learning rate only has to let the loss fall from the first update on.
 SHAPES = {
-    "tiny": dict(d_model=128, d_ff=256, heads=4, layers=4, dropout=0.3, lr=1e-3),
-    "base": dict(d_model=512, d_ff=2048, heads=8, layers=6, dropout=0.1, lr=1e-4),
+    "tiny": Shape(d_model=128, d_ff=256, heads=4, layers=4, dropout=0.3, lr=1e-3),
+    "base": Shape(d_model=512, d_ff=2048, heads=8, layers=6, dropout=0.1, lr=1e-4),
 }
 LABEL_SMOOTHING = 0.1
 BETAS = (0.9, 0.98)
