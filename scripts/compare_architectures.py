@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from transformer_mt.checkpoints.model_directory import load_model, resolve_model
+from transformer_mt.checkpoints.model_directory import load_model
+from transformer_mt.checkpoints.run_directory import resolve_model
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import MICRO_TOKENS, Config, ModelConfig
 from transformer_mt.data import preparing
@@ -207,7 +208,7 @@ def print_scores(runs: dict[str, Path], pairs: Sequence[tuple[str, str]]) -> Non
 
     sources, references = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     by_length = scores_by_length(sources, [references], systems(sources), EDGES)
-    rows = [
+    rows: list[list[object]] = [
         [kind, resolve_model(runs[kind]).name, *(f"{score.score:.2f}" for score in report.scores)]
         for kind, report in zip(runs, by_length.all.reports, strict=True)
     ]
