@@ -56,7 +56,7 @@ from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.errors import InputError, TmtError
 from transformer_mt.evaluation.scores import evaluate
 from transformer_mt.exchange.ctranslate2 import export_ctranslate2
-from transformer_mt.model.transformer import Transformer, sinusoids
+from transformer_mt.model.transformer import EncoderDecoder, Transformer, sinusoids
 from transformer_mt.system.device import processor
 from transformer_mt.system.lines import read_lines
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
@@ -119,7 +119,8 @@ class System:
         raise NotImplementedError
 
     def ids(self, found: Any) -> Ids:
-        return found
+        ids: Ids = found
+        return ids
 
 
 class Tmt(System):
@@ -229,7 +230,7 @@ class HuggingFace(System):
         return found
 
 
-def marian_of(model: Transformer, num_positions: int) -> Any:
+def marian_of(model: EncoderDecoder, num_positions: int) -> Any:
     """Hugging Face's Marian with our weights; its biases in attention, which ours may not have, are zero."""
     import transformers
 
@@ -241,6 +242,7 @@ def marian_of(model: Transformer, num_positions: int) -> Any:
             raise InputError(
                 f"hf: Marian has model.{key} {value}, not {getattr(config, key)}; leave hf out (--systems)"
             )
+    assert isinstance(model, Transformer)  # no other kind has d_k
     marian = transformers.MarianMTModel(
         transformers.MarianConfig(
             vocab_size=model.src_embed.num_embeddings,

@@ -38,7 +38,7 @@ from transformer_mt.config.loading import validate
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.heads import heads_of
 from transformer_mt.model.layout import Batch, Layout, collate
-from transformer_mt.model.transformer import Transformer
+from transformer_mt.model.transformer import EncoderDecoder, Transformer
 from transformer_mt.system.lines import read_lines
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.loop import train
@@ -180,7 +180,7 @@ Hear = Callable[[str, MultiHeadAttention, Tensor, Tensor | None, bool], None]
 
 
 @contextlib.contextmanager
-def listening(model: Transformer, hear: Hear) -> Iterator[None]:
+def listening(model: EncoderDecoder, hear: Hear) -> Iterator[None]:
     """Tell what each attention of a model is given: its use, itself, ``q_PC``, ``kv_RC``, ``causal``."""
     attend = MultiHeadAttention._attend
     uses = {
@@ -199,7 +199,7 @@ def listening(model: Transformer, hear: Hear) -> Iterator[None]:
         yield
 
 
-def look_at(model: Transformer, batches: list[Batch]) -> dict[str, Any]:
+def look_at(model: EncoderDecoder, batches: list[Batch]) -> dict[str, Any]:
     """Return what a model's queries and keys are like, for each use of attention; a batch is one pair of sentences."""
     seen = {use: Seen() for use in ("encoder", "decoder", "cross")}
     kept: list[tuple[str, Tensor, Tensor, int, int]] = []  # use, rows with queries, rows with values, their columns
@@ -243,6 +243,7 @@ def look_at_run(run: Path, src: Path, tgt: Path, is_unscaled: bool) -> dict[str,
     for name, without in (("at the start", False), ("at the start, without the scale", True)):
         with unscaled() if without else contextlib.nullcontext():
             loaded = load_model(run)
+            assert isinstance(loaded.model, Transformer)  # others have no such attention
             torch.manual_seed(1)
             loaded.model.init_weights()
         found[name] = look_at(loaded.model, sentence_pairs(loaded, src, tgt))
