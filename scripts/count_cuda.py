@@ -99,8 +99,8 @@ def update_of(
 
 
 def count_update(config: Config, batches: list[Batch], device: torch.device) -> Count:
-    update = update_of(config, device, batches)
-    with Count() as count:
+    update, count = update_of(config, device, batches), Count()
+    with count:
         update()
     return count
 
@@ -112,17 +112,17 @@ def count_step(config: Config, src: list[list[int]], device: torch.device) -> Co
     engine, count, steps, counting = Engine(model, config.train.precision), Count(), itertools.count(1), ExitStack()
     engine_step = engine.step
 
-    def step(state: EngineState, last: torch.Tensor) -> torch.Tensor:
+    def step(state: EngineState, last_BW: torch.Tensor) -> torch.Tensor:
         if (number := next(steps)) == COUNTED_STEP:
             counting.enter_context(count)
         if number > COUNTED_STEP:
             raise StopIteration
-        return engine_step(state, last)
+        return engine_step(state, last_BW)
 
     engine.step = step  # type: ignore[method-assign]
-    rules = dict(bos_id=BOS_ID, eos_id=EOS_ID, forbidden_ids=[PAD_ID, BOS_ID])
+    search = SearchConfig(beam_size=BEAM_SIZE)
     with counting, suppress(StopIteration):
-        beam.search(engine, src, SearchConfig(beam_size=BEAM_SIZE), **rules)
+        beam.search(engine, src, search, bos_id=BOS_ID, eos_id=EOS_ID, forbidden_ids=[PAD_ID, BOS_ID])
     return count
 
 
@@ -132,7 +132,8 @@ def seconds_of_a_call(preset: str) -> float:
     thin = config.model.model_copy(update={"d_model": 8, "d_ff": 8, "num_heads": 2, "d_k": 4, "d_v": 4})
     ids = [np.array([5, 6, 3]), np.array([7, 3])]
     update = update_of(config.model_copy(update={"model": thin}), torch.device("cpu"), [collate(ids, ids)], 64)
-    with Count() as count:
+    count = Count()
+    with count:
         update()
     seconds = []
     for _ in range(30):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -17,15 +18,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import DeviceType, ProfilerActivity, profile
 
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, ModelConfig, SearchConfig, TokenizerConfig
+from transformer_mt.data.batching import Pairs
+from transformer_mt.data.checksums import Checksums
 from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.store import FORMAT, IdStore, finish_store, write_places, write_side
 from transformer_mt.decoding.translator import Translator
@@ -81,7 +84,9 @@ def lengths(num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
 def random_store(directory: Path, sizes: Sizes) -> IdStore:
     """A corpus of random ids, as preparing would leave it."""
     directory.mkdir()
-    rng, files, facts = np.random.default_rng(2), {}, {"longest": {}, "tokens": {}}
+    facts: dict[str, dict[str, int]] = {"longest": {}, "tokens": {}}
+    files: Checksums = {}
+    rng = np.random.default_rng(2)
     for side, of_side in zip(("src", "tgt"), lengths(sizes.num_pairs), strict=True):
         ends = np.cumsum(of_side, dtype=np.int64)
         ids = rng.integers(4, sizes.num_pieces, ends[-1]).astype(np.uint16)
@@ -141,10 +146,12 @@ class Timed(loop._Loop):
     def measure(self, warmup: int, updates: int, profiler: profile | None = None) -> None:
         """Train: first some updates that are not measured, then those that are, with a profiler at work or without."""
         self.first, self.last, self.profiler = warmup, warmup + updates, profiler
-        self.labels, self.pairs, self.events = 0, [], []
+        self.labels = 0
+        self.pairs: list[Pairs] = []
+        self.events: list[torch.cuda.Event] = []
         add = self.meter.add
 
-        def count(step: int, pairs: Any, num_labels: int, *rest: Any) -> None:
+        def count(step: int, pairs: Pairs, num_labels: int, *rest: Any) -> None:
             if step > self.first:
                 self.labels, self.pairs = self.labels + num_labels, [*self.pairs, pairs]
             add(step, pairs, num_labels, *rest)
@@ -216,9 +223,10 @@ def measure_training(sizes: Sizes, work: Path, preset: str, way: str) -> dict[st
 def estimate(sizes: Sizes, shared: Path) -> Iterator[dict[str, Any]]:
     """What scripts/count_cuda.py counts and estimates for an update; kept for the parts that measure."""
     import count_cuda
+    from fake_cuda.fake_gpu import fake_gpu  # found since count_cuda is imported
 
     batches, estimates = count_cuda.paper_update(1_000_000), {}
-    with count_cuda.fake_gpu() as device:
+    with fake_gpu() as device:
         for preset in ("base",) if sizes.shape else ("base", "big"):
             count = count_cuda.count_update(count_cuda.configuration(preset), batches, device)
             estimates[preset] = {
@@ -260,7 +268,7 @@ def kernels(sizes: Sizes, work: Path, output: Path) -> dict[str, Any]:
     with training(sizes, work, "base") as timed:
         profiled = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
         timed.measure(sizes.warmup, 5, profiled)
-    kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+    kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
     found = [
         (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.count, event.key)
         for event in profiled.key_averages()
@@ -296,7 +304,11 @@ def seconds_of(work: Callable[[], Any], repeats: int) -> float:
 def machine(sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Versions, and what the chip really does: products of matrices, and copies."""
     device = local_device()
-    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version()}
+    versions: dict[str, object] = {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+    }
     versions |= {"device": describe(device), "cores": os.cpu_count()}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info()
@@ -311,7 +323,7 @@ def machine(sizes: Sizes) -> Iterator[dict[str, Any]]:
     for kind, dtype in ("bfloat16", torch.bfloat16), ("tf32", torch.float32):
         for size in sizes.products:
             a, b = torch.randn(2, size, size, device=device).to(dtype)
-            took = seconds_of(lambda a=a, b=b: a @ b, max(2, min(50, (16384 // size) ** 3)))
+            took = seconds_of(functools.partial(torch.matmul, a, b), max(2, min(50, (16384 // size) ** 3)))
             yield {"product": kind, "size": size, "tflops": 2 * size**3 / took / 1e12}
     a, b = (torch.empty(sizes.copied_bytes, dtype=torch.uint8, device=device) for _ in "ab")
     yield {"copy_gb_per_second": 2 * sizes.copied_bytes / seconds_of(lambda: b.copy_(a), 10) / 1e9}
@@ -341,10 +353,12 @@ def decode(sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Sentences a second of the base model with random weights: sources and translations of one length."""
     device, length, rng = local_device(), MEAN_LENGTH, np.random.default_rng(1)
     torch.manual_seed(1)
-    model = Transformer(ModelConfig(preset="base", **sizes.shape), sizes.num_pieces, sizes.num_pieces).to(device).eval()
+    config = ModelConfig.model_validate({"preset": "base", **sizes.shape})
+    model = Transformer(config, sizes.num_pieces, sizes.num_pieces).to(device).eval()
     sources = [[*rng.integers(4, sizes.num_pieces, length - 1).tolist(), EOS_ID] for _ in range(sizes.sentences)]
     vocabulary = tokenizers(sizes)
-    for beam, precision, batch_tokens in itertools.product((4, 1), ("bfloat16", "float32"), sizes.batches):
+    precisions: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
+    for beam, precision, batch_tokens in itertools.product((4, 1), precisions, sizes.batches):
         search = SearchConfig(
             beam_size=beam,
             min_tokens=length - 1,
