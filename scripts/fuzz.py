@@ -273,6 +273,7 @@ def num_lines(text: bytes) -> int:
 def lines_case(draw: random.Random, place: Path, base: Base) -> Case:
     what = draw.choice(["encode", "decode", "train", "eval", "eval", "compare", "translate", "translate", "score"])
     text = bad_text(draw)
+    options: tuple[object, ...]
     match what:
         case "encode" | "decode":
             model = base.place / "tok.model"
@@ -285,9 +286,9 @@ def lines_case(draw: random.Random, place: Path, base: Base) -> Case:
         case "translate":
             text = bad_text(draw, longest=3000)
             path = packed(draw, place, "text", text)
-            options = ["--set", "search.workers=1", *draw.choice([(), ("--json",), ("--n-best", 2), ("--stats",)])]
+            options = ("--set", "search.workers=1", *draw.choice([(), ("--json",), ("--n-best", 2), ("--stats",)]))
             if draw.random() < 0.2:
-                options += ["--prefix", packed(draw, place, "prefix", draw.choice([text, bad_text(draw, longest=100)]))]
+                options += ("--prefix", packed(draw, place, "prefix", draw.choice([text, bad_text(draw, longest=100)])))
             if path.suffix or draw.random() < 0.5:
                 output = place / "out" / draw.choice(["out.txt", "out.gz", "out.zst", "out.xz", "out.bz2"])
                 return Case(what, ("translate", base.run, "--input", path, "--output", output, *options))
@@ -651,7 +652,11 @@ def check_answer(base: Base, method: str, path: str, kind: str, body: bytes) -> 
     scope |= {"query_string": b"", "scheme": "http", "server": ("localhost", 80), "client": ("localhost", 1)}
     with Models.load([base.run], ["search.workers=1"], 10_000, lambda _: None) as models:
         app = Interface(models, Settings(2000, 5, PATIENCE_SECONDS), Metrics()).app()
-        asyncio.run(app({**scope, "raw_path": path.encode()}, receive, send))
+
+        async def ask() -> None:
+            await app({**scope, "raw_path": path.encode()}, receive, send)
+
+        asyncio.run(ask())
     answer = json.loads(said["body"])
     if said["status"] in (400, 404, 405, 413, 415, 501):
         assert list(answer) == ["error"] and answer["error"].strip(), answer
@@ -876,7 +881,8 @@ def _call(case: Case, place: Path) -> tuple[int | None, str]:
         return open(descriptor, "w", encoding="utf-8", errors=errors, closefd=False)
 
     signal.signal(signal.SIGALRM, hang)
-    app = cli.app if case.reader is None else lambda standalone_mode: case.reader()
+    reader = case.reader
+    app = cli.app if reader is None else lambda standalone_mode: reader()
     try:
         with (
             open(write(place / "stdin", case.stdin), encoding="utf-8") as stdin,
