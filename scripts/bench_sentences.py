@@ -79,7 +79,7 @@ def main() -> None:
         draw = random.Random(1)
         lines = [line for line in lines_of(path) if is_sentence(line, _END if gap else _WIDE_END)]
         draw.shuffle(lines)
-        paragraphs = []
+        paragraphs: list[list[str]] = []
         while len(lines) >= 10 and len(paragraphs) < NUM_PARAGRAPHS:
             size = draw.randint(5, 10)
             paragraphs.append(lines[:size])

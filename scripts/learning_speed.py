@@ -30,7 +30,8 @@ _MINUTES = (2, 5, 10, 15, 20, 30, 45, 60, 90, 120)
 
 def timed(command: Sequence[object], records: Path, log: Path) -> list[dict[str, Any]]:
     """Run a command and return the scores that it appends to a file of JSON lines, each with the minutes until then."""
-    started, found = time.monotonic(), []
+    found: list[dict[str, Any]] = []
+    started = time.monotonic()
     with log.open("wb") as out, subprocess.Popen([*map(str, command)], stdout=out, stderr=subprocess.STDOUT) as process:
         is_running = True
         while is_running:

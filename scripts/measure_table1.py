@@ -106,7 +106,7 @@ class Restricted(nn.Module):
         keys_G1m = queries_Gr1[:, :1] - half + torch.arange(2 * WINDOW, device=q.device)
         may_look = (keys_G1m >= 0) & (keys_G1m < length) & ((queries_Gr1 - keys_G1m).abs() <= half)
         scores_BHGrm = (q_BHGrK @ k_BHGKm * size**-0.5).masked_fill(~may_look, -1e9)
-        out_BHGrK = scores_BHGrm.softmax(dim=-1) @ v_BHGKm.mT
+        out_BHGrK: Tensor = scores_BHGrm.softmax(dim=-1) @ v_BHGKm.mT
         return out_BHGrK.flatten(2, 3)[:, :, :length].transpose(1, 2).flatten(2)
 
 
@@ -136,7 +136,7 @@ class Dot(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.scale = width**-0.5
+        self.scale: float = width**-0.5
 
     def scores(self, q_BND: Tensor, k_BND: Tensor) -> Tensor:
         return q_BND @ k_BND.mT * self.scale
@@ -235,7 +235,7 @@ def seconds_of(run: Callable[[], None], times: int, device: torch.device) -> flo
             run()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) / 1000 / times
+        return float(start.elapsed_time(end)) / 1000 / times
     begin = time.process_time()
     for _ in range(times):
         run()

@@ -164,8 +164,8 @@ def report(args: argparse.Namespace) -> str:
     records: dict[str, list[Record]] = {}
     for key in ROWS:
         found = (final_record(args.output / f"{key}_{seed}", args.steps) for seed in range(1, args.base_seeds + 1))
-        if own := [record for record in found if record is not None]:
-            records[key] = own
+        if trained := [record for record in found if record is not None]:
+            records[key] = trained
     if "base" not in records:
         return "base is not trained yet"
     scores = {key: {name: [one[name] for one in own] for name in METRICS} for key, own in records.items()}
