@@ -41,14 +41,26 @@ class LineCutter:
         ):
             own, part_ids = None, [ids] if ids else []
             if "\n" in line:
-                own = self._split_text(line, number, num_tokens)
-                part_ids = tokenizer.encode([part.text for part in own.parts])
+                own, part_ids = self._with_pieces(self._split_text(line, number, num_tokens))
             elif (length := len(tags) + len(ids) + 1) > self._max_source_tokens and ids:
-                own = self._split(line, length, number, num_tokens)
-                part_ids = tokenizer.encode([part.text for part in own.parts])
+                own, part_ids = self._with_pieces(self._split(line, length, number, num_tokens))
             split.append(Line(line, own, range(len(sources), len(sources) + len(part_ids))))
             sources += [[*tags, *part, EOS_ID] for part in part_ids]
         return split, sources
+
+    def _with_pieces(self, split: SplitLine) -> tuple[SplitLine, list[list[int]]]:
+        """A line's parts and their ids, without those that have none (of invisible characters, say): a model that is
+        asked for a translation of nothing makes one up."""
+        lead, parts, part_ids = split.lead, list[Part](), list[list[int]]()
+        for part, ids in zip(split.parts, self._tokenizer.encode([part.text for part in split.parts]), strict=True):
+            if ids:
+                parts.append(part)
+                part_ids.append(ids)
+            elif parts:
+                parts[-1] = Part(parts[-1].text, parts[-1].gap + part.gap)
+            else:
+                lead += part.gap
+        return SplitLine(lead, parts), part_ids
 
     def _split(self, line: str, length: int, number: int, num_tokens: CountTokens) -> SplitLine:
         """A line of too many tokens in parts, with a warning."""

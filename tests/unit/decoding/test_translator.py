@@ -187,6 +187,16 @@ def test_texts_with_line_ends_warn_of_parts(made: Made) -> None:
     assert made.warnings == [warning] * 2
 
 
+def test_lines_of_a_text_that_have_no_pieces_are_blank(made: Made) -> None:
+    """As they are by themselves: no translation is made up for them, and nothing fails that looks at each part."""
+    translator, text = made(), "\ufffd\n\u200b\nA dog runs.\n\ufffd \ufffd\n\nTwo cats.\n\u200b"
+    lines = [found.text for found in translator.translate(text.split("\n"))]
+    assert [bool(line) for line in lines] == [False, False, True, False, False, True, False]
+    [whole], [explained] = translator.translate([text]), translator.explain([text])
+    assert whole.text == explained.text == "\n".join(lines)
+    assert [part.source for part in explained.parts] == ["A dog runs.", "Two cats."]
+
+
 def test_unequal_counts_are_refused(made: Made) -> None:
     translator = made()
     with pytest.raises(InputError, match=r"^2 sources, 1 targets: give one target"):
