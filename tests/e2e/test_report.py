@@ -109,10 +109,13 @@ def test_runs_that_have_gone_wrong(run: Path, monkeypatch: pytest.MonkeyPatch) -
 
     for name in ("checkpoints", "best", "last"):
         shutil.rmtree(run / name) if name == "checkpoints" else (run / name).unlink()
-    assert "Ended before its first checkpoint; the log has come to update 150 of 150." in texts(page_of(run)[0])
+    html, done = page_of(run)
+    assert "Ended before its first checkpoint; the log has come to update 150 of 150." in texts(html)
+    assert "warning: model, translations and attention: there is no checkpoint" in done.stderr
     (run / "checkpoints").mkdir()
     (run / "metrics.jsonl").unlink()
-    assert "None has been logged." in texts(page_of(run)[0])
+    html, done = page_of(run)
+    assert "None has been logged." in texts(html) and "warning: curves and speed: there is no metrics" in done.stderr
 
 
 def test_text_that_is_gone_and_values_that_nobody_logs(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import transformer_mt
 from transformer_mt.cli.main import app
@@ -185,6 +186,15 @@ def test_the_command_line_is_the_contract() -> None:
     """A command or an option may be added, here too; none may go."""
     found = dict(walk_commands(typer.main.get_command(app), "tmt"))
     assert found == {command: set(names.split()) for command, names in COMMANDS.items()}
+
+
+def test_help_has_what_it_was_given() -> None:
+    """All of it: the library that draws it takes words in square brackets for markup."""
+    for command in ("eval", "train", "average", "export", "init"):
+        output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+        shown = " ".join(word for word in output.split() if word not in "│|")
+        for parameter in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+            assert " ".join(parameter.help.split()) in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])

@@ -53,6 +53,8 @@ def compare(
         raise InputError("compare: --set changes how models translate, and all are files; remove --set")
     if [src, train, *ref, *map(str, paths)].count("-") > 1:
         raise InputError("stdin: cannot be two of the files; name a file for one")
+    if str(output) == "-":
+        raise InputError("--output -: stdout has the answer; name a file for the page")
     if output is not None:
         check_writable(output)
     sources = None if src is None else list(read_lines(src))
@@ -65,6 +67,5 @@ def compare(
         tell(f"warning: {note}")
     if output is not None:
         write_lines(output, [render_comparison(found, sentences)])
-        if str(output) != "-":
-            tell(f"wrote {output}")
+        tell(f"wrote {output}")
     print(json.dumps(found.as_dict(), ensure_ascii=False) if json_output else format_comparison(found, sentences))

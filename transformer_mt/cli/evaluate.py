@@ -185,19 +185,22 @@ def load_systems(
     if sources is not None:
         check_streams(sources, references, names)
     named = list(zip(short_names(paths), paths, are_models, strict=True))
-    of_files = {
-        path: System(name, list(read_lines(path)), tokenize, tgt_lang) for name, path, is_model in named if not is_model
-    }
-    for system in of_files.values():
-        check_streams(system.hypotheses, references, [system.name, *names[1:]])
-    systems = []
+    lines = {path: list(read_lines(path)) for _, path, is_model in named if not is_model}
+    for name, path, is_model in named:
+        if not is_model:
+            check_streams(lines[path], references, [name, *names[1:]])
+    of_models = {}
     for name, path, is_model in named:
         if is_model:
             assert sources is not None
-            systems.append(System(name, *translated(path, sources, overrides, tokenize, tgt_lang)))
-        else:
-            systems.append(of_files[path])
-    return systems
+            of_models[path] = System(name, *translated(path, sources, overrides, tokenize, tgt_lang))
+    # A file has no tokenisation nor language of its own: what nobody has named is that of the models beside it.
+    known = {(system.tokenize, system.tgt_lang) for system in of_models.values()}
+    if len(known) == 1 and tokenize is None and tgt_lang is None:
+        [(tokenize, tgt_lang)] = known
+    return [
+        of_models[path] if is_model else System(name, lines[path], tokenize, tgt_lang) for name, path, is_model in named
+    ]
 
 
 def evaluate(
@@ -213,8 +216,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
-            help="Of bleu, chrf, chrf++, ter, multi_bleu, moses_bleu, compound_bleu; separated by commas.  [default: "
-            "bleu,chrf and, unless it takes minutes, ter]",
+            help="Of bleu, chrf, chrf++, ter, multi_bleu, moses_bleu, compound_bleu; separated by commas (default: "
+            "bleu,chrf and, unless it takes minutes, ter).",
             show_default=False,
         ),
     ] = None,
@@ -233,8 +236,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--tokenize",
-            help="sacreBLEU's tokenisation for BLEU.  [default: MODEL's own, or that of the target language: zh, "
-            "ja-mecab, ko-mecab, char or 13a]",
+            help="sacreBLEU's tokenisation for BLEU (default: MODEL's own, or that of the target language: zh, "
+            "ja-mecab, ko-mecab, char or 13a).",
             show_default=False,
         ),
     ] = None,

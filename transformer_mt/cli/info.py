@@ -44,13 +44,11 @@ def _export_lines(facts: Mapping[str, Any]) -> _Lines:
 def _model_lines(facts: Mapping[str, Any]) -> _Lines:
     yield facts["kind"].split()[-1], facts["path"]
     if run := facts.get("run"):
+        best = run["best"] or "none"
         own, steps = Path(facts["model_directory"]).name, ", ".join(f"{step:,}" for step in run["checkpoints"])
         if facts["kind"] == "run":
             yield "", f"used as a model it is {own}, its {'best' if run['best'] else 'last'} checkpoint"
-        yield (
-            "",
-            f"has the checkpoints {steps} (best: {run['best']}, last: {run['last']}), {_bytes(run['bytes'])} in all",
-        )
+        yield "", f"has the checkpoints {steps} (best: {best}, last: {run['last']}), {_bytes(run['bytes'])} in all"
     elif facts["kind"] == "imported model":
         yield "", "made of another program's, by tmt import"
     elif facts["kind"] == "averaged model":

@@ -18,18 +18,18 @@ def init(
     output: Annotated[Path, typer.Option("--output", help="The configuration, for example my.yaml.")],
     tgt: Annotated[_OfFile, typer.Option("--tgt", help="Its translations, line by line.")] = None,
     valid_src: Annotated[
-        _OfFile, typer.Option("--valid-src", help="Validation text, or a file of pairs.  [default: some is held out]")
+        _OfFile, typer.Option("--valid-src", help="Validation text, or a file of pairs (default: some is held out).")
     ] = None,
     valid_tgt: Annotated[_OfFile, typer.Option("--valid-tgt", help="Its translations.")] = None,
     test_src: Annotated[
-        _OfFile, typer.Option("--test-src", help="Test text, or a file of pairs.  [default: some is held out]")
+        _OfFile, typer.Option("--test-src", help="Test text, or a file of pairs (default: some is held out).")
     ] = None,
     test_tgt: Annotated[_OfFile, typer.Option("--test-tgt", help="Its translations.")] = None,
     src_lang: Annotated[
-        _OfFile, typer.Option("--src-lang", help="The source's language.  [default: by the files]")
+        _OfFile, typer.Option("--src-lang", help="The source's language (default: by the files).")
     ] = None,
     tgt_lang: Annotated[
-        _OfFile, typer.Option("--tgt-lang", help="The target's language.  [default: by the files]")
+        _OfFile, typer.Option("--tgt-lang", help="The target's language (default: by the files).")
     ] = None,
     src_column: Annotated[
         _OfFile, typer.Option("--src-column", help="In a file of pairs, the source's column: its name or number.")
@@ -40,7 +40,7 @@ def init(
     ] = None,
     replay_src: Annotated[
         _OfFile,
-        typer.Option("--replay-src", help="With --from: old text to mix in.  [default: what the model was trained on]"),
+        typer.Option("--replay-src", help="With --from: old text to mix in (default: what the model was trained on)."),
     ] = None,
     replay_tgt: Annotated[_OfFile, typer.Option("--replay-tgt", help="Its translations.")] = None,
 ) -> None:

@@ -18,7 +18,7 @@ def average(
     ],
     output: Annotated[Path, typer.Option("--output", help="Directory of the averaged model.")],
     last: Annotated[
-        int | None, typer.Option("--last", min=1, help="With a run: its newest N checkpoints.  [default: up to 5]")
+        int | None, typer.Option("--last", min=1, help="With a run: its newest N checkpoints (default: up to 5).")
     ] = None,
     validate: Annotated[
         bool, typer.Option("--validate", help="Score it and the run's best checkpoint on the run's validation text.")
@@ -42,7 +42,7 @@ def export(
     ],
     quantization: Annotated[
         str | None,
-        typer.Option("--quantization", help="Of ctranslate2 and argos: float32, bfloat16 or int8.  [default: float32]"),
+        typer.Option("--quantization", help="Of ctranslate2 and argos: float32, bfloat16 or int8 (default: float32)."),
     ] = None,
 ) -> None:
     """Write a model as a directory or file that another program loads."""

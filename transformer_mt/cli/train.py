@@ -14,7 +14,7 @@ from transformer_mt.errors import InputError
 def train(
     config: ConfigArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Run directory.  [default: runs/NAME_OF_CONFIG]", show_default=False)
+        Path | None, typer.Option("--output", help="Run directory (default: runs/NAME_OF_CONFIG).", show_default=False)
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     resume: Annotated[

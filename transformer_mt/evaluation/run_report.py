@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from transformer_mt.checkpoints.description import Facts, describe
-from transformer_mt.checkpoints.manifest import CONFIG
+from transformer_mt.checkpoints.manifest import CONFIG, verify
 from transformer_mt.checkpoints.run_directory import is_run, is_training, list_checkpoints, resolve_model
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.checkpoints.training_state import TrainState, read_state
@@ -48,10 +48,11 @@ class ShownPair(NamedTuple):
 
 @dataclass
 class Translations:
-    """Translations of the first test text, else validation text, by the run's best checkpoint."""
+    """Translations of the first test text, else validation text, by the run's best checkpoint, else its last."""
 
     kind: str  # test or validation
     name: str
+    model: str
     scored: ScoredSource
     best: list[ShownPair]
     worst: list[ShownPair]
@@ -102,7 +103,7 @@ def read_run(run: Path, most_lines: int, with_comet: bool, tell: Tell) -> RunRep
     states: dict[int, TrainState] = {}
     found = RunReport(run, config, "", records, {})
     for one in list_checkpoints(run):
-        if (state := found.attempt("checkpoint", lambda path=one.path: read_state(path))) is not None:  # type: ignore[misc]
+        if (state := found.attempt("checkpoint", lambda path=one.path: _state(path))) is not None:  # type: ignore[misc]
             states[one.step] = state
     found.environments = {step: state.environment for step, state in states.items()}
     last = states[max(states)] if states else None
@@ -114,7 +115,17 @@ def read_run(run: Path, most_lines: int, with_comet: bool, tell: Tell) -> RunRep
             found.notes.append(f"data: the prepared text is no longer in {config.data.cache_dir}, nor its counts")
         if most_lines:
             _add_translations(found, most_lines, with_comet, tell)
+    else:
+        found.notes.append("model, translations and attention: there is no checkpoint")
+    if not records:
+        found.notes.append(f"curves and speed: there is no {FILE_NAME}, or nothing in it")
     return found
+
+
+def _state(checkpoint: Path) -> TrainState:
+    """The state of a checkpoint that a run could go on from: all its files have their sizes."""
+    verify(checkpoint, only_sizes=True)
+    return read_state(checkpoint)
 
 
 def describe_state(config: Config, records: list[Record], last: TrainState | None, *, is_going_on: bool) -> str:
@@ -165,7 +176,7 @@ def _add_translations(found: RunReport, most_lines: int, with_comet: bool, tell:
     scored = found.attempt("translations", lambda: score_source(found.config, sources[0], model, most=most_lines))
     if scored is None:
         return
-    shown = found.translations = Translations(kind, str(sources[0]), scored, *_extremes(scored))
+    shown = found.translations = Translations(kind, str(sources[0]), model.name, scored, *_extremes(scored))
     if with_comet:
         src, tgt = zip(*scored.pairs, strict=True)
         shown.comet = found.attempt("COMET", lambda: comet_score(src, scored.hypotheses, tgt))
@@ -193,6 +204,11 @@ def _add_attention(found: RunReport, shown: Translations, model: Path, tell: Tel
     source = (found.config.data.test or found.config.data.valid)[0]
     with Translator.load(model, settings=search_settings(found.config, source)) as translator:
         for pair in (*shown.best[:_NUM_PICTURES], *shown.worst[:_NUM_PICTURES]):
-            if pair.text.strip():
+            if not pair.text.strip():
+                continue
+            try:
                 maps = translator.attention_maps(pair.source, pair.text)
+            except InputError as error:  # a long one; what it advises is for another command
+                found.notes.append(f"attention of line {pair.number}: {str(error).partition(';')[0]}")
+            else:
                 found.attention.append((pair, attention_as_data(select(maps, "cross"), tell)))

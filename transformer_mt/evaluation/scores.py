@@ -314,7 +314,7 @@ def prepare(
                 f"bleu: the references have no spaces between words, which the tokenisation {tokenize} needs; the "
                 "score means little, give the target language (--tgt-lang) or a tokenisation (--tokenize char)"
             )
-        for name in ("ter", "chrf++", *_BY_MOSES):
+        for name in ("ter", "chrf++", "multi_bleu", *_BY_MOSES):
             if name in chosen and not (name == "ter" and is_asian):
                 notes.append(
                     f"{name}: the references have no spaces between words, which it counts; the score means little"

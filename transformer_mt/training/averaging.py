@@ -83,8 +83,9 @@ def average(
     save_model(output, mean, newest.config, newest.tokenizers, longest)
     if validate:
         best = resolve_model(run)
+        word = "best" if (run / "best").exists() else "newest"
         tell(f"the mean, {output}: {_scores(output, pairs, tell)}")
-        tell(f"the best so far, {best}: {_scores(best, pairs, tell_nobody)}")
+        tell(f"the {word} so far, {best}: {_scores(best, pairs, tell_nobody)}")
 
 
 def _validation_pairs(checkpoint: Path, tell: Tell) -> list[ValidationPair]:

@@ -14,6 +14,7 @@ from harness import ROOT, text, tmt_here, write
 from sacrebleu import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from transformer_mt.cli import evaluate
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation import significance
 from transformer_mt.evaluation.comparison import Comparison, Part, compare, marked
@@ -248,10 +249,24 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
         ((paths[0], tmp_path / "absent"), "absent"),
         ((*paths, "--train", tmp_path / "no text"), "no text"),
         ((*paths, "--output", tmp_path), "is a directory"),
+        ((*paths, "--output", "-", "--json"), "stdout has the answer; name a file"),
         (("-", "-"), "stdin: cannot be two"),
     ):
         done = tmt_here("compare", *wrong, "--ref", ref)
         assert done.status == 2 and reason in done.refusal and not done.stdout
+
+
+def test_a_file_is_scored_as_the_model_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hyp, lines, names = write(tmp_path / "hyp", ["나는 간다."]), ["나는 간다."], ["src", "ref"]
+    monkeypatch.setattr(evaluate, "translated", lambda *given: (lines, given[3] or "ko-mecab", given[4] or "ko"))
+
+    def how(tokenize: str | None, tgt_lang: str | None) -> list[tuple[str | None, str | None]]:
+        paths, are_models = [hyp, tmp_path], [False, True]
+        systems = evaluate.load_systems(paths, are_models, ["I go."], [lines], names, [], tokenize, tgt_lang)
+        return [(system.tokenize, system.tgt_lang) for system in systems]
+
+    assert how(None, None) == [("ko-mecab", "ko")] * 2
+    assert how("char", None)[0] == ("char", None) and how(None, "ja")[0] == (None, "ja")
 
 
 def test_a_model_translates_first(tmp_path: Path) -> None:

@@ -468,6 +468,8 @@ def test_text_without_spaces_is_told_where_words_are_needed(text: list[str]) -> 
     assert list(evaluate(text, [text]).notes) == notes
     assert [note.split(":")[0] for note in notes] == ["bleu", "ter"]
     assert "no spaces between words" in notes[0] and "--tgt-lang" in notes[0]
+    [note] = evaluate(text, [text], ["multi_bleu"]).notes
+    assert note.startswith("multi_bleu: the references have no spaces")
 
 
 @pytest.mark.parametrize(
