@@ -23,7 +23,7 @@ def plot_curves(
     """Draw loss, perplexity, scores and learning rate of runs over their updates."""
     from transformer_mt.evaluation.curves import plot_curves
 
-    plot_curves(runs, output)
+    plot_curves(runs, output, tell)
 
 
 @plot_app.command("lengths")
@@ -71,7 +71,7 @@ def plot_lengths(
     for note in dict.fromkeys(note for report in scores.all.reports for note in report.notes):
         tell(f"warning: {note}")
     if output is not None:
-        plot_lengths(scores, output)
+        plot_lengths(scores, output, tell)
     if json_output:
         print(json.dumps(scores.as_dict(), ensure_ascii=False))
 

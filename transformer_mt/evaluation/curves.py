@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.errors import InputError
-from transformer_mt.evaluation.figures import check_picture, line_styles, save_picture, short_names, tidy
+from transformer_mt.evaluation.figures import (
+    add_legend,
+    check_picture,
+    line_styles,
+    save_picture,
+    short_names,
+    tidy,
+)
+from transformer_mt.system.console import Tell, tell_nobody
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +36,7 @@ _PANELS = (
 _SPEED = ("Target tokens a second", "train", "tokens_per_second", "linear")
 
 
-def plot_curves(runs: Sequence[Path], output: Path) -> None:
+def plot_curves(runs: Sequence[Path], output: Path, tell: Tell = tell_nobody) -> None:
     """Draw what runs have logged, also while they go on, over their updates and each in its colour.
 
     Raises:
@@ -52,7 +60,7 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
                 axes.set_xlabel("updates")
         else:
             axes.set_visible(False)
-    figure.legend(lines, short_names(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False)
+    add_legend(figure, lines, short_names(runs), tell)
     save_picture(figure, output)
 
 

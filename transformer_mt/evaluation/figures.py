@@ -6,16 +6,20 @@ import base64
 import io
 import itertools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from transformer_mt.errors import InputError
+from transformer_mt.evaluation.fonts import font_families
+from transformer_mt.system.console import Tell
 from transformer_mt.system.whole_files import check_writable, replaced_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -76,12 +80,19 @@ def _write(figure: Figure, file: IO[bytes], form: str, transparent: bool = False
 
     dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     how: dict[str, Any] = {"metadata": dates.get(form), "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
-    with matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}):
+    with matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # that no font has, which `font_families` has told
         figure.savefig(file, format=form, transparent=transparent, **how)
 
 
 def _format(output: Path) -> str:
     return output.suffix.lower().removeprefix(".")
+
+
+def add_legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], tell: Tell) -> None:
+    """Name the lines of a picture above it, in fonts that have the names' letters."""
+    families = {"family": font_families(names, tell)}
+    figure.legend(lines, names, loc="outside upper center", ncols=min(len(names), 4), frameon=False, prop=families)
 
 
 def line_styles() -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
-from transformer_mt.evaluation.figures import check_picture, line_styles, save_picture, tidy
+from transformer_mt.evaluation.figures import add_legend, check_picture, line_styles, save_picture, tidy
 from transformer_mt.evaluation.scores import EvalReport, check_streams, evaluate
+from transformer_mt.system.console import Tell, tell_nobody
 from transformer_mt.text.scripts import WORD
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def scores_by_length(
     return LengthScores([system.name for system in systems], groups, everything)
 
 
-def plot_lengths(scores: LengthScores, output: Path) -> None:
+def plot_lengths(scores: LengthScores, output: Path, tell: Tell = tell_nobody) -> None:
     """Draw scores by length: a panel for each metric, a line for each system, a bar for each interval.
 
     Raises:
@@ -150,7 +151,7 @@ def plot_lengths(scores: LengthScores, output: Path) -> None:
     figure = Figure(figsize=(4.2 * len(METRICS), 3.6), layout="constrained")
     for number, axes in enumerate(figure.subplots(1, len(METRICS))):
         lines = _draw(axes, scores, number)
-    figure.legend(lines, scores.names, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
+    add_legend(figure, lines, scores.names, tell)
     signatures = [f"{score.label}|{score.signature}" for score in scores.all.reports[0].scores]
     figure.supxlabel("\n".join(["bars: 95 % by bootstrap resampling", *signatures]), fontsize=6, color="0.4")
     save_picture(figure, output)

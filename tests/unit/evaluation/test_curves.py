@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.evaluation import fonts
 from transformer_mt.evaluation.curves import plot_curves
 
 # The first bytes of each format, as its specification has them.
@@ -168,3 +169,12 @@ def test_a_picture_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         plot_curves([run], output)
     assert output.read_text() == "the picture before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "run"]
+
+
+def test_names_in_a_script_that_no_font_has_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(fonts, "_faces", lambda: iter(()))
+    told: list[str] = []
+    plot_curves([make_run(tmp_path / "한국")], tmp_path / "a.png", told.append)
+    assert len(told) == 1 and "한" in told[0] and not [*recwarn]
