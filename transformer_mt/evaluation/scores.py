@@ -450,7 +450,8 @@ def check_streams(hypotheses: Sequence[str], references: Sequence[Sequence[str]]
         if isinstance(stream, str):
             kind = "lists of strings" if what == "references" else "strings, one a sentence"
             raise InputError(f"{what}: a string, where a list of {kind} is needed; put it into one")
-    hyp_name, *ref_names = names or ["hypotheses", *(f"references[{index}]" for index in range(len(references)))]
+    names = names or ["hypotheses", *(f"references[{index}]" for index in range(len(references)))]
+    hyp_name, *ref_names = ("stdin" if name == "-" else name for name in names)
     if not references:
         raise InputError(f"{hyp_name}: no references to score against; give at least one reference file")
     num_hyp = len(hypotheses)

@@ -34,7 +34,9 @@ _ATOMS = frozenset({
     "audio", "canvas", "code", "embed", "iframe", "img", "input", "kbd", "math", "meter", "object", "picture",
     "progress", "samp", "svg", "var", "video", "wbr",
 })  # fmt: skip
-_UNTOUCHED = frozenset({"noscript", "pre", "script", "style", "template", "textarea"})
+_UNTOUCHED = frozenset({
+    "noembed", "noframes", "noscript", "plaintext", "pre", "script", "style", "template", "textarea", "xmp",
+})  # fmt: skip
 _MOST_LEVELS = 100
 _VOID = frozenset({
     "area", "base", "basefont", "bgsound", "br", "col", "embed", "frame", "hr", "img", "input", "keygen", "link",

@@ -83,6 +83,7 @@ def translated(text: str, engine: Engine) -> str:
         ('<a href="{{ x y }}" :z="" @click="p(&quot;ä&quot;)">a</a>',) * 2,
         ('<img src="/im Park.png?a&amp;b" alt="">',) * 2,
         ('<script>\'<meta http-equiv="Content-Type" content="a"></body><wbr>\' && 1</script>',) * 2,
+        ("<xmp>a <b></xmp>",) * 2,
         ("<input checked :x>", '<input checked="checked" :x="">'),
         (
             "<style>a > b</style><textarea>&lt;/body> <wbr></textarea>",
