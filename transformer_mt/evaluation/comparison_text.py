@@ -107,7 +107,10 @@ def length_tables(comparison: Comparison) -> Iterator[tuple[str, Rows]]:
 def kept_kinds(comparison: Comparison) -> list[tuple[str, list[Kept]]]:
     return [
         ("Numbers: missing of those expected, and added", comparison.numbers),
-        ("Names (words with a capital inside a sentence): missing of those expected, and added", comparison.capitals),
+        (
+            "Names (words with a capital inside a sentence): missing of those expected; added, as German nouns are",
+            comparison.capitals,
+        ),
     ]
 
 

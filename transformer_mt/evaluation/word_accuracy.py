@@ -72,7 +72,7 @@ def numbers_kept(hypotheses: Sequence[str], references: Sequence[Sequence[str]],
 def names_kept(hypotheses: Sequence[str], references: Sequence[Sequence[str]], sources: Sequence[str] | None) -> Kept:
     """Compare names: those that all references of a line have, and the source, if given, are expected.
 
-    Without a source each German noun is taken for a name.
+    Without a source each German noun is taken for a name, and with one still among those added.
     """
     return _kept(hypotheses, references, sources, names_in, lambda text: set(words_in(text)), in_source=True)
 
