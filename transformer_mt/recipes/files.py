@@ -171,7 +171,7 @@ def codes_of_names(src: str, tgt: str) -> MaybeCodes:
                 tuple(part.replace("\0", "_").replace("\1", "-") for part in both) for both in zip(*parts, strict=True)
             ]
             for one, other in reversed([both for both in pairs if both[0] != both[1]]):
-                if _is_code(one) and _is_code(other):
+                if all(_is_code(code) and is_language(re.split("[-_]", code)[0]) for code in (one, other)):
                     return _written(one), _written(other)
     return None, None
 

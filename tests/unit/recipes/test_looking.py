@@ -58,6 +58,7 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("train-en.txt", "train-ko.txt", ("en", "ko")),
         ("TRAIN.EN", "TRAIN.DE", ("en", "de")),
         ("text_en_US.txt", "text_ko_KR.txt", ("en_US", "ko_KR")),
+        ("text_en_us.txt", "text_ko_kr.txt", ("en", "ko")),
         ("a.zh_Hans_CN.txt", "a.pt-BR.txt", ("zh_Hans_CN", "pt-BR")),
         ("my-mt/a.en-GB", "my-mt/a.de", ("en-GB", "de")),
         ("train.src", "train.tgt", NO),
