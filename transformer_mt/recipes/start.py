@@ -88,12 +88,11 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     }
     old = None if asked.replay is None else files_of(*asked.replay, (None, None), asked.codes)
     label = str(files.source)
-    look = look_at(files.source, direction(asked.codes, files.codes, files.how).codes, label)
+    codes = direction(asked.codes, files.codes, files.how).codes
+    look = look_at(files.source, codes, label)
     if len(look.src_keys) < _LEAST_PAIRS:
         remedy = "some thousands are the least, some hundreds are enough to try it out"
-        if any(
-            map(has_old_line_ends, source_files(files.source, *direction(asked.codes, files.codes, files.how).codes))
-        ):
+        if any(map(has_old_line_ends, source_files(files.source, *codes))):
             remedy = "its lines end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
         raise InputError(
             f"{label}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
