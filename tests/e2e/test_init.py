@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused(
     ("options", "reason"),
     [
         (["--valid-tgt", "x.de"], "--valid-tgt x.de: is the target side; name the source side with --valid-src"),
-        (["--valid-src", "x.en"], "x.en: is one side of the text; name the file of the other side as well"),
+        (["--valid-src", __file__], "test_init.py: is one side of the text; name the file of the other side as well"),
         (["--src-column", "1"], "--src-column, --tgt-column: are for one file of pairs"),
         (["--from", "nothing"], "nothing"),
         (["--replay-src", "x.en"], "--replay-src x.en: is old text for a model that is adapted; name that with --from"),

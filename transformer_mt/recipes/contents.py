@@ -64,6 +64,12 @@ def columns_in(kind: str, path: str) -> list[str]:
     return [str(name) for name in names if any(isinstance(row.get(name), str) for row in rows)]
 
 
+def is_table(path: str) -> bool:
+    """Return whether the first lines of a text have tabs, as many each."""
+    tabs = {line.count("\t") for line in itertools.islice(read_lines(path), _MOST_ROWS)}
+    return len(tabs) == 1 and tabs != {0}
+
+
 def table_rows(kind: str, path: str) -> Iterator[list[str]]:
     """Yield the rows of a table, its header too."""
     if kind == "tsv":

@@ -12,7 +12,7 @@ from transformer_mt.data.readers.languages import code_of_name, is_language, nea
 from transformer_mt.data.readers.plain_text import files_of as matching_files
 from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, table_rows, two_sides
+from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, is_table, table_rows, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.system.compression import COMPRESSED
 
@@ -68,14 +68,15 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
         if src == tgt:
             raise InputError(f"{src}: is named for both sides; name the file of the other language")
         return Files({"src": src, "tgt": tgt}, codes_of_names(src, tgt), "by the names of the files")
-    kind = kind_of(src)
-    if kind is None:
+    kind = kind_of(src) or "tsv"
+    settings: dict[str, Any] = {kind: src}
+    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
+    # Tables are called deu.txt, too: Tatoeba's pairs for flash cards are.
+    if kind_of(src) is None and not is_table(first):
         raise InputError(
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
         )
-    settings: dict[str, Any] = {kind: src}
-    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
     if kind in ("tmx", "xliff", "po"):
         codes = codes_in(kind, first)
         both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked

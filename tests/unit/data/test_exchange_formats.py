@@ -126,8 +126,17 @@ def test_units_of_xliff_1(unit: str, pairs: Pairs, tmp_path: Path) -> None:
             "<segment><source>c</source><target>d</target></segment>",
             [("Save", ""), ("a", "b"), ("c", "d")],
         ),
+        # What a unit says of itself goes before what its group says.
+        (
+            '<segment><source translate="no">a</source><target>b</target></segment></unit>'
+            '<group translate="no"><unit><segment><source>tmt</source><target>tmt</target></segment></unit>'
+            '<unit translate="yes"><segment><source>c</source><target>d</target></segment></unit></group>'
+            '<unit translate="no"><segment><source>key</source></segment></unit>'
+            '<unit><segment><source>e <mrk translate="no">f</mrk></source><target>g f</target></segment>',
+            [("a", "b"), ("c", "d"), ("e f", "g f")],
+        ),
     ],
-    ids=["okapi", "angular", "states"],
+    ids=["okapi", "angular", "states", "not to be translated"],
 )
 def test_units_of_xliff_2(content: str, pairs: Pairs, tmp_path: Path) -> None:
     assert pairs_of("xliff", tmp_path / "a.xlf", xliff2(content)) == pairs

@@ -222,6 +222,10 @@ def test_patterns_and_home_directories_lead_to_files(tmp_path: Path, monkeypatch
     assert [pair.src for pair in read_pairs(both.source, "en", "de")] == ["a", "b"]
     with pytest.raises(InputError, match=r"\*\.tmx"):
         files_of("~/*.tmx", None, NO, NO)
+    write(tmp_path / "deu.txt", ["Go.\tGeh.\tCC-BY 2.0", "Hi.\tHallo!\tCC-BY 2.0"])
+    table = files_of("~/deu.txt", None, NO, NO)
+    assert table[:2] == ({"tsv": "~/deu.txt"}, (None, None))
+    assert [pair.tgt for pair in read_pairs(table.source, "en", "de")] == ["Geh.", "Hallo!"]
 
 
 def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
@@ -244,7 +248,9 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("a.en", "-", "stdin: "),
         ("{}/pipe", "a.de", r"pipe \(a pipe or a device\): training reads its text more than once"),
         ("{}", "a.de", r"cannot be read"),
-        ("a.en", None, r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs"),
+        ("{}/a.en", None, r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs"),
+        ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/none.txt", None, r"none.txt: cannot be read"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
         ("a.en", "a.en", r"a.en: is named for both sides"),
         ("{}/none.jsonl", None, r"none.jsonl: cannot be read"),
@@ -271,7 +277,9 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
-    write(tmp_path / "empty.jsonl", [])
+    for name in ("empty.jsonl", "a.en"):
+        write(tmp_path / name, [])
+    write(tmp_path / "few.txt", ["a\tb", "c"])
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{"])

@@ -17,8 +17,8 @@ _UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n", "
 def read_xliff(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
     """Yield the units of an XLIFF file, in segments where both sides have the same; files in other languages are none.
 
-    A unit that is not translated is a pair with an empty target. Files from the wanted target into the wanted source
-    language are read the other way round.
+    A unit that is not translated is a pair with an empty target; one that is not to be translated is none. Files from
+    the wanted target into the wanted source language are read the other way round.
     """
     return read_units(path, _XliffUnits(src_lang, tgt_lang))
 
@@ -60,7 +60,7 @@ class _XliffUnits(Units):
         self._is_turned: bool | None = None  # None: the file is in other languages
         self._found: dict[str, None] = {}  # languages of its files
         self._num_files = 0  # in the languages that are wanted
-        self._open: list[str] = []
+        self._open: list[tuple[str, bool]] = []  # elements; whether what is in them is to be translated
         self._tags: dict[str, str] = {}  # what codes stand for in the whole file, as Trados has it in the header
         self._codes: ChainMap[str, str] = ChainMap({}, self._tags)
         self._sides: dict[str, _Side] = {}
@@ -72,8 +72,12 @@ class _XliffUnits(Units):
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         name = local(tag)
         self.root = self.root or name
-        parent = self._open[-1] if self._open else ""
-        self._open.append(name)
+        parent, is_text = self._open[-1] if self._open else ("", True)
+        if "translate" in attributes:
+            is_text = attributes["translate"] != "no"
+        if attributes.get("restype") == "x-gettext-domain-header":
+            is_text = False
+        self._open.append((name, is_text))
         if self._side is not None:
             self._side.start(name, attributes)
             return
@@ -85,8 +89,6 @@ class _XliffUnits(Units):
                 self._tags.clear()
             case "trans-unit" | "unit":
                 self._codes, self._sides, self._state = ChainMap({}, self._tags), {}, None
-                if attributes.get("restype") == "x-gettext-domain-header":  # no text
-                    self._open[-1] = ""
             case "segment":
                 self._sides, self._state = {}, attributes.get("state")
             case "tag" if parent == "tag-defs":
@@ -107,8 +109,8 @@ class _XliffUnits(Units):
             self._data.append(text)
 
     def end(self, tag: str) -> None:
-        name = self._open.pop()
-        parent = self._open[-1] if self._open else ""
+        name, is_text = self._open.pop()
+        parent = self._open[-1][0] if self._open else ""
         if self._side is not None:
             if name in ("source", "seg-source", "target") and parent in ("trans-unit", "segment"):
                 self._side = None
@@ -118,7 +120,7 @@ class _XliffUnits(Units):
             codes = self._tags if name == "ph" else self._codes
             codes[self._data_id] = "".join(self._data)
             self._data = None
-        elif name in ("trans-unit", "segment") and self._is_turned is not None:
+        elif name in ("trans-unit", "segment") and is_text and self._is_turned is not None:
             for src, tgt in self._segments():
                 self.add(*((tgt, src) if self._is_turned else (src, tgt)))
 
