@@ -79,7 +79,7 @@ def result(run: Path, metric: str) -> dict[str, Any]:
     valid = [one for one in records if one["kind"] == "valid"]
     if not valid:
         return {}
-    best = max(valid, key=lambda one: one[metric])
+    best = (min if metric == "loss" else max)(valid, key=lambda one: one[metric])
     test = [one for one in records if one["kind"] == "test"][-1:]
     return {"steps": valid[-1]["step"], "best": best, "test": test[0] if test else {}}
 

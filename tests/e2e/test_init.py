@@ -98,7 +98,7 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
 def test_the_largest_shape_that_takes_no_more_than_half_a_day(
     text: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "shapes_for", lambda num_pairs: [sizes.BASE, sizes.SMALL, sizes.TINY])
+    monkeypatch.setattr(sizes, "shapes_for", lambda corpus: [sizes.BASE, sizes.SMALL, sizes.TINY])
     widths = {512: None, 256: 1000.0, 128: 100.0}  # seconds an update; None: does not fit into memory
     monkeypatch.setattr(start, "seconds_per_update", lambda config, *_: widths[config.model.d_model])
     init(tmp_path).ok()

@@ -19,9 +19,10 @@ try_neighbours = load_script("try_neighbours")
 def test_neighbours_are_configurations(shape: Shape, num_pairs: int, tmp_path: Path) -> None:
     source = [{"src": "a", "tgt": "b"}]
     data = [Choice("src_lang", "en"), Choice("tgt_lang", "de"), Choice("train", source), Choice("valid", source)]
-    choices: Choices = {"data": data, "tokenizer": sizes.vocabulary_for(num_pairs, 100, has_syllables=False)}
+    corpus = Corpus(num_pairs, 20, 20)
+    choices: Choices = {"data": data, "tokenizer": sizes.vocabulary_for(shape, corpus, 100, has_syllables=False)}
     path = tmp_path / "my.yaml"
-    path.write_text(as_text([], choices | sizes.sizes_for(shape, Corpus(num_pairs, 20))))
+    path.write_text(as_text([], choices | sizes.sizes_for(shape, corpus)))
     found = {name: load_config(path, changes) for name, changes in try_neighbours.neighbours(load_config(path))}
     chosen = found.pop("chosen")
     assert all(config != chosen for config in found.values()) and len(found) >= 14

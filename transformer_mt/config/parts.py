@@ -99,6 +99,10 @@ class DescribedConfig(_Part):
             yield f"{', '.join(lacking)}: missing; copy the model's config.yaml again"
 
 
+class _Begun(_Part):
+    init_from: str | None = None
+
+
 class AdaptedConfig(_Part):
     """What adapting a model to other text takes: what it is, and how it was trained, and on what."""
 
@@ -107,4 +111,5 @@ class AdaptedConfig(_Part):
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()
     optim: OptimConfig = OptimConfig()
+    train: _Begun = _Begun()
     search: SearchConfig = SearchConfig()

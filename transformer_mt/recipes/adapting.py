@@ -64,7 +64,7 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
 
     Args:
         corpus: the new text.
-        replayed: old pairs in an epoch, by the new ones; they get steps besides.
+        replayed: old text in an epoch, by the new; it gets steps besides.
     """
     config = initial.config
     usual = ModelConfig(preset=config.model.preset).model_dump()
@@ -73,7 +73,11 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
     is_known = "optim" in config.model_fields_set  # of an imported model it is not
     of_what = "that it was trained with" if is_known else "that the paper would have for its width"
     is_muons = config.optim.optimizer == "muon"
-    max_tokens = min(config.batch.max_tokens, 1024 if corpus.num_pairs < 10_000 else 4096)
+    was_adapted = config.train.init_from is not None  # with a lower rate and smaller steps than it began with
+    share = 1 if was_adapted else _SHARE_OF_RATE
+    max_tokens = 1024 if corpus.is_little else 4096
+    if not was_adapted:
+        max_tokens = min(max_tokens, config.batch.max_tokens)
     by_root = BY_ROOT_WITH_MUON * _SHARE_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM * _SHARE_OF_STEPS
     by_root *= 1 + replayed
     max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=6)
@@ -89,7 +93,9 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
         "optim": [
             *([Choice("optimizer", "muon", "the one that it was trained with")] if is_muons else []),
             Choice("schedule", "cosine", "falls to 0 at the last step, so that the end is calm"),
-            Choice("lr", float(f"{peak * _SHARE_OF_RATE:.2g}"), f"a quarter of the {peak:.2g} {of_what}"),
+            Choice(
+                "lr", float(f"{peak * share:.2g}"), f"{'' if was_adapted else 'a quarter of '}the {peak:.2g} {of_what}"
+            ),
             Choice("warmup_steps", max(1, min(_LONGEST_WARMUP, max_steps // 6))),
             Choice("clip_norm", 1.0, "against sudden jumps of the loss"),
         ],

@@ -49,6 +49,13 @@ def rules_for(look: Look, languages: tuple[str, str], tell: Tell) -> list[Choice
             choices.append(Choice(key, value, f"{_percent(rejected)} {what}"))
         elif rejected:
             tell(f"{_percent(rejected)} of the pairs {what}: left in, as so many are; data.clean.{key} leaves them out")
+    usual = CleanConfig()
+    too_long = sum(clean(pair, usual, *languages).reason == "too_long_characters" for pair in look.sample)
+    if 0 < too_long < len(look.sample):  # of all, init says that it is no text
+        tell(
+            f"{_percent(too_long / len(look.sample))} of the pairs have more than {usual.max_chars:,} characters on a "
+            "side and are left out (data.clean.max_chars); one sentence a line is expected"
+        )
     choices += _scripts(look, languages)
     return choices
 

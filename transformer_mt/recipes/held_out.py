@@ -35,6 +35,7 @@ class HeldOutText(NamedTuple):
 
     sources: list[Choice]  # keys of `data`
     rules: list[Choice]  # keys of `data.clean`
+    lost: float  # the share of the training pairs that these leave out for the sake of given text
     drawn: dict[tuple[Path, Path], list[SentencePair]]  # by the two files to be written
 
     @property
@@ -70,7 +71,11 @@ def hold_out(
     Raises:
         InputError: a given text that cannot be read; nothing can be drawn; a file is there already.
     """
+    leaks, lost = _leaks(look, given, languages)
     parts = [part for part in PARTS if part not in given]
+    if lost > _MOST_LOST and "valid" in given and parts:
+        tell("no test text is held out: what keeps it out of training would leave out what leaks as well; name some")
+        parts = []
     drawn = _draw(look, kept, parts)
     if "valid" in parts and "valid" not in drawn:
         raise InputError(
@@ -86,8 +91,7 @@ def hold_out(
     if there := [path for both in files.values() for path in both if path.exists()]:
         raise InputError(f"{there[0]}: is there already, and would be written; name another --output, or move it away")
 
-    leaks, lost = _leaks(look, given, languages)
-    sources, rules = [], []
+    sources = []
     for part in PARTS:
         if part in given:
             sources.append(Choice(part, [given[part].settings]))
@@ -96,17 +100,29 @@ def hold_out(
             why = f"{len(drawn[part]):,} pairs drawn (seed {_SEED}) from those whose sides are in no other pair"
             sources.append(Choice(part, [{"src": src, "tgt": tgt}], why))
             tell(f"held out: {len(drawn[part]):,} pairs in {src} and {tgt}")
+    rules = _rules(bool(drawn), leaks, lost, tell)
+    return HeldOutText(sources, rules, lost if rules else 0.0, {files[part]: pairs for part, pairs in drawn.items()})
+
+
+def _rules(is_drawn: bool, leaks: list[str], lost: float, tell: Tell) -> list[Choice]:
+    """Return what keeps text out of training that is drawn from it, or given and costs little; tell what leaks.
+
+    Args:
+        leaks: what given text has in common with the training text, in words.
+        lost: the share of the training pairs that have something of it.
+    """
+    is_on = is_drawn or (bool(leaks) and lost <= _MOST_LOST)
     cost = f"{percent(round(lost * 1e6), 10**6)} of the training pairs"
-    if drawn:
-        why = "the training text still has the drawn pairs: this leaves them, and what is near to them, out of training"
-        rules.append(Choice("drop_held_out", True, "; ".join([why, *leaks])))
-    elif leaks and lost <= _MOST_LOST:
-        rules.append(Choice("drop_held_out", True, f"{'; '.join(leaks)}: what they share is left out, {cost}"))
-    elif leaks:
-        leaks.append(f"so scores will be too good. data.clean.drop_held_out: true would leave {cost} out")
     if leaks:
-        tell("; ".join(leaks) if lost <= _MOST_LOST else f"warning: {'; '.join(leaks)}")
-    return HeldOutText(sources, rules, {files[part]: pairs for part, pairs in drawn.items()})
+        what_then = f"what they share is left out, {cost}"
+        if not is_on:
+            what_then = f"so scores will be too good. data.clean.drop_held_out: true would leave {cost} out"
+        leaks = [f"{'; '.join(leaks)}: {what_then}"]
+        tell(leaks[0] if lost <= _MOST_LOST else f"warning: {leaks[0]}")
+    if not is_on:
+        return []
+    why = "the training text still has the drawn pairs: this leaves them, and what is near to them, out of training"
+    return [Choice("drop_held_out", True, "; ".join([why] * is_drawn + leaks))]
 
 
 def _draw(look: Look, kept: Sequence[bool], parts: Sequence[str]) -> dict[str, list[SentencePair]]:
@@ -120,7 +136,8 @@ def _draw(look: Look, kept: Sequence[bool], parts: Sequence[str]) -> dict[str, l
         for pair, is_unique, is_kept in zip(look.sample, look.is_unique, kept, strict=True)
         if is_unique and is_kept
     ]
-    size = min(look.num_pairs // 20, 1000 if look.num_pairs < 160_000 else 2000, len(possible) // 4)
+    usual = max(_LEAST, look.num_full // 20)
+    size = min(usual, 1000 if look.num_full < 160_000 else 2000, len(possible) // 4)
     if size < _LEAST:
         return {}
     drawn = random.Random(_SEED).sample(range(len(possible)), size * len(parts))

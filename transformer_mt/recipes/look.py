@@ -46,6 +46,11 @@ class Look:
     def num_looked_at(self) -> int:
         return self.stats.pairs
 
+    @property
+    def num_full(self) -> int:
+        """About how many pairs have text on both sides."""
+        return round(self.num_pairs * len(self.src_keys) / self.num_looked_at)
+
     def counted(self) -> str:
         """Return how much there is and how much of it was looked at, in words."""
         if self.num_looked_at == self.num_pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.adapting import Initial
 from transformer_mt.recipes.files import Files
-from transformer_mt.recipes.look import MOST_PAIRS
 from transformer_mt.system.console import Tell
 
 # Kinds whose text is here: of data sets, published sets and text that a model makes that cannot be seen, or only by
@@ -23,15 +21,22 @@ class Replay(NamedTuple):
     """What is replayed, and what of it in an epoch."""
 
     sources: list[dict[str, Any]]  # as a configuration has them
-    share: float  # old pairs in an epoch, by the new ones
+    share: float  # old text in an epoch, by the new
     why: str
 
 
 NOTHING = Replay([], 0.0, "")
 
 
+class Amount(NamedTuple):
+    """How much text there is."""
+
+    pairs: int
+    characters: float  # of the targets
+
+
 def replay_for(
-    initial: Initial, given: Files | None, new: Files, languages: tuple[str, str], num_new: int, tell: Tell
+    initial: Initial, given: Files | None, new: Files, languages: tuple[str, str], amount: Amount, tell: Tell
 ) -> Replay:
     """Return the old text that goes with the new: that which is given, or what is left of the model's own.
 
@@ -41,36 +46,36 @@ def replay_for(
     Args:
         given: old text in the languages of the new; None: the sources in the model's own configuration.
         languages: of the new text.
-        num_new: its pairs.
+        amount: of it.
 
     Raises:
         InputError: given text that cannot be read.
     """
     found = (
-        [(given.settings, 1.0, _count(given.source, languages))] if given else [*_own(initial, new, languages, tell)]
+        [(given.settings, 1.0, _amount(given.source, languages))] if given else [*_own(initial, new, languages, tell)]
     )
-    weighted = sum(weight * count for _, weight, count in found)
+    weighted = sum(weight * old.pairs for _, weight, old in found)
     if not weighted:
         tell(
             f"warning: there is no text of {initial.name} to replay, and the model may forget what it could before; "
             "name some with --replay-src and --replay-tgt"
         )
         return NOTHING
-    scale = min(1.0, num_new / weighted)
+    scale = min(1.0, amount.pairs / weighted)
     sources = [{**settings, "weight": float(f"{weight * scale:.2g}")} for settings, weight, _ in found]
-    num_old, an_epoch = sum(count for *_, count in found), weighted * scale
+    num_old, an_epoch = sum(old.pairs for *_, old in found), weighted * scale
     why = (
         f"and {num_old:,} old pairs, of which their weight lets an epoch see about {an_epoch:,.0f}, others each time: "
         f"what {initial.name} could before is not forgotten (mixed fine-tuning, Chu et al. 2017; docs/adapting.md)"
     )
     tell(f"replay: {num_old:,} old pairs, about {an_epoch:,.0f} of them an epoch")
-    return Replay(sources, an_epoch / num_new, why)
+    return Replay(sources, scale * sum(weight * old.characters for _, weight, old in found) / amount.characters, why)
 
 
 def _own(
     initial: Initial, new: Files, languages: tuple[str, str], tell: Tell
-) -> Iterator[tuple[dict[str, Any], float, int]]:
-    """Yield the sources that a model was trained on and that are still there, with their weights and sizes."""
+) -> Iterator[tuple[dict[str, Any], float, Amount]]:
+    """Yield the sources that a model was trained on and that are still there, with their weights and amounts."""
     data = initial.config.data
     for source in data.train:
         own = source.src_lang or data.src_lang, source.tgt_lang or data.tgt_lang
@@ -79,20 +84,22 @@ def _own(
         if not is_possible or source.kind not in _OF_FILES or weight == 0 or _is_same(source, new.source):
             continue
         try:
-            count = _count(source, own)
+            amount = _amount(source, own)
         except InputError as error:
             tell(f"warning: not replayed: {error}")
             continue
         keys = source.model_dump(mode="json", exclude_defaults=True, exclude={"name", "weight", "src_lang", "tgt_lang"})
         named = zip(("src_lang", "tgt_lang"), own, languages, strict=True)
-        yield {**keys, **{key: code for key, code, usual in named if code != usual}}, weight, count
+        yield {**keys, **{key: code for key, code, usual in named if code != usual}}, weight, amount
 
 
 def _is_same(source: SourceConfig, new: SourceConfig) -> bool:
     return source.kind == new.kind and getattr(source, source.kind) == getattr(new, new.kind)
 
 
-def _count(source: SourceConfig, languages: Sequence[str]) -> int:
-    if source.num_pairs is not None:  # of the built-in grammar
-        return source.num_pairs
-    return sum(1 for _ in itertools.islice(read_pairs(source, *languages), MOST_PAIRS))
+def _amount(source: SourceConfig, languages: Sequence[str]) -> Amount:
+    num_pairs = num_characters = 0
+    for pair in read_pairs(source, *languages):
+        num_pairs += 1
+        num_characters += len(pair.tgt)
+    return Amount(num_pairs, num_characters)

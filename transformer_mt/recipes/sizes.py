@@ -22,8 +22,15 @@ BY_ROOT_WITH_MUON = 42 * math.sqrt(470_000)
 BY_ROOT_WITH_ADAM = 53 * math.sqrt(470_000)
 _BY_ROOT_IN_PAPER = 100_000 * 25_000 / math.sqrt(130_000_000)
 
+# Target tokens of a text, of which the borders between sizes are made: what 10,000 pairs of captions have, 100,000 of
+# talks of everyday length, 300,000 and a million of longer sentences.
+_LITTLE, _ENOUGH_FOR_SMALL, _ENOUGH_FOR_BASE, _AS_IN_PAPER = 150_000, 1_500_000, 6_000_000, 30_000_000
+_CHARACTERS_OF_TOKEN = 4.4  # in 10,000 pieces of English, German or French; of Chinese, Japanese or Korean there are …
+_SYLLABLES_OF_TOKEN = 1.7
+
 _SECONDS_AT_RISK = 600  # between checkpoints
 _MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
+_SHORT = 0.9  # of a step that has fewer target tokens than it may
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,32 +65,48 @@ class Corpus:
     """What the choices depend on."""
 
     num_pairs: int  # that training will see
-    tgt_tokens: float  # of a pair in the mean, </s> included
+    src_tokens: float  # of a pair in the mean, </s> included
+    tgt_tokens: float
+
+    @classmethod
+    def by_characters(cls, num_pairs: int, src: float, tgt: float, *, has_syllables: bool) -> Corpus:
+        """About what a corpus is, before there are pieces, by the characters of its sides in the mean."""
+        size = _SYLLABLES_OF_TOKEN if has_syllables else _CHARACTERS_OF_TOKEN
+        return cls(num_pairs, src / size + 1, tgt / size + 1)
 
     @property
     def tokens_of_epoch(self) -> float:
+        """Those of the targets."""
         return self.num_pairs * self.tgt_tokens
 
+    @property
+    def is_little(self) -> bool:
+        return self.tokens_of_epoch < _LITTLE
 
-def shapes_for(num_pairs: int) -> list[Shape]:
+    def labels_of(self, max_tokens: int) -> float:
+        """Return how many target tokens a step has: where sources are longer, these fill it."""
+        return max_tokens * min(1.0, self.tgt_tokens / self.src_tokens)
+
+
+def shapes_for(corpus: Corpus) -> list[Shape]:
     """Return the shapes that a corpus has text enough for, the largest first."""
-    if num_pairs < 100_000:
+    if corpus.tokens_of_epoch < _ENOUGH_FOR_SMALL:
         return [TINY]
-    return [SMALL, TINY] if num_pairs < 300_000 else [BASE, SMALL, TINY]
+    return [SMALL, TINY] if corpus.tokens_of_epoch < _ENOUGH_FOR_BASE else [BASE, SMALL, TINY]
 
 
-def vocabulary_for(num_pairs: int, num_characters: int, *, has_syllables: bool) -> list[Choice]:
+def vocabulary_for(shape: Shape, corpus: Corpus, num_characters: int, *, has_syllables: bool) -> list[Choice]:
     """Return the keys of the tokenizer.
 
     Args:
         num_characters: different ones that make up 99.95 % of the text.
         has_syllables: it is written in characters of which there are thousands, as Chinese, Japanese and Korean are.
     """
-    if num_pairs < 10_000:
+    if corpus.is_little:
         size, why = 2000, "few pieces for little text, each seen often enough; 1,000 are worse (docs/results.md)"
-    elif num_pairs < 300_000:
+    elif corpus.tokens_of_epoch < _ENOUGH_FOR_BASE:
         size, why = 10_000, "one vocabulary for both languages; Multi30k does worse with 4,000 pieces (docs/log.md)"
-    elif num_pairs < 1_000_000:
+    elif corpus.tokens_of_epoch < _AS_IN_PAPER or shape is not BASE:
         size, why = 16_000, "one vocabulary for both languages; more text has more words that are worth a piece"
     else:
         size, why = 32_000, "one vocabulary for both languages, of nearly the paper's size"
@@ -94,7 +117,7 @@ def vocabulary_for(num_pairs: int, num_characters: int, *, has_syllables: bool) 
     if has_syllables:
         why = "for text of thousands of characters: the rarest are spelled by bytes, as in configs/l10n_en_ko.yaml"
         choices = [Choice("type", "unigram", why), *choices, Choice("character_coverage", 0.9995)]
-    if num_pairs < 10_000:
+    if corpus.is_little:
         key = ("unigram_alpha", 0.2) if has_syllables else ("bpe_dropout", 0.1)
         choices.append(
             Choice(
@@ -104,21 +127,29 @@ def vocabulary_for(num_pairs: int, num_characters: int, *, has_syllables: bool) 
     return choices
 
 
-def sizes_for(shape: Shape, corpus: Corpus) -> Choices:
-    """Return model, batch and optimiser of a shape on a corpus, and how long it is trained."""
-    is_papers = shape is BASE and corpus.num_pairs >= 1_000_000
-    max_tokens, batch_why = _batch(shape, corpus.num_pairs)
-    by_root = _BY_ROOT_IN_PAPER if is_papers else BY_ROOT_WITH_ADAM if shape is BASE else BY_ROOT_WITH_MUON
-    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=50 if is_papers else 12)
-    epochs = max_steps * max_tokens / corpus.tokens_of_epoch
-    seen = f"{_count(epochs)} epochs, {max_steps * max_tokens / 1e6:,.0f} million target tokens"
+def sizes_for(shape: Shape, corpus: Corpus, most_steps: float = math.inf) -> Choices:
+    """Return model, batch and optimiser of a shape on a corpus, and how long it is trained.
+
+    Args:
+        most_steps: that there is time for. A run that patience would end may be cut to them, as long as they are no
+            fewer than the rule for less text gives; others are not.
+    """
+    is_papers = shape is BASE and corpus.tokens_of_epoch >= _AS_IN_PAPER
+    max_tokens, batch_why = _batch(shape, corpus)
     if is_papers:
-        length = f"at most {seen}, in proportion to the root of the text as in the paper; patience may end it sooner"
+        max_steps, eval_steps, length = _papers_steps(corpus, max_tokens, most_steps)
     else:
+        by_root = BY_ROOT_WITH_ADAM if shape is BASE else BY_ROOT_WITH_MUON
+        max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=12)
         of_multi30k = by_root / math.sqrt(470_000)
-        length = f"{seen}: Multi30k's {of_multi30k:.0f} epochs of 0.47 million, in proportion to the root of the text"
+        length = (
+            f"{_seen(corpus, max_tokens, max_steps)}: Multi30k's {of_multi30k:.0f} epochs of 0.47 million, in "
+            "proportion to the root of the text"
+        )
     norm = Choice("norm", "pre", "learns faster than post, the paper's, which Hugging Face's Marian asks for")
-    dropout, dropout_why = _dropout(shape, corpus.num_pairs)
+    if (share := corpus.labels_of(max_tokens) / max_tokens) < _SHORT:
+        batch_why += f". Sources are longer here and fill a step with about {share * max_tokens:,.0f} of them"
+    dropout, dropout_why = _dropout(shape, corpus)
     return {
         "model": [
             *_with_why(shape.keys, shape.why),
@@ -146,39 +177,53 @@ def steps_for(corpus: Corpus, max_tokens: int, by_root: float, num_validations: 
     Args:
         by_root: target tokens of the run by the root of the corpus's.
     """
-    wanted = by_root * math.sqrt(corpus.tokens_of_epoch) / max_tokens
+    wanted = by_root * math.sqrt(corpus.tokens_of_epoch) / corpus.labels_of(max_tokens)
     eval_steps = _rounded(wanted / num_validations)
     return eval_steps * num_validations, eval_steps
+
+
+def _papers_steps(corpus: Corpus, max_tokens: int, most_steps: float) -> tuple[int, int, str]:
+    """Return the steps of base as the paper trains it, those between two validations, and why so many."""
+    there_is_time_for = most_steps * corpus.labels_of(max_tokens) / math.sqrt(corpus.tokens_of_epoch)
+    by_root = min(_BY_ROOT_IN_PAPER, max(BY_ROOT_WITH_ADAM, there_is_time_for))
+    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=50)
+    why = "in proportion to the root of the text as in the paper"
+    if by_root < _BY_ROOT_IN_PAPER:
+        why = "for which there is time here; as in the paper, in proportion to the root of the text, it would be more"
+    return max_steps, eval_steps, f"at most {_seen(corpus, max_tokens, max_steps)}, {why}; patience may end it sooner"
+
+
+def _seen(corpus: Corpus, max_tokens: int, max_steps: int) -> str:
+    num_labels = max_steps * corpus.labels_of(max_tokens)
+    return f"{_count(num_labels / corpus.tokens_of_epoch)} epochs, {num_labels / 1e6:,.0f} million target tokens"
 
 
 def _with_why(keys: dict[str, Any], why: str) -> list[Choice]:
     return [Choice(key, value, "" if number else why) for number, (key, value) in enumerate(keys.items())]
 
 
-def _batch(shape: Shape, num_pairs: int) -> tuple[int, str]:
-    if num_pairs < 10_000:
+def _batch(shape: Shape, corpus: Corpus) -> tuple[int, str]:
+    if corpus.is_little:
         return 512, "target tokens of a step: little text needs many small steps (docs/results.md)"
     if shape is BASE:
-        if num_pairs < 1_000_000:
+        if corpus.tokens_of_epoch < _AS_IN_PAPER:
             return 8192, "target tokens of a step, between those of small corpora and the paper's 25,000 (not measured)"
         return 25_000, "target tokens of a step, as in the paper"
-    if shape is TINY and num_pairs < 300_000:
+    if shape is TINY and corpus.tokens_of_epoch < _ENOUGH_FOR_BASE:
         return 2048, "target tokens of a step: better than 4,096 in the same time with Multi30k (docs/results.md)"
     return 4096, "target tokens of a step; more of them for more text, or a wider model (not measured)"
 
 
-def _dropout(shape: Shape, num_pairs: int) -> tuple[float, str]:
-    if shape is TINY:
-        if num_pairs < 10_000:
-            return 0.2, "better than 0.1 and 0.3 with 2,000 pairs (docs/results.md)"
-        if num_pairs < 150_000:
-            return 0.3, "better than 0.2 in so many epochs: 0.7 BLEU with Multi30k (docs/results.md)"
-        return 0.1, "less than for little text: each pair is seen a few times only (not measured)"
-    if shape is SMALL:
-        if num_pairs < 300_000:
+def _dropout(shape: Shape, corpus: Corpus) -> tuple[float, str]:
+    if corpus.is_little:
+        return 0.2, "better than 0.1 and 0.3 with 2,000 pairs (docs/results.md)"
+    if shape is not BASE:
+        if corpus.tokens_of_epoch >= _ENOUGH_FOR_BASE:
+            return 0.1, "less than for less text, of which each pair is seen more often (not measured)"
+        if shape is SMALL:
             return 0.3, "what JoeyNMT takes for IWSLT 2014 (not measured)"
-        return 0.1, "less than for IWSLT 2014, since there is more text (not measured)"
-    if num_pairs < 1_000_000:
+        return 0.3, "better than 0.2 with Multi30k, by 0.7 BLEU (docs/results.md)"
+    if corpus.tokens_of_epoch < _AS_IN_PAPER:
         return 0.2, "between the 0.3 of small corpora and the paper's 0.1 (not measured)"
     return 0.1, "the paper's for base"
 
@@ -217,7 +262,7 @@ def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -
 
 def checkpoints(train: TrainConfig, seconds_per_update: float) -> list[Choice]:
     """Return when to save, by the time that an update takes, and what to keep."""
-    possible = [train.eval_steps // n for n in (1, 2, 4, 5, 10, 20, 50, 100, 200) if train.eval_steps % n == 0]
+    possible = [train.eval_steps // n for n in (1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000) if train.eval_steps % n == 0]
     steps = next((n for n in possible if n * seconds_per_update <= _SECONDS_AT_RISK), possible[-1])
     cost = f"about {format_seconds(steps * seconds_per_update)}, which is what a crash costs at most"
     if train.patience > 0:

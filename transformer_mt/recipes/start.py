@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import math
+import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
+from transformer_mt.curation.common import percent
 from transformer_mt.curation.stats import scripts_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.sources import source_files
@@ -25,7 +29,7 @@ from transformer_mt.recipes.files import MaybeColumns, files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
 from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_text
 from transformer_mt.recipes.look import Look, look_at
-from transformer_mt.recipes.replay import NOTHING, Replay, replay_for
+from transformer_mt.recipes.replay import NOTHING, Amount, Replay, replay_for
 from transformer_mt.recipes.sizes import Corpus
 from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
@@ -38,9 +42,10 @@ from transformer_mt.training.run_log import format_seconds
 
 _LEAST_PAIRS = 100
 _LONGEST_RUN = 12 * 3600  # seconds, half a day: of the shapes that have text enough, the largest that takes no longer
+_BY_ROUNDING = 1.15  # as much longer a run may be for the sake of round numbers
+_MOST_TOO_LONG = 0.005  # of the pairs, without a word
 _TRIED = 10_000  # pairs that a tokenizer is tried on
 _COVERAGE = 0.9995  # of the text, by the characters that are counted
-_LEAST_FOR_BLEU = 10_000  # pairs
 _OF_SYLLABLES = {"Han", "Hangul", "Hiragana", "Katakana"}
 
 
@@ -67,6 +72,35 @@ class _Text:
     num_characters: int  # different ones that make up nearly all of it
     has_syllables: bool  # it is written in characters of which there are thousands
     codes: tuple[str, str]
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self.num_pairs, self.num_pairs * statistics.fmean(len(pair.tgt) for pair in self.sample))
+
+    @property
+    def about(self) -> Corpus:
+        """How much it is, before there are pieces."""
+        src, tgt = (statistics.fmean(map(len, side)) for side in zip(*self.sample, strict=True))
+        return Corpus.by_characters(self.num_pairs, src, tgt, has_syllables=self.has_syllables)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A configuration that fits into memory, and how long it takes."""
+
+    choices: Choices
+    config: Config
+    seconds_per_update: float
+    share_too_long: float  # of the pairs
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_per_update * self.config.train.max_steps
+
+    @property
+    def shape(self) -> str:
+        model = self.config.model
+        return f"{model.num_encoder_layers} + {model.num_decoder_layers} layers, {model.d_model} wide"
 
 
 def write_configuration(asked: Asked, tell: Tell) -> None:
@@ -112,7 +146,7 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         )
     held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
     text = _text_of(look, kept, held_out, languages.codes)
-    replay = NOTHING if initial is None else replay_for(initial, old, files, languages.codes, text.num_pairs, tell)
+    replay = NOTHING if initial is None else replay_for(initial, old, files, languages.codes, text.amount, tell)
     data = [
         *languages.choices(),
         Choice("train", [files.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),
@@ -151,14 +185,14 @@ def _described(look: Look) -> str:
 
 
 def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tuple[str, str]) -> _Text:
-    share_kept = sum(kept) / len(kept) * (1 - look.num_repeated / look.num_looked_at)
+    share_kept = sum(kept) / len(kept) * (1 - look.num_repeated / len(look.src_keys)) * (1 - held_out.lost)
     sample = [pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept]
     sample = sample[:: -(-len(sample) // _TRIED)]
     counts = Counter("".join(side for pair in sample for side in pair))
     covered = itertools.accumulate(count for _, count in counts.most_common())
     num_characters = 1 + sum(one < _COVERAGE * counts.total() for one in covered)
     scripts = {script for side in (look.stats.src, look.stats.tgt) for script in scripts_of(side.classes)}
-    num_pairs = max(1, round(look.num_pairs * share_kept) - held_out.num_drawn)
+    num_pairs = max(1, round(look.num_full * share_kept) - held_out.num_drawn)
     return _Text(num_pairs, sample, num_characters, bool(scripts & _OF_SYLLABLES), codes)
 
 
@@ -176,68 +210,90 @@ def _complete(
     Of the shapes that the text is enough for it has the largest that is trained in half a day, or the smallest; larger
     ones are told.
     """
-    choices: Choices = {"data": data}
+    tried: list[_Tried] = []
+    attempt = functools.partial(_attempt, text, rules, output)
     if initial is None:
-        pieces = sizes.vocabulary_for(text.num_pairs, text.num_characters, has_syllables=text.has_syllables)
-        choices["tokenizer"] = pieces
-        settings = TokenizerConfig.model_validate(values_of(pieces))
-        tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
-        tokenizers = Tokenizers(tokenizer, tokenizer)
-    else:
-        tokenizers = initial.tokenizers
-    encoded = [
-        side.encode([pair[i] for pair in text.sample]) for i, side in enumerate((tokenizers.src, tokenizers.tgt))
-    ]
-    lengths = [max(len(src), len(tgt)) for src, tgt in zip(*encoded, strict=True)]
-    limits = sizes.token_limits(lengths)
-    if replay.sources and limits and limits[0].value < CleanConfig().max_src_tokens:  # what is old may be longer
-        limits = []
-    if cleaning := [*rules, *limits]:
-        choices["data"] = [*data, Choice("clean", cleaning)]
-    corpus = Corpus(text.num_pairs, sum(len(ids) + 1 for ids in encoded[1]) / len(lengths))
-
-    shapes = sizes.shapes_for(text.num_pairs)
-    candidates = (
-        [sizes.sizes_for(shape, corpus) for shape in shapes]
-        if initial is None
-        else [adapted(initial, corpus, replay.share)]
-    )
-    best, larger = None, []
-    for candidate in candidates:
-        config = validate(as_tree(choices | candidate), str(output))
-        seconds = seconds_per_update(config, tokenizers, encoded[0], encoded[1])
-        if seconds is not None:
-            best = candidate, config, seconds
-            if seconds * config.train.max_steps <= _LONGEST_RUN:
+        for shape in sizes.shapes_for(text.about):
+            pieces = sizes.vocabulary_for(shape, text.about, text.num_characters, has_syllables=text.has_syllables)
+            settings = TokenizerConfig.model_validate(values_of(pieces))
+            tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
+            fixed = {"data": data, "tokenizer": pieces}
+            tried += attempt(Tokenizers(tokenizer, tokenizer), fixed, functools.partial(sizes.sizes_for, shape))
+            if tried and tried[-1].seconds <= _LONGEST_RUN * _BY_ROUNDING:
                 break
-            larger.append(f"{_shape_of(config)} would take about {format_seconds(seconds * config.train.max_steps)}")
-    if best is None:
+    else:
+        adapt = functools.partial(adapted, initial, replayed=replay.share)
+        least = CleanConfig().max_src_tokens if replay.sources else 0  # what is old may be longer
+        tried += attempt(initial.tokenizers, {"data": data}, lambda corpus, _: adapt(corpus), least)
+    if not tried:
         raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
-    chosen, config, seconds = best
-    time = f"about {format_seconds(seconds * config.train.max_steps)} on this machine ({describe(local_device())})"
+    *larger, chosen = tried
+    config, choices = chosen.config, chosen.choices
+    if chosen.share_too_long > _MOST_TOO_LONG:
+        most = config.data.clean.max_src_tokens
+        tell(
+            f"{percent(round(chosen.share_too_long * 1e6), 10**6)} of the pairs have more than {most} tokens on a side "
+            "and are left out; one sentence a line is expected"
+        )
+    time = f"about {format_seconds(chosen.seconds)} on this machine ({describe(local_device())})"
     tell(
-        f"{_shape_of(config)}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
+        f"{chosen.shape}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
         "as some updates took"
     )
-    if larger := [one for one in larger if not one.startswith(_shape_of(config))]:
-        model = chosen["model"]
-        why = f"{model[0].why}. There is text enough for more, but here, {', '.join(larger)}"
-        chosen = chosen | {"model": [model[0]._replace(why=why), *model[1:]]}
-    scoring = _scoring(text)
-    train = [*chosen["train"], *sizes.checkpoints(config.train, seconds), *scoring.pop("train", [])]
-    return choices | chosen | {"train": train} | scoring, time
+    if larger:
+        would = ", ".join(f"{one.shape} would take about {format_seconds(one.seconds)}" for one in larger)
+        model = choices["model"]
+        why = f"{model[0].why}. There is text enough for more, but here, {would}"
+        choices = choices | {"model": [model[0]._replace(why=why), *model[1:]]}
+    scoring = _scoring(text, is_new=initial is None)
+    train = [*choices["train"], *sizes.checkpoints(config.train, chosen.seconds_per_update), *scoring.pop("train", [])]
+    return choices | {"train": train} | scoring, time
 
 
-def _shape_of(config: Config) -> str:
-    model = config.model
-    return f"{model.num_encoder_layers} + {model.num_decoder_layers} layers, {model.d_model} wide"
+def _attempt(
+    text: _Text,
+    rules: list[Choice],
+    output: Path,
+    tokenizers: Tokenizers,
+    fixed: Choices,
+    sizes_of: Callable[[Corpus, float], Choices],
+    least_limit: int = 0,
+) -> list[_Tried]:
+    """Return the configuration with some tokenizers, tried; none where it does not fit into memory.
+
+    Args:
+        fixed: sections that are chosen already; rules of cleaning and limits of length join the first.
+        sizes_of: what chooses the others for a corpus and the steps that there is time for.
+        least_limit: of lengths, where they are limited.
+    """
+    src, tgt = (
+        side.encode([pair[i] for pair in text.sample]) for i, side in enumerate((tokenizers.src, tokenizers.tgt))
+    )
+    lengths = [max(map(len, both)) for both in zip(src, tgt, strict=True)]
+    limits = [one for one in sizes.token_limits(lengths) if one.value >= least_limit]
+    if cleaning := [*rules, *limits]:
+        fixed = fixed | {"data": [*fixed["data"], Choice("clean", cleaning)]}
+    most = limits[0].value if limits else CleanConfig().max_src_tokens
+    are_short = [length <= most for length in lengths]
+    share = sum(are_short) / len(lengths)
+    means = (
+        statistics.fmean(len(ids) + 1 for ids in itertools.compress(side, are_short)) if share else most
+        for side in (src, tgt)
+    )
+    corpus = Corpus(max(1, round(text.num_pairs * share)), *means)
+    config = validate(as_tree(fixed | sizes_of(corpus, math.inf)), str(output))
+    seconds = seconds_per_update(config, tokenizers, src, tgt)
+    if seconds is None:
+        return []
+    choices = fixed | sizes_of(corpus, _LONGEST_RUN / seconds)
+    return [_Tried(choices, validate(as_tree(choices), str(output)), seconds, 1 - share)]
 
 
-def _scoring(text: _Text) -> Choices:
+def _scoring(text: _Text, *, is_new: bool) -> Choices:
     """Return what checkpoints are judged by, and how words are told in it."""
     choices: Choices = {}
     tokenize = default_tokenize(text.codes[1])
-    if text.num_pairs < _LEAST_FOR_BLEU:
+    if is_new and text.about.is_little:
         why = "BLEU stands near 0 for long where there is so little text"
         choices["train"] = [Choice("best_metric", "chrf", why)]
     if tokenize != DEFAULT_TOKENIZE:

@@ -90,8 +90,9 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
             f"the loss on validation text has risen again by {worse_by:.2f}, so it learns by heart: more text, or more "
             f"dropout than model.dropout {config.model.dropout:g}"
         )
-    has_come_to_zero = config.optim.schedule not in ("paper", "inverse_sqrt") and state.step >= config.train.max_steps
-    if _rises(records, metric):
+    is_at_its_end = state.step >= config.train.max_steps  # else patience has ended it, and would do so again at once
+    has_come_to_zero = is_at_its_end and config.optim.schedule not in ("paper", "inverse_sqrt")
+    if is_at_its_end and _rises(records, metric):
         if has_come_to_zero:
             return (
                 f"{metric} still rose in the last third: a longer run may be better, with train.max_steps "

@@ -138,7 +138,9 @@ def tell_changes(old: Config, new: Config, state: TrainState, validation: str, t
     """Tell which free keys differ from the checkpoint's; scores that cannot be compared start afresh."""
     if changed := differing_keys(old, new, is_free=True):
         tell(f"continuing with changed settings: {'; '.join(changed)}")
-    rates = [learning_rate(state.step + 1, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
+    # Of the last update, which is behind us: on the plateau of `stable` both have done the same, whatever comes.
+    last = max(1, state.step)
+    rates = [learning_rate(last, c.optim, c.model.d_model, c.train.max_steps) for c in (old, new)]
     if rates[0] != rates[1]:
         ends = f"the schedule {new.optim.schedule} depends on the length of the run"
         tell(f"warning: the learning rate goes on from {rates[1]:.2e}, not {rates[0]:.2e}: {ends}")

@@ -31,8 +31,10 @@ DATA: Choices = {
 
 def test_29_000_pairs_get_the_recipe_that_was_measured() -> None:
     expected = load_config(CONFIGS / "multi30k_en_de.yaml")
-    choices = sizes.sizes_for(TINY, Corpus(29_000, 470_000 / 29_000))
-    choices["tokenizer"] = sizes.vocabulary_for(29_000, 90, has_syllables=False)
+    corpus = Corpus(29_000, 16, 470_000 / 29_000)
+    assert sizes.shapes_for(corpus) == [TINY]
+    choices = sizes.sizes_for(TINY, corpus)
+    choices["tokenizer"] = sizes.vocabulary_for(TINY, corpus, 90, has_syllables=False)
     found = validate(as_tree(DATA | choices), "test")
     for section in ("tokenizer", "model", "batch", "optim", "search"):
         assert getattr(found, section) == getattr(expected, section)
@@ -40,24 +42,28 @@ def test_29_000_pairs_get_the_recipe_that_was_measured() -> None:
 
 
 def test_the_papers_text_gets_the_papers_recipe() -> None:
-    assert sizes.shapes_for(4_500_000)[0] is BASE
-    found = validate(as_tree(DATA | sizes.sizes_for(BASE, Corpus(4_500_000, 130 / 4.5))), "test")
+    corpus = Corpus(4_500_000, 28, 130 / 4.5)
+    assert sizes.shapes_for(corpus)[0] is BASE
+    found = validate(as_tree(DATA | sizes.sizes_for(BASE, corpus)), "test")
     assert (found.train.max_steps, found.batch.max_tokens, found.model.dropout) == (100_000, 25_000, 0.1)
     assert found.optim.warmup_steps == 4000
     assert found.optim.lr == pytest.approx(512**-0.5 * 4000**-0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("num_pairs", "tgt_tokens", "shape"),
+    ("corpus", "shape"),
     [
-        (num_pairs, tgt_tokens, shape)
-        for num_pairs, tgt_tokens in itertools.product([1, 300, 2000, 29_000, 165_000, 469_000, 10**6, 10**8], [3, 40])
-        for shape in sizes.shapes_for(num_pairs)
+        (corpus, shape)
+        for num_pairs, *tokens in itertools.product(
+            [1, 300, 2000, 29_000, 165_000, 469_000, 10**6, 10**8], [3, 40], [3, 40]
+        )
+        for corpus in [Corpus(num_pairs, *tokens)]
+        for shape in sizes.shapes_for(corpus)
     ],
 )
-def test_choices_of_any_size_go_together(num_pairs: int, tgt_tokens: int, shape: Shape) -> None:
-    choices = sizes.sizes_for(shape, Corpus(num_pairs, tgt_tokens))
-    choices["tokenizer"] = sizes.vocabulary_for(num_pairs, 100, has_syllables=False)
+def test_choices_of_any_size_go_together(corpus: Corpus, shape: Shape) -> None:
+    choices = sizes.sizes_for(shape, corpus)
+    choices["tokenizer"] = sizes.vocabulary_for(shape, corpus, 100, has_syllables=False)
     config = validate(as_tree(DATA | choices), "test")
     for seconds in (0.01, 1.0, 300.0):
         saving = sizes.checkpoints(config.train, seconds)
@@ -74,16 +80,20 @@ def test_choices_of_any_size_go_together(num_pairs: int, tgt_tokens: int, shape:
 
 
 def test_the_larger_the_text_the_larger_the_model_and_the_shorter_its_share() -> None:
-    assert [sizes.shapes_for(n)[0] for n in (99_999, 100_000, 300_000)] == [TINY, SMALL, BASE]
+    def largest(num_pairs: int, tokens: float) -> Shape:
+        return sizes.shapes_for(Corpus(num_pairs, tokens, tokens))[0]
+
+    assert [largest(n, 10) for n in (149_999, 150_000, 600_000)] == [TINY, SMALL, BASE]
+    assert largest(10_000, 200) is SMALL and largest(1_000_000, 1.4) is TINY  # text counts, not pairs
     epochs = []
     for num_pairs in (2000, 29_000, 165_000, 469_000):
-        config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(num_pairs, 20))), "test")
+        config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(num_pairs, 20, 20))), "test")
         epochs.append(config.train.max_steps * config.batch.max_tokens / (num_pairs * 20))
     assert epochs == sorted(epochs, reverse=True)
 
 
 def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Tokenizers) -> None:
-    corpus, steps = Corpus(20_000, 20), {}
+    corpus, steps = Corpus(20_000, 20, 20), {}
     for optimizer in ("adam", "muon"):
         config = {"data": {"src_lang": "en", "tgt_lang": "de"}, "model": {"preset": "tiny"}}
         optim = {"optimizer": optimizer, "schedule": "cosine", "lr": 0.004, "warmup_steps": 100}
@@ -94,6 +104,11 @@ def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Token
         with_old_text = validate(as_tree(DATA | adapted(initial, corpus, 1)), "test")
         assert with_old_text.train.max_steps == pytest.approx(2 * found.train.max_steps, rel=0.2)
     assert steps["muon"] < steps["adam"] / 2
+    # A model that was adapted has a low rate already, and had small steps for little text.
+    again = {**config, "optim": optim, "batch": {"max_tokens": 1024}, "train": {"init_from": "first"}}
+    initial = Initial("model", AdaptedConfig.model_validate(again), tokenizers)
+    found = validate(as_tree(DATA | adapted(initial, corpus, 0)), "test")
+    assert (found.optim.lr, found.batch.max_tokens) == (0.004, 4096)
     unknown = Initial("m", AdaptedConfig.model_validate(config), tokenizers)  # imported
     (rate,) = [choice for choice in adapted(unknown, corpus, 0)["optim"] if choice.key == "lr"]
     assert rate.why.endswith("that the paper would have for its width")
@@ -101,7 +116,8 @@ def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Token
 
 def test_many_characters_need_many_pieces() -> None:
     def keys(num_pairs: int, num_characters: int, has_syllables: bool) -> dict[str, Any]:
-        choices = sizes.vocabulary_for(num_pairs, num_characters, has_syllables=has_syllables)
+        corpus = Corpus(num_pairs, 20, 20)
+        choices = sizes.vocabulary_for(BASE, corpus, num_characters, has_syllables=has_syllables)
         return {choice.key: choice.value for choice in choices}
 
     assert keys(2000, 100, False) == {"vocab_size": 2000, "bpe_dropout": 0.1}
@@ -112,6 +128,29 @@ def test_many_characters_need_many_pieces() -> None:
         "unigram_alpha": 0.2,
     }
     assert keys(10**7, 3000, True)["vocab_size"] == 32_000
+    narrow = sizes.vocabulary_for(TINY, Corpus(10**7, 20, 20), 100, has_syllables=False)
+    assert narrow[0].value == 16_000  # more would be most of its weights
+
+
+def test_longer_sources_leave_fewer_labels_for_a_step() -> None:
+    """As many epochs are seen, in more steps."""
+    short, long = (validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(29_000, n, 16))), "test") for n in (16, 32))
+    assert long.train.max_steps == pytest.approx(2 * short.train.max_steps, rel=0.1)
+    assert long.batch == short.batch
+
+
+def test_a_run_that_patience_would_end_is_cut_to_the_time_there_is() -> None:
+    corpus = Corpus(1_000_000, 31, 31)
+
+    def steps(shape: Shape, most: float) -> int:
+        return validate(as_tree(DATA | sizes.sizes_for(shape, corpus, most)), "test").train.max_steps
+
+    whole = steps(BASE, 1e9)
+    assert steps(BASE, whole / 2) == pytest.approx(whole / 2, rel=0.15)
+    # As many as a little less text gets, at least; then a smaller shape is better.
+    less = validate(as_tree(DATA | sizes.sizes_for(BASE, Corpus(950_000, 31, 31))), "test")
+    assert steps(BASE, 1) * 25_000 == pytest.approx(less.train.max_steps * less.batch.max_tokens, rel=0.2)
+    assert steps(SMALL, 1) == steps(SMALL, 1e9)
 
 
 def test_limits_of_length_follow_the_text() -> None:
@@ -125,7 +164,7 @@ def test_limits_of_length_follow_the_text() -> None:
 
 
 def test_text_that_is_too_long_is_not_tried(tokenizers: Tokenizers) -> None:
-    config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20))), "test")
+    config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20, 20))), "test")
     long = [[5] * 257] * 3
     with pytest.raises(InputError, match=r"all pairs have more than 256 or 256 tokens on a side; one sentence a line"):
         seconds_per_update(config, tokenizers, long, long)

@@ -248,7 +248,11 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("a.en", "-", "stdin: "),
         ("{}/pipe", "a.de", r"pipe \(a pipe or a device\): training reads its text more than once"),
         ("{}", "a.de", r"cannot be read"),
-        ("{}/a.en", None, r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs"),
+        (
+            "{}/a.en",
+            None,
+            r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
+        ),
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
         ("{}/none.txt", None, r"none.txt: cannot be read"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),

@@ -103,7 +103,8 @@ def test_linear_and_stable_by_hand() -> None:
     ("schedule", "step", "is_warned"),
     [
         ({"schedule": "stable", "decay_steps": 20}, 79, False),  # on the plateau a run's length is of no account
-        ({"schedule": "stable", "decay_steps": 20}, 90, True),
+        ({"schedule": "stable", "decay_steps": 20}, 80, False),  # nor at its end
+        ({"schedule": "stable", "decay_steps": 20}, 81, True),
         ({"schedule": "linear"}, 50, True),
         ({"schedule": "cosine"}, 50, True),
         ({"schedule": "inverse_sqrt"}, 90, False),
