@@ -262,7 +262,8 @@ def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -
 
 def checkpoints(train: TrainConfig, seconds_per_update: float) -> list[Choice]:
     """Return when to save, by the time that an update takes, and what to keep."""
-    possible = [train.eval_steps // n for n in (1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000) if train.eval_steps % n == 0]
+    parts = (1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000)
+    possible = [train.eval_steps // n for n in parts if train.eval_steps % n == 0]
     steps = next((n for n in possible if n * seconds_per_update <= _SECONDS_AT_RISK), possible[-1])
     cost = f"about {format_seconds(steps * seconds_per_update)}, which is what a crash costs at most"
     if train.patience > 0:
