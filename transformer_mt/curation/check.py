@@ -10,9 +10,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from transformer_mt.config.data_sections import DataConfig
-from transformer_mt.curation.common import PARTS, Finding, named_sources
+import numpy as np
+
+from transformer_mt.config.data_sections import CleanConfig, DataConfig
+from transformer_mt.curation.common import PARTS, Finding, named_sources, share
 from transformer_mt.curation.leaks import HeldOut, Ints
+from transformer_mt.curation.repeated_texts import Repeated, RepeatedTexts, repeated_in
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
 from transformer_mt.curation.text_faults import Seen, TextFaults, faults_of
@@ -25,8 +28,8 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores
 
-_LONGEST = 3000  # characters of a side, where `data.clean.max_chars` names no number
-
+_LONGEST = 3000  # characters of a side, or more where `data.clean.max_chars` allows it
+_MANY_LEFT_OUT = 0.2  # of the training pairs, for the sake of held-out text; what `tmt init` draws is a tenth at most
 
 _Result = TypeVar("_Result")
 
@@ -38,6 +41,7 @@ class _Looked(NamedTuple):
     seen: Seen
     blocks: list[Block]
     languages: Languages
+    repeated: Repeated
 
 
 def check(data: DataConfig) -> list[Finding]:
@@ -48,9 +52,9 @@ def check(data: DataConfig) -> list[Finding]:
     train = named_sources(data, "train")
     held_out = [named for part in PARTS[1:] for named in named_sources(data, part)]
     languages = WrongLanguages([*held_out, *train])
-    longest = data.clean.max_chars or _LONGEST
+    longest = max(_LONGEST, data.clean.max_chars or 0)
 
-    held_out_text = _Text(held_out, languages, 0, longest, is_held_out=True)
+    held_out_text = _Text(held_out, languages, 0, longest, rules=None)
     keys: list[dict[Repeats, list[Keys]]] = [{one: [] for one in REPEATS} for _ in held_out]
 
     def keys_of_each(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, Keys]:
@@ -62,7 +66,7 @@ def check(data: DataConfig) -> list[Finding]:
     leaks = HeldOut(keys)
     del keys
 
-    train_text = _Text(train, languages, len(held_out), longest, is_held_out=False)
+    train_text = _Text(train, languages, len(held_out), longest, rules=data.clean)
 
     def look_up(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, tuple[Ints, Ints]]:
         found = {}
@@ -71,7 +75,9 @@ def check(data: DataConfig) -> list[Finding]:
             found[one] = numbers, lines + chunk.first
         return found
 
+    num_shared = 0  # training pairs that have something of the held-out text
     for _, found in train_text.read(look_up):
+        num_shared += len(np.unique(np.concatenate([places for _, places in found.values()])))
         for one, (numbers, places) in found.items():
             leaks.see(one, numbers, places)
 
@@ -80,9 +86,16 @@ def check(data: DataConfig) -> list[Finding]:
         *train_text.findings(),
         *languages.findings([*held_out_text.counts, *train_text.counts]),
     ]
-    if not data.clean.drop_held_out:  # else it is left out of training
+    findings += leaks.between(held_out, held_out_text.counts)
+    num_pairs = sum(train_text.counts)
+    if not data.clean.drop_held_out:
         places_in_train = Places([one.label for one in train], train_text.counts)
         findings += leaks.findings(held_out, held_out_text.counts, places_in_train)
+    elif num_shared > _MANY_LEFT_OUT * num_pairs:
+        text = (
+            f"train: {share(num_shared, num_pairs)} of {num_pairs:,} pairs have a side of the validation or test text"
+        )
+        findings.append(Finding(f"{text}: drop_held_out leaves them out of training", num_shared > num_pairs / 2))
     # What several sources share, as a missing file, is told once.
     return sorted(dict.fromkeys(findings), key=lambda finding: not finding.ruins)
 
@@ -91,15 +104,20 @@ class _Text:
     """The training text, or the held-out text, and what was found in it by itself."""
 
     def __init__(
-        self, sources: Sequence[NamedSource], languages: WrongLanguages, first: int, longest: int, *, is_held_out: bool
+        self,
+        sources: Sequence[NamedSource],
+        languages: WrongLanguages,
+        first: int,
+        longest: int,
+        rules: CleanConfig | None,
     ) -> None:
-        """``first``: the number that its first source has for ``languages``."""
+        """``first``: the number that its first source has for ``languages``. ``rules``: those of training text."""
         self.counts: list[int] = []  # of pairs
-        self._sources, self._is_held_out, self._longest = sources, is_held_out, longest
+        self._sources, self._rules, self._longest = sources, rules, longest
         self._languages, self._first = languages, first
         self._num_usable = [0 for _ in sources]
         self._refusals: list[InputError] = []
-        self._shifts, self._faults = Shifts(), TextFaults()
+        self._shifts, self._faults, self._repeated = Shifts(), TextFaults(), RepeatedTexts(len(sources))
 
     def read(self, function: Callable[[Chunk, list[SentencePair]], _Result]) -> Iterator[tuple[int, _Result]]:
         """Look at all of it, and yield each chunk's source with a function's result.
@@ -115,15 +133,17 @@ class _Text:
                 faults_of(chunk, self._sources[chunk.source].languages, self._longest),
                 shifted_blocks(chunk),
                 languages_of(chunk, labels[chunk.source]),
+                repeated_in(chunk),
             )
             return chunk.source, looked, function(chunk, pairs)
 
-        doing = "reading" if self._is_held_out else "comparing"
+        doing = "reading" if self._rules is None else "comparing"
         chunks = read_chunks(self._sources, doing, self.counts, refusals=self._refusals)
         for number, looked, result in on_all_cores(look, chunks):
             self._num_usable[number] += looked.num_usable
             self._faults.add(number, looked.seen)
             self._shifts.add(number, looked.blocks)
+            self._repeated.add(number, looked.repeated)
             self._languages.add(self._first + number, looked.languages)
             yield number, result
 
@@ -131,7 +151,8 @@ class _Text:
         for refusal in self._refusals:
             yield Finding(f"{refusal}; nothing behind that is checked", ruins=True)
         yield from self._empty_sources()
-        yield from self._faults.findings(self._sources, self.counts, self._longest, is_held_out=self._is_held_out)
+        yield from self._faults.findings(self._sources, self.counts, self._longest, self._rules)
+        yield from self._repeated.findings(self._sources, self.counts)
         yield from self._shifts.findings(self._sources, self.counts)
 
     def _empty_sources(self) -> Iterator[Finding]:

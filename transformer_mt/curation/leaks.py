@@ -51,6 +51,22 @@ class HeldOut:
         places = self._first[one][numbers]
         return lines[places < _NOWHERE], places[places < _NOWHERE]
 
+    def between(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
+        """Yield one for each held-out source of which pairs stand in one of another part."""
+        near = Repeats(UNITS[0], KINDS[1])
+        for number, named in enumerate(sources):
+            part = named.label.partition(".")[0]
+            others = [i for i, other in enumerate(sources[:number]) if other.label.partition(".")[0] != part]
+            keys = [np.setdiff1d(self._keys[i][near], _BLANK) for i in others]
+            shared = int(np.isin(self._keys[number][near], _joined(keys)).sum())
+            if shared:
+                yield Finding(
+                    f"{named.label}: {share(shared, counts[number])} of {counts[number]:,} pairs are in "
+                    f"{' or '.join(sources[i].label for i in others)} as well, by which the best checkpoint is chosen: "
+                    "its scores will be too good; take other pairs",
+                    ruins=shared >= RUINOUS_SHARE * counts[number],
+                )
+
     def findings(self, sources: Sequence[NamedSource], counts: Sequence[int], train: Places) -> Iterator[Finding]:
         """Yield one for each held-out source and each of pairs, source sides and target sides that leak.
 
@@ -72,7 +88,8 @@ class HeldOut:
                     )
                     yield Finding(
                         f"{named.label}: {share(len(lines), counts[number])} of {counts[number]:,} {unit} are in the "
-                        f"training text, {len(exact):,} of them exactly: {examples}",
+                        f"training text, {len(exact):,} of them exactly: {examples}; data.clean.drop_held_out: true "
+                        "leaves them out of training",
                         ruins=len(lines) >= RUINOUS_SHARE * counts[number],
                     )
 

@@ -18,10 +18,15 @@ from transformer_mt.curation.common import RUINOUS_SHARE, Finding
 from transformer_mt.data.pairs import Chunk, NamedSource
 
 BLOCK_LINES = 1000
+_PARTS = (1, 2, 4, 8)  # of a block: a shift may begin inside of it, and most validation texts are one block
 _MAX_SHIFT = 3
 # A gain of d_i by line i is one where Σd / √Σd² is above this. Where each gain is as likely as the same loss, that has
 # a probability of exp(-18) at most (Hoeffding, 1963), and it cannot be in blocks of less than 36 lines: Σd / √Σd² ≤ √n.
 _SURE = 6.0
+_LIKELY = (
+    3.0  # where it is above this by chance in one block of 90 at most; real text that goes together has 7 and more
+)
+_ALIKE = 0.1  # between lengths, in the mean; it is 0.3 to 0.5 between lines that do not belong together
 _WORD = re.compile(r"\d+|[^\W\d]+")
 
 Floats = npt.NDArray[np.float64]
@@ -50,16 +55,18 @@ class Block(NamedTuple):
 
     first: int  # place of the first of them
     end: int  # place behind the last one
-    shift: Shift
+    shift: Shift | None  # None: with their own targets they agree no better than with others
 
 
 def shifted_blocks(chunk: Chunk) -> list[Block]:
     found = []
     for begin in range(0, len(chunk.src), BLOCK_LINES):
         lines = slice(begin, begin + BLOCK_LINES)
-        shift = find_shift(chunk.src[lines], chunk.tgt[lines])
-        if shift is not None:
-            found.append(Block(chunk.first + begin, min(chunk.first + lines.stop, chunk.end), shift))
+        src, tgt, start = chunk.src[lines], chunk.tgt[lines], chunk.first + begin
+        shifts = find_shifts(src, tgt)
+        found += [Block(start + part.start, start + part.stop, shift) for part, shift in shifts]
+        if not shifts and are_unrelated(src, tgt):
+            found.append(Block(start, start + len(src), None))
     return found
 
 
@@ -68,7 +75,7 @@ class _Run(NamedTuple):
 
     begin: Block
     end: int
-    num_blocks: int
+    num_lines: int
 
 
 class Shifts:
@@ -79,49 +86,102 @@ class Shifts:
 
     def add(self, source: int, blocks: Sequence[Block]) -> None:
         for block in blocks:
-            key = source, block.shift.lines
+            key = source, 0 if block.shift is None else block.shift.lines
             run = self._runs.get(key, _Run(block, 0, 0))
-            self._runs[key] = _Run(run.begin, block.end, run.num_blocks + 1)
+            self._runs[key] = _Run(run.begin, block.end, run.num_lines + block.end - block.first)
 
     def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
-        for (source, lines), (begin, end, num_blocks) in self._runs.items():
+        for (source, _), (begin, end, num_lines) in self._runs.items():
+            named, count = sources[source], counts[source]
             start = sum(counts[:source])  # where the source begins
-            distance_before, words_before = begin.shift.before
-            distance_after, words_after = begin.shift.after
-            how_far = "1 line" if abs(lines) == 1 else f"{abs(lines)} lines"
-            direction, side = ("later", "source") if lines > 0 else ("earlier", "target")
-            yield Finding(
-                f"{sources[source].label}: {num_blocks:,} of {-(-counts[source] // BLOCK_LINES):,} blocks of "
-                f"{BLOCK_LINES:,} lines, between line {begin.first - start + 1:,} and line {end - start:,}, agree "
-                f"better when their targets are read {how_far} {direction} (in the first one {words_after:.2f} words a "
-                f"line are on both sides instead of {words_before:.2f}, and length ratios are off by a factor of "
-                f"{math.exp(distance_after):.2f} instead of {math.exp(distance_before):.2f}); look above for lines "
-                f"that the {side} lacks",
-                ruins=num_blocks * BLOCK_LINES >= RUINOUS_SHARE * counts[source],
-            )
+            where = f"of {count:,} lines, between line {begin.first - start + 1:,} and line {end - start:,},"
+            if begin.shift is None:
+                text = (
+                    f"{named.label}: {num_lines:,} {where} do not belong together: their lengths, and words that both "
+                    f"have, agree no better than with other lines; look whether one side was sorted or shuffled "
+                    f"({named.source})"
+                )
+            else:
+                text = f"{named.label}: about {num_lines:,} {where} {_described(begin, begin.shift)}"
+            yield Finding(text, ruins=num_lines >= RUINOUS_SHARE * count)
 
 
-def find_shift(src: Sequence[str], tgt: Sequence[str]) -> Shift | None:
-    """The shift by which the lines of a block agree clearly better, if there is one."""
-    src_lengths, tgt_lengths = (np.log1p([len(line) for line in side]) for side in (src, tgt))
-    src_words, tgt_words = ([frozenset(_WORD.findall(line)) for line in side] for side in (src, tgt))
+def _described(block: Block, shift: Shift) -> str:
+    (distance_before, words_before), (distance_after, words_after) = shift.before, shift.after
+    how_far = "1 line" if abs(shift.lines) == 1 else f"{abs(shift.lines)} lines"
+    direction, side = ("later", "source") if shift.lines > 0 else ("earlier", "target")
+    return (
+        f"agree better when their targets are read {how_far} {direction} (in the first {block.end - block.first:,} "
+        f"{words_after:.2f} words a line are on both sides instead of {words_before:.2f}, and length ratios are off by "
+        f"a factor of {math.exp(distance_after):.2f} instead of {math.exp(distance_before):.2f}); look there and above "
+        f"for lines that the {side} lacks"
+    )
 
-    def agreement(lines: range, shift: int) -> Agreement:
+
+def are_unrelated(src: Sequence[str], tgt: Sequence[str]) -> bool:
+    """Return whether the lines of a whole block agree no better than with targets half a block away."""
+    if len(src) < BLOCK_LINES:
+        return False
+    own, others = (
+        _Sides(src, side).agreement(range(len(src)), 0)
+        for side in (tgt, [*tgt[BLOCK_LINES // 2 :], *tgt[: BLOCK_LINES // 2]])
+    )
+    if own.distance.mean() < _ALIKE:  # lengths that go together as well as they can
+        return False
+    return max(_gain(others.distance - own.distance), _gain(own.words - others.words)) < _LIKELY
+
+
+def find_shifts(src: Sequence[str], tgt: Sequence[str]) -> list[tuple[range, Shift]]:
+    """Return the lines of a block that agree clearly better when they are shifted: all, or halves, quarters and eighths
+    of it, the largest that do."""
+    sides = _Sides(src, tgt)
+    found: list[tuple[range, Shift]] = []
+    for num_parts in _PARTS:
+        size = max(1, -(-len(src) // num_parts))
+        for begin in range(0, len(src), size):
+            part = range(begin, min(begin + size, len(src)))
+            if any(one.start <= begin < one.stop for one, _ in found):
+                continue
+            if (shift := _best_shift(part, sides)) is not None:
+                found.append((part, shift))
+    return sorted(found, key=lambda one: one[0].start)
+
+
+class _Sides:
+    """A block, and how well its lines go together with targets some lines away."""
+
+    def __init__(self, src: Sequence[str], tgt: Sequence[str]) -> None:
+        self._lengths = [np.log1p([len(line) for line in side]) for side in (src, tgt)]
+        self._words = [[frozenset(_WORD.findall(line)) for line in side] for side in (src, tgt)]
+        self._common: dict[int, Floats] = {}  # by shift: how many words each line has in common with its target there
+
+    def with_targets(self, lines: range, shift: int) -> range:
+        """Return those of some lines that have a target so much later."""
+        start = max(lines.start, -shift)
+        return range(start, max(start, min(lines.stop, len(self._words[0]) - shift)))
+
+    def agreement(self, lines: range, shift: int) -> Agreement:
         """Of some source lines with the targets so much later."""
-        targets = slice(lines.start + shift, lines.stop + shift)
-        ratios = tgt_lengths[targets] - src_lengths[lines.start : lines.stop]
-        common = [len(src_words[line] & tgt_words[line + shift]) for line in lines]
-        return Agreement(np.abs(ratios - np.median(ratios)), np.array(common, dtype=np.float64))
+        if shift not in self._common:
+            self._common[shift] = np.zeros(len(self._words[0]))
+            for line in self.with_targets(range(len(self._words[0])), shift):
+                self._common[shift][line] = len(self._words[0][line] & self._words[1][line + shift])
+        src, tgt = self._lengths
+        ratios = tgt[lines.start + shift : lines.stop + shift] - src[lines.start : lines.stop]
+        return Agreement(np.abs(ratios - np.median(ratios)), self._common[shift][lines.start : lines.stop])
 
+
+def _best_shift(part: range, sides: _Sides) -> Shift | None:
+    """Return the shift by which some lines agree clearly better, if there is one."""
     best, most = None, 0.0
     for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
-        lines = range(max(0, -shift), len(src) - max(0, shift))
+        lines = sides.with_targets(part, shift)
         if shift == 0 or len(lines) < _SURE**2:
             continue
-        before, after = agreement(lines, 0), agreement(lines, shift)
+        before, after = sides.agreement(lines, 0), sides.agreement(lines, shift)
         by_length, by_words = _gain(before.distance - after.distance), _gain(after.words - before.words)
         # In one respect clearly, and in the other not clearly worse.
-        if max(by_length, by_words) > _SURE and min(by_length, by_words) > -_SURE and by_length + by_words > most:
+        if max(by_length, by_words) > _SURE and min(by_length, by_words) > -_LIKELY and by_length + by_words > most:
             best, most = Shift(shift, before.mean(), after.mean()), by_length + by_words
     return best
 

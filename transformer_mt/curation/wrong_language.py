@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -18,14 +19,15 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.languages import is_language, language_label, likely_language
 
-_MOST_LINES = 256  # of a chunk, of which letters are counted
+_MOST_LINES = 256  # of a chunk, drawn at random, of which letters are counted
 _ENOUGH_LETTERS = 1_000_000  # of a source's side: its beginning tells
 _FEWEST_LETTERS = 500  # by which a side can be judged, or others
 # In nats for two letters that follow each other.
 _CLEARLY = 0.2
 
-_MOST_IDENTIFIED = 64  # sides of a chunk that are given to the identifier, which takes 0.1 ms each
-_FEWEST_CHARACTERS, _LEAST_PROBABILITY = 50, 0.02  # it errs on short sides
+_MOST_IDENTIFIED = 64  # passages of a chunk that are given to the identifier, which takes 0.1 ms each
+# It errs on short sides, so those of neighbours are joined until a passage has so many characters.
+_FEWEST_CHARACTERS, _LEAST_PROBABILITY = 50, 0.02
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
 
@@ -34,22 +36,37 @@ class Languages(NamedTuple):
     """What tells the languages of a source: of its source side, and of its target side."""
 
     letters: tuple[Counter[str], Counter[str]]  # how often two follow each other
-    num_identified: tuple[int, int]  # sides that the identifier was asked about
+    num_identified: tuple[int, int]  # passages that the identifier was asked about
     foreign: tuple[Counter[str], Counter[str]]  # what it took those for that are not in their language
 
 
 def languages_of(chunk: Chunk, labels: tuple[str | None, str | None]) -> Languages:
     """Look at some sides of a chunk. ``labels``: of `labels_of`."""
     letters, num_identified, foreign = [], [], []
+    # Drawn, as damage may be periodic. Copies are told as what they are.
+    usable = [
+        i for i, pair in enumerate(chunk.pairs()) if TOO_LONG not in pair and pair.src.strip() != pair.tgt.strip()
+    ]
+    drawn = sorted(random.Random(chunk.first).sample(usable, min(len(usable), _MOST_LINES)))
     for lines, label in zip((chunk.src, chunk.tgt), labels, strict=True):
-        lines = [line for line in lines[:: math.ceil(len(lines) / _MOST_LINES)] if line != TOO_LONG]
-        letters.append(letter_pairs(line[:1000] for line in lines))
-        asked = [line for line in lines if len(line) >= _FEWEST_CHARACTERS and label is not None]
-        asked = asked[:: math.ceil(len(asked) / _MOST_IDENTIFIED) or 1]
+        lines = [lines[i][:1000] for i in drawn]
+        letters.append(letter_pairs(lines))
+        passages = [] if label is None else [*_passages(lines)]
+        asked = random.Random(chunk.first).sample(passages, min(len(passages), _MOST_IDENTIFIED))
         num_identified.append(len(asked))
         wrong = [line for line in asked if not is_language(line, str(label), _LEAST_PROBABILITY)]
         foreign.append(Counter(str(likely_language(line)) for line in wrong))
     return Languages((letters[0], letters[1]), (num_identified[0], num_identified[1]), (foreign[0], foreign[1]))
+
+
+def _passages(lines: Sequence[str]) -> Iterator[str]:
+    """Yield lines, and short ones joined with the next ones."""
+    passage = ""
+    for line in lines:
+        passage = f"{passage} {line}".strip()
+        if len(passage) >= _FEWEST_CHARACTERS:
+            yield passage
+            passage = ""
 
 
 def labels_of(named: NamedSource) -> tuple[str | None, str | None]:
@@ -92,11 +109,19 @@ class WrongLanguages:
     def findings(self, counts: Sequence[int]) -> Iterator[Finding]:
         """Yield one for each source whose sides are the wrong way round, or side in another language.
 
-        Larger sources are believed before smaller ones.
+        Larger sources are believed before smaller ones, and those in which the identifier knows the languages before
+        others.
         """
         believed: dict[str, Counter[str]] = {}
         told = set()
-        for number in sorted(range(len(counts)), key=lambda number: -counts[number]):
+        for number, named in enumerate(self._sources):
+            if _is_exchanged(self._found[number], labels_of(named)):
+                told.add(number)
+                text = (
+                    "its two sides look the wrong way round, each in the other's language; exchange them, or src_lang"
+                )
+                yield Finding(f"{named.label}: {text} and tgt_lang ({named.source})", ruins=True)
+        for number in sorted({*range(len(counts))} - told, key=lambda number: -counts[number]):
             named, (src, tgt) = self._sources[number], self._found[number].letters
             one, other = (believed.get(code, Counter()) for code in named.languages)
             is_turned = fits_better(src, other, one), fits_better(tgt, one, other)
@@ -126,12 +151,23 @@ class WrongLanguages:
         ):
             if asked >= _FEWEST_IDENTIFIED and foreign.total() >= _TOLD_FROM * asked:
                 names = ", ".join(name for name, _ in foreign.most_common(3))
-                yield Finding(
-                    f"{named.label}: {percent(foreign.total(), asked)} of {asked:,} {side} sides that were looked at "
-                    f"are not in {code}, but look like {names}; clean.min_language_probability leaves single ones out "
-                    f"({named.source})",
-                    ruins=foreign.total() >= _RUINS_FROM * asked,
+                is_most = foreign.total() >= _RUINS_FROM * asked
+                advice = (
+                    "look whether it is the right file" if is_most else "clean.min_language_probability leaves them out"
                 )
+                yield Finding(
+                    f"{named.label}: {percent(foreign.total(), asked)} of {asked:,} passages of its {side} side that "
+                    f"were looked at are not in {code}, but look like {names}; {advice} ({named.source})",
+                    ruins=is_most,
+                )
+
+
+def _is_exchanged(found: Languages, labels: tuple[str | None, str | None]) -> bool:
+    """Return whether most of each side is what the identifier takes for the other's language."""
+    return all(
+        asked >= _FEWEST_IDENTIFIED and foreign[str(other)] >= _RUINS_FROM * asked
+        for asked, foreign, other in zip(found.num_identified, found.foreign, labels[::-1], strict=True)
+    )
 
 
 def fits_better(text: Counter[str], one: Counter[str], other: Counter[str]) -> bool:

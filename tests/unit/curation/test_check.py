@@ -16,10 +16,10 @@ from harness import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transformer_mt.config.data_sections import DataConfig, SourceConfig
+from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.check import check
 from transformer_mt.curation.common import Finding
-from transformer_mt.curation.shifted_lines import find_shift
+from transformer_mt.curation.shifted_lines import find_shifts
 from transformer_mt.curation.text_faults import FAULTS, faults_of
 from transformer_mt.data.pairs import Chunk
 from transformer_mt.toy_corpus import grammar
@@ -147,7 +147,60 @@ def test_leaks_have_examples_of_both_places(tmp_path: Path) -> None:
         assert findings(data_of(tmp_path, train, test=test)) == [
             "test.0: 7 (87.5 %) of 8 source sides are in the training text, 0 of them exactly: "
             + "; ".join(f"line {line} = train.0, line 3 (A dog!)" for line in range(2, 7))
+            + "; data.clean.drop_held_out: true leaves them out of training"
         ]
+
+
+def test_text_that_two_held_out_parts_share_is_told(tmp_path: Path) -> None:
+    valid, test = good_pairs(20, "valid"), good_pairs(30, "test")
+    assert findings(data_of(tmp_path, good_pairs(50), valid, [*test, *valid[:2]])) == [
+        "test.0: 2 (6.2 %) of 32 pairs are in valid.0 as well, by which the best checkpoint is chosen: its scores will "
+        "be too good; take other pairs"
+    ]
+
+
+def test_what_held_out_text_costs_is_told_where_it_is_much(tmp_path: Path) -> None:
+    pairs = [*{pair[0]: pair for pair in good_pairs(60)}.values()][:40]
+
+    def told(valid: Pairs) -> list[Finding]:
+        data = data_of(tmp_path, pairs, valid)
+        return check(data.model_copy(update={"clean": CleanConfig(drop_held_out=True)}))
+
+    assert told(pairs[:4]) == []
+    text = "train: {} of 40 pairs have a side of the validation or test text: drop_held_out leaves them out of training"
+    assert told(pairs[:10]) == [Finding(text.format("10 (25.0 %)"), ruins=False)]
+    assert told(pairs) == [Finding(text.format("40 (100.0 %)"), ruins=True)]
+
+
+def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
+    pairs = good_pairs(900)
+    todo = [(src, tgt if i % 20 else "TODO") for i, (src, tgt) in enumerate(pairs)]
+    [finding] = check(data_of(tmp_path, todo))
+    assert finding.ruins and finding.text.startswith("train.0: 45 (5.0 %) of 900 target sides are 'TODO', whatever the")
+    [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
+    assert not finding.ruins
+    assert finding.text.startswith("train.0: 50 (5.3 %) of 950 pairs are all the same, 'A dog' = 'Ein Hund'; data.")
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule", "told"),
+    [
+        (("A copy of me ", "a COPY of me"), "drop_identical", "are the same on both sides"),
+        (("A bell", "Glo\x7fcke"), "drop_control_characters", "hold control characters"),
+        (("x" * 3001, "y"), "max_chars", "are longer than 3,000 characters"),
+    ],
+)
+def test_what_cleaning_leaves_out_ruins_nothing(damage: tuple[str, str], rule: str, told: str, tmp_path: Path) -> None:
+    data = data_of(tmp_path, [*good_pairs(50), *[(src + " ", tgt) for src, tgt in [damage] * 8]])
+    for value, ruins in (
+        (3000 if rule == "max_chars" else True, False),
+        (None if rule == "max_chars" else False, True),
+    ):
+        found = check(data.model_copy(update={"clean": CleanConfig.model_validate({rule: value})}))
+        [finding] = [one for one in found if told in one.text]
+        assert finding.ruins == ruins
+        assert (f"data.clean.{rule} leaves them out" in finding.text) == ruins
+        assert ("; cleaning leaves them out" in finding.text) != ruins
 
 
 def faults(text: str, other: str = "x") -> list[str]:
@@ -175,8 +228,18 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("a\0\ufffd", ["NUL", "lost"]),
         ("a" * 101, ["long"]),
         ("\u3000", ["half"]),
-        ('"He said ""go"" and left."', ["quoted", "doubled"]),
-        ('"Go!"', ["quoted"]),
+        ('"He said ""go"" and left."', ["quoted", "doubled", "one_quoted"]),
+        ('"Go!"', ["quoted", "one_quoted"]),
+        ("K√§se", ["mojibake"]),
+        ("K├ñse", ["mojibake"]),
+        ("√2 and √(x), ¬p", []),
+        ("M\uf0fcnner", ["control"]),
+        ("M?nner", ["letter"]),
+        ("Who? I? see", []),
+        (r"M\u00e4nner in C:\users", ["escape"]),
+        ("M&auml;nner", ["html"]),
+        ("<p>Rain</p>", ["html"]),
+        ("R&D < 3", []),
         ('"Go!" he said. "Now!"', []),
         ('He said ""go"".', []),
     ],
@@ -221,7 +284,7 @@ def test_damage_is_told_by_file_and_line(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(lines))
     assert findings(data) == [
         "train.0: 7 (35.0 %) of 20 target sides hold U+FFFD, which stands for a character that was lost: "
-        f"pairs 4, 5, 6, 7, 8, … ({tmp_path / 'train.en'} + {path})"
+        f"pairs 4, 5, 6, 7, 8, …; data.clean.drop_control_characters leaves them out ({tmp_path / 'train.en'} + {path})"
     ]
 
 
@@ -234,8 +297,14 @@ def test_what_cannot_be_read_is_a_finding_and_the_rest_is_checked(tmp_path: Path
     missing = SourceConfig(moses=str(tmp_path / "nothing"))
     (tmp_path / "train.en").open("a").write("one more\n")
     found = findings(data.model_copy(update={"train": (missing, *data.train, broken), "test": (missing,)}))
-    assert len(found) == 5  # what is not there is named in two parts, and told once
-    for part in ("are the same on both sides", "nothing", f"{tmp_path / 'train.de'} has 30 lines", "damaged gzip file"):
+    assert len(found) == 6  # what is not there is named in two parts, and told once
+    for part in (
+        "are the same on both sides",
+        "are all the same",
+        "nothing",
+        f"{tmp_path / 'train.de'} has 30 lines",
+        "damaged gzip file",
+    ):
         assert any(part in finding for finding in found), part
     assert any(
         "of 1 pairs are in the training text, 1 of them exactly: line 1 = train.1, line 6 " in one for one in found
@@ -278,8 +347,9 @@ def test_findings_do_not_depend_on_the_format(tmp_path: Path) -> None:
         "csv": ("t.csv",),
         "parquet": ("rows.parquet",),
     }
+    left_out = "; data.clean.drop_control_characters leaves them out"
     expected = [
-        (FAULTS[fault].words, number, fault != "nfc")
+        (FAULTS[fault].words, f"{number}{left_out if fault in ('control', 'lost') else ''}", fault != "nfc")
         for fault, number in (("control", 3), ("lost", 2), ("mojibake", 1), ("nfc", 4))
     ]
     for kind, names in kinds.items():
@@ -348,7 +418,7 @@ def test_another_language_is_found_where_the_extra_is(tmp_path: Path) -> None:
     pairs = [(f"{english} no. {i}.", f"{french if i % 2 else german} Nr. {i}.") for i in range(40)]
     [finding] = check(data_of(tmp_path, pairs))
     assert finding.text.startswith(
-        "train.0: 50.0 % of 40 target sides that were looked at are not in de, but look like fr"
+        "train.0: 50.0 % of 40 passages of its target side that were looked at are not in de, but look like fr"
     )
     assert finding.ruins
 
@@ -363,10 +433,14 @@ def test_a_shift_is_found_by_lengths_or_by_words_alone(shift: int, kind: str) ->
     else:
         numbers = [draw.randint(10**5, 10**6 - 1) for _ in range(300)]
         src, tgt = [f"number {number}" for number in numbers], [f"{number} Nummer" for number in numbers]
-    assert find_shift(src, tgt) is None
+    assert find_shifts(src, tgt) == []
     # The source lost lines at its start: its line i is the partner of a later target.
-    found = find_shift(src[shift:], tgt[:-shift]) if shift > 0 else find_shift(src[:shift], tgt[-shift:])
-    assert found is not None and found.lines == shift
+    found = find_shifts(src[shift:], tgt[:-shift]) if shift > 0 else find_shifts(src[:shift], tgt[-shift:])
+    assert [(part, one.lines) for part, one in found] == [(range(300 - abs(shift)), shift)]
+    # In the last hundred lines only, where the target has lost some.
+    tgt = [*tgt[:200], *tgt[200 + abs(shift) :]]
+    *_, (part, one) = find_shifts(src[: len(tgt)], tgt)
+    assert one.lines == -abs(shift) and part.start >= 148 and part.stop == len(tgt)
 
 
 def test_lengths_that_words_contradict_accuse_nobody() -> None:
@@ -376,21 +450,30 @@ def test_lengths_that_words_contradict_accuse_nobody() -> None:
     numbers = [f"{draw.randint(10**5, 10**6 - 1)} " if i % 4 == 0 else "" for i in range(300)]
     src = ["a" * length for length in lengths[1:]]
     tgt = ["b" * length for length in lengths[:-1]]
-    assert find_shift(src, tgt) is not None
+    assert find_shifts(src, tgt)
     src, tgt = ([number + line for number, line in zip(numbers, side, strict=True)] for side in (src, tgt))
-    assert find_shift(src, tgt) is None
+    assert find_shifts(src, tgt) == []
 
 
 @given(st.integers(0, 10**9), st.integers(0, 300))
 def test_unrelated_lines_are_not_accused(seed: int, count: int) -> None:
     draw = random.Random(seed)
     src, tgt = (["".join(draw.choices("ab 1", k=draw.randint(0, 30))) for _ in range(count)] for _ in range(2))
-    assert find_shift(src, tgt) is None
+    assert find_shifts(src, tgt) == []
 
 
 @given(st.lists(st.sampled_from(["", "1", "22", "a b", "long line of text"]), max_size=37))
 def test_few_lines_are_not_accused(lines: list[str]) -> None:
-    assert find_shift(lines[1:], lines[:-1]) is None
+    assert find_shifts(lines[1:], lines[:-1]) == []
+
+
+def test_lines_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
+    src, tgt = (list(side) for side in zip(*good_pairs(3000), strict=True))
+    assert findings(data_of(tmp_path, list(zip(src, tgt, strict=True)))) == []
+    half = tgt[:1500]
+    random.Random(1).shuffle(half)
+    [finding] = findings(data_of(tmp_path, list(zip(src, [*half, *tgt[1500:]], strict=True))))
+    assert finding.startswith("train.0: 1,000 of 3,000 lines, between line 1 and line 1,000, do not belong together")
 
 
 def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
@@ -402,7 +485,7 @@ def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:
         [finding] = findings(data_of(tmp_path, pairs))
         direction = "later" if side == "source" else "earlier"
         assert finding.startswith(
-            "train.0: 2 of 4 blocks of 1,000 lines, between line 2,001 and line 4,000, agree better"
+            "train.0: about 2,500 of 4,000 lines, between line 1,501 and line 4,000, agree better"
         )
         assert f"targets are read 1 line {direction} " in finding
         assert finding.endswith(f"that the {side} lacks")

@@ -1,0 +1,87 @@
+"""Single texts that fill a corpus: one pair again and again, or one text for everything that the other side says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
+from transformer_mt.curation.stats import UNITS
+from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.pairs import Chunk, NamedSource
+
+# Of a chunk, the texts that stand there most often. One that fills a hundredth of a source is among them nearly
+# anywhere; of clean text not even a thousandth is one text.
+_MOST_TEXTS = 10
+_PAIR_RUINS_FROM = 0.1
+_FEWEST = 10  # times; fewer may be chance in little text
+_MOST_SHOWN = 60  # characters
+
+
+_Text = TypeVar("_Text", str, SentencePair)
+
+
+class Repeated(NamedTuple):
+    """How often some texts stand in a source: pairs, and sides with different other sides."""
+
+    pairs: Counter[SentencePair]
+    sides: tuple[Counter[str], Counter[str]]
+
+
+def repeated_in(chunk: Chunk) -> Repeated:
+    """Return those of a chunk that stand there most often."""
+    pairs = Counter(SentencePair(src.strip(), tgt.strip()) for src, tgt in chunk.pairs())
+    sides: list[Counter[str]] = []
+    for side in range(2):
+        # Each other side once: a pair that is repeated is no text that stands for everything.
+        sides.append(Counter(pair[side] for pair in pairs if all(pair)))
+    return Repeated(
+        Counter({pair: count for pair, count in pairs.most_common(_MOST_TEXTS) if all(pair) and count > 1}),
+        (_most_common(sides[0]), _most_common(sides[1])),
+    )
+
+
+def _most_common(texts: Counter[str]) -> Counter[str]:
+    return Counter({text: count for text, count in texts.most_common(_MOST_TEXTS) if count > 1})
+
+
+class RepeatedTexts:
+    """Those of some sources."""
+
+    def __init__(self, num_sources: int) -> None:
+        self._found = [Repeated(Counter(), (Counter(), Counter())) for _ in range(num_sources)]
+
+    def add(self, source: int, repeated: Repeated) -> None:
+        found = self._found[source]
+        _merge(found.pairs, repeated.pairs)
+        for counts, more in zip(found.sides, repeated.sides, strict=True):
+            _merge(counts, more)
+
+    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
+        """Yield one for each source, pairs or sides, with the text that stands there most often."""
+        for named, found, total in zip(sources, self._found, counts, strict=True):
+            least = max(_FEWEST, RUINOUS_SHARE * total)
+            for (pair, count), *_ in filter(None, [found.pairs.most_common(1)]):
+                if count >= least:
+                    text = f"are all the same, {_shown(pair.src)} = {_shown(pair.tgt)}; data.clean.duplicates: exact"
+                    text = f"{named.label}: {share(count, total)} of {total:,} pairs {text} keeps one of them"
+                    yield Finding(f"{text} ({named.source})", ruins=count >= _PAIR_RUINS_FROM * total)
+            for unit, texts in zip(UNITS[1:], found.sides, strict=True):
+                for (side, count), *_ in filter(None, [texts.most_common(1)]):
+                    if count >= least:
+                        text = f"{named.label}: {share(count, total)} of {total:,} {unit} are {_shown(side)}"
+                        text = f"{text}, whatever the other side says; remove these pairs"
+                        yield Finding(f"{text} ({named.source})", ruins=True)
+
+
+def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:
+    """Add counts, and forget the rarest texts of too many."""
+    counts.update(more)
+    if len(counts) > 100 * _MOST_TEXTS:
+        for text, _ in counts.most_common()[50 * _MOST_TEXTS :]:
+            del counts[text]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…")
