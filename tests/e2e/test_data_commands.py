@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 from harness import Done, Running, Trained, environment, symbol_lines, tmt, tmt_here, write, write_config
 
+from transformer_mt.config.loading import load_config
 from transformer_mt.system.lines import read_lines
 from transformer_mt.toy_corpus import grammar
 
@@ -67,6 +68,18 @@ def test_all_four_go_together(config: dict[str, Any], tmp_path: Path) -> None:
     }
     assert counts["train"]["sources"].keys() == {"train.grammar"}
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_is_left_of_sources_with_stages_can_be_trained_on(config: dict[str, Any], tmp_path: Path) -> None:
+    good = config["data"]["train"][0]
+    copies = {"src": good["src"], "tgt": good["src"], "name": "copies"}
+    config["data"]["train"] = [{**good, "name": "good", "license": "CC-BY-4.0"}, copies]
+    stages = [{"steps": 10, "weights": {"good": 1, "copies": 2}}, {"weights": {"copies": 0}}]
+    config["data"] |= {"clean": {"drop_identical": True}, "stages": stages}
+    run("clean", config, tmp_path, "--output", tmp_path / "clean").ok()
+    left = load_config(tmp_path / "clean/data.yaml").data
+    assert [(source.name, source.license) for source in left.train] == [("good", "CC-BY-4.0")]
+    assert [stage.weights for stage in left.stages] == [{"good": 1}, {}]
 
 
 def test_cleaning_by_a_models_score(config: dict[str, Any], trained: Trained, tmp_path: Path) -> None:
@@ -133,7 +146,7 @@ def test_findings_end_with_their_number(config: dict[str, Any], tmp_path: Path) 
     assert done.status == 1
     assert len(done.lines) == 2
     assert done.lines[0].startswith(
-        "ruins: test.0: 1 (5.0 %) of 20 source sides hold UTF-8 that was read as Windows-1252"
+        "ruins: test.0: 1 (5.0 %) of 20 source sides hold text that was read in another encoding than its own"
     )
     assert done.lines[1].startswith(
         "ruins: valid.0: 1 (5.0 %) of 20 source sides are in the training text, 1 of them exactly"

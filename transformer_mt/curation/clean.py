@@ -85,6 +85,7 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
             total.merge(report)
         if total.kept == 0:
             raise InputError(f"no sentence pair is left after cleaning ({total.summary()}); {total.advice()}")
+        left = [(named, both) for named, both, report in zip(sources, names, reports, strict=True) if report.kept]
         by_label = {named.label: report for named, report in zip(sources, reports, strict=True)}
         places = Places([named.label for named in sources], counts)
         (made / "report.json").write_text(_as_json(data, total, by_label, places), encoding="utf-8")
@@ -93,17 +94,24 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
             data_section(
                 data,
                 "What tmt data clean has left. Every pair passes the rules below, but for the token limits.",
-                train=[
-                    source_entry(named, output, both)
-                    for named, both, report in zip(sources, names, reports, strict=True)
-                    if report.kept
-                ],
+                train=[source_entry(named, output, both) for named, both in left],
+                **_stages(data, {named.source.name for named, _ in left}),
                 clean=data.clean.model_dump(
                     mode="json", exclude_unset=True, exclude={"duplicates", "min_score", "score_model"}
                 ),
             )
         )
     return total
+
+
+def _stages(data: DataConfig, names: set[str | None]) -> dict[str, Any]:
+    """Return the stages, without the sources of which nothing is left."""
+    if not data.stages:
+        return {}
+    stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in data.stages]
+    for stage in stages:
+        stage["weights"] = {name: weight for name, weight in stage["weights"].items() if name in names}
+    return {"stages": stages}
 
 
 @contextlib.contextmanager

@@ -83,5 +83,7 @@ def data_section(data: DataConfig, comment: str, **replaced: Any) -> bytes:
 def source_entry(named: NamedSource, output: Path, names: tuple[str, str]) -> dict[str, Any]:
     """A source that reads two files in place of another, and is like it otherwise."""
     src, tgt = (str(output / name) for name in names)
-    kept = named.source.model_dump(include={"name", "weight", "tag", "src_lang", "tgt_lang"}, exclude_none=True)
+    kept = named.source.model_dump(
+        include={"name", "weight", "tag", "src_lang", "tgt_lang", "license"}, exclude_none=True
+    )
     return {"src": src, "tgt": tgt, **kept}

@@ -62,11 +62,11 @@ def shifted_blocks(chunk: Chunk) -> list[Block]:
     found = []
     for begin in range(0, len(chunk.src), BLOCK_LINES):
         lines = slice(begin, begin + BLOCK_LINES)
-        src, tgt, start = chunk.src[lines], chunk.tgt[lines], chunk.first + begin
-        shifts = find_shifts(src, tgt)
+        sides, start = Sides(chunk.src[lines], chunk.tgt[lines]), chunk.first + begin
+        shifts = find_shifts(sides)
         found += [Block(start + part.start, start + part.stop, shift) for part, shift in shifts]
-        if not shifts and are_unrelated(src, tgt):
-            found.append(Block(start, start + len(src), None))
+        if not shifts and are_unrelated(sides):
+            found.append(Block(start, start + len(sides), None))
     return found
 
 
@@ -118,36 +118,7 @@ def _described(block: Block, shift: Shift) -> str:
     )
 
 
-def are_unrelated(src: Sequence[str], tgt: Sequence[str]) -> bool:
-    """Return whether the lines of a whole block agree no better than with targets half a block away."""
-    if len(src) < BLOCK_LINES:
-        return False
-    own, others = (
-        _Sides(src, side).agreement(range(len(src)), 0)
-        for side in (tgt, [*tgt[BLOCK_LINES // 2 :], *tgt[: BLOCK_LINES // 2]])
-    )
-    if own.distance.mean() < _ALIKE:  # lengths that go together as well as they can
-        return False
-    return max(_gain(others.distance - own.distance), _gain(own.words - others.words)) < _LIKELY
-
-
-def find_shifts(src: Sequence[str], tgt: Sequence[str]) -> list[tuple[range, Shift]]:
-    """Return the lines of a block that agree clearly better when they are shifted: all, or halves, quarters and eighths
-    of it, the largest that do."""
-    sides = _Sides(src, tgt)
-    found: list[tuple[range, Shift]] = []
-    for num_parts in _PARTS:
-        size = max(1, -(-len(src) // num_parts))
-        for begin in range(0, len(src), size):
-            part = range(begin, min(begin + size, len(src)))
-            if any(one.start <= begin < one.stop for one, _ in found):
-                continue
-            if (shift := _best_shift(part, sides)) is not None:
-                found.append((part, shift))
-    return sorted(found, key=lambda one: one[0].start)
-
-
-class _Sides:
+class Sides:
     """A block, and how well its lines go together with targets some lines away."""
 
     def __init__(self, src: Sequence[str], tgt: Sequence[str]) -> None:
@@ -155,23 +126,54 @@ class _Sides:
         self._words = [[frozenset(_WORD.findall(line)) for line in side] for side in (src, tgt)]
         self._common: dict[int, Floats] = {}  # by shift: how many words each line has in common with its target there
 
+    def __len__(self) -> int:
+        return len(self._words[0])
+
     def with_targets(self, lines: range, shift: int) -> range:
         """Return those of some lines that have a target so much later."""
         start = max(lines.start, -shift)
-        return range(start, max(start, min(lines.stop, len(self._words[0]) - shift)))
+        return range(start, max(start, min(lines.stop, len(self) - shift)))
 
     def agreement(self, lines: range, shift: int) -> Agreement:
         """Of some source lines with the targets so much later."""
         if shift not in self._common:
-            self._common[shift] = np.zeros(len(self._words[0]))
-            for line in self.with_targets(range(len(self._words[0])), shift):
+            self._common[shift] = np.zeros(len(self))
+            for line in self.with_targets(range(len(self)), shift):
                 self._common[shift][line] = len(self._words[0][line] & self._words[1][line + shift])
         src, tgt = self._lengths
         ratios = tgt[lines.start + shift : lines.stop + shift] - src[lines.start : lines.stop]
         return Agreement(np.abs(ratios - np.median(ratios)), self._common[shift][lines.start : lines.stop])
 
 
-def _best_shift(part: range, sides: _Sides) -> Shift | None:
+def find_shifts(sides: Sides) -> list[tuple[range, Shift]]:
+    """Return the lines of a block that agree clearly better when they are shifted: all, or halves, quarters and eighths
+    of it, the largest that do."""
+    found: list[tuple[range, Shift]] = []
+    for num_parts in _PARTS:
+        size = max(1, -(-len(sides) // num_parts))
+        for begin in range(0, len(sides), size):
+            part = range(begin, min(begin + size, len(sides)))
+            if any(one.start <= begin < one.stop for one, _ in found):
+                continue
+            if (shift := _best_shift(part, sides)) is not None:
+                found.append((part, shift))
+    return sorted(found, key=lambda one: one[0].start)
+
+
+def are_unrelated(sides: Sides) -> bool:
+    """Return whether the lines of a whole block agree no better than with targets half a block away."""
+    if len(sides) < BLOCK_LINES:
+        return False
+    half = BLOCK_LINES // 2
+    own = sides.agreement(range(BLOCK_LINES), 0)
+    others = [sides.agreement(range(half), half), sides.agreement(range(half, BLOCK_LINES), -half)]
+    if own.distance.mean() < _ALIKE:  # lengths that go together as well as they can
+        return False
+    distance, words = (np.concatenate(both) for both in zip(*others, strict=True))
+    return max(_gain(distance - own.distance), _gain(own.words - words)) < _LIKELY
+
+
+def _best_shift(part: range, sides: Sides) -> Shift | None:
     """Return the shift by which some lines agree clearly better, if there is one."""
     best, most = None, 0.0
     for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1):

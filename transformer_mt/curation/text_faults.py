@@ -12,7 +12,7 @@ from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
 from transformer_mt.curation.stats import UNITS
 from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.cleaning import CONTROL, has_html
+from transformer_mt.data.cleaning import has_html
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
@@ -33,15 +33,12 @@ _OLD_MOJIBAKE = re.compile(
         for name in ("mac_roman", "cp850")
     )
 )
-_LOST_LETTER = re.compile(r"[^\W\d_]\?[^\W\d_]")
+# What cleaning takes for such, but for those that are told by themselves, and line ends.
+_CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff]")
+_LOST_LETTER = re.compile(r"\?(?<=[^\W\d_]\?)[^\W\d_]")  # a regular expression that begins with one character is fast
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 # Of any language.
 _QUOTES = "\"'«»‹›„“”‚‘’「」『』"
-_OF_THEIR_OWN = {
-    0: None,
-    ord("\n"): None,
-    0xFFFD: None,
-}  # control characters that are told apart; line ends between lines
 _QUOTED = re.compile(r'\s*"(?:[^"]|"")*"\s*')  # as a field of a CSV file
 _HEADER = tuple(
     re.compile(rf"(?:{names})(?:[ _-]?(?:text|sentence|segment|string|lang|language))?", re.IGNORECASE)
@@ -145,7 +142,7 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
     text = "\n".join(lines)
     tests: dict[str, Callable[[str], object]] = {
         "NUL": lambda line: "\0" in line,
-        "control": lambda line: CONTROL.search(line) and CONTROL.search(line.translate(_OF_THEIR_OWN)),
+        "control": _CONTROL.search,
         "letter": _LOST_LETTER.search,
         "escape": _ESCAPE.search,
         "html": has_html,

@@ -27,7 +27,7 @@ from transformer_mt.text.scripts import UNSPACED_CHARACTER, Alphabet
 
 # Cc but the tab, lone surrogates, private use, U+FFFD and what is no character. U+0085 too: inside text it was an
 # ellipsis in another encoding. Not U+2028, nor what has no width (Cf), which some scripts need.
-CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]")
 
 # A tag of any name, so that XML and placeholders such as <file> are some, but what follows the name is attributes:
 # a < b, x <y and z> w and <3 are none.
@@ -96,7 +96,7 @@ def _broken_rule(pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang
         return "word_ratio"
     if rules.max_word_chars is not None and max(map(len, src.split() + tgt.split())) > rules.max_word_chars:
         return "word_too_long"
-    if rules.drop_control_characters and (CONTROL.search(src) or CONTROL.search(tgt)):
+    if rules.drop_control_characters and (_CONTROL.search(src) or _CONTROL.search(tgt)):
         return "control_characters"
     if rules.drop_html and (has_html(src) or has_html(tgt)):
         return "html"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.check import check
 from transformer_mt.curation.common import Finding
-from transformer_mt.curation.shifted_lines import find_shifts
+from transformer_mt.curation.shifted_lines import Sides, find_shifts
 from transformer_mt.curation.text_faults import FAULTS, faults_of
 from transformer_mt.data.pairs import Chunk
 from transformer_mt.toy_corpus import grammar
@@ -433,13 +433,13 @@ def test_a_shift_is_found_by_lengths_or_by_words_alone(shift: int, kind: str) ->
     else:
         numbers = [draw.randint(10**5, 10**6 - 1) for _ in range(300)]
         src, tgt = [f"number {number}" for number in numbers], [f"{number} Nummer" for number in numbers]
-    assert find_shifts(src, tgt) == []
+    assert find_shifts(Sides(src, tgt)) == []
     # The source lost lines at its start: its line i is the partner of a later target.
-    found = find_shifts(src[shift:], tgt[:-shift]) if shift > 0 else find_shifts(src[:shift], tgt[-shift:])
+    found = find_shifts(Sides(src[shift:], tgt[:-shift]) if shift > 0 else Sides(src[:shift], tgt[-shift:]))
     assert [(part, one.lines) for part, one in found] == [(range(300 - abs(shift)), shift)]
     # In the last hundred lines only, where the target has lost some.
     tgt = [*tgt[:200], *tgt[200 + abs(shift) :]]
-    *_, (part, one) = find_shifts(src[: len(tgt)], tgt)
+    *_, (part, one) = find_shifts(Sides(src[: len(tgt)], tgt))
     assert one.lines == -abs(shift) and part.start >= 148 and part.stop == len(tgt)
 
 
@@ -450,21 +450,21 @@ def test_lengths_that_words_contradict_accuse_nobody() -> None:
     numbers = [f"{draw.randint(10**5, 10**6 - 1)} " if i % 4 == 0 else "" for i in range(300)]
     src = ["a" * length for length in lengths[1:]]
     tgt = ["b" * length for length in lengths[:-1]]
-    assert find_shifts(src, tgt)
+    assert find_shifts(Sides(src, tgt))
     src, tgt = ([number + line for number, line in zip(numbers, side, strict=True)] for side in (src, tgt))
-    assert find_shifts(src, tgt) == []
+    assert find_shifts(Sides(src, tgt)) == []
 
 
 @given(st.integers(0, 10**9), st.integers(0, 300))
 def test_unrelated_lines_are_not_accused(seed: int, count: int) -> None:
     draw = random.Random(seed)
     src, tgt = (["".join(draw.choices("ab 1", k=draw.randint(0, 30))) for _ in range(count)] for _ in range(2))
-    assert find_shifts(src, tgt) == []
+    assert find_shifts(Sides(src, tgt)) == []
 
 
 @given(st.lists(st.sampled_from(["", "1", "22", "a b", "long line of text"]), max_size=37))
 def test_few_lines_are_not_accused(lines: list[str]) -> None:
-    assert find_shifts(lines[1:], lines[:-1]) == []
+    assert find_shifts(Sides(lines[1:], lines[:-1])) == []
 
 
 def test_lines_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
