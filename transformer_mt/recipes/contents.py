@@ -144,4 +144,7 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
         for _ in read_units(path, units):
             pass
     source = (units.source or "").lower()
-    return sorted(units.codes, key=lambda code: code.lower() != source)
+    codes: dict[str, str] = {}
+    for code in units.codes:  # en-US and EN-US are one
+        codes.setdefault(code.casefold(), code)
+    return sorted(codes.values(), key=lambda code: code.lower() != source)

@@ -14,6 +14,7 @@ from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import codes_in, columns_in, delimiter_of, is_table, table_rows, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
+from transformer_mt.recipes.unread import refuse_unread
 from transformer_mt.system.compression import COMPRESSED
 
 MaybeColumns = tuple[str | None, str | None]  # names or numbers, of the source and the target
@@ -63,14 +64,12 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     for path in filter(None, (src, tgt)):
         refuse_stream(path)
     if tgt is not None:
-        if pairs := [path for path in (src, tgt) if kind_of(path) not in (None, "tsv")]:
-            raise InputError(f"{pairs[0]}: is a file of pairs, with both sides in it; name it without a second file")
-        if src == tgt:
-            raise InputError(f"{src}: is named for both sides; name the file of the other language")
-        return Files({"src": src, "tgt": tgt}, codes_of_names(src, tgt), "by the names of the files")
+        return _two_files(src, tgt)
     kind = kind_of(src) or "tsv"
     settings: dict[str, Any] = {kind: src}
-    first = matching_files(getattr(SourceConfig(**settings), kind))[0]  # of those that a pattern leads to
+    first = _first_of(src)
+    if kind in ("tsv", "csv") or Path(first).is_dir():
+        refuse_unread(first)
     # Tables are called deu.txt, too: Tatoeba's pairs for flash cards are.
     if kind_of(src) is None and not is_table(first):
         raise InputError(
@@ -85,6 +84,27 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
         return Files(settings, both, "as the file has it")
     return _table(kind, src, first, columns, asked)
+
+
+def _two_files(src: str, tgt: str) -> Files:
+    pairs = [path for path in (src, tgt) if kind_of(path) not in (None, "tsv")]
+    if {*map(kind_of, pairs)} <= {"jsonl", "csv", "parquet"} and len(pairs) == 2:
+        raise InputError(
+            f"{src} and {tgt}: of tables and JSON, both sides are read from one file; write one file with both, or the "
+            "text of each side, one a line (keys and texts: json2po -t SOURCE TARGET both.po, Translate Toolkit)"
+        )
+    if pairs:
+        raise InputError(f"{pairs[0]}: is a file of pairs, with both sides in it; name it without a second file")
+    if src == tgt:
+        raise InputError(f"{src}: is named for both sides; name the file of the other language")
+    for path in (src, tgt):
+        refuse_unread(_first_of(path))
+    return Files({"src": src, "tgt": tgt}, codes_of_names(src, tgt), "by the names of the files")
+
+
+def _first_of(path: str) -> str:
+    """Return the first of the files that a pattern leads to."""
+    return matching_files(SourceConfig(tsv=path).tsv or ())[0]
 
 
 def _table(kind: str, src: str, first: str, columns: MaybeColumns, asked: MaybeCodes) -> Files:

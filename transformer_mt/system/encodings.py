@@ -39,6 +39,17 @@ _ARCHIVES = {
     b"Rar!": "a RAR archive",
     b"%PDF": "a PDF",
 }
+# Those that have zeros, which begin as no text does.
+_ARROW = "a table of Arrow or Feather; save it as Parquet (a saved data set is read with hub: FOLDER)"
+_CATALOGUE = "a compiled catalogue of messages (.mo); make a .po of it: msgunfmt"
+_PICKLE = "a pickle of Python's; save its text as Parquet"
+_BINARIES = {
+    **dict.fromkeys((b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"), _CATALOGUE),
+    **dict.fromkeys((b"ARROW1\0\0", b"FEA1", b"\xff\xff\xff\xff"), _ARROW),  # the last: as data sets are saved
+    **dict.fromkeys((b"\x80\x04\x95", b"\x80\x05\x95"), _PICKLE),
+    b"PAR1": "Parquet; name it .parquet",
+    b"SQLite format 3\0": "a database of SQLite; export its text",
+}
 
 
 @contextlib.contextmanager
@@ -61,6 +72,9 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
                 file.read(len(mark))
                 yield io.BufferedReader(_AsUtf8(path, file, encoding), _READ_BYTES)
                 return
+        for magic, name in _BINARIES.items():
+            if b"\0" in start and start.startswith(magic):
+                raise InputError(f"{path}: it is {name}")
         if b"\0" in start:  # spaces and line ends have one in each of these encodings, and UTF-8 has none
             if (unnamed := unmarked(start)) is not None:
                 yield io.BufferedReader(_AsUtf8(path, file, unnamed), _READ_BYTES)

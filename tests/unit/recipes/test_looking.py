@@ -190,6 +190,7 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
         ("a.xlf", '<xliff version="1.2"><file source-language="en" target-language="fr-CA"/></xliff>', ("en", "fr-CA")),
         ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.txt.SDLXLIFF", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
+        ("a.tmx", '<tmx><tuv lang="EN"/><tuv lang="de-DE"/><tuv lang="en"/><tuv lang="DE-DE"/></tmx>', ("EN", "de-DE")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
         ("b.po", 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"X-Source-Language: fr\\n"\n', ("fr", "de")),
         (
@@ -247,7 +248,8 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("-", None, "stdin: training reads its text more than once"),
         ("a.en", "-", "stdin: "),
         ("{}/pipe", "a.de", r"pipe \(a pipe or a device\): training reads its text more than once"),
-        ("{}", "a.de", r"cannot be read"),
+        ("{}", "a.de", r"is a folder; name files, as .*/data/train-0.parquet, or set hub: "),
+        ("{}", None, r"is a folder; name files"),
         (
             "{}/a.en",
             None,
@@ -256,6 +258,11 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
         ("{}/none.txt", None, r"none.txt: cannot be read"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
+        (
+            "en.json",
+            "de.json",
+            r"en.json and de.json: of tables and JSON, both sides are read from one file; write one",
+        ),
         ("a.en", "a.en", r"a.en: is named for both sides"),
         ("{}/none.jsonl", None, r"none.jsonl: cannot be read"),
         ("{}/none.tmx", None, r"none.tmx: cannot be read"),
@@ -281,6 +288,8 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train-0.parquet", [])
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
@@ -292,6 +301,38 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):
         look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "reason"),
+    [
+        ("a.sgm.gz", "", r"SGML, with a sentence in each <seg>"),
+        ("a.PROPERTIES", "", r"keys and texts of Java's; make one file .* prop2po"),
+        ("a.strings", "", r"prop2po --personality=strings"),
+        ("a.srt", "", r"subtitles"),
+        ("a.yml", "", r"YAML"),
+        ("a.resx", "", r"resx2po"),
+        ("a.ftl", "", r"Fluent"),
+        ("a.pot", "", r"has no translations yet"),
+        ("a.html", "", r"HTML"),
+        ("a.en", '\n<srcset setid="x" srclang="any">', r"XML, with a sentence in each <seg>"),
+        ("a.en", '<doc docid="x">', r"XML, with a sentence in each <seg>"),
+        ("a.xml", '<?xml version="1.0"?>\n<!-- a\nb -->\n<resources>', r"android2po"),
+        ("a.ts", "<!DOCTYPE TS>\n<TS>", r"lconvert -of po"),
+        ("a.txt", "<!DOCTYPE html>\n<html>", r"HTML"),
+        ("a.tsv", "<html>\t<head>", r"HTML"),
+        ("a.xml", "<cesAlign version='1.0'>", r"links between sentences"),
+        ("a.xml", "<?xml version='1.0'?><TMX>", r"a translation memory; name it \.tmx"),
+        ("a.xml", "<?xml version='1.0'?><other>", r"XML; write its sentences"),
+        ("a.txt", "#separator:tab\n#html:true\na b\tc d", r"an export of Anki"),
+    ],
+)
+def test_text_with_markup_or_keys_is_refused(name: str, beginning: str, reason: str, tmp_path: Path) -> None:
+    path, good = write(tmp_path / name, [beginning]), write(tmp_path / "b.de", ["<b>a</b> dog", "<s> a"])
+    for src, tgt in ((path, good), (good, path), (path, None)):
+        with pytest.raises(InputError, match=f"{name}: .*{reason}"):
+            files_of(str(src), None if tgt is None else str(tgt), NO, NO)
+    files_of(str(good), str(write(tmp_path / "c.mo", ["<unk> a"])), NO, NO)
 
 
 # ---------------------------------------------------------------- looking

@@ -254,6 +254,9 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "a document of an old office program"),
         (gzip.compress(gzip.compress(b"a")), "compressed twice"),
         (b"\x04\x22\x4d\x18\xff", "compressed by lz4"),
+        (b"\xde\x12\x04\x95" + b"\0" * 4 + "é\n".encode() * 50, "a compiled catalogue of messages .* msgunfmt"),
+        (b"\xff\xff\xff\xff\x88\1\0\0", "a table of Arrow or Feather"),
+        (b"\x80\x04\x95\x08\0\0\0\0\0\0\0]", "a pickle"),
         (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 248 + b"text\n", "a tar archive"),
     ]:
         path.write_bytes(content)

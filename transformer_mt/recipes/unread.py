@@ -1,0 +1,79 @@
+"""Files that are not read, by the ends of their names and by how they begin: what they are, and what to do."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from transformer_mt.errors import InputError
+from transformer_mt.system.compression import COMPRESSED
+from transformer_mt.system.lines import read_parts
+
+_AS_PO = "make one file of both sides: {} -t SOURCE TARGET both.po (Translate Toolkit)"
+_AS_TEXT = "write its sentences into a text file, one a line"
+_SEGMENTS = (
+    "with a sentence in each <seg>; write these out, one a line; those of WMT: sacrebleu -t wmt13 -l en-de --echo src"
+)
+_QT = "a catalogue of Qt; convert it: lconvert -of po -o both.po FILE"
+_WORDFAST = "a document of Wordfast; export TMX or XLIFF from it"
+
+# By the ends of names. None of them may be a language's two letters: train.ts is Tsonga, train.mo Moldavian.
+_SUFFIXES = {
+    **dict.fromkeys((".sgm", ".sgml"), f"SGML, {_SEGMENTS}"),
+    **dict.fromkeys((".html", ".htm"), f"HTML; {_AS_TEXT}"),
+    **dict.fromkeys((".yml", ".yaml"), f"YAML, with a key before each text; {_AS_PO.format('yaml2po')}"),
+    **dict.fromkeys((".srt", ".vtt"), f"subtitles, with times; {_AS_PO.format('sub2po')}"),
+    ".strings": f"keys and texts of Apple's; {_AS_PO.format('prop2po --personality=strings')}",
+    ".properties": f"keys and texts of Java's; {_AS_PO.format('prop2po')}",
+    ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
+    ".ftl": f"keys and texts of Fluent; {_AS_TEXT}",
+    ".txml": _WORDFAST,
+    ".pot": "a catalogue that has no translations yet; name one of its translations, a .po",
+}
+
+# By the first element, of XML under any name.
+_ROOTS = {
+    **dict.fromkeys(("srcset", "refset", "tstset", "mteval", "doc", "hl", "seg", "dataset"), f"XML, {_SEGMENTS}"),
+    **dict.fromkeys(("html", "head", "body"), _SUFFIXES[".html"]),
+    "resources": f"keys and texts of Android's; {_AS_PO.format('android2po')}",
+    "ts": _QT,
+    "txml": _WORDFAST,
+    "cesalign": "links between sentences without their text; take the corpus as Moses or TMX from OPUS",
+    "tmx": "a translation memory; name it .tmx, and name no second file",
+    "xliff": "XLIFF; name it .xlf, and name no second file",
+}
+_OTHER_XML = f"XML; {_AS_TEXT}"
+_FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
+_MOST_LINES = 50  # that are looked at for the first element
+
+
+def refuse_unread(path: str) -> None:
+    """Refuse a text file or table that is something else.
+
+    Raises:
+        InputError: a folder, a format with markup or keys around its sentences; a file that cannot be read.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; name files{_example(path)}, or set hub: {path} in a configuration")
+    suffixes = [suffix for suffix in Path(path.lower()).suffixes if suffix not in COMPRESSED]
+    what = _SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if what := what or _by_beginning(path):
+        raise InputError(f"{path}: {what}")
+
+
+def _by_beginning(path: str) -> str | None:
+    beginning = "\n".join(part.text for part in itertools.islice(read_parts(path), _MOST_LINES)).lstrip().lower()
+    if beginning.startswith("#separator:"):
+        return "an export of Anki; remove its first lines, which begin with #, and name it .tsv"
+    found = _FIRST_ELEMENT.match(beginning)
+    if found and found[1] in _ROOTS:
+        return _ROOTS[found[1]]
+    return _OTHER_XML if beginning.startswith(("<?xml", "<!doctype")) else None
+
+
+def _example(folder: str) -> str:
+    """Return a file in a folder, in words, of those that are tables most likely."""
+    ends = ("parquet", "jsonl", "tsv", "csv")
+    found = [path for end in ends for depth in ("", "*/") for path in sorted(Path(folder).glob(f"{depth}*.{end}"))]
+    return f", as {found[0]}" if found else ""
