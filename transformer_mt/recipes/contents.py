@@ -16,12 +16,14 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_lines, read_parts
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
+_TEXT = "text|sentence|segment|string|phrase"
 _WORDS = tuple(
-    tuple(
-        re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE)
-        for side in ("source|src", "target|tgt|trg|translation")
+    tuple(re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE) for side in sides)
+    for sides, of in (
+        (("source|src", "target|tgt|trg|translation"), _TEXT),
+        (("source|src", "target|tgt|trg|translation"), "lang|language"),
+        (("text|original|input|term", "translation|translated|output"), _TEXT),
     )
-    for of in ("text|sentence|segment|string|phrase", "lang|language")
 )
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
@@ -103,6 +105,11 @@ def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
     if not any(rows):
         raise InputError(f"{path}: no rows with columns in it; check the file")
     return rows
+
+
+def is_one_object(path: str) -> bool:
+    """Return whether a file of JSON has one row, which is of one object then, and not of a pair."""
+    return sum(1 for _ in itertools.islice(json_rows(path), 2)) == 1
 
 
 class _EnoughError(Exception):

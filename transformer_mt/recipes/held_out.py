@@ -17,8 +17,8 @@ from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.files import Files
 from transformer_mt.recipes.look import Look
+from transformer_mt.recipes.sides import Files
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.system.console import Tell
 from transformer_mt.system.lines import write_lines

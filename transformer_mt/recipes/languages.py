@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from transformer_mt.curation.stats import SideStats, scripts_of
+from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
+from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.languages import distance
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.look import Look
@@ -13,6 +15,8 @@ from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
 
 MaybeCodes = tuple[str | None, str | None]  # of the source and the target
+
+_MOST_LINES = 200  # that a language is told by
 
 # Languages that have a script for themselves, or nearly so.
 _OF_SCRIPT = {
@@ -80,9 +84,18 @@ def direction(
 
 def languages_of_text(look: Look) -> MaybeCodes:
     """Return the languages of a corpus where the text tells, and tells two."""
-    src, tgt = (
-        language_of(side, [pair[i] for pair in look.sample]) for i, side in enumerate((look.stats.src, look.stats.tgt))
-    )
+    return _languages_of(look.stats, look.sample)
+
+
+def languages_of_pairs(pairs: Iterable[SentencePair]) -> MaybeCodes:
+    """Return the languages of the first pairs where the text tells, and tells two."""
+    sample, stats = [*itertools.islice(pairs, _MOST_LINES)], PairStats()
+    stats.add(sample)
+    return _languages_of(stats, sample)
+
+
+def _languages_of(stats: PairStats, sample: Sequence[SentencePair]) -> MaybeCodes:
+    src, tgt = (language_of(side, [pair[i] for pair in sample]) for i, side in enumerate((stats.src, stats.tgt)))
     return (None, None) if src == tgt else (src, tgt)
 
 
@@ -94,4 +107,4 @@ def language_of(stats: SideStats, lines: Sequence[str]) -> str | None:
     known = [_OF_SCRIPT[script] for script in scripts if script in _OF_SCRIPT]
     if known and "Latin" not in scripts[:1]:
         return known[0]
-    return likely_language("\n".join(lines[:200]))
+    return likely_language("\n".join(lines[:_MOST_LINES]))

@@ -9,7 +9,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.adapting import Initial
-from transformer_mt.recipes.files import Files
+from transformer_mt.recipes.sides import Files
 from transformer_mt.system.console import Tell
 
 # Kinds whose text is here: of data sets, published sets and text that a model makes that cannot be seen, or only by

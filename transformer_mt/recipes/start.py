@@ -18,18 +18,19 @@ from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.common import percent
 from transformer_mt.curation.stats import scripts_of
 from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.readers.sources import source_files
+from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, default_tokenize
 from transformer_mt.recipes import adapting, sizes
 from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.cleaning import are_kept, rules_for
 from transformer_mt.recipes.contents import has_old_line_ends
-from transformer_mt.recipes.files import MaybeColumns, files_of
+from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
-from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_text
+from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_pairs, languages_of_text
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.replay import NOTHING, Amount, Replay, replay_for
+from transformer_mt.recipes.sides import MaybeColumns, right_way
 from transformer_mt.recipes.sizes import Corpus
 from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
@@ -116,10 +117,8 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     files = files_of(asked.src, asked.tgt, asked.columns, asked.codes)
     if asked.tgt is not None and any(asked.columns):
         raise InputError("--src-column, --tgt-column: are for one file of pairs; leave them out beside --tgt")
-    given = {
-        part: files_of(src, tgt, asked.columns, asked.codes if any(asked.codes) else files.codes)
-        for part, (src, tgt) in asked.given.items()
-    }
+    wanted = asked.codes[0] or files.codes[0], asked.codes[1] or files.codes[1]
+    given = {part: files_of(src, tgt, asked.columns, wanted) for part, (src, tgt) in asked.given.items()}
     old = None if asked.replay is None else files_of(*asked.replay, (None, None), asked.codes)
     label = str(files.source)
     codes = direction(asked.codes, files.codes, files.how).codes
@@ -131,7 +130,13 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         raise InputError(
             f"{label}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
         )
-    languages = direction(asked.codes, files.codes, files.how, languages_of_text(look), of_model)
+    of_text = languages_of_text(look)
+    languages = direction(asked.codes, files.codes, files.how, of_text, of_model)
+    right_way(files, languages.codes, of_text)
+    given = {
+        part: right_way(one, languages.codes, languages_of_pairs(read_pairs(one.source, *languages.codes)), f"{part}-")
+        for part, one in given.items()
+    }
     if initial is not None:
         adapting.check_direction(initial, languages.codes)
     tell(f"{label}: {look.counted()}; {_described(look)}")

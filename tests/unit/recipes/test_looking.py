@@ -17,19 +17,26 @@ from harness import write
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.curation.stats import SideStats
 from transformer_mt.data import pairs as reading
+from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
 from transformer_mt.recipes import look as looking
 from transformer_mt.recipes.cleaning import are_kept, rules_for
-from transformer_mt.recipes.files import Files, codes_of_names, files_of
+from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import hold_out
-from transformer_mt.recipes.languages import direction, language_of
+from transformer_mt.recipes.languages import direction, language_of, languages_of_pairs
 from transformer_mt.recipes.look import Look, look_at
+from transformer_mt.recipes.names import codes_of_file, codes_of_names
+from transformer_mt.recipes.sides import Files, right_way
 from transformer_mt.system.console import tell_nobody
 from transformer_mt.toy_corpus import grammar
 
 NO = (None, None)
+
+
+def numbered(src: int, tgt: int) -> dict[str, int]:
+    return {"src_column": src, "tgt_column": tgt}
 
 
 def files(directory: Path, pairs: list[tuple[str, str]]) -> SourceConfig:
@@ -155,6 +162,49 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ),
         ("a.tsv", "eng\tHello\tdeu\tHallo\neng\ta\tdeu\tb", {"src_column": 2, "tgt_column": 4}, ("eng", "deu")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
+        # words that look like codes
+        ("a.tsv", "Hi\tTag\nA dog\tEin Hund", {}, NO),
+        ("a.tsv", "ice\tEis\nA dog\tEin Hund", {}, NO),
+        ("a.tsv", "no\tnein\nA dog\tEin Hund", {}, NO),
+        ("a.tsv", "Hi.\tTag.\tCC-BY 1\nRun!\tLauf!\tCC-BY 2", {}, NO),
+        ("a.csv", "en,hsb", {}, ("en", "hsb")),
+        ("a.csv", "EN,DE", {}, ("en", "de")),
+        ("a.csv", "EN,CN", {"src_column": "EN", "tgt_column": "CN"}, ("en", "zh")),
+        ("a.csv", "Key,KR,EN", {"src_column": "KR", "tgt_column": "EN"}, ("ko", "en")),
+        # other names of columns
+        ("a.csv", "Deutsch;Englisch", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", None)),
+        (
+            "a.csv",
+            "English (US),German (Germany)",
+            {"src_column": "English (US)", "tgt_column": "German (Germany)"},
+            ("en", "de"),
+        ),
+        ("a.tsv", "source_en\ttarget_de", {"src_column": "source_en", "tgt_column": "target_de"}, ("en", "de")),
+        (
+            "a.tsv",
+            "sentence_eng\tsentence_deu",
+            {"src_column": "sentence_eng", "tgt_column": "sentence_deu"},
+            ("eng", "deu"),
+        ),
+        ("a.csv", "string_id,en_text,de_text", {}, ("en", "de")),
+        ("a.csv", "en , de", {}, ("en", "de")),
+        ("a.csv", "original,translated", {"src_column": "original", "tgt_column": "translated"}, NO),
+        ("a.tsv", "input\toutput", {"src_column": "input", "tgt_column": "output"}, NO),
+        ("a.csv", "term,translation,comment", {"src_column": "term", "tgt_column": "translation"}, NO),
+        # columns beside the text
+        ("a.tsv", "17\tA dog\t21\tEin Hund", numbered(2, 4), NO),
+        ("a.csv", "Line,From,To\n1,A dog,Ein Hund\n2,A cat,Eine Katze", {"header": True, **numbered(2, 3)}, NO),
+        ("a.csv", ",0,1\n0,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
+        ("a.tsv", "http://a/b c\thttp://a/d\tA dog\tEin Hund\t0.7", numbered(3, 4), NO),
+        ("x.de-en.tsv", "europarl_0\tEin Hund\tA dog\neuroparl_0\tJa.\tYes.", numbered(2, 3), ("de", "en")),
+        ("a.tsv", "k\t一只狗\tA dog\nk\t猫\tA cat", numbered(2, 3), NO),
+        ("a.tsv", "en-de\tA dog\tEin Hund\nen-de\tA cat\tEine Katze", numbered(2, 3), NO),
+        (
+            "a.csv",
+            "Domain,Englisch,Deutsch (Sie)\nLaw,A dog,Ein Hund",
+            {"header": True, **numbered(2, 3)},
+            (None, "de"),
+        ),
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
         ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
@@ -173,6 +223,87 @@ def test_first_lines_of_tables_tell_columns(
     assert found.settings == {found.source.kind: str(path), **settings} and found.codes == codes
     pairs = list(read_pairs(found.source, *(code or "xx" for code in codes)))
     assert len(pairs) <= first.count("\n") + 1 and not {"eng", "en"} & {side for pair in pairs for side in pair}
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "settings", "codes"),
+    [
+        ("headed.csv", ("1", "2"), {"header": True}, ("en", "de")),
+        ("headed.csv", ("German", "English"), {}, ("de", "en")),
+        ("headed.tsv", ("2", "1"), {"header": True}, ("de", "en")),
+        ("x.en-de.tsv", ("1", "2"), {}, ("en", "de")),
+        ("x.en-de.tsv", ("2", "1"), {}, ("de", "en")),
+        ("a.csv", ("1", "2"), {"header": False}, NO),
+        ("a.csv", ("1", "1"), "--src-column 1, --tgt-column 1: are the same column", NO),
+        ("a.csv", ("0", "1"), "--src-column 0: columns are counted from 1", NO),
+        ("a.csv", ("1", "00"), "--tgt-column 00: columns are counted from 1", NO),
+        ("a.csv", ("2", None), "--src-column 2: is one side's column; say --tgt-column as well", NO),
+        ("a.csv", (None, "b"), "--tgt-column b: is one side's column; say --src-column as well", NO),
+    ],
+)
+def test_columns_may_be_named(
+    name: str,
+    columns: tuple[str | None, str | None],
+    settings: dict[str, bool] | str,
+    codes: tuple[str | None, str | None],
+    tmp_path: Path,
+) -> None:
+    mark = "\t" if name.endswith(".tsv") else ","
+    rows = [["English", "German"], ["A dog", "Ein Hund"]][not name.startswith("headed") :]
+    path = str(write(tmp_path / name, [mark.join(row) for row in rows]))
+    if isinstance(settings, str):
+        with pytest.raises(InputError, match=settings):
+            files_of(path, None, columns, NO)
+        return
+    found = files_of(path, None, columns, NO)
+    header = {key: value for key, value in found.settings.items() if key == "header"}
+    assert (header, found.codes) == (settings, codes)
+    assert len(list(read_pairs(found.source, "xx", "yy"))) == 1
+    assert files_of(path, None, columns, ("xx", "yy")).codes == ("xx", "yy")
+
+
+@pytest.mark.parametrize("name", ["dev-set.tsv", "git_log.tsv", "pre-war.csv", "add-ons.tsv", "en.tsv"])
+def test_words_in_names_are_no_languages(name: str) -> None:
+    assert codes_of_file(name) == NO and codes_of_file(f"{name[:-4]}.hsb-de.tsv") == ("hsb", "de")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "columns"),
+    [
+        ("x.de-en.tsv", "Ein Hund\tA dog", (2, 1)),
+        ("x.de-en.tsv", "1.2\tEin Hund\tA dog", (3, 2)),
+        ("x.de-en.csv", "Ein Hund,A dog", (2, 1)),
+        ("x.de-en.csv", "source,target", ("target", "source")),
+        ("a.csv", "Ein Hund,A dog,DE,EN\nEine Katze,A cat,DE,EN", (2, 1)),
+        ("a.csv", "Deutsch,Other", (2, 1)),
+    ],
+)
+def test_a_table_is_read_the_way_that_is_asked_for(
+    name: str, first: str, columns: tuple[int | str, int | str], tmp_path: Path
+) -> None:
+    path = str(write(tmp_path / name, [first]))
+    found = files_of(path, None, NO, ("en", "de"))
+    assert found.columns == columns
+    again = files_of(path, None, NO, ("de", "en"))
+    assert again.columns == columns[::-1]
+    assert list(read_pairs(again.source, "de", "en")) == [pair[::-1] for pair in read_pairs(found.source, "en", "de")]
+
+
+def test_sides_that_are_the_wrong_way_round_are_seen(tmp_path: Path) -> None:
+    """By the text, or else by the names; of text held out, a table can be read the other way round."""
+    two = Files({"src": "a.en", "tgt": "a.de"}, ("en", "de"), "names")
+    table, memory = Files({"tsv": "a.txt"}, NO, ""), Files({"tmx": "a.tmx"}, ("en", "de"), "", is_by_language=True)
+    for wanted, of_text in ((("en", "de"), NO), (("de", "en"), ("de", "en")), (("src", "tgt"), ("de", "en"))):
+        assert right_way(two, wanted, of_text) == two
+    for wanted, of_text, how in ((("de", "en"), NO, "names"), (("en", "de"), ("de", "en"), "by the text itself")):
+        with pytest.raises(InputError, match=rf"\({how}\), not .*; exchange --valid-src and --valid-tgt"):
+            right_way(two, wanted, of_text, "valid-")
+        assert right_way(memory, wanted, of_text) == memory
+    with pytest.raises(InputError, match="say --src-column 2 --tgt-column 1 --src-lang de --tgt-lang en, or exchange"):
+        right_way(table, ("de", "en"), ("en", "de"))
+    assert right_way(table, ("de", "en"), ("en", "de"), "test-").columns == (2, 1)
+    sample = [SentencePair("집이 하나 있다.", "บ้าน"), SentencePair("두 집이 있다.", "บ้าน")]
+    assert languages_of_pairs(iter(sample)) == ("ko", "th")
 
 
 def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
@@ -269,17 +400,11 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/none.parquet", None, r"none.parquet: cannot be read"),
         ("{}/empty.jsonl", None, r"empty.jsonl: no rows with columns in it"),
         ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed"),
-        (
-            "{}/ids.tsv",
-            None,
-            r"ids.tsv: the first two of its 4 columns begin with '17' and 'A dog'; say with",
-        ),
-        (
-            "{}/headed.csv",
-            None,
-            r"headed.csv: the first two of its 3 columns begin with '1' and 'A dog'; say with",
-        ),
+        ("{}/ids.tsv", None, r"ids.tsv: the first two of its 4 columns begin with '17' and 'x'; say with"),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
+        ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
+        ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
+        ("{}/side.jsonl", None, r"side.jsonl: columns of text found: text; each row needs two"),
         (
             "{}/three.jsonl",
             None,
@@ -295,9 +420,11 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "few.txt", ["a\tb", "c"])
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
-    write(tmp_path / "bad.jsonl", ["{"])
-    write(tmp_path / "ids.tsv", ["17\tA dog\t21\tEin Hund"])
-    write(tmp_path / "headed.csv", ["Line,From,To", "1,A dog,Ein Hund", "2,A cat,Eine Katze"])
+    write(tmp_path / "bad.jsonl", ["{a"])
+    write(tmp_path / "indented.json", ["{", '  "a": "b"', "}"])
+    write(tmp_path / "keys.json", [json.dumps({"en": {"0": "a"}, "de": {"0": "b"}})])
+    write(tmp_path / "side.jsonl", ['{"id": 1, "text": "a"}'] * 2)
+    write(tmp_path / "ids.tsv", ["17\tx\t21\tEin Hund"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
     with pytest.raises(InputError, match=reason):
         look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")

@@ -10,8 +10,9 @@ from harness import write
 
 from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.recipes.adapting import Initial
-from transformer_mt.recipes.files import Files, files_of
+from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.replay import NOTHING, Amount, replay_for
+from transformer_mt.recipes.sides import Files
 from transformer_mt.text.tokenizer import Tokenizers
 
 NEW = Amount(50, 50 * 6.0)  # pairs of six characters

@@ -57,6 +57,11 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
         try:
             yield origin, json.loads(line)
         except json.JSONDecodeError as error:
+            if line.strip() == "{":  # indented
+                raise InputError(
+                    f"{path}: one object over several lines, not rows; write an array or one object a line (pandas: "
+                    "orient='records', lines=True)"
+                ) from None
             raise InputError(
                 f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line (one object a "
                 "line, or all in one array)"

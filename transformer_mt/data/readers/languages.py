@@ -81,6 +81,12 @@ def is_language(code: str) -> bool:
     return len(code) == 3 or code.lower() in _TWO.values() or code.lower() in _OLD
 
 
+def are_languages(one: str, other: str) -> bool:
+    """Return whether two codes are languages', by their first letters: both may be, and one of them is in the table."""
+    first = [_parts(code)[0] for code in (one, other)]
+    return all(map(is_language, first)) and any(code in _TWO.values() for code in first)
+
+
 def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     """Return those of a table's columns that are called like a language, by the nearest code: en, or else en-US."""
     far = [(distance(wanted, name), name) for name in names if " " not in name]  # "de-facto standard" is text

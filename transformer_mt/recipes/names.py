@@ -1,0 +1,97 @@
+"""The languages that the names of files and of columns tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_mt.data.readers.languages import are_languages, code_of_name, is_language
+from transformer_mt.recipes.languages import MaybeCodes
+
+_CODE = re.compile(r"([a-z]{2,3})(?:[-_][a-z]{4})?(?:[-_][a-z]{2})?", re.IGNORECASE)
+_TWO_CODES = re.compile(r"([a-z]{2,3})[-_]([a-z]{2,3})", re.IGNORECASE)
+_LOCALE = r"(?<![A-Za-z])[a-z]{2,3}(?:[-_][A-Z][a-z]{3})?[-_][A-Z]{2}(?![A-Za-z])"  # en_US, zh-Hans-CN
+_TWO_LOCALES = re.compile(rf"({_LOCALE})[-_.]({_LOCALE})")
+_NO_CODES = {
+    *("src", "tgt", "trg", "ref", "hyp", "txt", "tok", "raw", "bpe", "new", "old", "in", "out", "and", "to", "all"),
+    *("dev", "set"),
+}
+_NO_SCRIPTS = tuple(f"{mark}{word}" for mark in "-_" for word in ("text", "lang", "sent", "line", "code", "word"))
+# Of columns beside those of text; some are codes as well.
+_BESIDE = {"id", "idx", "sid", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc"}
+# What stands beside a language above a column: source_en, "German text".
+_WITH_LANGUAGE = {"text", "sentence", "segment", "string", "source", "src", "target", "tgt", "trg", "translation"}
+_OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # that people write for the language's
+
+
+def codes_of_names(src: str, tgt: str) -> MaybeCodes:
+    """Return the languages of two files by what differs in their paths: train.en and train.de, en/text and de/text."""
+    # Locales are not cut: en_US is one part.
+    whole = [re.sub(_LOCALE, lambda found: found[0].replace("_", "\0").replace("-", "\1"), path) for path in (src, tgt)]
+    for separators in r"[/.]+", r"[/._]+", r"[/._-]+":
+        parts = [[part for part in re.split(separators, path) if part] for path in whole]
+        if len(parts[0]) == len(parts[1]):
+            pairs = [
+                tuple(part.replace("\0", "_").replace("\1", "-") for part in both) for both in zip(*parts, strict=True)
+            ]
+            for one, other in reversed([both for both in pairs if both[0] != both[1]]):
+                if all(is_code(code) and is_language(re.split("[-_]", code)[0]) for code in (one, other)):
+                    return written(one), written(other)
+    return None, None
+
+
+def codes_of_file(path: str) -> MaybeCodes:
+    """Return the languages of a file of pairs by its name: corpus.en-de.tsv. ko-KR.tsv tells one only."""
+    name = Path(path).name
+    if locales := _TWO_LOCALES.search(name):
+        return locales[1], locales[2]
+    for part in re.split(r"[.]+", re.sub(_LOCALE, "", name))[::-1]:
+        found = _TWO_CODES.fullmatch(part) or re.search(rf"(?:^|_){_TWO_CODES.pattern}$", part, re.IGNORECASE)
+        if found and all(map(is_code, found.groups())) and are_languages(*found.groups()):
+            return written(found[1]), written(found[2])
+    return None, None
+
+
+def languages_of_header(names: Sequence[str]) -> dict[str, str]:
+    """Return the columns that are called like languages, and their codes; none where they are words: "Hi", "Tag"."""
+    possible = [name for name in names if names.count(name) == 1 and not (len(names) > 2 and is_beside(name))]
+    found = {name: code for name in possible if (code := _of_column(name))}
+    plain = {name: code for name, code in found.items() if is_code(name.strip()) or code_of_name(name)}
+    found = plain if len(plain) == 2 else found  # beside "English (old)"
+    bare = {name.strip(): code for name, code in found.items() if code == written(name.strip())}
+    if not all(_is_known(code) for code in bare.values()):  # then "ice" and "Eis" are words, eng and hsb languages
+        is_header = any(map(_is_known, found.values())) and (all(map(str.islower, bare)) or all(map(str.isupper, bare)))
+        return found if is_header else {}
+    is_word = len(found) == len(bare) == 1 and (len(names) == 2 or next(iter(bare)).istitle())
+    return {} if is_word else found
+
+
+def is_beside(name: str) -> bool:
+    """Return whether a column is called like one that has no text: id, string_id."""
+    return re.split(r"[\s_-]+", name.strip().lower())[-1] in _BESIDE
+
+
+def _of_column(name: str) -> str | None:
+    bare = re.sub(r"\(.*?\)", "", name).strip()
+    words = re.split(r"[\s_-]+", bare)
+    rest = [word for word in words if word.lower() not in _WITH_LANGUAGE]
+    if len(rest) < len(words):
+        bare = "_".join(rest)
+    if is_code(bare):
+        code = _OF_COUNTRY.get(bare.lower(), written(bare))
+        return code if bare == name.strip() or _is_known(code) else None
+    return code_of_name(bare)
+
+
+def _is_known(code: str) -> bool:
+    return are_languages(code, code)
+
+
+def is_code(text: str) -> bool:
+    found = _CODE.fullmatch(text)
+    return found is not None and found[1].lower() not in _NO_CODES and not text.lower().endswith(_NO_SCRIPTS)
+
+
+def written(code: str) -> str:
+    return code.lower() if code.isupper() else code
