@@ -130,12 +130,13 @@ def test_both_sides_may_be_of_one_language(text: list[tuple[str, str]], tmp_path
 
 def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) -> None:
     rows = [json.dumps({"Q": src, "A": tgt, "number": 1}) for src, tgt in text]
-    pairs, valid = write(tmp_path / "pairs.jsonl", rows), write(tmp_path / "valid.tsv", ["A dog.\tEin Hund."])
+    pairs, valid = write(tmp_path / "pairs.jsonl", rows), write(tmp_path / "valid.de-en.tsv", ["Ein Hund.\tA dog."])
     options = ["--output", tmp_path / "my.yaml", "--src-lang", "en", "--tgt-lang", "de", "--valid-src", valid]
     tmt_here("init", "--src", pairs, *options).ok()
     data = load_config(tmp_path / "my.yaml").data
     assert (data.train[0].jsonl, data.train[0].src_column, data.train[0].tgt_column) == (str(pairs), "Q", "A")
-    assert data.valid[0].tsv == str(valid) and [source.kind for source in data.test] == ["src"]
+    assert (data.valid[0].tsv, data.valid[0].src_column, data.valid[0].tgt_column) == (str(valid), 2, 1)
+    assert [source.kind for source in data.test] == ["src"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,9 @@ def test_what_cannot_be_is_refused(
     [
         (["--valid-tgt", "x.de"], "--valid-tgt x.de: is the target side; name the source side with --valid-src"),
         (["--valid-src", __file__], "test_init.py: is one side of the text; name the file of the other side as well"),
+        (["--src-lang", "de", "--tgt-lang", "en"], "not de to en; exchange --src and --tgt"),
+        (["--valid-src", "{}.de", "--valid-tgt", "{}.en"], "not en to de; exchange --valid-src and --valid-tgt"),
+        (["--test-src", "{}.srt", "--test-tgt", "{}.en"], "train.srt: subtitles, with times; make one file of both"),
         (["--src-column", "1"], "--src-column, --tgt-column: are for one file of pairs"),
         (["--from", "nothing"], "nothing"),
         (["--replay-src", "x.en"], "--replay-src x.en: is old text for a model that is adapted; name that with --from"),
@@ -187,6 +191,6 @@ def test_what_cannot_be_is_refused(
 def test_options_that_cannot_be_are_refused(
     options: list[str], reason: str, text: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    done = init(tmp_path, *options)
+    done = init(tmp_path, *(option.format(tmp_path / "train") for option in options))
     assert done.status == 2 and reason in done.refusal
     assert not (tmp_path / "my.yaml").exists()

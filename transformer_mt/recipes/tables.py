@@ -72,10 +72,10 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
         return by_language
     if rows:
         return in_order(_by_text(table, asked), asked)
-    if len(names) < 2 and kind == "jsonl" and is_one_object(first):
+    if len(names) != 2 and kind == "jsonl" and is_one_object(first):
         raise InputError(
             f"{src}: is one object, not rows; write an array or one object a line (pandas: orient='records', "
-            "lines=True)"
+            "lines=True; keys and texts: json2po, Translate Toolkit)"
         )
     if len(names) < 2:
         raise InputError(f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two")

@@ -422,10 +422,10 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{a"])
     write(tmp_path / "indented.json", ["{", '  "a": "b"', "}"])
-    write(tmp_path / "keys.json", [json.dumps({"en": {"0": "a"}, "de": {"0": "b"}})])
+    write(tmp_path / "keys.json", [json.dumps({"menu": "a", "file": "b", "open": "c"})])
     write(tmp_path / "side.jsonl", ['{"id": 1, "text": "a"}'] * 2)
     write(tmp_path / "ids.tsv", ["17\tx\t21\tEin Hund"])
-    write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})])
+    write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})] * 2)
     with pytest.raises(InputError, match=reason):
         look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
 
