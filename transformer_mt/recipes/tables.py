@@ -62,6 +62,10 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
     table = _Table(src, {kind: src, **delimiter_of(kind, first)}, rows, names, codes_of_file(src))
     if any(columns):
         return _named(table, columns, asked)
+    if rows and len(names) == 1:
+        raise InputError(
+            f"{src}: its first line has one column; each line needs both sides: mend it, or name two files"
+        )
     if sides := two_sides(names):
         return in_order(table.with_columns(*sides), asked)
     if of_rows := _languages_of_rows(rows):  # no names, but what each row is in

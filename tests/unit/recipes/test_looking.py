@@ -404,6 +404,7 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
         ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
+        ("{}/side.csv", None, r"side.csv: its first line has one column; each line needs both sides"),
         ("{}/side.jsonl", None, r"side.jsonl: columns of text found: text; each row needs two"),
         (
             "{}/three.jsonl",
@@ -423,6 +424,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "bad.jsonl", ["{a"])
     write(tmp_path / "indented.json", ["{", '  "a": "b"', "}"])
     write(tmp_path / "keys.json", [json.dumps({"menu": "a", "file": "b", "open": "c"})])
+    write(tmp_path / "side.csv", ["text", "A dog"])
     write(tmp_path / "side.jsonl", ['{"id": 1, "text": "a"}'] * 2)
     write(tmp_path / "ids.tsv", ["17\tx\t21\tEin Hund"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})] * 2)
