@@ -201,7 +201,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.tsv", "en-de\tA dog\tEin Hund\nen-de\tA cat\tEine Katze", numbered(2, 3), NO),
         (
             "a.csv",
-            "Domain,Englisch,Deutsch (Sie)\nLaw,A dog,Ein Hund",
+            "Domain,Englisch,Deutsch (formell)\nLaw,A dog,Ein Hund",
             {"header": True, **numbered(2, 3)},
             (None, "de"),
         ),
