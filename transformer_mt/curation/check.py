@@ -152,7 +152,7 @@ class _Text:
             yield Finding(f"{refusal}; nothing behind that is checked", ruins=True)
         yield from self._empty_sources()
         yield from self._faults.findings(self._sources, self.counts, self._longest, self._rules)
-        yield from self._repeated.findings(self._sources, self.counts)
+        yield from self._repeated.findings(self._sources, self.counts, self._rules)
         yield from self._shifts.findings(self._sources, self.counts)
 
     def _empty_sources(self) -> Iterator[Finding]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
+from transformer_mt.config.data_sections import CleanConfig
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding, percent, share
 from transformer_mt.curation.stats import UNITS
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.pairs import Chunk, NamedSource
@@ -14,8 +15,8 @@ from transformer_mt.data.pairs import Chunk, NamedSource
 # Of a chunk, the texts that stand there most often. One that fills a hundredth of a source is among them nearly
 # anywhere; of clean text not even a thousandth is one text.
 _MOST_TEXTS = 10
-_PAIR_RUINS_FROM = 0.1
-_FEWEST = 10  # times; fewer may be chance in little text
+_RUINS_FROM = 0.1
+_FEWEST = 50  # times; fewer may be chance in little text
 _MOST_SHOWN = 60  # characters
 
 
@@ -58,21 +59,29 @@ class RepeatedTexts:
         for counts, more in zip(found.sides, repeated.sides, strict=True):
             _merge(counts, more)
 
-    def findings(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
-        """Yield one for each source, pairs or sides, with the text that stands there most often."""
+    def findings(
+        self, sources: Sequence[NamedSource], counts: Sequence[int], rules: CleanConfig | None
+    ) -> Iterator[Finding]:
+        """Yield one for each source, pairs or sides, with the text that stands there most often.
+
+        Args:
+            rules: by which training text is cleaned; None for held-out text, which is not.
+        """
         for named, found, total in zip(sources, self._found, counts, strict=True):
             least = max(_FEWEST, RUINOUS_SHARE * total)
             for (pair, count), *_ in filter(None, [found.pairs.most_common(1)]):
-                if count >= least:
-                    text = f"are all the same, {_shown(pair.src)} = {_shown(pair.tgt)}; data.clean.duplicates: exact"
-                    text = f"{named.label}: {share(count, total)} of {total:,} pairs {text} keeps one of them"
-                    yield Finding(f"{text} ({named.source})", ruins=count >= _PAIR_RUINS_FROM * total)
+                if count < least or (rules is not None and rules.duplicates != "keep"):
+                    continue
+                text = f"{named.label}: {share(count, total)} of {total:,} pairs are all the same, "
+                text += f"{_shown(pair.src)} = {_shown(pair.tgt)}"
+                text += "" if rules is None else "; data.clean.duplicates: exact keeps one of them"
+                yield Finding(f"{text} ({named.source})", ruins=count >= _RUINS_FROM * total)
             for unit, texts in zip(UNITS[1:], found.sides, strict=True):
                 for (side, count), *_ in filter(None, [texts.most_common(1)]):
                     if count >= least:
-                        text = f"{named.label}: {share(count, total)} of {total:,} {unit} are {_shown(side)}"
-                        text = f"{text}, whatever the other side says; remove these pairs"
-                        yield Finding(f"{text} ({named.source})", ruins=True)
+                        text = f"{named.label}: {_shown(side)} stands beside {count:,} different texts, in "
+                        text += f"{percent(count, total)} of the {unit} at least; look whether it says what these say"
+                        yield Finding(f"{text} ({named.source})", ruins=count >= _RUINS_FROM * total)
 
 
 def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:

@@ -26,6 +26,7 @@ _SURE = 6.0
 _LIKELY = (
     3.0  # where it is above this by chance in one block of 90 at most; real text that goes together has 7 and more
 )
+_VARIED = 0.25  # the standard deviation of lengths that can tell; it is 0.3 and more in text, less where that is sorted
 _ALIKE = 0.1  # between lengths, in the mean; it is 0.3 to 0.5 between lines that do not belong together
 _WORD = re.compile(r"\d+|[^\W\d]+")
 
@@ -129,6 +130,9 @@ class Sides:
     def __len__(self) -> int:
         return len(self._words[0])
 
+    def least_deviation(self) -> float:
+        return min(float(lengths.std()) for lengths in self._lengths)
+
     def with_targets(self, lines: range, shift: int) -> range:
         """Return those of some lines that have a target so much later."""
         start = max(lines.start, -shift)
@@ -162,7 +166,7 @@ def find_shifts(sides: Sides) -> list[tuple[range, Shift]]:
 
 def are_unrelated(sides: Sides) -> bool:
     """Return whether the lines of a whole block agree no better than with targets half a block away."""
-    if len(sides) < BLOCK_LINES:
+    if len(sides) < BLOCK_LINES or sides.least_deviation() < _VARIED:
         return False
     half = BLOCK_LINES // 2
     own = sides.agreement(range(BLOCK_LINES), 0)

@@ -26,19 +26,23 @@ _TAIL = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte i
 _MOJIBAKE = re.compile(
     f"[ÂÃ][{_TAIL}]|(?:[Ä-ß][{_TAIL}]){{2}}|â[€‚„†ˆ][{_TAIL}]|(?:[à-ï][{_TAIL}]{{2}}){{2}}|ð[\x90Ÿ][{_TAIL}]{{2}}"
 )
+_MATHEMATICS = dict.fromkeys(map(ord, "πΩ∞∑∏∫∂≤≥≠±µ∆√≈"))  # which may follow a root or a negation
 # As they become where UTF-8 is read in the encodings of old Macs and of DOS: √ and ¬, or ├ and ┬, before another.
 _OLD_MOJIBAKE = re.compile(
     "|".join(
-        f"[{bytes([0xC2, 0xC3]).decode(name)}][{re.escape(bytes(range(0x80, 0xC0)).decode(name))}]"
+        f"[{bytes([0xC2, 0xC3]).decode(name)}][{re.escape(tail.decode(name).translate(_MATHEMATICS))}]"
+        for tail in [bytes(range(0x80, 0xC0))]
         for name in ("mac_roman", "cp850")
     )
 )
 # What cleaning takes for such, but for those that are told by themselves, and line ends.
 _CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff]")
-_LOST_LETTER = re.compile(r"\?(?<=[^\W\d_]\?)[^\W\d_]")  # a regular expression that begins with one character is fast
+# Of alphabets that stand between spaces. Not in what has other marks before it, as addresses do.
+_LETTER = "[a-zß-öø-ÿ\u0100-\u024f\u0370-\u052f]"
+_LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
-# Of any language.
-_QUOTES = "\"'«»‹›„“”‚‘’「」『』"
+_HAS_DELIMITER = re.compile('[,;\t]|""')
+_SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
 _QUOTED = re.compile(r'\s*"(?:[^"]|"")*"\s*')  # as a field of a CSV file
 _HEADER = tuple(
     re.compile(rf"(?:{names})(?:[ _-]?(?:text|sentence|segment|string|lang|language))?", re.IGNORECASE)
@@ -53,19 +57,21 @@ class Fault(NamedTuple):
     told_from: float = 0.0
     ruins_from: float = RUINOUS_SHARE
     rule: str = ""  # of `data.clean`, that leaves such pairs out
+    fewest: int = 1  # that are told: fewer may be about what others have for damage
 
 
 _NEVER = 2.0
 
 FAULTS = {
-    "NUL": Fault("hold a NUL character"),
+    "NUL": Fault("hold a NUL character", rule="drop_control_characters"),
     "control": Fault("hold control characters, or private ones of a symbol font", rule="drop_control_characters"),
     "lost": Fault("hold U+FFFD, which stands for a character that was lost", rule="drop_control_characters"),
     "bom": Fault("hold a byte order mark that is not at the start of a file", ruins_from=_NEVER),
     "mojibake": Fault("hold text that was read in another encoding than its own (as Ã¤, √§ or ├ñ for ä, â€™ for ’)"),
-    # In addresses, too: less than 1 in 10,000 sides of clean text.
-    "letter": Fault("hold a question mark inside of a word, where a letter was lost", told_from=RUINOUS_SHARE),
-    "escape": Fault(r"hold escapes instead of letters (\u00e4 for ä)"),
+    "letter": Fault(
+        "hold a question mark inside of a word, where a letter was lost", told_from=RUINOUS_SHARE, fewest=5
+    ),
+    "escape": Fault(r"hold escapes instead of letters (\u00e4 for ä)", fewest=5),
     # Placeholders such as <file> are common in the texts of programs.
     "html": Fault("hold tags or references of HTML", told_from=0.1, ruins_from=0.5, rule="drop_html"),
     "nfc": Fault("are not in Unicode's normal form NFC", ruins_from=_NEVER),
@@ -76,7 +82,7 @@ FAULTS = {
     "quoted": Fault(
         "stand in quotes, as a table has them that should be read as csv, with its delimiter", told_from=0.5
     ),
-    # Spreadsheets put those into quotes that have the delimiter in them, or a quote.
+    # Spreadsheets put those into quotes that have a delimiter in them, or a quote.
     "one_quoted": Fault(
         "have one side in quotes, as a table has it that should be read as csv, with its delimiter",
         told_from=RUINOUS_SHARE,
@@ -143,7 +149,7 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
     tests: dict[str, Callable[[str], object]] = {
         "NUL": lambda line: "\0" in line,
         "control": _CONTROL.search,
-        "letter": _LOST_LETTER.search,
+        "letter": lambda line: "?" in line and _LOST_LETTER.search(line),
         "escape": _ESCAPE.search,
         "html": has_html,
     }
@@ -167,11 +173,12 @@ def _fault_of_pair(pair: SentencePair, languages: tuple[str, str]) -> str | None
     src, tgt = pair
     if not src or not tgt or src.isspace() or tgt.isspace():
         return "half" if (src and not src.isspace()) or (tgt and not tgt.isspace()) else "blank"
-    if src == tgt or src.strip().casefold() == tgt.strip().casefold():
-        return "copy" if src != TOO_LONG and any(map(str.isalpha, src)) else None
+    if src == tgt or src.strip() == tgt.strip():
+        is_copy = src != TOO_LONG and languages[0] != languages[1] and any(map(str.isalpha, src))
+        return "copy" if is_copy else None
     if '"' in src or '"' in tgt:
         for side, other in (pair, pair[::-1]):
-            if _QUOTED.fullmatch(side) and not (other.strip()[0] in _QUOTES and other.strip()[-1] in _QUOTES):
+            if _QUOTED.fullmatch(side) and _HAS_DELIMITER.search(side.strip()[1:-1]) and not _SPEECH.search(other):
                 return "one_quoted"
     if len(src) < 30 and len(tgt) < 30 and is_header(pair, languages):
         return "header"
@@ -208,7 +215,11 @@ class TextFaults:
         is_held_out = rules is None
         for number, named in enumerate(sources):
             total, seen = counts[number], self._seen.get(number, {})
-            told = [key for key, one in seen.items() if one.count >= FAULTS[key[1]].told_from * total]
+            told = [
+                (unit, name)
+                for (unit, name), one in seen.items()
+                if one.count >= max(FAULTS[name].fewest, FAULTS[name].told_from * total)
+            ]
             for unit, name in told:
                 count, fault = seen[unit, name].count, FAULTS[name]
                 if name == "doubled" and (unit, "quoted") in told:

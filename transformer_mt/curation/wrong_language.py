@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -26,8 +27,9 @@ _FEWEST_LETTERS = 500  # by which a side can be judged, or others
 _CLEARLY = 0.2
 
 _MOST_IDENTIFIED = 64  # passages of a chunk that are given to the identifier, which takes 0.1 ms each
-# It errs on short sides, so those of neighbours are joined until a passage has so many characters.
-_FEWEST_CHARACTERS, _LEAST_PROBABILITY = 50, 0.02
+# It errs on short sides, so those of neighbours are joined until a passage has so many letters, without placeholders.
+_FEWEST_LETTERS_ASKED, _LEAST_PROBABILITY = 40, 0.02
+_PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>|[%$&]\S*|\d+")
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
 
@@ -63,8 +65,8 @@ def _passages(lines: Sequence[str]) -> Iterator[str]:
     """Yield lines, and short ones joined with the next ones."""
     passage = ""
     for line in lines:
-        passage = f"{passage} {line}".strip()
-        if len(passage) >= _FEWEST_CHARACTERS:
+        passage = f"{passage} {_PLACEHOLDER.sub(' ', line)}".strip()
+        if sum(map(str.isalpha, passage)) >= _FEWEST_LETTERS_ASKED:
             yield passage
             passage = ""
 
@@ -153,7 +155,9 @@ class WrongLanguages:
                 names = ", ".join(name for name, _ in foreign.most_common(3))
                 is_most = foreign.total() >= _RUINS_FROM * asked
                 advice = (
-                    "look whether it is the right file" if is_most else "clean.min_language_probability leaves them out"
+                    "look whether it is the right file"
+                    if is_most
+                    else "clean.min_language_probability leaves them out of training"
                 )
                 yield Finding(
                     f"{named.label}: {percent(foreign.total(), asked)} of {asked:,} passages of its {side} side that "

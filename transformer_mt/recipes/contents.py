@@ -68,7 +68,7 @@ def columns_in(kind: str, path: str) -> list[str]:
 
 def is_table(path: str) -> bool:
     """Return whether the first lines of a text have tabs, as many each."""
-    tabs = {line.count("\t") for line in itertools.islice(read_lines(path), _MOST_ROWS)}
+    tabs = {line.count("\t") for line in itertools.islice(read_lines(path), _MOST_ROWS) if line.strip()}
     return len(tabs) == 1 and tabs != {0}
 
 

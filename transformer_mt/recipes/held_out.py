@@ -28,6 +28,7 @@ _SEED = 1
 _LEAST = 10  # fewer pairs score nothing
 _MOST_READ = 100_000  # pairs of a given text that are looked for in the training text
 _MOST_LOST = 0.01  # of the training pairs, for the sake of a given text
+_MOST_LOST_BY_TEST = 0.2  # for that of a given test text, where validation text has to be drawn
 
 
 class HeldOutText(NamedTuple):
@@ -76,6 +77,11 @@ def hold_out(
     if lost > _MOST_LOST and "valid" in given and parts:
         tell("no test text is held out: what keeps it out of training would leave out what leaks as well; name some")
         parts = []
+    if lost > _MOST_LOST_BY_TEST and "valid" in parts:
+        raise InputError(
+            f"{percent(round(lost * 1e6), 10**6)} of the training pairs have a side of the test text, and would be "
+            "left out where validation text is drawn; name validation text with --valid-src, or another test text"
+        )
     drawn = _draw(look, kept, parts)
     if "valid" in parts and "valid" not in drawn:
         raise InputError(

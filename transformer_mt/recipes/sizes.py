@@ -68,12 +68,6 @@ class Corpus:
     src_tokens: float  # of a pair in the mean, </s> included
     tgt_tokens: float
 
-    @classmethod
-    def by_characters(cls, num_pairs: int, src: float, tgt: float, *, has_syllables: bool) -> Corpus:
-        """About what a corpus is, before there are pieces, by the characters of its sides in the mean."""
-        size = _SYLLABLES_OF_TOKEN if has_syllables else _CHARACTERS_OF_TOKEN
-        return cls(num_pairs, src / size + 1, tgt / size + 1)
-
     @property
     def tokens_of_epoch(self) -> float:
         """Those of the targets."""
@@ -84,8 +78,13 @@ class Corpus:
         return self.tokens_of_epoch < _LITTLE
 
     def labels_of(self, max_tokens: int) -> float:
-        """Return how many target tokens a step has: where sources are longer, these fill it."""
-        return max_tokens * min(1.0, self.tgt_tokens / self.src_tokens)
+        """Return how many target tokens a step has: where sources are longer, these fill it; at most the whole text."""
+        return min(max_tokens * min(1.0, self.tgt_tokens / self.src_tokens), self.tokens_of_epoch)
+
+
+def tokens_of(characters: float, has_syllables: bool) -> float:
+    """Return about how many tokens a side has, </s> included, before there are pieces."""
+    return characters / (_SYLLABLES_OF_TOKEN if has_syllables else _CHARACTERS_OF_TOKEN) + 1
 
 
 def shapes_for(corpus: Corpus) -> list[Shape]:
@@ -195,7 +194,7 @@ def _papers_steps(corpus: Corpus, max_tokens: int, most_steps: float) -> tuple[i
 
 def _seen(corpus: Corpus, max_tokens: int, max_steps: int) -> str:
     num_labels = max_steps * corpus.labels_of(max_tokens)
-    return f"{_count(num_labels / corpus.tokens_of_epoch)} epochs, {num_labels / 1e6:,.0f} million target tokens"
+    return f"{_count(num_labels / corpus.tokens_of_epoch)} epochs, {_count(num_labels / 1e6)} million target tokens"
 
 
 def _with_why(keys: dict[str, Any], why: str) -> list[Choice]:

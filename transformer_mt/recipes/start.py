@@ -71,7 +71,7 @@ class _Text:
     num_pairs: int  # that training will see
     sample: list[SentencePair]
     num_characters: int  # different ones that make up nearly all of it
-    has_syllables: bool  # it is written in characters of which there are thousands
+    have_syllables: tuple[bool, bool]  # a side is written in characters of which there are thousands
     codes: tuple[str, str]
 
     @property
@@ -81,8 +81,8 @@ class _Text:
     @property
     def about(self) -> Corpus:
         """How much it is, before there are pieces."""
-        src, tgt = (statistics.fmean(map(len, side)) for side in zip(*self.sample, strict=True))
-        return Corpus.by_characters(self.num_pairs, src, tgt, has_syllables=self.has_syllables)
+        means = [statistics.fmean(map(len, side)) for side in zip(*self.sample, strict=True)]
+        return Corpus(self.num_pairs, *map(sizes.tokens_of, means, self.have_syllables))
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         part: right_way(one, languages.codes, languages_of_pairs(read_pairs(one.source, *languages.codes)), f"{part}-")
         for part, one in given.items()
     }
+    if old is not None:
+        old = right_way(old, languages.codes, languages_of_pairs(read_pairs(old.source, *languages.codes)), "replay-")
     if initial is not None:
         adapting.check_direction(initial, languages.codes)
     tell(f"{label}: {look.counted()}; {_described(look)}")
@@ -196,9 +198,9 @@ def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tup
     counts = Counter("".join(side for pair in sample for side in pair))
     covered = itertools.accumulate(count for _, count in counts.most_common())
     num_characters = 1 + sum(one < _COVERAGE * counts.total() for one in covered)
-    scripts = {script for side in (look.stats.src, look.stats.tgt) for script in scripts_of(side.classes)}
+    src, tgt = (bool({*scripts_of(side.classes)} & _OF_SYLLABLES) for side in (look.stats.src, look.stats.tgt))
     num_pairs = max(1, round(look.num_full * share_kept) - held_out.num_drawn)
-    return _Text(num_pairs, sample, num_characters, bool(scripts & _OF_SYLLABLES), codes)
+    return _Text(num_pairs, sample, num_characters, (src, tgt), codes)
 
 
 def _complete(
@@ -219,7 +221,9 @@ def _complete(
     attempt = functools.partial(_attempt, text, rules, output)
     if initial is None:
         for shape in sizes.shapes_for(text.about):
-            pieces = sizes.vocabulary_for(shape, text.about, text.num_characters, has_syllables=text.has_syllables)
+            pieces = sizes.vocabulary_for(
+                shape, text.about, text.num_characters, has_syllables=any(text.have_syllables)
+            )
             settings = TokenizerConfig.model_validate(values_of(pieces))
             tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
             fixed = {"data": data, "tokenizer": pieces}

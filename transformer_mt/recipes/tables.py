@@ -20,6 +20,9 @@ _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of 
 )
 
 
+_LETTER = re.compile(r"[^\W\d_]")
+
+
 class _Table(NamedTuple):
     """The beginning of a file with columns."""
 
@@ -33,6 +36,8 @@ class _Table(NamedTuple):
     def languages(self) -> dict[str, str]:
         """The columns that are called like languages, and their codes. What the second row says again is no name."""
         found = languages_of_header(self.names)
+        if len({*found.values()}) < len(found):  # "German" and "Deutsch" are a pair of a glossary
+            return {}
         return {name: code for name, code in found.items() if len(self.rows) < 2 or name not in self.rows[1]}
 
     def with_columns(self, src: str | int, tgt: str | int, **header: bool) -> Files:
@@ -172,12 +177,15 @@ def _by_text(table: _Table, asked: MaybeCodes) -> Files:
 
 def _text_columns(rows: list[list[str]], count: int) -> list[int]:
     """Return the places of the columns that have text: words in most cells, and not the same ones."""
-    rows = [row for row in rows if len(row) == count and any(row)]
+    columns = [*zip(*(row for row in rows if len(row) == count and any(row)), strict=True)]
     found = []
-    for place, cells in enumerate(zip(*rows, strict=True)):
-        are_text = [_WORDS.search(cell) is not None and _has_letter(cell) and "://" not in cell for cell in cells]
-        if 2 * sum(are_text) > len(cells) and len({*cells}) >= _LEAST_DIFFERENT * len(cells):
-            found.append(place)
+    for pattern in (_WORDS, _LETTER):  # the second for lists of single words
+        for place, cells in enumerate(columns):
+            are_text = [pattern.search(cell) is not None and _has_letter(cell) and "://" not in cell for cell in cells]
+            if 2 * sum(are_text) > len(cells) and len({*cells}) >= _LEAST_DIFFERENT * len(cells):
+                found.append(place)
+        if found:
+            break
     return found
 
 
@@ -185,8 +193,8 @@ def _is_header(rows: list[list[str]]) -> bool:
     """Return whether a table's first row has words above numbers or blanks, or numbers above text."""
     first, *below = rows
     for cell, *cells in zip(first, *below[:100], strict=False):
-        are_words = [*map(_has_letter, cells)]
-        if cells and ((cell.isdigit() and all(are_words)) or (_has_letter(cell) and not any(are_words))):
+        are_words = [_has_letter(cell) for cell in cells if cell.strip()]
+        if are_words and ((cell.isdigit() and all(are_words)) or (_has_letter(cell) and not any(are_words))):
             return True
     return False
 

@@ -63,9 +63,13 @@ def refuse_unread(path: str) -> None:
 
 
 def _by_beginning(path: str) -> str | None:
-    beginning = "\n".join(part.text for part in itertools.islice(read_parts(path), _MOST_LINES)).lstrip().lower()
-    if beginning.startswith("#separator:"):
+    lines = [part.text.strip().lower() for part in itertools.islice(read_parts(path), _MOST_LINES)]
+    lines = [line for line in lines if line]
+    if lines and re.fullmatch(r"#separator:\S+", lines[0]):
         return "an export of Anki; remove its first lines, which begin with #, and name it .tsv"
+    if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag
+        return None
+    beginning = "\n".join(lines)
     found = _FIRST_ELEMENT.match(beginning)
     if found and found[1] in _ROOTS:
         return _ROOTS[found[1]]

@@ -174,9 +174,11 @@ def test_what_held_out_text_costs_is_told_where_it_is_much(tmp_path: Path) -> No
 
 def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
     pairs = good_pairs(900)
-    todo = [(src, tgt if i % 20 else "TODO") for i, (src, tgt) in enumerate(pairs)]
+    todo = [(src, tgt if i % 5 else "TODO") for i, (src, tgt) in enumerate(pairs)]
     [finding] = check(data_of(tmp_path, todo))
-    assert finding.ruins and finding.text.startswith("train.0: 45 (5.0 %) of 900 target sides are 'TODO', whatever the")
+    assert finding.ruins and finding.text.startswith(
+        "train.0: 'TODO' stands beside 180 different texts, in 20.0 % of the target"
+    )
     [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
     assert not finding.ruins
     assert finding.text.startswith("train.0: 50 (5.3 %) of 950 pairs are all the same, 'A dog' = 'Ein Hund'; data.")
@@ -185,7 +187,7 @@ def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "rule", "told"),
     [
-        (("A copy of me ", "a COPY of me"), "drop_identical", "are the same on both sides"),
+        (("A copy of me ", "A copy of me"), "drop_identical", "are the same on both sides"),
         (("A bell", "Glo\x7fcke"), "drop_control_characters", "hold control characters"),
         (("x" * 3001, "y"), "max_chars", "are longer than 3,000 characters"),
     ],
@@ -201,6 +203,22 @@ def test_what_cleaning_leaves_out_ruins_nothing(damage: tuple[str, str], rule: s
         assert finding.ruins == ruins
         assert (f"data.clean.{rule} leaves them out" in finding.text) == ruins
         assert ("; cleaning leaves them out" in finding.text) != ruins
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (('"No, go."', "„Nein, geh“."), None),
+        (('"No, go."', "— Nein, geh."), None),
+        (("copy", "Copy"), None),
+        ((" copy", "copy "), "copy"),
+    ],
+)
+def test_what_stands_on_both_sides_in_each_sides_manner(pair: tuple[str, str], expected: str | None) -> None:
+    found = faults_of(Chunk(0, 0, [pair[0]], [pair[1]]), ("en", "de"), longest=100)
+    assert [fault for unit, fault in found if unit == "pairs"] == ([expected] if expected else [])
+    found = faults_of(Chunk(0, 0, [pair[0]], [pair[1]]), ("en", "en"), longest=100)  # from one variety into another
+    assert "copy" not in [fault for _, fault in found]
 
 
 def faults(text: str, other: str = "x") -> list[str]:
@@ -229,13 +247,16 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("a" * 101, ["long"]),
         ("\u3000", ["half"]),
         ('"He said ""go"" and left."', ["quoted", "doubled", "one_quoted"]),
-        ('"Go!"', ["quoted", "one_quoted"]),
+        ('"Go!"', ["quoted"]),
+        ('"No, go!"', ["quoted", "one_quoted"]),
         ("K√§se", ["mojibake"]),
         ("K├ñse", ["mojibake"]),
-        ("√2 and √(x), ¬p", []),
+        ("√2 and √(x), ¬p, √π, √∞", []),
         ("M\uf0fcnner", ["control"]),
         ("M?nner", ["letter"]),
-        ("Who? I? see", []),
+        ("Who? I? see, at example.org/p.php?id=3 and a.b?c", []),
+        ("什么?你说什么?", []),
+        ("he said “Tsch?ss”", ["letter"]),
         (r"M\u00e4nner in C:\users", ["escape"]),
         ("M&auml;nner", ["html"]),
         ("<p>Rain</p>", ["html"]),
@@ -474,6 +495,21 @@ def test_lines_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     random.Random(1).shuffle(half)
     [finding] = findings(data_of(tmp_path, list(zip(src, [*half, *tgt[1500:]], strict=True))))
     assert finding.startswith("train.0: 1,000 of 3,000 lines, between line 1 and line 1,000, do not belong together")
+
+
+def test_sorted_text_is_not_accused(tmp_path: Path) -> None:
+    """Where all lines are of a length, and no words are common, nothing can tell."""
+    pairs = sorted({(src, tgt.translate(str.maketrans(LETTERS, LETTERS[::-1]))) for src, tgt in good_pairs(3000)})
+    found = findings(data_of(tmp_path, sorted(pairs, key=lambda pair: len(pair[0]))))
+    assert [finding for finding in found if "belong together" in finding or "agree better" in finding] == []
+
+
+def test_numbers_and_placeholders_are_in_no_language(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid")
+    pairs = [
+        (f"{i * 7919} {{count_{i}}} %d", f"Das ist der Satz mit der Nummer {i}, und er ist lang") for i in range(90)
+    ]
+    assert findings(data_of(tmp_path, pairs)) == []
 
 
 def test_a_lost_line_is_found_with_its_side_and_place(tmp_path: Path) -> None:

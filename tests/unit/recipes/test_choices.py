@@ -139,6 +139,17 @@ def test_longer_sources_leave_fewer_labels_for_a_step() -> None:
     assert long.batch == short.batch
 
 
+def test_what_has_syllables_is_told_side_by_side() -> None:
+    assert sizes.tokens_of(88, has_syllables=False) == pytest.approx(21)
+    assert sizes.tokens_of(34, has_syllables=True) == pytest.approx(21)
+
+
+def test_a_step_has_no_more_than_the_text() -> None:
+    choices = sizes.sizes_for(TINY, Corpus(100, 3, 3))
+    (steps, *_) = [choice for choice in choices["train"] if choice.key == "max_steps"]
+    assert steps.why.startswith(f"{steps.value:,} epochs")
+
+
 def test_a_run_that_patience_would_end_is_cut_to_the_time_there_is() -> None:
     corpus = Corpus(1_000_000, 31, 31)
 

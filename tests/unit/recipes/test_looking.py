@@ -141,7 +141,10 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "Nr,English,German", {}, ("en", "de")),
         ("a.tsv", "Español\tEnglish (old)\tenglish", {}, ("es", "en")),
         ("a.csv", "SID,분야,한국어,english", {}, ("ko", "en")),
-        ("a.csv", "No,English,Filipino\n1,a,b", None, NO),
+        ("a.csv", "No,English,Filipino\n1,a,b", {"header": True, **numbered(2, 3)}, ("en", None)),
+        ("a.tsv", "\n".join(f"word{i}\tWort{i}\tnoun" for i in range(20)), {}, NO),
+        ("a.tsv", "German\tDeutsch\nred\trot", {}, NO),
+        ("a.tsv", "A dog.\tEin Hund.\n" + "A cat.\t\n" * 9 + "No.\tNein.", {}, NO),
         ("a.csv", "Key,English,Hmong\nx.y,a,b", None, NO),
         ("a.csv", "key,English,German,French\nx.y,a,b,c", None, NO),
         ("a.csv", "en,de,url\na,b,c", {}, ("en", "de")),
@@ -387,6 +390,7 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
             r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
         ),
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/anki.txt", None, r"anki.txt: an export of Anki"),
         ("{}/none.txt", None, r"none.txt: cannot be read"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
         (
@@ -419,6 +423,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
+    write(tmp_path / "anki.txt", ["#separator:tab", "#html:true", "a\tb"])
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{a"])
@@ -570,6 +575,24 @@ def test_given_text_is_looked_for_in_training(tmp_path: Path) -> None:
     told.clear()
     held_out = hold_out(look, kept, {"valid": many, "test": many}, ("en", "de"), tmp_path / "my.yaml", told.append)
     assert held_out.rules == [] and told[0].startswith("warning: 1,000 (100.0 %)")
+
+
+def test_test_text_that_is_in_training_leaves_no_text_to_draw_from(tmp_path: Path) -> None:
+    pairs = [*{src: (src, tgt) for src, tgt in grammar.generate("train", 600)}.values()]
+    look = seen(tmp_path, pairs)
+    (tmp_path / "t").mkdir()
+    test = Files(files(tmp_path / "t", pairs[:300]).model_dump(exclude_unset=True), NO, "")
+    with pytest.raises(InputError, match=r"of the training pairs have a side of the test text.*name validation text"):
+        hold_out(look, [True] * len(pairs), {"test": test}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    few = Files(files(tmp_path / "t", pairs[:3]).model_dump(exclude_unset=True), NO, "")
+    held_out = hold_out(look, [True] * len(pairs), {"test": few}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    assert 3 / len(pairs) <= held_out.lost < 0.1 and held_out.num_drawn > 10
+
+
+def test_text_about_markup_is_text(tmp_path: Path) -> None:
+    for name in ("a.en", "a.de"):
+        write(tmp_path / name, ["<html> is the first tag of a page.", *["A sentence."] * 9])
+    assert files_of(str(tmp_path / "a.en"), str(tmp_path / "a.de"), NO, NO).codes == ("en", "de")
 
 
 def test_text_that_repeats_cannot_be_held_out(tmp_path: Path) -> None:
