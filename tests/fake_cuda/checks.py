@@ -160,10 +160,7 @@ def test_an_update_only_launches(
     preset: str, precision: str, optimizer: str, recompute: bool, gpu: torch.device
 ) -> None:
     """Two micro-batches, clipping and the average: the host reads nothing, and dtypes are as they are meant."""
-    consistency = 3.0 if optimizer == "muon" else 0.0
-    config, model = make(
-        gpu, preset, precision, optimizer=optimizer, recompute_activations=recompute, consistency=consistency
-    )
+    config, model = make(gpu, preset, precision, optimizer=optimizer, recompute_activations=recompute)
     updater = Updater(model, config, gpu, Ranks())
     rows = dtypes_between_layers(updater.network)
 

@@ -189,7 +189,6 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     max_steps: PositiveInt = 100_000
     label_smoothing: Probability = 0.1
-    consistency: NonNegative = 0.0  # α of Gao et al. (2022): of a second pass with tokens cut out; 0: no such pass
     eval_steps: PositiveInt = 1000
     checkpoint_steps: PositiveInt = 1000
     keep_checkpoints: PositiveInt = 10

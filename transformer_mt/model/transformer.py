@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError
 from transformer_mt.model.attention import AttentionWeights, MultiHeadAttention
-from transformer_mt.model.consistency import Embedding, consistent_cross_entropy, cutting_out
 from transformer_mt.model.dropout import Dropout
 from transformer_mt.model.layout import Batch, Layout
 from transformer_mt.model.loss import label_smoothed_cross_entropy
@@ -118,8 +117,8 @@ class EncoderDecoder(nn.Module, abc.ABC):
         self.config = config
         self.recompute_activations = False  # in the backward pass, layer by layer, instead of keeping them
         self.scale = math.sqrt(config.d_model)
-        self.src_embed = Embedding(src_vocab_size, config.d_model)
-        self.tgt_embed = Embedding(tgt_vocab_size, config.d_model)
+        self.src_embed = nn.Embedding(src_vocab_size, config.d_model)
+        self.tgt_embed = nn.Embedding(tgt_vocab_size, config.d_model)
         self.generator = nn.Linear(config.d_model, tgt_vocab_size, bias=config.output_bias)
         self.dropout = Dropout(config.dropout)
 
@@ -158,19 +157,14 @@ class EncoderDecoder(nn.Module, abc.ABC):
     def attention_weights(self, batch: Batch) -> AttentionWeights:
         """Return what every head looks at in one pass over known targets, as it is without dropout."""
 
-    def forward(self, batch: Batch, label_smoothing: float = 0.0, consistency: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the label-smoothed loss and the negative log-likelihood of a batch's labels.
 
-        Both are scalars, sums over the labels, in nats. With a weight for ``consistency`` the loss has a second part,
-        see `consistent_cross_entropy`.
+        Both are scalars, sums over the labels, in nats.
         """
         hidden_PD, weight_VD = self.factors_of_logits(self._hidden(batch))
         hidden_PD = hidden_PD.to(_products_dtype(weight_VD))
-        if consistency == 0:
-            return label_smoothed_cross_entropy(hidden_PD, weight_VD, batch.labels_N, label_smoothing)
-        with cutting_out(self.src_embed, self.tgt_embed):
-            cut_PD = self.factors_of_logits(self._hidden(batch))[0].to(hidden_PD.dtype)
-        return consistent_cross_entropy(hidden_PD, cut_PD, weight_VD, batch.labels_N, label_smoothing, consistency)
+        return label_smoothed_cross_entropy(hidden_PD, weight_VD, batch.labels_N, label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (N, V) of every target position."""

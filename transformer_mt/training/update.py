@@ -91,7 +91,7 @@ class Updater:
         # What is compiled runs backwards only in the mode in which it ran forwards.
         with device.matrix_products(self.device, train.precision), same_order if self._is_compiled else nothing:
             with device.autocast(self.device, train.precision) if self._working is None else nothing:
-                loss, nll = self.network(batch, train.label_smoothing, train.consistency)
+                loss, nll = self.network(batch, train.label_smoothing)
             with nothing if self._is_compiled else same_order:
                 (loss / num_labels).backward()
         return loss.detach(), nll

@@ -76,7 +76,7 @@ def refusal(load: Any) -> Any:
         ("modle: {}", "modle: unknown key; did you mean model?"),
         ("model: {dropuot: 0.1}", "model.dropuot: unknown key; did you mean dropout?"),
         ("train: {lr: 0.1}", "train.lr: unknown key; "),
-        ("train: {zzzzzz: 1}", "train.zzzzzz: unknown key; known keys: max_steps, label_smoothing, consistency"),
+        ("train: {zzzzzz: 1}", "train.zzzzzz: unknown key; known keys: max_steps, label_smoothing, eval_steps"),
         ("train: {max_steps: many}", "train.max_steps: input should be a valid integer, found 'many'"),
         ("train: {max_steps: 1e5}", "train.max_steps: input should be a valid integer, found 100000.0"),
         ("train: {max_steps: '100'}", "train.max_steps: input should be a valid integer, found '100'"),
