@@ -23,9 +23,8 @@ _MAX_SHIFT = 3
 # A gain of d_i by line i is one where Σd / √Σd² is above this. Where each gain is as likely as the same loss, that has
 # a probability of exp(-18) at most (Hoeffding, 1963), and it cannot be in blocks of less than 36 lines: Σd / √Σd² ≤ √n.
 _SURE = 6.0
-_LIKELY = (
-    3.0  # where it is above this by chance in one block of 90 at most; real text that goes together has 7 and more
-)
+# Above this it is by chance in one block of 90 at most; text that goes together has 7 and more.
+_LIKELY = 3.0
 _VARIED = 0.25  # the standard deviation of lengths that can tell; it is 0.3 and more in text, less where that is sorted
 _ALIKE = 0.1  # between lengths, in the mean; it is 0.3 to 0.5 between lines that do not belong together
 _WORD = re.compile(r"\d+|[^\W\d]+")
