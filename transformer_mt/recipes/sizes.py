@@ -67,6 +67,7 @@ class Corpus:
     num_pairs: int  # that training will see
     src_tokens: float  # of a pair in the mean, </s> included
     tgt_tokens: float
+    about: float | None = None  # target tokens in all, as they were told before there were pieces
 
     @property
     def tokens_of_epoch(self) -> float:
@@ -74,8 +75,13 @@ class Corpus:
         return self.num_pairs * self.tgt_tokens
 
     @property
+    def size(self) -> float:
+        """What the borders are compared with: the same number before and after there are pieces."""
+        return self.tokens_of_epoch if self.about is None else self.about
+
+    @property
     def is_little(self) -> bool:
-        return self.tokens_of_epoch < _LITTLE
+        return self.size < _LITTLE
 
     def labels_of(self, max_tokens: int) -> float:
         """Return how many target tokens a step has: where sources are longer, these fill it; at most the whole text."""
@@ -89,9 +95,9 @@ def tokens_of(characters: float, has_syllables: bool) -> float:
 
 def shapes_for(corpus: Corpus) -> list[Shape]:
     """Return the shapes that a corpus has text enough for, the largest first."""
-    if corpus.tokens_of_epoch < _ENOUGH_FOR_SMALL:
+    if corpus.size < _ENOUGH_FOR_SMALL:
         return [TINY]
-    return [SMALL, TINY] if corpus.tokens_of_epoch < _ENOUGH_FOR_BASE else [BASE, SMALL, TINY]
+    return [SMALL, TINY] if corpus.size < _ENOUGH_FOR_BASE else [BASE, SMALL, TINY]
 
 
 def vocabulary_for(shape: Shape, corpus: Corpus, num_characters: int, *, has_syllables: bool) -> list[Choice]:
@@ -103,9 +109,9 @@ def vocabulary_for(shape: Shape, corpus: Corpus, num_characters: int, *, has_syl
     """
     if corpus.is_little:
         size, why = 2000, "few pieces for little text, each seen often enough; 1,000 are worse (docs/results.md)"
-    elif corpus.tokens_of_epoch < _ENOUGH_FOR_BASE:
+    elif corpus.size < _ENOUGH_FOR_BASE:
         size, why = 10_000, "one vocabulary for both languages; Multi30k does worse with 4,000 pieces (docs/log.md)"
-    elif corpus.tokens_of_epoch < _AS_IN_PAPER or shape is not BASE:
+    elif corpus.size < _AS_IN_PAPER or shape is not BASE:
         size, why = 16_000, "one vocabulary for both languages; more text has more words that are worth a piece"
     else:
         size, why = 32_000, "one vocabulary for both languages, of nearly the paper's size"
@@ -133,7 +139,7 @@ def sizes_for(shape: Shape, corpus: Corpus, most_steps: float = math.inf) -> Cho
         most_steps: that there is time for. A run that patience would end may be cut to them, as long as they are no
             fewer than the rule for less text gives; others are not.
     """
-    is_papers = shape is BASE and corpus.tokens_of_epoch >= _AS_IN_PAPER
+    is_papers = shape is BASE and corpus.size >= _AS_IN_PAPER
     max_tokens, batch_why = _batch(shape, corpus)
     if is_papers:
         max_steps, eval_steps, length = _papers_steps(corpus, max_tokens, most_steps)
@@ -205,10 +211,10 @@ def _batch(shape: Shape, corpus: Corpus) -> tuple[int, str]:
     if corpus.is_little:
         return 512, "target tokens of a step: little text needs many small steps (docs/results.md)"
     if shape is BASE:
-        if corpus.tokens_of_epoch < _AS_IN_PAPER:
+        if corpus.size < _AS_IN_PAPER:
             return 8192, "target tokens of a step, between those of small corpora and the paper's 25,000 (not measured)"
         return 25_000, "target tokens of a step, as in the paper"
-    if shape is TINY and corpus.tokens_of_epoch < _ENOUGH_FOR_BASE:
+    if shape is TINY and corpus.size < _ENOUGH_FOR_BASE:
         return 2048, "target tokens of a step: better than 4,096 in the same time with Multi30k (docs/results.md)"
     return 4096, "target tokens of a step; more of them for more text, or a wider model (not measured)"
 
@@ -217,12 +223,12 @@ def _dropout(shape: Shape, corpus: Corpus) -> tuple[float, str]:
     if corpus.is_little:
         return 0.2, "better than 0.1 and 0.3 with 2,000 pairs (docs/results.md)"
     if shape is not BASE:
-        if corpus.tokens_of_epoch >= _ENOUGH_FOR_BASE:
+        if corpus.size >= _ENOUGH_FOR_BASE:
             return 0.1, "less than for less text, of which each pair is seen more often (not measured)"
         if shape is SMALL:
             return 0.3, "what JoeyNMT takes for IWSLT 2014 (not measured)"
         return 0.3, "better than 0.2 with Multi30k, by 0.7 BLEU (docs/results.md)"
-    if corpus.tokens_of_epoch < _AS_IN_PAPER:
+    if corpus.size < _AS_IN_PAPER:
         return 0.2, "between the 0.3 of small corpora and the paper's 0.1 (not measured)"
     return 0.1, "the paper's for base"
 

@@ -285,11 +285,12 @@ def _attempt(
     most = limits[0].value if limits else CleanConfig().max_src_tokens
     are_short = [length <= most for length in lengths]
     share = sum(are_short) / len(lengths)
-    means = (
+    src_tokens, tgt_tokens = (
         statistics.fmean(len(ids) + 1 for ids in itertools.compress(side, are_short)) if share else most
         for side in (src, tgt)
     )
-    corpus = Corpus(max(1, round(text.num_pairs * share)), *means)
+    num_pairs = max(1, round(text.num_pairs * share))
+    corpus = Corpus(num_pairs, src_tokens, tgt_tokens, about=text.about.tokens_of_epoch)
     config = validate(as_tree(fixed | sizes_of(corpus, math.inf)), str(output))
     seconds = seconds_per_update(config, tokenizers, src, tgt)
     if seconds is None:
