@@ -39,6 +39,7 @@ _OLD_MOJIBAKE = re.compile(
 _CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff]")
 # Of alphabets that stand between spaces. Not in what has other marks before it, as addresses do.
 _LETTER = "[a-zß-öø-ÿ\u0100-\u024f\u0370-\u052f]"
+_MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast, as it begins with one character
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
@@ -149,7 +150,7 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
     tests: dict[str, Callable[[str], object]] = {
         "NUL": lambda line: "\0" in line,
         "control": _CONTROL.search,
-        "letter": lambda line: "?" in line and _LOST_LETTER.search(line),
+        "letter": lambda line: _MAYBE_LOST.search(line) and _LOST_LETTER.search(line),
         "escape": _ESCAPE.search,
         "html": has_html,
     }
