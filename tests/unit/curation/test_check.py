@@ -174,10 +174,10 @@ def test_what_held_out_text_costs_is_told_where_it_is_much(tmp_path: Path) -> No
 
 def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
     pairs = good_pairs(900)
-    todo = [(src, tgt if i % 5 else "TODO") for i, (src, tgt) in enumerate(pairs)]
-    [finding] = check(data_of(tmp_path, todo))
+    unknown = [(src, tgt if i % 5 else "N/A") for i, (src, tgt) in enumerate(pairs)]
+    [finding] = check(data_of(tmp_path, unknown))
     assert finding.ruins and finding.text.startswith(
-        "train.0: 'TODO' stands beside 180 different texts, in 20.0 % of the target"
+        "train.0: 'N/A' stands beside 180 different texts, in 20.0 % of the target"
     )
     [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
     assert not finding.ruins
