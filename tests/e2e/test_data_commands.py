@@ -243,7 +243,7 @@ def test_a_lost_line_of_real_text_is_found_and_good_text_is_not_accused(tmp_path
     else:
         [finding] = done.lines
         assert "between line 10,001 and line 20,000, agree better" in finding or "between line 11,001" in finding
-        assert f"look above for lines that the {('source', 'target')[side]} lacks" in finding
+        assert f"look there and above for lines that the {('source', 'target')[side]} lacks" in finding
 
 
 @pytest.mark.parametrize("command", ["clean", "split", "stats"])
