@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install --quiet --editable ".[dev,export,onnx,langid,papers,plots,serve,tensorboard]"
+# What tests import is compiled then; the rest of the packages need not be.
+.venv/bin/python -m pip install --quiet --no-compile --editable ".[dev,export,onnx,langid,papers,plots,serve,tensorboard]"
 export PATH="$PWD/.venv/bin:$PATH"
 unset PYTHONDONTWRITEBYTECODE  # tests start many processes: what one compiles, the next reads
 

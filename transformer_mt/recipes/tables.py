@@ -20,9 +20,6 @@ _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of 
 )
 
 
-_LETTER = re.compile(r"[^\W\d_]")
-
-
 class _Table(NamedTuple):
     """The beginning of a file with columns."""
 
@@ -179,9 +176,12 @@ def _text_columns(rows: list[list[str]], count: int) -> list[int]:
     """Return the places of the columns that have text: words in most cells, and not the same ones."""
     columns = [*zip(*(row for row in rows if len(row) == count and any(row)), strict=True)]
     found = []
-    for pattern in (_WORDS, _LETTER):  # the second for lists of single words
+    for are_words in (True, False):  # or, in lists, single words
         for place, cells in enumerate(columns):
-            are_text = [pattern.search(cell) is not None and _has_letter(cell) and "://" not in cell for cell in cells]
+            are_text = [
+                _has_letter(cell) and "://" not in cell and (not are_words or _WORDS.search(cell) is not None)
+                for cell in cells
+            ]
             if 2 * sum(are_text) > len(cells) and len({*cells}) >= _LEAST_DIFFERENT * len(cells):
                 found.append(place)
         if found:
