@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelArgument, SetOption
+from transformer_mt.cli.options import ModelOrExportArgument, SetOption
 from transformer_mt.cli.translate import LongLines
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: ModelArgument,
+    model: ModelOrExportArgument,
     src: Annotated[str, typer.Option("--src", help="Source text.")],
     tgt: Annotated[str, typer.Option("--tgt", help="Its translations, line by line.")],
     tokens: Annotated[

@@ -22,4 +22,12 @@ TgtLangOption = Annotated[str | None, typer.Option("--tgt-lang", help="Of the tr
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an averaged model.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model.")
+]
+
+
+# Of commands that run an export for CTranslate2, or tell of one, too.
+ModelOrExportArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model, or an export.")
+]

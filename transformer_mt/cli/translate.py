@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelArgument, SetOption
+from transformer_mt.cli.options import ModelOrExportArgument, SetOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -44,7 +44,7 @@ class LongLines:
 
 
 def translate(
-    model: ModelArgument,
+    model: ModelOrExportArgument,
     source: Annotated[str, typer.Option("--input", help="File to translate; - is stdin.")] = "-",
     output: Annotated[str, typer.Option("--output", help="File for the translations; - is stdout.")] = "-",
     beam_size: Annotated[
