@@ -16,7 +16,9 @@ from transformer_mt.system.console import tell
 if TYPE_CHECKING:
     from transformer_mt.config.data_sections import DataConfig
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at parallel text, check, clean and split it, and make more with models.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Look at parallel text, check, clean and split it, and make more with models."
+)
 
 OutputDirectory = Annotated[
     Path, typer.Option("--output", help="Directory for the files; an earlier result there is replaced.")
