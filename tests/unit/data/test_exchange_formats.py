@@ -289,6 +289,14 @@ def test_catalogues_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert refusal_of("po", path, damaged) == message
 
 
+def test_a_flag_stays_with_its_message_where_parts_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context of several lines stands between the two; a part ended behind it, and what was fuzzy was trained on."""
+    monkeypatch.setattr("transformer_mt.data.readers.po._LINES_AT_ONCE", 4)
+    message = '#, fuzzy\nmsgctxt ""\n"a "\n"menu"\nmsgid "Quit"\nmsgstr "Los"\n'
+    for between in ("", "\n"):
+        assert pairs_of("po", tmp_path / "a.po", HEADER + (message + between) * 9) == [("Quit", "")] * 9
+
+
 def test_catalogue_of_another_language_names_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.po"
     assert refusal_of("po", path, HEADER + ENTRIES, "en", "fr") == (

@@ -77,17 +77,18 @@ def lines_of(path: str) -> Iterator[str]:
 
 def _parts(path: str) -> Iterator[tuple[int, list[str]]]:
     """Some thousand lines at a time, each with the number of lines before; no entry is cut."""
-    number, last = 0, ""
+    number, is_translation = 0, False
     part: list[str] = []
     for line in lines_of(path):
         if line.strip() and not line.startswith("#") and not line.rstrip().endswith('"'):
             raise InputError(f"{path}, line {number + len(part) + 1}: not as in a PO file (no text in quotes); mend it")
-        is_between = last.startswith(('"', "msgstr")) and not line.startswith(('"', "msgstr", "msgid_plural"))
-        if len(part) >= _LINES_AT_ONCE and is_between:
+        is_end = is_translation and not line.startswith(('"', "msgstr"))
+        if len(part) >= _LINES_AT_ONCE and is_end:
             yield number, part
             number, part = number + len(part), []
         part.append(line)
-        last = line.strip() or last
+        if line.lstrip().startswith(("msg", "#")):
+            is_translation = line.lstrip().startswith("msgstr")
     yield number, part
 
 
