@@ -297,6 +297,12 @@ def test_a_flag_stays_with_its_message_where_parts_end(tmp_path: Path, monkeypat
         assert pairs_of("po", tmp_path / "a.po", HEADER + (message + between) * 9) == [("Quit", "")] * 9
 
 
+def test_comments_of_a_catalogue_may_begin_with_anything(tmp_path: Path) -> None:
+    """gettext takes "#" and whatever follows for a comment; polib knows some, and refused a file with another."""
+    comments = "#no space\n#= no-wrap\n#@ old\n#|msgid\n"
+    assert pairs_of("po", tmp_path / "a.po", comments + HEADER + comments + ENTRIES) == PAIRS
+
+
 def test_catalogue_of_another_language_names_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.po"
     assert refusal_of("po", path, HEADER + ENTRIES, "en", "fr") == (

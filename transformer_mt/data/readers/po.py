@@ -14,6 +14,7 @@ from transformer_mt.system.lines import LONGEST_LINE, read_error, read_lines
 
 _LINES_AT_ONCE = 2000  # polib takes whole files, which may be larger than memory
 _CHARSET = re.compile(rb"charset=([\w.:-]+)", re.IGNORECASE)
+_TELLING_COMMENTS = ("#,", "#~")  # flags (fuzzy) and obsolete messages; all others say nothing of the pairs
 _UTF8 = {"utf-8", "utf8", "ascii", "us-ascii", "charset"}  # "CHARSET" stands in templates
 
 
@@ -80,6 +81,8 @@ def _parts(path: str) -> Iterator[tuple[int, list[str]]]:
     number, is_translation = 0, False
     part: list[str] = []
     for line in lines_of(path):
+        if line.startswith("#") and not line.startswith(_TELLING_COMMENTS):
+            line = "#"  # polib refuses those that are not gettext's own: "#comment", "#= no-wrap"
         if line.strip() and not line.startswith("#") and not line.rstrip().endswith('"'):
             raise InputError(f"{path}, line {number + len(part) + 1}: not as in a PO file (no text in quotes); mend it")
         is_end = is_translation and not line.startswith(('"', "msgstr"))
