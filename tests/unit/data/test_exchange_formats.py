@@ -77,6 +77,18 @@ def xliff2(content: str) -> str:
             '<mrk mtype="seg" mid="7">zwei</mrk>.</target>',
             [("One. Two.", "Eins und zwei.")],
         ),
+        # A segment in parts, and segments without names.
+        (
+            '<source>One. Two.</source><seg-source><mrk mtype="seg" mid="0">On</mrk><g id="9"><mrk mtype="seg" mid="0">'
+            'e.</mrk></g> <mrk mtype="seg" mid="1">Two.</mrk></seg-source><target><mrk mtype="seg" mid="0">Eins.</mrk>'
+            '<mrk mtype="seg" mid="1">Zwei.</mrk></target>',
+            [("One.", "Eins."), ("Two.", "Zwei.")],
+        ),
+        (
+            '<source>One. Two.</source><seg-source><mrk mtype="seg">One.</mrk> <mrk mtype="seg">Two.</mrk></seg-source>'
+            '<target><g id="1"><mrk mtype="seg">Eins.</mrk></g> <mrk mtype="seg">Zwei.</mrk></target>',
+            [("One. Two.", "Eins. Zwei.")],
+        ),
         # Trados: changes that nobody has accepted yet.
         (
             '<source>A dog.</source><target>Ein <mrk mtype="x-sdl-deleted">Hut</mrk>'
@@ -91,7 +103,7 @@ def xliff2(content: str) -> str:
             [("a", "b")],
         ),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_units_of_xliff_1(unit: str, pairs: Pairs, tmp_path: Path) -> None:
     content = xliff(f'<group><trans-unit id="1">{unit}<note>no</note></trans-unit></group>' * 2)
@@ -177,6 +189,13 @@ def test_header_of_a_catalogue_is_no_unit(tmp_path: Path) -> None:
     )
     content = xliff(f'{header}<group restype="x-gettext-plurals">{forms}</group>')
     assert pairs_of("xliff", tmp_path / "a.xlf", content) == PAIRS[3:]
+
+
+def test_xliff_that_tells_no_languages(tmp_path: Path) -> None:
+    """It has to, and some programs do not; nothing of such a file was read, without a word."""
+    unit = "<trans-unit id='1'><source>a</source><target>b</target></trans-unit>"
+    for languages in ("", 'target-language="de"', 'source-language="en"'):
+        assert pairs_of("xliff", tmp_path / "a.xliff", xliff(unit, languages)) == [("a", "b")]
 
 
 def test_xliff_between_varieties_of_a_language(tmp_path: Path) -> None:

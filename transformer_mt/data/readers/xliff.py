@@ -37,7 +37,7 @@ class _Side:
         marked = self._open[-1] if self._open else ""
         if name == "mrk" and attributes.get("mtype") == "seg" and not marked:
             marked = attributes.get("mid", "")
-            self.texts[marked] = SegmentText(self._codes)
+            self.texts.setdefault(marked, SegmentText(self._codes))  # it may be in parts, or have no name
         self._open.append(marked)
 
     def data(self, text: str) -> None:
@@ -59,6 +59,7 @@ class _XliffUnits(Units):
         self._wanted = (src_lang, tgt_lang)
         self._is_turned: bool | None = None  # None: the file is in other languages
         self._found: dict[str, None] = {}  # languages of its files
+        self._is_second = False  # version 2, which has the languages in the first element
         self._num_files = 0  # in the languages that are wanted
         self._open: list[tuple[str, bool]] = []  # elements; whether what is in them is to be translated
         self._tags: dict[str, str] = {}  # what codes stand for in the whole file, as Trados has it in the header
@@ -83,9 +84,10 @@ class _XliffUnits(Units):
             return
         match name:
             case "xliff" if "srcLang" in attributes:
+                self._is_second = True
                 self._languages(attributes["srcLang"], attributes.get("trgLang", ""))
-            case "file" if "source-language" in attributes:
-                self._languages(attributes["source-language"], attributes.get("target-language", ""))
+            case "file" if not self._is_second:
+                self._languages(attributes.get("source-language", ""), attributes.get("target-language", ""))
                 self._tags.clear()
             case "trans-unit" | "unit":
                 self._codes, self._sides, self._state = ChainMap({}, self._tags), {}, None
