@@ -143,12 +143,19 @@ def _by_zeros(start: bytes) -> str | None:
 
 def advice(block: bytes, error: UnicodeDecodeError) -> str:
     """Return what to do about bytes that are not UTF-8, as far as these tell."""
-    for start, name in _ARCHIVES.items():
-        if block.startswith(start):
-            return f"it is {name}: take the text out of it"
+    if (archive := advice_on_archive(block)) is not None:
+        return archive
     if any(byte >= 0x80 for byte in block[: error.start]):
         return "the text before it is UTF-8: mend this line, or remove it"
     return "find out which encoding the file has, and convert it: iconv -f ENCODING -t UTF-8"
+
+
+def advice_on_archive(block: bytes) -> str | None:
+    """Return what to do about a file that is not text, but has some in it, by its first bytes."""
+    for start, name in _ARCHIVES.items():
+        if block.startswith(start):
+            return f"it is {name}: take the text out of it"
+    return None
 
 
 class _AsUtf8(io.RawIOBase):

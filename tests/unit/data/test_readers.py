@@ -248,6 +248,7 @@ def test_translation_memory_in_its_encodings(pairs: Pairs, encoding: str) -> Non
         ("utf-16", "utf-16", "犬"),
         ("utf-32", "utf-32", "犬"),
         ("utf-16", "utf-8", "犬"),  # as some programs declare what they write
+        ("utf-8", "utf-16", "犬"),
         ("UTF-8", "utf-8-sig", "犬"),
     ],
 )
@@ -735,6 +736,8 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
     assert "no text in en or de: it does not tell the languages of its texts; put" in refusal_of(silent)
     assert "no text in en: its languages are de; set" in refusal_of(tmx(tmp_path, unit(("", "a"), ("de", "b"))))
     assert pairs_of(tmx(tmp_path, "")) == []
+    path = write(tmp_path / "x.tmx", "<srcset><seg id='1'>a</seg></srcset>")  # of a test set, without languages
+    assert "no TMX file (its first element is 'srcset'); check what" in refusal_of({"tmx": path})
     path = write(tmp_path / "x.tmx", "<xliff version='1.2'/>")
     assert refusal_of({"tmx": path}) == f"{path}: no TMX file (its first element is 'xliff'); read it as xliff"
 
@@ -820,6 +823,12 @@ def test_damaged_xml_is_refused_with_its_line(
     write(tmp_path / "x.txt", "a secret")
     path = write(tmp_path / "x.tmx", content)
     assert refusal_of({"tmx": path}) == f"{path}: damaged XML ({reason}); mend the file, or download it again"
+
+
+@pytest.mark.parametrize("kind", ["tmx", "xliff"])
+def test_archives_are_no_damaged_xml(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.zip", b"PK\x03\x04\x14\0\0\0")
+    assert refusal_of({kind: path}).startswith(f"{path}: it is a ZIP archive (or a document of an office program):")
 
 
 def test_pairs_before_the_damage_come_first(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ class _TmxUnits(Units):
                     self.add(one, other)
 
     def refusal(self) -> str | None:
-        if self._missing and self._found:
-            return not_among([lang for lang in self._langs if lang in self._missing], self._found)
-        return super().refusal()
+        if (reason := super().refusal()) is None and self._missing and self._found:
+            reason = not_among([lang for lang in self._langs if lang in self._missing], self._found)
+        return reason
 
     def _texts(self, wanted: str, other: str) -> list[str]:
         """Return what the unit says in the nearest language to the one that is wanted; an empty text for nothing."""

@@ -127,7 +127,9 @@ class _XliffUnits(Units):
                 self.add(*((tgt, src) if self._is_turned else (src, tgt)))
 
     def refusal(self) -> str | None:
-        return not_among(self._wanted, self._found) if self._found and not self._num_files else super().refusal()
+        if (reason := super().refusal()) is None and self._found and not self._num_files:
+            reason = not_among(self._wanted, self._found)
+        return reason
 
     def _languages(self, src: str, tgt: str) -> None:
         self._is_turned = is_turned(self._wanted, (src, tgt))

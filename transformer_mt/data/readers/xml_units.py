@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import READ_ERRORS, open_binary
+from transformer_mt.system.encodings import advice_on_archive
 from transformer_mt.system.lines import read_error
 
 _BLOCK_BYTES = 1 << 16
@@ -56,6 +57,8 @@ def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:
     parser = ElementTree.XMLParser(target=units)
     try:
         with open_binary(path) as file:
+            if reason := advice_on_archive(file.peek(_BLOCK_BYTES)):  # type: ignore[attr-defined]
+                raise InputError(f"{path}: {reason}")
             for block in _blocks(file):
                 parser.feed(block)
                 yield from units.take()
@@ -83,6 +86,8 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes | str]:
         encoding = "utf-8-sig"
     if block.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         encoding = "utf-32"
+    elif block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # some programs declare UTF-8 all the same
+        encoding = "utf-16"
     if encoding == "utf-8":
         while block:
             yield block
