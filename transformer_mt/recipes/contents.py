@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from transformer_mt.data.readers.delimited import csv_rows
+from transformer_mt.data.readers.delimited import csv_rows, table_lines
 from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import read_lines, read_parts
+from transformer_mt.system.lines import read_parts
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
@@ -43,7 +43,7 @@ def delimiter_of(kind: str, path: str) -> dict[str, str]:
     each, or its first line into most."""
     if kind != "csv":
         return {}
-    first = next(filter(None, read_lines(path)), "").partition("\r")[0]
+    first = next(filter(None, table_lines(path)), "").partition("\r")[0]
     best = max(",;\t|", key=lambda one: (_is_even(path, one), first.count(one)))
     return {} if best == "," else {"delimiter": "tab" if best == "\t" else best}
 
@@ -68,14 +68,14 @@ def columns_in(kind: str, path: str) -> list[str]:
 
 def is_table(path: str) -> bool:
     """Return whether the first lines of a text have tabs, as many each."""
-    tabs = {line.count("\t") for line in itertools.islice(read_lines(path), _MOST_ROWS) if line.strip()}
+    tabs = {line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip()}
     return len(tabs) == 1 and tabs != {0}
 
 
 def table_rows(kind: str, path: str) -> Iterator[list[str]]:
     """Yield the rows of a table, its header too."""
     if kind == "tsv":
-        return (line.split("\t") for line in read_lines(path))
+        return (line.split("\t") for line in table_lines(path))
     delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
     return (row for _, row in csv_rows(path, delimiter))
 

@@ -167,6 +167,16 @@ def count_lines(path: str | Path) -> int | None:
     return count + (last != b"\n")
 
 
+def ends_at_cr(path: str | Path) -> bool:
+    """Return whether lines end at CR alone, as old programs for the Mac have it, by the beginning of a file."""
+    try:
+        with open_text(path) as file:
+            start = file.read1(_READ_BYTES)  # type: ignore[attr-defined]
+    except READ_ERRORS:  # who reads on is told
+        return False
+    return b"\r" in start and b"\n" not in start
+
+
 def read_line_pairs(first: str | Path, second: str | Path, instead: str | None = None) -> Iterator[tuple[str, str]]:
     """The lines of two files side by side; ``instead`` of those that are too long, as in `read_lines`.
 

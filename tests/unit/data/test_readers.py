@@ -509,6 +509,17 @@ def test_csv_as_programs_write_it(tmp_path: Path) -> None:
         assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
 
 
+@pytest.mark.parametrize(("kind", "delimiter"), [("tsv", "\t"), ("csv", ",")])
+def test_tables_of_old_macs(kind: str, delimiter: str, tmp_path: Path) -> None:
+    """With CR at the ends, a TSV's first two lines were glued and the rest was lost; a large CSV was one long line."""
+    pairs = [("a dog " * 100, "ein Hund"), ("b", "")] * 8000  # more than a line may have
+    content = "".join(f"{src}{delimiter}{tgt}\r" for src, tgt in [("en", "de"), *pairs])
+    for written in (content.encode(), content.removesuffix("\r").encode(), content.encode("utf-16")):
+        assert pairs_of({kind: write(tmp_path / "x", written)}) == pairs
+    path = write(tmp_path / "x", content + "x" * 5_000_000)
+    assert refusal_of({kind: path}) == f"{path}: a line of more than 4 MiB; break it into lines"
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_hub_folders_of_tables_are_refused(suffix: str, tmp_path: Path) -> None:
     """The library reads null as no value, and lines between two quotes in a TSV as one."""

@@ -9,7 +9,7 @@ from itertools import chain
 from transformer_mt.config.data_sections import TAB, SourceConfig
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, ends_at_cr, read_lines, read_parts
 
 _AS_TSV = "read lines whose quotes are text as tsv"
 
@@ -37,7 +37,20 @@ def _delimiter(source: SourceConfig) -> str:
 
 
 def _numbered(path: str) -> Iterator[tuple[int, str]]:
-    return enumerate(read_lines(path, TOO_LONG), 1)
+    return enumerate(table_lines(path), 1)
+
+
+def table_lines(path: str) -> Iterator[str]:
+    """Yield the lines of a table, which end at CR where none ends at LF."""
+    if not ends_at_cr(path):
+        yield from read_lines(path, TOO_LONG)
+        return
+    rest = ""
+    for part in read_parts(path):
+        *lines, rest = (rest + "".join(part)).replace("\n", "\r").split("\r")
+        if max(map(len, (*lines, rest))) > LONGEST_LINE:
+            raise InputError(f"{path}: a line of more than {LONGEST_LINE >> 20} MiB; break it into lines")
+        yield from lines
 
 
 def csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -61,8 +74,8 @@ def csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines_with_ends(path: str) -> Iterator[str]:
-    for line in read_lines(path, TOO_LONG):
-        *before, last = line.split("\r")  # old programs for the Mac end lines so
+    for line in table_lines(path):
+        *before, last = line.split("\r")
         yield from (f"{part}\r" for part in before)
         yield f"{last}\n"
 
