@@ -509,6 +509,15 @@ def test_csv_as_programs_write_it(tmp_path: Path) -> None:
         assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
 
 
+def test_spaces_between_the_fields_of_a_csv(tmp_path: Path) -> None:
+    """As people write them, whatever the first line has; a quote inside of a field is doubled."""
+    for header in ("en,de", '"en", "de"', "en, de"):
+        path = write(tmp_path / "x.csv", f'{header}\nGo.,Los.\n"Hi, you", "Hallo, du"\n')
+        assert pairs_of({"csv": path}) == [("Go.", "Los."), ("Hi, you", "Hallo, du")]
+    path = write(tmp_path / "x.csv", 'en,de\n a,"x, ""y"", "\n')
+    assert pairs_of({"csv": path}) == [(" a", 'x, "y", ')]
+
+
 @pytest.mark.parametrize(("kind", "delimiter"), [("tsv", "\t"), ("csv", ",")])
 def test_tables_of_old_macs(kind: str, delimiter: str, tmp_path: Path) -> None:
     """With CR at the ends, a TSV's first two lines were glued and the rest was lost; a large CSV was one long line."""

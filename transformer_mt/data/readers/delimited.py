@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from transformer_mt.config.data_sections import TAB, SourceConfig
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, ends_at_cr, read_lines, read_parts
 
+_FIRST_LINES = 100  # of a CSV tell how it is written
 _AS_TSV = "read lines whose quotes are text as tsv"
 
 
@@ -57,9 +59,10 @@ def csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV file, each with the number of its first line; blank ones, and Excel's sep=;, are none."""
     csv.field_size_limit(LONGEST_LINE)
     lines = _lines_with_ends(path)
-    first = next(lines, "")
-    has_spaces = f'{delimiter} "' in first  # between fields, as people write them
-    rows = csv.reader(chain([first], lines), delimiter=delimiter, skipinitialspace=has_spaces, strict=True)
+    first = list(islice(lines, _FIRST_LINES))
+    # Between fields, as people write them. Inside of a field a quote is doubled, so this one begins a field.
+    has_spaces = any(re.search(rf'{re.escape(delimiter)} +"\w', line) for line in first)
+    rows = csv.reader(chain(first, lines), delimiter=delimiter, skipinitialspace=has_spaces, strict=True)
     number = 1
     try:
         for row in rows:
