@@ -809,6 +809,28 @@ def test_text_of_a_segment(content: str, text: str, tmp_path: Path) -> None:
     assert pairs_of(tmx(tmp_path, units)) == [(text, "b")]
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Click &lt;f0&gt;here&lt;/f0&gt; now.&lt;br1/&gt;Next", "Click here now. Next"),
+        ("un&lt;b12>believ&lt;/b12>able &lt; 5 &lt;b> 4&gt;", "unbelievable < 5 <b> 4>"),
+        ("a<hi>&lt;f0></hi>b<ph>&lt;br1/&gt;</ph>c &lt;f", "ab c <f"),
+        ("&lt;f" + "1" * 500 + ">", "<f" + "1" * 500 + ">"),  # none
+    ],
+    ids=range(4),
+)
+def test_tags_in_the_text_of_omegat(content: str, text: str, tmp_path: Path) -> None:
+    """Its own memories (project_save.tmx) have them so; other programs' text is text."""
+    units = unit(("en", content), ("de", "b"))
+    written = (
+        tmx_of([])
+        .replace("<header", '<header creationtool="OmegaT" o-tmf="OmegaT TMX"')
+        .replace("<body>", f"<body>{units}")
+    )
+    assert pairs_of({"tmx": write(tmp_path / "x.tmx", written)}) == [(text, "b")]
+    assert "<" in pairs_of({"tmx": write(tmp_path / "x.tmx", written.replace("OmegaT TMX", "TMX"))})[0][0]
+
+
 def test_names_may_have_a_namespace_and_a_document_type(tmp_path: Path) -> None:
     content = tmx_of(PAIRS[:2]).replace("<tmx", '<!DOCTYPE tmx SYSTEM "tmx14.dtd">\n<tmx xmlns="urn:x"')
     assert pairs_of({"tmx": write(tmp_path / "x.tmx", content)}) == PAIRS[:2]

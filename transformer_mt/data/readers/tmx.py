@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from transformer_mt.data.readers.inline_codes import SegmentText
 from transformer_mt.data.readers.languages import MAX_CODES, distance, not_among
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
+
+# OmegaT's own memories have the tags of a document as text: <f0>, </f0>, <br1/>.
+_OMEGAT_TAG = re.compile(r"(</?[A-Za-z]{1,40}\d{1,9}/?>)")
+_LONGEST_TAG = 100
 
 
 def read_tmx(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
@@ -25,6 +30,8 @@ class _TmxUnits(Units):
         self._codes: dict[str, str] = {}
         self._lang = ""
         self._segment: SegmentText | None = None
+        self._has_tags = False  # in the text of its segments
+        self._text = ""  # of a segment, which may end within a tag
         self._missing = {src_lang, tgt_lang}  # languages that no unit has had so far
         self._found: dict[str, None] = {}
 
@@ -32,7 +39,11 @@ class _TmxUnits(Units):
         name = local(tag)
         self.root = self.root or name
         if self._segment is not None:
+            if self._text:
+                self._take_text(self._segment)
             self._segment.start(name, attributes)
+        elif name == "header":
+            self._has_tags = attributes.get("o-tmf", "").startswith("OmegaT")
         elif name == "tu":
             self._variants, self._codes = [], {}
         elif name == "tuv":
@@ -41,11 +52,19 @@ class _TmxUnits(Units):
             self._segment = SegmentText(self._codes)
 
     def data(self, text: str) -> None:
-        if self._segment is not None:
+        if self._segment is None:
+            return
+        if not self._has_tags:
             self._segment.data(text)
+            return
+        self._text += text
+        if self._text.rfind("<") <= self._text.rfind(">") or len(self._text) > _LONGEST_TAG:
+            self._take_text(self._segment)
 
     def end(self, tag: str) -> None:
         name = local(tag)
+        if self._segment is not None and self._text:
+            self._take_text(self._segment)
         if self._segment is not None and name != "seg":
             self._segment.end()
         elif self._segment is not None:
@@ -64,6 +83,16 @@ class _TmxUnits(Units):
         if (reason := super().refusal()) is None and self._missing and self._found:
             reason = not_among([lang for lang in self._langs if lang in self._missing], self._found)
         return reason
+
+    def _take_text(self, segment: SegmentText) -> None:
+        """Give a segment the text that has come, with tags in it as the codes that they stand for."""
+        text, self._text = self._text, ""
+        for i, part in enumerate(_OMEGAT_TAG.split(text)):
+            if i % 2:
+                segment.start("ph" if part.endswith("/>") else "bpt", {})
+            segment.data(part)
+            if i % 2:
+                segment.end()
 
     def _texts(self, wanted: str, other: str) -> list[str]:
         """Return what the unit says in the nearest language to the one that is wanted; an empty text for nothing."""
