@@ -74,14 +74,13 @@ class _Streams(io.RawIOBase):
         data = b""
         while not data:
             block = self._stream.unused_data
-            if not block and (self._stream.eof or self._stream.needs_input):
-                block = self._file.read(_READ_BYTES)
-                if not block and self._stream.eof:
-                    return 0
-                if not block:
-                    raise EOFError("it ends within a stream")
             if self._stream.eof:
+                while not (block := block.lstrip(b"\0")):  # between streams of xz, and behind the last, zeros may stand
+                    if not (block := self._file.read(_READ_BYTES)):
+                        return 0
                 self._stream = self._new()
+            elif self._stream.needs_input and not (block := self._file.read(_READ_BYTES)):
+                raise EOFError("it ends within a stream")
             data = self._stream.decompress(block, len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -116,6 +116,14 @@ def test_lines_are_written_with_lf_and_read_by_others(name: str, tmp_path: Path)
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("size", [4, 1 << 17])
+def test_zeros_between_and_behind_streams_are_none(size: int, tmp_path: Path) -> None:
+    """The format of xz allows them; the file was called cut off."""
+    path = tmp_path / "text.xz"
+    path.write_bytes((lzma.compress(b"a\n") + bytes(size)) * 2)
+    assert list(read_lines(path)) == ["a", "a"]
+
+
 @pytest.mark.parametrize(("name", "program"), [("text.gz", "gzip"), ("text.zst", "zstd"), ("text.xz", "xz")])
 def test_programs_of_that_name_read_what_we_write_and_write_what_we_read(
     name: str, program: str, tmp_path: Path
