@@ -782,6 +782,9 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
         ("un<ut>{\\b </ut>believ<ut>}</ut>able<ut>\\tab </ut>b", "unbelievable b"),
         # What Trados's memories have in groups of this style are codes.
         ("<ut>{\\cs6\\f1 </ut>&lt;b><ut>}</ut>a<ut>{\\cs6 </ut>&lt;/b><ut>}</ut>b<ut>{\\cs6 </ut>%s<ut>}</ut>", "ab%s"),
+        # Such a group may be whole, or end where the next code begins; of another style, or without an end, it is text.
+        ("<ut>{\\cs6\\f1 &lt;b>}</ut>a<ut>{\\cs6 </ut>&lt;/b><ut>}{\\b </ut>b<ut>}</ut> c", "ab c"),
+        ("<ut>{\\cs61 </ut>a<ut>}</ut> b<ut>{\\cs6 </ut> c<ut>\\tab </ut> d", "a b c d"),
         # Placeholders stay, as programs write them.
         ("<ph>%s</ph> <ph>%1$s</ph> <ph>%(n)d</ph> <ph>{{ name }}</ph> <ph>${x}</ph>", "%s %1$s %(n)d {{ name }} ${x}"),
         (

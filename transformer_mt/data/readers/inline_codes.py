@@ -51,7 +51,8 @@ _FORMATS = {
 }
 _WRITTEN_BREAK = re.compile(r"(?:\\[nrt])+|.*\\(?:tab|line|par|cell|page)\b.*", re.DOTALL)  # in programs, in RTF
 _RTF_GROUP = re.compile(r"\}|\{\\.*", re.DOTALL)  # formatting begins or ends
-_TRADOS_CODE = r"{\cs6"  # the text up to the end of this group, "<b>" say, is a code, by its style
+# The text from here up to the end of this group, "<b>" say, is a code, by its style.
+_TRADOS_CODE = re.compile(r"[^{]*\{\\cs6(?!\d)[^}]*")
 _MEMOQ = re.compile(r'<mq:([\w-]+)\b.*?\bval="(.*?)"', re.DOTALL)
 
 
@@ -94,9 +95,10 @@ class SegmentText:
             self._num_codes -= 1
             if self._num_codes == 0 and self._code is not None:
                 content, self._code = "".join(self._code), None
-                if self._group is not None and content.strip() == "}":
+                begins_group = name == "ut" and _TRADOS_CODE.fullmatch(content)
+                if self._group is not None and content.lstrip().startswith("}"):
                     content, self._group = "".join(self._group), None
-                elif name == "ut" and content.startswith(_TRADOS_CODE):
+                if begins_group:
                     self._group = []
                 self._leave(self._content_of(name, content, attributes), attributes, name in _ENDS)
         elif _is_apart(name, attributes):
@@ -106,6 +108,9 @@ class SegmentText:
 
     def text(self) -> str:
         """Return the text, without codes."""
+        if self._group is not None:  # without an end, so it was none
+            self._parts += self._group
+            self._group = None
         if None not in self._parts:
             return "".join(self._parts)  # type: ignore[arg-type]
         found: list[str] = []
