@@ -14,7 +14,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import advice_on, reason_of, replaced_file, write_error
 
 # What these kinds of files are read as has changed: corpora prepared from them before have other keys.
-_READINGS = {"tmx": 2, "tsv": 2, "xliff": 2}
+_READINGS = {"tmx": 3, "tsv": 3, "csv": 2, "xliff": 3, "po": 2}
 
 
 def source_key(named: NamedSource, cache: Path) -> Any:
