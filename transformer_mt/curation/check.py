@@ -19,7 +19,7 @@ from transformer_mt.curation.repeated_texts import Repeated, RepeatedTexts, repe
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
 from transformer_mt.curation.text_faults import Seen, TextFaults, faults_of
-from transformer_mt.curation.wrong_language import Languages, WrongLanguages, labels_of, languages_of
+from transformer_mt.curation.wrong_language import SideLanguage, WrongLanguages, labels_of, languages_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
@@ -40,7 +40,7 @@ class _Looked(NamedTuple):
     num_usable: int  # pairs with text on both sides
     seen: Seen
     blocks: list[Block]
-    languages: Languages
+    languages: list[SideLanguage]
     repeated: Repeated
 
 
