@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -86,10 +87,8 @@ def _length_histogram(src: Lengths, tgt: Lengths, unit: str, max_chars: int | No
 
 def _bin_width(longest: int) -> int:
     """The least of 1, 2, 5, 10, 20 and so on that needs no more than so many bars."""
-    width = 1
-    while longest // width + 2 > _MAX_BARS:
-        width = {1: 2, 2: 5, 5: 10}[int(str(width)[0])] * 10 ** (len(str(width)) - 1)
-    return width
+    widths = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    return next(width for width in widths if longest // width + 2 <= _MAX_BARS)
 
 
 def _range_of(number: int, width: int, num_bars: int) -> str:

@@ -13,6 +13,7 @@ from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import write_error
 
 PARTS = ("train", "valid", "test")
+MAX_EXAMPLES = 5  # of a finding
 
 # From this share of a source on, damage is learned, and what leaks decides scores; below, it is worth a look.
 RUINOUS_SHARE = 0.01
@@ -56,12 +57,16 @@ def share(count: int, total: int) -> str:
     return f"{count:,} ({percent(count, total)})" if count and total else f"{count:,}"
 
 
-def percent(count: int, total: int) -> str:
+def percent(count: float, total: float = 1) -> str:
     """ "0.40 %" or "12.3 %"; what is not 0 does not look like 0."""
     if not (count and total):
         return "0 %"
     percent = 100 * count / total
     return "< 0.01 %" if percent < 0.005 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

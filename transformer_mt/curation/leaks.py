@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
+from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share, shortened
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import NamedSource, Places, read_chunks
 
-MAX_EXAMPLES = 5
-_MAX_TEXT = 60  # characters of an example
 _NOWHERE = np.iinfo(np.int64).max
 # Blank sides and pairs are no leaks.
 _BLANK = np.array([text_key("", "exact"), duplicate_key(SentencePair("", ""), "exact")], dtype=np.uint64)
@@ -106,8 +104,7 @@ def _texts(named: NamedSource, unit: str, lines: list[int]) -> list[str]:
             if line >= chunk.end:
                 break
             pair = SentencePair(chunk.src[line - chunk.first], chunk.tgt[line - chunk.first])
-            text = pair.tgt if unit == UNITS[2] else pair.src
-            found.append(text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…")
+            found.append(shortened(pair.tgt if unit == UNITS[2] else pair.src))
         if len(found) == len(lines):
             break
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.curation.common import RUINOUS_SHARE, Finding, percent, share
+from transformer_mt.curation.common import RUINOUS_SHARE, Finding, percent, share, shortened
 from transformer_mt.curation.stats import UNITS
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.pairs import Chunk, NamedSource
@@ -17,8 +17,6 @@ from transformer_mt.data.pairs import Chunk, NamedSource
 _MOST_TEXTS = 10
 _RUINS_FROM = 0.1
 _FEWEST = 50  # times; fewer may be chance in little text
-_MOST_SHOWN = 60  # characters
-
 
 _Text = TypeVar("_Text", str, SentencePair)
 
@@ -32,18 +30,13 @@ class Repeated(NamedTuple):
 
 def repeated_in(chunk: Chunk) -> Repeated:
     """Return those of a chunk that stand there most often."""
-    pairs = Counter(SentencePair(src.strip(), tgt.strip()) for src, tgt in chunk.pairs())
-    sides: list[Counter[str]] = []
-    for side in range(2):
-        # Each other side once: a pair that is repeated is no text that stands for everything.
-        sides.append(Counter(pair[side] for pair in pairs if all(pair)))
-    return Repeated(
-        Counter({pair: count for pair, count in pairs.most_common(_MOST_TEXTS) if all(pair) and count > 1}),
-        (_most_common(sides[0]), _most_common(sides[1])),
-    )
+    pairs = Counter(pair for src, tgt in chunk.pairs() if all(pair := SentencePair(src.strip(), tgt.strip())))
+    # Each other side once: a pair that is repeated is no text that stands for everything.
+    src, tgt = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    return Repeated(_most_common(pairs), (_most_common(src), _most_common(tgt)))
 
 
-def _most_common(texts: Counter[str]) -> Counter[str]:
+def _most_common(texts: Counter[_Text]) -> Counter[_Text]:
     return Counter({text: count for text, count in texts.most_common(_MOST_TEXTS) if count > 1})
 
 
@@ -68,20 +61,19 @@ class RepeatedTexts:
             rules: by which training text is cleaned; None for held-out text, which is not.
         """
         for named, found, total in zip(sources, self._found, counts, strict=True):
-            least = max(_FEWEST, RUINOUS_SHARE * total)
-            for (pair, count), *_ in filter(None, [found.pairs.most_common(1)]):
-                if count < least or (rules is not None and rules.duplicates != "keep"):
-                    continue
-                text = f"{named.label}: {share(count, total)} of {total:,} pairs are all the same, "
-                text += f"{_shown(pair.src)} = {_shown(pair.tgt)}"
-                text += "" if rules is None else "; data.clean.duplicates: exact keeps one of them"
-                yield Finding(f"{text} ({named.source})", ruins=count >= _RUINS_FROM * total)
-            for unit, texts in zip(UNITS[1:], found.sides, strict=True):
-                for (side, count), *_ in filter(None, [texts.most_common(1)]):
-                    if count >= least:
-                        text = f"{named.label}: {_shown(side)} stands beside {count:,} different texts, in "
-                        text += f"{percent(count, total)} of the {unit} at least; look whether it says what these say"
-                        yield Finding(f"{text} ({named.source})", ruins=count >= _RUINS_FROM * total)
+            texts: list[tuple[int, str]] = []
+            if rules is None or rules.duplicates == "keep":
+                advice = "" if rules is None else "; data.clean.duplicates: exact keeps one of them"
+                for pair, count in found.pairs.most_common(1):
+                    same = f"{_shown(pair.src)} = {_shown(pair.tgt)}"
+                    texts.append((count, f"{share(count, total)} of {total:,} pairs are all the same, {same}{advice}"))
+            for unit, sides in zip(UNITS[1:], found.sides, strict=True):
+                for side, count in sides.most_common(1):
+                    text = f"{_shown(side)} stands beside {count:,} different texts, in {percent(count, total)} of the "
+                    texts.append((count, f"{text}{unit} at least; look whether it says what these say"))
+            for count, text in texts:
+                if count >= max(_FEWEST, RUINOUS_SHARE * total):
+                    yield Finding(f"{named.label}: {text} ({named.source})", ruins=count >= _RUINS_FROM * total)
 
 
 def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:
@@ -93,4 +85,4 @@ def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…")
+    return repr(shortened(text))

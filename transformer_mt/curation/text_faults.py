@@ -213,35 +213,40 @@ class TextFaults:
         Args:
             rules: by which training text is cleaned; None for held-out text, which is not.
         """
-        is_held_out = rules is None
         for number, named in enumerate(sources):
             total, seen = counts[number], self._seen.get(number, {})
-            told = [
-                (unit, name)
+            told = {
+                (unit, name): one
                 for (unit, name), one in seen.items()
                 if one.count >= max(FAULTS[name].fewest, FAULTS[name].told_from * total)
-            ]
-            for unit, name in told:
-                count, fault = seen[unit, name].count, FAULTS[name]
-                if name == "doubled" and (unit, "quoted") in told:
-                    continue  # one of those
-                if name == "one_quoted" and any(other == "quoted" for _, other in told):
-                    continue  # a whole column, which is told
-                if name in ("blank", "half") and (count == total or (name == "blank" and not is_held_out)):
-                    continue  # a source without text, which is told; or what parts documents
-                ruins = count >= fault.ruins_from * total
-                if name == "endless" and is_held_out:
-                    ruins = True  # training refuses it
-                what_then = ""
-                if rules is not None and (name in ("half", "endless") or _leaves_out(rules, fault.rule, longest)):
+            }
+            for (unit, name), one in told.items():
+                if _is_told_otherwise(unit, name, told, is_all=one.count == total, is_held_out=rules is None):
+                    continue
+                fault = FAULTS[name]
+                ruins, what_then = one.count >= fault.ruins_from * total, ""
+                if rules is None:
+                    ruins |= name == "endless"  # validation refuses it
+                elif name in ("half", "endless") or _leaves_out(rules, fault.rule, longest):
                     ruins, what_then = False, "; cleaning leaves them out"
-                elif rules is not None and fault.rule:
+                elif fault.rule:
                     what_then = f"; data.clean.{fault.rule} leaves them out"
-                yield Finding(
-                    f"{named.label}: {share(count, total)} of {total:,} {unit} {fault.words.format(f'{longest:,}')}: "
-                    f"{_examples(seen[unit, name], sum(counts[:number]))}{what_then} ({named.source})",
-                    ruins,
-                )
+                what = f"{share(one.count, total)} of {total:,} {unit} {fault.words.format(f'{longest:,}')}"
+                where = _examples(one, sum(counts[:number]))
+                yield Finding(f"{named.label}: {what}: {where}{what_then} ({named.source})", ruins)
+
+
+def _is_told_otherwise(
+    unit: str, name: str, told: Iterable[tuple[str, str]], *, is_all: bool, is_held_out: bool
+) -> bool:
+    """Return whether another finding has what this one would say, or nobody needs to know it."""
+    if name == "doubled":
+        return (unit, "quoted") in told
+    if name == "one_quoted":
+        return any(other == "quoted" for _, other in told)  # a whole column is
+    if name == "blank":
+        return is_all or not is_held_out  # a source without text; in training text, blank lines part documents
+    return name == "half" and is_all  # a source without text
 
 
 def _leaves_out(rules: CleanConfig, rule: str, longest: int) -> bool:

@@ -41,27 +41,23 @@ def rules_for(look: Look, languages: tuple[str, str], tell: Tell) -> list[Choice
         choices.append(Choice("duplicates", "exact", f"{why}: once is enough"))
     ratio = next((one for one in _RATIOS if _rejected(look.sample, max_char_ratio=one) <= _MOST_REJECTED / 2), None)
     if ratio is not None and (rejected := _rejected(look.sample, max_char_ratio=ratio)):
-        why = f"{_percent(rejected)} have one side so many times as long as the other, and cannot say the same"
+        why = f"{percent(rejected)} have one side so many times as long as the other, and cannot say the same"
         choices.append(Choice("max_char_ratio", ratio, why))
     for key, value, what in _RULES:
         rejected = _rejected(look.sample, **{key: value})
         if 0 < rejected <= _MOST_REJECTED:
-            choices.append(Choice(key, value, f"{_percent(rejected)} {what}"))
+            choices.append(Choice(key, value, f"{percent(rejected)} {what}"))
         elif rejected:
-            tell(f"{_percent(rejected)} of the pairs {what}: left in, as so many are; data.clean.{key} leaves them out")
+            tell(f"{percent(rejected)} of the pairs {what}: left in, as so many are; data.clean.{key} leaves them out")
     usual = CleanConfig()
     too_long = sum(clean(pair, usual, *languages).reason == "too_long_characters" for pair in look.sample)
     if 0 < too_long < len(look.sample):  # of all, init says that it is no text
         tell(
-            f"{_percent(too_long / len(look.sample))} of the pairs have more than {usual.max_chars:,} characters on a "
+            f"{percent(too_long / len(look.sample))} of the pairs have more than {usual.max_chars:,} characters on a "
             "side and are left out (data.clean.max_chars); one sentence a line is expected"
         )
     choices += _scripts(look, languages)
     return choices
-
-
-def _percent(rejected: float) -> str:
-    return percent(round(rejected * 1_000_000), 1_000_000)
 
 
 def _rejected(sample: Sequence[SentencePair], languages: tuple[str, str] = ("", ""), **rules: Any) -> float:
@@ -85,7 +81,7 @@ def _scripts(look: Look, languages: tuple[str, str]) -> list[Choice]:
     if not 0 < rejected <= _MOST_REJECTED:
         return []
     return [
-        Choice("scripts", scripts, f"{_percent(rejected)} have a side with hardly a letter of its language"),
+        Choice("scripts", scripts, f"{percent(rejected)} have a side with hardly a letter of its language"),
         Choice("min_script_share", least, "so few, as names and terms may stay in the other one's letters"),
     ]
 

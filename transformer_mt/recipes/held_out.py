@@ -79,7 +79,7 @@ def hold_out(
         parts = []
     if lost > _MOST_LOST_BY_TEST and "valid" in parts:
         raise InputError(
-            f"{percent(round(lost * 1e6), 10**6)} of the training pairs have a side of the test text, and would be "
+            f"{percent(lost)} of the training pairs have a side of the test text, and would be "
             "left out where validation text is drawn; name validation text with --valid-src, or another test text"
         )
     drawn = _draw(look, kept, parts)
@@ -118,7 +118,7 @@ def _rules(is_drawn: bool, leaks: list[str], lost: float, tell: Tell) -> list[Ch
         lost: the share of the training pairs that have something of it.
     """
     is_on = is_drawn or (bool(leaks) and lost <= _MOST_LOST)
-    cost = f"{percent(round(lost * 1e6), 10**6)} of the training pairs"
+    cost = f"{percent(lost)} of the training pairs"
     if leaks:
         what_then = f"what they share is left out, {cost}"
         if not is_on:

@@ -241,7 +241,7 @@ def _complete(
     if chosen.share_too_long > _MOST_TOO_LONG:
         most = config.data.clean.max_src_tokens
         tell(
-            f"{percent(round(chosen.share_too_long * 1e6), 10**6)} of the pairs have more than {most} tokens on a side "
+            f"{percent(chosen.share_too_long)} of the pairs have more than {most} tokens on a side "
             "and are left out; one sentence a line is expected"
         )
     time = f"about {format_seconds(chosen.seconds)} on this machine ({describe(local_device())})"
