@@ -49,9 +49,8 @@ def init(
     for part, (one, other) in given.items():
         if one is None and other is not None:
             raise InputError(f"--{part}-tgt {other}: is the target side; name the source side with --{part}-src")
-    replay_one, replay_other = given.pop("replay")
-    if replay_one is not None and init_from is None:
-        raise InputError(f"--replay-src {replay_one}: is old text for a model that is adapted; name that with --from")
+    if replay_src is not None and init_from is None:
+        raise InputError(f"--replay-src {replay_src}: is old text for a model that is adapted; name that with --from")
     from transformer_mt.recipes.start import Asked, write_configuration
 
     asked = Asked(
@@ -62,6 +61,5 @@ def init(
         codes=(src_lang, tgt_lang),
         columns=(src_column, tgt_column),
         init_from=init_from,
-        replay=None if replay_one is None else (replay_one, replay_other),
     )
     write_configuration(asked, tell)

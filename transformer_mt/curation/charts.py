@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
@@ -87,7 +87,7 @@ def _length_histogram(src: Lengths, tgt: Lengths, unit: str, max_chars: int | No
 
 def _bin_width(longest: int) -> int:
     """The least of 1, 2, 5, 10, 20 and so on that needs no more than so many bars."""
-    widths = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    widths: Iterator[int] = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
     return next(width for width in widths if longest // width + 2 <= _MAX_BARS)
 
 

@@ -10,7 +10,6 @@ from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.languages import distance
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
 
@@ -82,19 +81,15 @@ def direction(
     return found_both
 
 
-def languages_of_text(look: Look) -> MaybeCodes:
-    """Return the languages of a corpus where the text tells, and tells two."""
-    return _languages_of(look.stats, look.sample)
-
-
 def languages_of_pairs(pairs: Iterable[SentencePair]) -> MaybeCodes:
-    """Return the languages of the first pairs where the text tells, and tells two."""
+    """Return the languages of the first pairs, as `languages_of` does."""
     sample, stats = [*itertools.islice(pairs, _MOST_LINES)], PairStats()
     stats.add(sample)
-    return _languages_of(stats, sample)
+    return languages_of(stats, sample)
 
 
-def _languages_of(stats: PairStats, sample: Sequence[SentencePair]) -> MaybeCodes:
+def languages_of(stats: PairStats, sample: Sequence[SentencePair]) -> MaybeCodes:
+    """Return the languages of a text where it tells them, and tells two; None for both sides elsewhere."""
     src, tgt = (language_of(side, [pair[i] for pair in sample]) for i, side in enumerate((stats.src, stats.tgt)))
     return (None, None) if src == tgt else (src, tgt)
 

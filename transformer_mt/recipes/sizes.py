@@ -28,8 +28,10 @@ _LITTLE, _ENOUGH_FOR_SMALL, _ENOUGH_FOR_BASE, _AS_IN_PAPER = 150_000, 1_500_000,
 _CHARACTERS_OF_TOKEN = 4.4  # in 10,000 pieces of English, German or French; of Chinese, Japanese or Korean there are …
 _SYLLABLES_OF_TOKEN = 1.7
 
+COVERAGE = 0.9995  # of a text, by the characters that get pieces
+
 _SECONDS_AT_RISK = 600  # between checkpoints
-_MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
+MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
 _SHORT = 0.9  # of a step that has fewer target tokens than it may
 
 
@@ -67,7 +69,7 @@ class Corpus:
     num_pairs: int  # that training will see
     src_tokens: float  # of a pair in the mean, </s> included
     tgt_tokens: float
-    about: float | None = None  # target tokens in all, as they were told before there were pieces
+    estimated_size: float | None = None  # target tokens in all, as they were estimated before there were pieces
 
     @property
     def tokens_of_epoch(self) -> float:
@@ -77,7 +79,7 @@ class Corpus:
     @property
     def size(self) -> float:
         """What the borders are compared with: the same number before and after there are pieces."""
-        return self.tokens_of_epoch if self.about is None else self.about
+        return self.tokens_of_epoch if self.estimated_size is None else self.estimated_size
 
     @property
     def is_little(self) -> bool:
@@ -104,7 +106,7 @@ def vocabulary_for(shape: Shape, corpus: Corpus, num_characters: int, *, has_syl
     """Return the keys of the tokenizer.
 
     Args:
-        num_characters: different ones that make up 99.95 % of the text.
+        num_characters: different ones that make up `COVERAGE` of the text.
         has_syllables: it is written in characters of which there are thousands, as Chinese, Japanese and Korean are.
     """
     if corpus.is_little:
@@ -121,7 +123,7 @@ def vocabulary_for(shape: Shape, corpus: Corpus, num_characters: int, *, has_syl
     choices = [Choice("vocab_size", size, why)]
     if has_syllables:
         why = "for text of thousands of characters: the rarest are spelled by bytes, as in configs/l10n_en_ko.yaml"
-        choices = [Choice("type", "unigram", why), *choices, Choice("character_coverage", 0.9995)]
+        choices = [Choice("type", "unigram", why), *choices, Choice("character_coverage", COVERAGE)]
     if corpus.is_little:
         key = ("unigram_alpha", 0.2) if has_syllables else ("bpe_dropout", 0.1)
         choices.append(
@@ -291,7 +293,7 @@ def token_limits(lengths: Sequence[int]) -> list[Choice]:
     too_long = sum(length > usual for length in lengths) / len(lengths)
     if longest <= usual // 3:
         limit, why = 100, f"999 of 1,000 pairs have at most {longest} tokens a side; memory grows with the longest"
-    elif too_long > _MOST_TOO_LONG:
+    elif too_long > MOST_TOO_LONG:
         limit, why = 2 * usual, f"{100 * too_long:.1f} % of the pairs have a side of more than {usual} tokens"
     else:
         return []

@@ -8,9 +8,10 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.loading import validate
@@ -27,10 +28,10 @@ from transformer_mt.recipes.cleaning import are_kept, rules_for
 from transformer_mt.recipes.contents import has_old_line_ends
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
-from transformer_mt.recipes.languages import MaybeCodes, direction, languages_of_pairs, languages_of_text
+from transformer_mt.recipes.languages import Direction, MaybeCodes, direction, languages_of, languages_of_pairs
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.replay import NOTHING, Amount, Replay, replay_for
-from transformer_mt.recipes.sides import MaybeColumns, right_way
+from transformer_mt.recipes.sides import Files, MaybeColumns, right_way
 from transformer_mt.recipes.sizes import Corpus
 from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
@@ -44,9 +45,7 @@ from transformer_mt.training.run_log import format_seconds
 _LEAST_PAIRS = 100
 _LONGEST_RUN = 12 * 3600  # seconds, half a day: of the shapes that have text enough, the largest that takes no longer
 _BY_ROUNDING = 1.15  # as much longer a run may be for the sake of round numbers
-_MOST_TOO_LONG = 0.005  # of the pairs, without a word
 _TRIED = 10_000  # pairs that a tokenizer is tried on
-_COVERAGE = 0.9995  # of the text, by the characters that are counted
 _OF_SYLLABLES = {"Han", "Hangul", "Hiragana", "Katakana"}
 
 
@@ -57,11 +56,19 @@ class Asked:
     src: str
     tgt: str | None
     output: Path
-    given: dict[str, tuple[str, str | None]]  # files of "valid" and "test"
+    given: dict[str, tuple[str, str | None]]  # files of "valid", "test" and, for a model that is adapted, "replay"
     codes: MaybeCodes
     columns: MaybeColumns
     init_from: Path | None
-    replay: tuple[str, str | None] | None  # files of old text, for a model that is adapted
+
+
+class _Inputs(NamedTuple):
+    """The files that somebody has named, each with its sides the right way round."""
+
+    train: Files
+    given: dict[str, Files]
+    look: Look  # at the training text
+    languages: Direction
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,13 @@ class _Text:
     sample: list[SentencePair]
     num_characters: int  # different ones that make up nearly all of it
     have_syllables: tuple[bool, bool]  # a side is written in characters of which there are thousands
-    codes: tuple[str, str]
 
     @property
     def amount(self) -> Amount:
         return Amount(self.num_pairs, self.num_pairs * statistics.fmean(len(pair.tgt) for pair in self.sample))
 
     @property
-    def about(self) -> Corpus:
+    def estimate(self) -> Corpus:
         """How much it is, before there are pieces."""
         means = [statistics.fmean(map(len, side)) for side in zip(*self.sample, strict=True)]
         return Corpus(self.num_pairs, *map(sizes.tokens_of, means, self.have_syllables))
@@ -113,53 +119,36 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     """
     _check_output(asked.output)
     initial = None if asked.init_from is None else adapting.load_initial(asked.init_from)
-    of_model = (None, None) if initial is None else initial.codes
-    files = files_of(asked.src, asked.tgt, asked.columns, asked.codes)
-    if asked.tgt is not None and any(asked.columns):
-        raise InputError("--src-column, --tgt-column: are for one file of pairs; leave them out beside --tgt")
-    wanted = asked.codes[0] or files.codes[0], asked.codes[1] or files.codes[1]
-    given = {part: files_of(src, tgt, asked.columns, wanted) for part, (src, tgt) in asked.given.items()}
-    old = None if asked.replay is None else files_of(*asked.replay, (None, None), asked.codes)
-    label = str(files.source)
-    codes = direction(asked.codes, files.codes, files.how).codes
-    look = look_at(files.source, codes, label)
-    if len(look.src_keys) < _LEAST_PAIRS:
-        remedy = "some thousands are the least, some hundreds are enough to try it out"
-        if any(map(has_old_line_ends, source_files(files.source, *codes))):
-            remedy = "its lines end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
-        raise InputError(
-            f"{label}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
-        )
-    of_text = languages_of_text(look)
-    languages = direction(asked.codes, files.codes, files.how, of_text, of_model)
-    right_way(files, languages.codes, of_text)
-    given = {
-        part: right_way(one, languages.codes, languages_of_pairs(read_pairs(one.source, *languages.codes)), f"{part}-")
-        for part, one in given.items()
-    }
-    if old is not None:
-        old = right_way(old, languages.codes, languages_of_pairs(read_pairs(old.source, *languages.codes)), "replay-")
+    train, given, look, languages = _inputs(asked, (None, None) if initial is None else initial.codes)
     if initial is not None:
         adapting.check_direction(initial, languages.codes)
-    tell(f"{label}: {look.counted()}; {_described(look)}")
+    tell(f"{train.source}: {look.counted()}; {_described(look)}")
     tell(f"languages: {languages.described()}")
 
     rules = rules_for(look, languages.codes, tell)
     kept = are_kept(look.sample, rules, languages.codes)
     if not any(kept):
         raise InputError(
-            f"{label}: all pairs have more than {CleanConfig().max_chars:,} characters on a side, or break the rules "
-            "of cleaning; one sentence a line is expected, look at the line ends of the files"
+            f"{train.source}: all pairs have more than {CleanConfig().max_chars:,} characters on a side, or break the "
+            "rules of cleaning; one sentence a line is expected, look at the line ends of the files"
         )
+    old = given.pop("replay", None)
     held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
-    text = _text_of(look, kept, held_out, languages.codes)
-    replay = NOTHING if initial is None else replay_for(initial, old, files, languages.codes, text.amount, tell)
+    text = _text_of(look, kept, held_out)
+    replay = NOTHING if initial is None else replay_for(initial, old, train, languages.codes, text.amount, tell)
     data = [
         *languages.choices(),
-        Choice("train", [files.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),
+        Choice("train", [train.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),
         *held_out.sources,
     ]
-    choices, time = _complete(text, initial, replay, data, [*held_out.rules, *rules], asked.output, tell)
+    tries = _tries(text, initial, replay, data, [*held_out.rules, *rules], str(asked.output))
+    choices, time = _choose(tries, tell)
+    if initial is None and text.estimate.is_little:
+        why = "BLEU stands near 0 for long where there is so little text"
+        choices["train"].append(Choice("best_metric", "chrf", why))
+    if (tokenize := default_tokenize(languages.tgt)) != DEFAULT_TOKENIZE:
+        why = "sacreBLEU's tokenisation for BLEU: what 13a, the default, takes for a word is none in this language"
+        choices["eval"] = [Choice("tokenize", {languages.tgt: tokenize}, why)]
     heading = [
         f"{languages.src} to {languages.tgt}, by tmt init. Above each value stands why. All other keys keep the "
         "defaults, which are the paper's; configs/reference.yaml explains them.",
@@ -183,6 +172,35 @@ def _check_output(output: Path) -> None:
         raise InputError(f"{output}: is there already; name another --output, or move it away")
 
 
+def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
+    """Find out what the files are that somebody has named, and which languages they are in."""
+    train = files_of(asked.src, asked.tgt, asked.columns, asked.codes)
+    if asked.tgt is not None and any(asked.columns):
+        raise InputError("--src-column, --tgt-column: are for one file of pairs; leave them out beside --tgt")
+    wanted = asked.codes[0] or train.codes[0], asked.codes[1] or train.codes[1]
+    given = {}
+    for part, (src, tgt) in asked.given.items():
+        # Old text need not have the columns of the new.
+        columns, codes = ((None, None), asked.codes) if part == "replay" else (asked.columns, wanted)
+        given[part] = files_of(src, tgt, columns, codes)
+    codes_by_files = direction(asked.codes, train.codes, train.how).codes
+    look = look_at(train.source, codes_by_files, str(train.source))
+    if len(look.src_keys) < _LEAST_PAIRS:
+        remedy = "some thousands are the least, some hundreds are enough to try it out"
+        if any(map(has_old_line_ends, source_files(train.source, *codes_by_files))):
+            remedy = "its lines end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
+        raise InputError(
+            f"{train.source}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
+        )
+    of_text = languages_of(look.stats, look.sample)
+    languages = direction(asked.codes, train.codes, train.how, of_text, of_model)
+    right_way(train, languages.codes, of_text)
+    for part, files in given.items():
+        of_part = languages_of_pairs(read_pairs(files.source, *languages.codes))
+        given[part] = right_way(files, languages.codes, of_part, f"{part}-")
+    return _Inputs(train, given, look, languages)
+
+
 def _described(look: Look) -> str:
     sides = (("source", look.stats.src), ("target", look.stats.tgt))
     return ", ".join(
@@ -191,88 +209,53 @@ def _described(look: Look) -> str:
     )
 
 
-def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText, codes: tuple[str, str]) -> _Text:
+def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText) -> _Text:
     share_kept = sum(kept) / len(kept) * (1 - look.num_repeated / len(look.src_keys)) * (1 - held_out.lost)
     sample = [pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept]
     sample = sample[:: -(-len(sample) // _TRIED)]
     counts = Counter("".join(side for pair in sample for side in pair))
     covered = itertools.accumulate(count for _, count in counts.most_common())
-    num_characters = 1 + sum(one < _COVERAGE * counts.total() for one in covered)
+    num_characters = 1 + sum(one < sizes.COVERAGE * counts.total() for one in covered)
     src, tgt = (bool({*scripts_of(side.classes)} & _OF_SYLLABLES) for side in (look.stats.src, look.stats.tgt))
     num_pairs = max(1, round(look.num_full * share_kept) - held_out.num_drawn)
-    return _Text(num_pairs, sample, num_characters, (src, tgt), codes)
+    return _Text(num_pairs, sample, num_characters, (src, tgt))
 
 
-def _complete(
-    text: _Text,
-    initial: Initial | None,
-    replay: Replay,
-    data: list[Choice],
-    rules: list[Choice],
-    output: Path,
-    tell: Tell,
-) -> tuple[Choices, str]:
-    """Return all sections of the configuration, and how long training takes, in words.
-
-    Of the shapes that the text is enough for it has the largest that is trained in half a day, or the smallest; larger
-    ones are told.
-    """
-    tried: list[_Tried] = []
-    attempt = functools.partial(_attempt, text, rules, output)
-    if initial is None:
-        for shape in sizes.shapes_for(text.about):
-            pieces = sizes.vocabulary_for(
-                shape, text.about, text.num_characters, has_syllables=any(text.have_syllables)
-            )
-            settings = TokenizerConfig.model_validate(values_of(pieces))
-            tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
-            fixed = {"data": data, "tokenizer": pieces}
-            tried += attempt(Tokenizers(tokenizer, tokenizer), fixed, functools.partial(sizes.sizes_for, shape))
-            if tried and tried[-1].seconds <= _LONGEST_RUN * _BY_ROUNDING:
-                break
-    else:
+def _tries(
+    text: _Text, initial: Initial | None, replay: Replay, data: list[Choice], rules: list[Choice], label: str
+) -> Iterator[_Tried | None]:
+    """Try a model to start from or, one after the other, the shapes that the text is enough for, the largest first."""
+    attempt = functools.partial(_attempt, text, data, rules, label)
+    if initial is not None:
         adapt = functools.partial(adapted, initial, replayed=replay.share)
         least = CleanConfig().max_src_tokens if replay.sources else 0  # what is old may be longer
-        tried += attempt(initial.tokenizers, {"data": data}, lambda corpus, _: adapt(corpus), least)
-    if not tried:
-        raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
-    *larger, chosen = tried
-    config, choices = chosen.config, chosen.choices
-    if chosen.share_too_long > _MOST_TOO_LONG:
-        most = config.data.clean.max_src_tokens
-        tell(
-            f"{percent(chosen.share_too_long)} of the pairs have more than {most} tokens on a side "
-            "and are left out; one sentence a line is expected"
-        )
-    time = f"about {format_seconds(chosen.seconds)} on this machine ({describe(local_device())})"
-    tell(
-        f"{chosen.shape}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
-        "as some updates took"
-    )
-    if larger:
-        would = ", ".join(f"{one.shape} would take about {format_seconds(one.seconds)}" for one in larger)
-        model = choices["model"]
-        why = f"{model[0].why}. There is text enough for more, but here, {would}"
-        choices = choices | {"model": [model[0]._replace(why=why), *model[1:]]}
-    scoring = _scoring(text, is_new=initial is None)
-    train = [*choices["train"], *sizes.checkpoints(config.train, chosen.seconds_per_update), *scoring.pop("train", [])]
-    return choices | {"train": train} | scoring, time
+        yield attempt({}, initial.tokenizers, lambda corpus, _: adapt(corpus), least)
+        return
+    has_syllables = any(text.have_syllables)
+    for shape in sizes.shapes_for(text.estimate):
+        pieces = sizes.vocabulary_for(shape, text.estimate, text.num_characters, has_syllables=has_syllables)
+        settings = TokenizerConfig.model_validate(values_of(pieces))
+        tokenizer, _ = train_tokenizer((side for pair in text.sample for side in pair), settings)
+        sizes_of = functools.partial(sizes.sizes_for, shape)
+        yield attempt({"tokenizer": pieces}, Tokenizers(tokenizer, tokenizer), sizes_of)
 
 
 def _attempt(
     text: _Text,
+    data: list[Choice],
     rules: list[Choice],
-    output: Path,
-    tokenizers: Tokenizers,
+    label: str,
     fixed: Choices,
+    tokenizers: Tokenizers,
     sizes_of: Callable[[Corpus, float], Choices],
     least_limit: int = 0,
-) -> list[_Tried]:
-    """Return the configuration with some tokenizers, tried; none where it does not fit into memory.
+) -> _Tried | None:
+    """Return the configuration with some tokenizers, tried; None where it does not fit into memory.
 
     Args:
-        fixed: sections that are chosen already; rules of cleaning and limits of length join the first.
-        sizes_of: what chooses the others for a corpus and the steps that there is time for.
+        data: choices of that section but for cleaning, which has ``rules`` and limits of length.
+        fixed: choices of other sections.
+        sizes_of: what chooses the rest for a corpus and the steps that there is time for.
         least_limit: of lengths, where they are limited.
     """
     src, tgt = (
@@ -280,8 +263,8 @@ def _attempt(
     )
     lengths = [max(map(len, both)) for both in zip(src, tgt, strict=True)]
     limits = [one for one in sizes.token_limits(lengths) if one.value >= least_limit]
-    if cleaning := [*rules, *limits]:
-        fixed = fixed | {"data": [*fixed["data"], Choice("clean", cleaning)]}
+    cleaning = [*rules, *limits]
+    fixed = {"data": [*data, Choice("clean", cleaning)] if cleaning else data, **fixed}
     most = limits[0].value if limits else CleanConfig().max_src_tokens
     are_short = [length <= most for length in lengths]
     share = sum(are_short) / len(lengths)
@@ -290,23 +273,43 @@ def _attempt(
         for side in (src, tgt)
     )
     num_pairs = max(1, round(text.num_pairs * share))
-    corpus = Corpus(num_pairs, src_tokens, tgt_tokens, about=text.about.tokens_of_epoch)
-    config = validate(as_tree(fixed | sizes_of(corpus, math.inf)), str(output))
-    seconds = seconds_per_update(config, tokenizers, src, tgt)
+    corpus = Corpus(num_pairs, src_tokens, tgt_tokens, estimated_size=text.estimate.size)
+    seconds = seconds_per_update(validate(as_tree(fixed | sizes_of(corpus, math.inf)), label), tokenizers, src, tgt)
     if seconds is None:
-        return []
+        return None
     choices = fixed | sizes_of(corpus, _LONGEST_RUN / seconds)
-    return [_Tried(choices, validate(as_tree(choices), str(output)), seconds, 1 - share)]
+    return _Tried(choices, validate(as_tree(choices), label), seconds, 1 - share)
 
 
-def _scoring(text: _Text, *, is_new: bool) -> Choices:
-    """Return what checkpoints are judged by, and how words are told in it."""
-    choices: Choices = {}
-    tokenize = default_tokenize(text.codes[1])
-    if is_new and text.about.is_little:
-        why = "BLEU stands near 0 for long where there is so little text"
-        choices["train"] = [Choice("best_metric", "chrf", why)]
-    if tokenize != DEFAULT_TOKENIZE:
-        why = "sacreBLEU's tokenisation for BLEU: what 13a, the default, takes for a word is none in this language"
-        choices["eval"] = [Choice("tokenize", {text.codes[1]: tokenize}, why)]
-    return choices
+def _choose(tries: Iterable[_Tried | None], tell: Tell) -> tuple[Choices, str]:
+    """Return the first choices that are trained in half a day, or the last, and how long that takes, in words.
+
+    Larger models, which have text enough but take longer, are told.
+    """
+    tried: list[_Tried] = []
+    for one in filter(None, tries):
+        tried.append(one)
+        if one.seconds <= _LONGEST_RUN * _BY_ROUNDING:
+            break
+    if not tried:
+        raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
+    *larger, chosen = tried
+    config, choices = chosen.config, chosen.choices
+    if chosen.share_too_long > sizes.MOST_TOO_LONG:
+        most = config.data.clean.max_src_tokens
+        tell(
+            f"{percent(chosen.share_too_long)} of the pairs have more than {most} tokens on a side and are left out; "
+            "one sentence a line is expected"
+        )
+    time = f"about {format_seconds(chosen.seconds)} on this machine ({describe(local_device())})"
+    tell(
+        f"{chosen.shape}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
+        "as some updates took"
+    )
+    if larger:
+        would = ", ".join(f"{one.shape} would take about {format_seconds(one.seconds)}" for one in larger)
+        shape, *others = choices["model"]
+        why = f"{shape.why}. There is text enough for more, but here, {would}"
+        choices["model"] = [shape._replace(why=why), *others]
+    choices["train"] += sizes.checkpoints(config.train, chosen.seconds_per_update)
+    return choices, time

@@ -85,7 +85,7 @@ def test_the_larger_the_text_the_larger_the_model_and_the_shorter_its_share() ->
 
     assert [largest(n, 10) for n in (149_999, 150_000, 600_000)] == [TINY, SMALL, BASE]
     # Fewer pieces make more tokens of the same text, which stays on its side of each border.
-    assert sizes.shapes_for(Corpus(150_000, 12, 12, about=1_400_000)) == [TINY]
+    assert sizes.shapes_for(Corpus(150_000, 12, 12, estimated_size=1_400_000)) == [TINY]
     assert largest(10_000, 200) is SMALL and largest(1_000_000, 1.4) is TINY  # text counts, not pairs
     epochs = []
     for num_pairs in (2000, 29_000, 165_000, 469_000):
