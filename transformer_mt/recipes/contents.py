@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
@@ -38,14 +38,11 @@ def two_sides(names: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
-def delimiter_of(kind: str, path: str) -> dict[str, str]:
-    """Return what a CSV's fields are separated by where that is no comma: what cuts its first rows into as many fields
-    each, or its first line into most."""
-    if kind != "csv":
-        return {}
+def delimiter_of(path: str) -> str:
+    """Return what a CSV's fields are separated by: what cuts its first rows into as many fields each, or its first line
+    into most."""
     first = next(filter(None, table_lines(path)), "").partition("\r")[0]
-    best = max(",;\t|", key=lambda one: (_is_even(path, one), first.count(one)))
-    return {} if best == "," else {"delimiter": "tab" if best == "\t" else best}
+    return max(",;\t|", key=lambda one: (_is_even(path, one), first.count(one)))
 
 
 def _is_even(path: str, delimiter: str) -> bool:
@@ -57,9 +54,7 @@ def _is_even(path: str, delimiter: str) -> bool:
 
 
 def columns_in(kind: str, path: str) -> list[str]:
-    """Return the names of the columns that hold text, or of those inside "translation"; of a table, its first row."""
-    if kind in ("tsv", "csv"):
-        return next(table_rows(kind, path), [])
+    """Return the names of the columns of JSON or Parquet that hold text, or of those inside "translation"."""
     rows = _first_rows(kind, path)
     rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
     names = dict.fromkeys(name for row in rows for name in row)
@@ -70,14 +65,6 @@ def is_table(path: str) -> bool:
     """Return whether the first lines of a text have tabs, as many each."""
     tabs = {line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip()}
     return len(tabs) == 1 and tabs != {0}
-
-
-def table_rows(kind: str, path: str) -> Iterator[list[str]]:
-    """Yield the rows of a table, its header too."""
-    if kind == "tsv":
-        return (line.split("\t") for line in table_lines(path))
-    delimiter = {"tab": "\t"}.get(of := delimiter_of(kind, path).get("delimiter", ","), of)
-    return (row for _, row in csv_rows(path, delimiter))
 
 
 def has_old_line_ends(path: str) -> bool:

@@ -10,7 +10,7 @@ from transformer_mt.data.readers.languages import are_languages, code_of_name, i
 from transformer_mt.recipes.languages import MaybeCodes
 
 _CODE = re.compile(r"([a-z]{2,3})(?:[-_][a-z]{4})?(?:[-_][a-z]{2})?", re.IGNORECASE)
-_TWO_CODES = re.compile(r"([a-z]{2,3})[-_]([a-z]{2,3})", re.IGNORECASE)
+_TWO_CODES = re.compile(r"(?:^|_)([a-z]{2,3})[-_]([a-z]{2,3})$", re.IGNORECASE)
 _LOCALE = r"(?<![A-Za-z])[a-z]{2,3}(?:[-_][A-Z][a-z]{3})?[-_][A-Z]{2}(?![A-Za-z])"  # en_US, zh-Hans-CN
 _TWO_LOCALES = re.compile(rf"({_LOCALE})[-_.]({_LOCALE})")
 _NO_CODES = {
@@ -27,16 +27,14 @@ _OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # th
 
 def codes_of_names(src: str, tgt: str) -> MaybeCodes:
     """Return the languages of two files by what differs in their paths: train.en and train.de, en/text and de/text."""
-    # Locales are not cut: en_US is one part.
-    whole = [re.sub(_LOCALE, lambda found: found[0].replace("_", "\0").replace("-", "\1"), path) for path in (src, tgt)]
-    for separators in r"[/.]+", r"[/._]+", r"[/._-]+":
-        parts = [[part for part in re.split(separators, path) if part] for path in whole]
+    for separators in "/.", "/._", "/._-":
+        # Locales are not cut: en_US is one part.
+        parts = [re.findall(rf"{_LOCALE}|[^{separators}]+", path) for path in (src, tgt)]
         if len(parts[0]) == len(parts[1]):
-            pairs = [
-                tuple(part.replace("\0", "_").replace("\1", "-") for part in both) for both in zip(*parts, strict=True)
-            ]
-            for one, other in reversed([both for both in pairs if both[0] != both[1]]):
-                if all(is_code(code) and is_language(re.split("[-_]", code)[0]) for code in (one, other)):
+            for one, other in reversed([*zip(*parts, strict=True)]):
+                if one != other and all(
+                    is_code(code) and is_language(re.split("[-_]", code)[0]) for code in (one, other)
+                ):
                     return written(one), written(other)
     return None, None
 
@@ -47,7 +45,7 @@ def codes_of_file(path: str) -> MaybeCodes:
     if locales := _TWO_LOCALES.search(name):
         return locales[1], locales[2]
     for part in re.split(r"[.]+", re.sub(_LOCALE, "", name))[::-1]:
-        found = _TWO_CODES.fullmatch(part) or re.search(rf"(?:^|_){_TWO_CODES.pattern}$", part, re.IGNORECASE)
+        found = _TWO_CODES.search(part)
         if found and all(map(is_code, found.groups())) and are_languages(*found.groups()):
             return written(found[1]), written(found[2])
     return None, None

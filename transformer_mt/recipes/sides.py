@@ -36,11 +36,15 @@ class Files(NamedTuple):
 
 
 def in_order(files: Files, wanted: MaybeCodes) -> Files:
-    """Return a table with its columns exchanged where its languages are those that are wanted, the other way round."""
-    return files.turned() if _are_turned(wanted, files.codes) else files
+    """Return a table with its columns exchanged where its languages are those that are wanted, the other way round.
+
+    What is not known of either may be any language.
+    """
+    (src, tgt), (one, other) = wanted, files.codes
+    return files.turned() if is_turned((src or "", tgt or ""), (one or "", other or "")) else files
 
 
-def right_way(files: Files, wanted: MaybeCodes, of_text: MaybeCodes, part: str = "") -> Files:
+def right_way(files: Files, wanted: tuple[str, str], of_text: MaybeCodes, part: str = "") -> Files:
     """Return a source with its sides the right way round, by its text or, where that does not tell, by its names.
 
     Args:
@@ -65,6 +69,6 @@ def right_way(files: Files, wanted: MaybeCodes, of_text: MaybeCodes, part: str =
     )
 
 
-def _are_turned(wanted: MaybeCodes, found: MaybeCodes) -> bool | None:
-    (src, tgt), (one, other) = wanted, found
-    return is_turned((src, tgt), (one, other)) if src and tgt and one and other else None
+def _are_turned(wanted: tuple[str, str], found: MaybeCodes) -> bool | None:
+    one, other = found
+    return is_turned(wanted, (one, other)) if one and other else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from transformer_mt.data.readers.languages import distance, nearest
+from transformer_mt.data.readers.delimited import csv_rows, table_lines
+from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import columns_in, delimiter_of, is_one_object, table_rows, two_sides
+from transformer_mt.recipes.contents import columns_in, delimiter_of, is_one_object, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.recipes.names import codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
@@ -37,9 +39,18 @@ class _Table(NamedTuple):
             return {}
         return {name: code for name, code in found.items() if len(self.rows) < 2 or name not in self.rows[1]}
 
-    def with_columns(self, src: str | int, tgt: str | int, **header: bool) -> Files:
-        columns = {"src_column": src, "tgt_column": tgt}
-        return Files({**self.settings, **columns, **header}, self.by_name, "by the name of the file")
+    @property
+    def has_header(self) -> bool:
+        """Whether the first row names the columns."""
+        has_known_name = len(self.names) > 2 and any(map(is_beside, self.names))
+        return bool(self.languages or two_sides(self.names)) or has_known_name or _is_header(self.rows)
+
+    def with_columns(self, src: str | int, tgt: str | int, *, has_header: bool | None = None) -> Files:
+        """Return the source with two columns; None: it is not said whether there is a header."""
+        settings = {**self.settings, "src_column": src, "tgt_column": tgt}
+        if has_header or (has_header is not None and "csv" in settings):  # CSV has one where nothing is said
+            settings["header"] = has_header
+        return Files(settings, self.by_name, "by the name of the file")
 
     def unclear(self) -> InputError:
         names = ", ".join(self.names[:20])
@@ -58,10 +69,16 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
     Raises:
         InputError: it has to be said which columns are which; columns that cannot be.
     """
-    is_text = kind in ("tsv", "csv")
-    rows = [*itertools.islice(filter(any, table_rows(kind, first)), _MOST_ROWS)] if is_text else []
-    names = rows[0] if rows else columns_in(kind, first)
-    table = _Table(src, {kind: src, **delimiter_of(kind, first)}, rows, names, codes_of_file(src))
+    settings, rows = {kind: src}, []
+    if kind == "tsv":
+        rows = _first_rows(line.split("\t") for line in table_lines(first))
+    elif kind == "csv":
+        delimiter = delimiter_of(first)
+        rows = _first_rows(row for _, row in csv_rows(first, delimiter))
+        if delimiter != ",":
+            settings["delimiter"] = "tab" if delimiter == "\t" else delimiter
+    names = columns_in(kind, first) if kind not in ("tsv", "csv") else rows[0] if rows else []
+    table = _Table(src, settings, rows, names, codes_of_file(src))
     if any(columns):
         return _named(table, columns, asked)
     if rows and len(names) == 1:
@@ -72,48 +89,47 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
         return in_order(table.with_columns(*sides), asked)
     if of_rows := _languages_of_rows(rows):  # no names, but what each row is in
         codes, text = of_rows
-        found = table.with_columns(*text, **({"header": False} if kind == "csv" else {}))
+        found = table.with_columns(*text, has_header=False)
         return in_order(found._replace(codes=codes, how="columns of the file"), asked)
     if by_language := _by_language(table, asked):
         return by_language
     if rows:
-        return in_order(_by_text(table, asked), asked)
-    if len(names) != 2 and kind == "jsonl" and is_one_object(first):
+        return in_order(_by_text(table), asked)
+    if len(names) == 2:
+        return in_order(table.with_columns(*names), asked)
+    if kind == "jsonl" and is_one_object(first):
         raise InputError(
             f"{src}: is one object, not rows; write an array or one object a line (pandas: orient='records', "
             "lines=True; keys and texts: json2po, Translate Toolkit)"
         )
-    if len(names) < 2:
-        raise InputError(f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two")
     if len(names) > 2:
         raise table.unclear()
-    return in_order(table.with_columns(*names), asked)
+    raise InputError(f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two")
+
+
+def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:
+    return [*itertools.islice(filter(any, rows), _MOST_ROWS)]
 
 
 def _named(table: _Table, columns: MaybeColumns, asked: MaybeCodes) -> Files:
     """Return a table whose columns somebody has named or numbered."""
-    options = ("--src-column", "--tgt-column")
-    for option, column, other, its_column in zip(options, columns, options[::-1], columns[::-1], strict=True):
-        if column is not None and its_column is None:
-            raise InputError(f"{option} {column}: is one side's column; say {other} as well")
-        if table.rows and column is not None and column.isdigit() and int(column) == 0:
-            raise InputError(f"{option} {column}: columns are counted from 1")
+    if None in columns:
+        given, missing = ("--src-column", "--tgt-column")[:: 1 if columns[0] else -1]
+        raise InputError(f"{given} {columns[0] or columns[1]}: is one side's column; say {missing} as well")
     src, tgt = (int(one) if table.rows and one.isdigit() else one for one in map(str, columns))
+    for side, column, place in zip(("src", "tgt"), columns, (src, tgt), strict=True):
+        if place == 0:
+            raise InputError(f"--{side}-column {column}: columns are counted from 1")
     if src == tgt:
         raise InputError(f"--src-column {src}, --tgt-column {tgt}: are the same column; name the other side's")
     found = table.with_columns(src, tgt)
-    languages = table.languages
     if isinstance(src, int) and isinstance(tgt, int):
-        names = [table.names[one - 1] if one <= len(table.names) else "" for one in (src, tgt)]
-        has_header = any(name in languages for name in names) or two_sides(table.names) or _is_header(table.rows)
-        if has_header or "csv" in table.settings:
-            found = table.with_columns(src, tgt, header=bool(has_header))
+        found = table.with_columns(src, tgt, has_header=table.has_header)
         if src > tgt:  # of en-de.tsv, the second one is de
             found = found._replace(codes=found.codes[::-1])
-    else:
-        names = [str(src), str(tgt)]
-    if any(name in languages for name in names):
-        codes = languages.get(names[0]), languages.get(names[1])
+    names: dict[str | int, str] = dict(enumerate(table.names, 1))
+    codes = table.languages.get(names.get(src, str(src))), table.languages.get(names.get(tgt, str(tgt)))
+    if any(codes):
         found = found._replace(codes=codes, how="a column of the file")
     return found._replace(codes=asked) if all(asked) else found
 
@@ -133,23 +149,22 @@ def _by_language(table: _Table, asked: MaybeCodes) -> Files | None:
         if not (len(near[0]) == len(near[1]) == 1 and near[0] != near[1]):
             return None
         src, tgt = near[0][0], near[1][0]
-    names = [name.strip() for name in table.names] if table.rows else table.names
+    names = [name.strip() for name in table.names]
     is_found = all(nearest(str(lang), names) == [name.strip()] for lang, name in zip(codes, (src, tgt), strict=True))
     settings = table.settings if is_found else table.with_columns(src, tgt).settings
     return Files(settings, codes, "a column of the file", is_by_language=True)
 
 
-def _by_text(table: _Table, asked: MaybeCodes) -> Files:
+def _by_text(table: _Table) -> Files:
     """Return a table of text with the first two of its columns or, of more, the two that have text."""
-    names, languages = table.names, table.languages
-    has_header = bool(languages) or _is_header(table.rows) or (len(names) > 2 and any(map(is_beside, names)))
+    names, languages, has_header = table.names, table.languages, table.has_header
     if len(languages) > 1:  # too many, or others than were asked for
         raise table.unclear()
     text = [0, 1]
     if len(names) > 2:
         below = table.rows[1:] or table.rows
         text = _text_columns(below, len(names))
-        if text[:2] == [0, 1] and not has_header:
+        if text[:2] == [0, 1] and not has_header:  # what stands behind is notes, as in Tatoeba's lists
             text = [0, 1]
         if len(text) != 2 and has_header:
             raise table.unclear()
@@ -159,22 +174,18 @@ def _by_text(table: _Table, asked: MaybeCodes) -> Files:
                 f"{table.src}: the first two of its {len(names)} columns begin with {shown}; say with --src-column and "
                 "--tgt-column which are source and target"
             )
-    header = {"header": has_header} if has_header or "csv" in table.settings else {}
-    found = table.with_columns(text[0] + 1, text[1] + 1, **header)
-    if text == [0, 1] and not has_header:
-        found = found._replace(settings=table.settings | header)
-    if not languages:
-        return found
-    ((name, code),) = languages.items()
-    codes = (code, None) if name == names[text[0]] else (None, code)
-    found = found._replace(codes=codes, how="a column of the file")
-    other = asked[1] if codes[0] else asked[0]
-    return found.turned() if other and distance(other, code) is not None else found
+    found = table.with_columns(text[0] + 1, text[1] + 1, has_header=has_header)
+    if text == [0, 1] and not has_header:  # which are read where no columns are named
+        del found.settings["src_column"], found.settings["tgt_column"]
+    for name, code in languages.items():
+        codes = (code, None) if name == names[text[0]] else (None, code)
+        found = found._replace(codes=codes, how="a column of the file")
+    return found
 
 
 def _text_columns(rows: list[list[str]], count: int) -> list[int]:
     """Return the places of the columns that have text: words in most cells, and not the same ones."""
-    columns = [*zip(*(row for row in rows if len(row) == count and any(row)), strict=True)]
+    columns = [*zip(*(row for row in rows if len(row) == count), strict=True)]
     found = []
     for are_words in (True, False):  # or, in lists, single words
         for place, cells in enumerate(columns):

@@ -71,6 +71,7 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("train.src", "train.tgt", NO),
         ("source.txt", "target.txt", NO),
         ("en/a.txt", "fr/b/a.txt", NO),
+        ("en_text.txt", "de_text.txt", ("en", "de")),
     ],
 )
 def test_names_of_two_files_tell_languages(src: str, tgt: str, codes: tuple[str | None, str | None]) -> None:
@@ -208,6 +209,10 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
             {"header": True, **numbered(2, 3)},
             (None, "de"),
         ),
+        ("a.tsv", "1\tA dog\tEin Hund\n2\tA cat\tEine Katze", numbered(2, 3), NO),
+        ("a.tsv", "\n".join(f"court law\tA dog {i}\tEin Hund {i}" for i in range(20)), numbered(2, 3), NO),
+        ("a.csv", "ID,From,To\nx1,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
+        ("a.csv", "key,en,Filipino\nx1,A dog,Ang aso", {"header": True, **numbered(2, 3)}, ("en", None)),
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
         ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
@@ -237,6 +242,7 @@ def test_first_lines_of_tables_tell_columns(
         ("x.en-de.tsv", ("1", "2"), {}, ("en", "de")),
         ("x.en-de.tsv", ("2", "1"), {}, ("de", "en")),
         ("a.csv", ("1", "2"), {"header": False}, NO),
+        ("named.csv", ("2", "1"), {"header": True}, NO),
         ("a.csv", ("1", "1"), "--src-column 1, --tgt-column 1: are the same column", NO),
         ("a.csv", ("0", "1"), "--src-column 0: columns are counted from 1", NO),
         ("a.csv", ("1", "00"), "--tgt-column 00: columns are counted from 1", NO),
@@ -252,8 +258,8 @@ def test_columns_may_be_named(
     tmp_path: Path,
 ) -> None:
     mark = "\t" if name.endswith(".tsv") else ","
-    rows = [["English", "German"], ["A dog", "Ein Hund"]][not name.startswith("headed") :]
-    path = str(write(tmp_path / name, [mark.join(row) for row in rows]))
+    rows = [{"headed": ["English", "German"], "named": ["source", "target"]}.get(name[:-4]), ["A dog", "Ein Hund"]]
+    path = str(write(tmp_path / name, [mark.join(row) for row in rows if row]))
     if isinstance(settings, str):
         with pytest.raises(InputError, match=settings):
             files_of(path, None, columns, NO)
@@ -279,6 +285,7 @@ def test_words_in_names_are_no_languages(name: str) -> None:
         ("x.de-en.csv", "source,target", ("target", "source")),
         ("a.csv", "Ein Hund,A dog,DE,EN\nEine Katze,A cat,DE,EN", (2, 1)),
         ("a.csv", "Deutsch,Other", (2, 1)),
+        ("a.csv", "Other,English", (2, 1)),
     ],
 )
 def test_a_table_is_read_the_way_that_is_asked_for(
@@ -314,8 +321,15 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
     for asked, pair in ((("en", "de"), ("a", "b")), (("fr", "en"), ("c", "a"))):
         found = files_of(path, None, NO, asked)
         assert found.codes == asked and list(read_pairs(found.source, *asked)) == [pair]
-    with pytest.raises(InputError, match="has the columns key, en-US"):
+    for asked in (("en", "ko"), ("en", "en-GB")):
+        with pytest.raises(InputError, match="has the columns key, en-US"):
+            files_of(path, None, NO, asked)
+    path = str(write(tmp_path / "b.csv", ["en,de", "a b,c d"]))
+    with pytest.raises(InputError, match="has the columns en, de"):
         files_of(path, None, NO, ("en", "ko"))
+    for header, asked in (("to,en", ("to", "en")), ("German (old),English (US),x", ("de", "en"))):
+        path = str(write(tmp_path / "c.csv", [header, "a,b" + ",c" * (header.count(",") - 1)]))
+        assert list(read_pairs(files_of(path, None, NO, asked).source, *asked)) == [("a", "b")]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +355,18 @@ def test_formats_of_translators_tell_their_languages(
     (tmp_path / name).write_text(text, encoding="latin-1")
     assert files_of(str(tmp_path / name), None, NO, NO).codes == codes
     assert files_of(str(tmp_path / name), None, NO, ("xx", None)).codes == ("xx", codes[1])
+
+
+def test_columns_of_parquet_are_languages(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "a.parquet"
+    write_table(pa.table({"id": [1], "de": ["b"], "en": ["a"]}), path)
+    assert files_of(str(path), None, NO, ("en", "de"))[:2] == ({"parquet": str(path)}, ("en", "de"))
+    write_table(pa.table({"en": pa.array([], pa.string())}), path)
+    with pytest.raises(InputError, match=r"a\.parquet: no rows with columns in it"):
+        files_of(str(path), None, NO, NO)
 
 
 def test_patterns_and_home_directories_lead_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,6 +416,9 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
             r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
         ),
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/side.txt", None, r"side.txt: is one side of the text"),
+        ("{}/more/spark.parquet", None, r"spark.parquet: is a folder; name files"),
+        ("{}/ragged.tsv", None, r"ragged.tsv, line 3: 2 columns where the first line has 3"),
         ("{}/anki.txt", None, r"anki.txt: an export of Anki"),
         ("{}/none.txt", None, r"none.txt: cannot be read"),
         ("a.tmx", "a.de", r"a.tmx: is a file of pairs, with both sides in it; name it without a second file"),
@@ -423,6 +452,9 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
+    write(tmp_path / "side.txt", ["A dog"])
+    (tmp_path / "more" / "spark.parquet").mkdir(parents=True)
+    write(tmp_path / "ragged.tsv", ["A dog\tEin Hund\tx", "A cat\tEine Katze\tx", "No\tNein"])
     write(tmp_path / "anki.txt", ["#separator:tab", "#html:true", "a\tb"])
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "list.jsonl", ["", "3"])
