@@ -14,14 +14,13 @@ import numpy as np
 
 from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.curation.common import PARTS, Finding, named_sources, share
-from transformer_mt.curation.leaks import HeldOut, Ints
+from transformer_mt.curation.leaks import HeldOut, Ints, keys_of_each
 from transformer_mt.curation.repeated_texts import Repeated, RepeatedTexts, repeated_in
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
-from transformer_mt.curation.stats import REPEATS, Repeats, keys_of
+from transformer_mt.curation.stats import Repeats
 from transformer_mt.curation.text_faults import Seen, TextFaults, faults_of
 from transformer_mt.curation.wrong_language import SideLanguage, WrongLanguages, labels_of, languages_of
 from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.errors import InputError
@@ -55,31 +54,17 @@ def check(data: DataConfig) -> list[Finding]:
     longest = max(_LONGEST, data.clean.max_chars or 0)
 
     held_out_text = _Text(held_out, languages, 0, longest, rules=None)
-    keys: list[dict[Repeats, list[Keys]]] = [{one: [] for one in REPEATS} for _ in held_out]
-
-    def keys_of_each(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, Keys]:
-        return {one: keys_of(pairs, one) for one in REPEATS}
-
-    for number, of_chunk in held_out_text.read(keys_of_each):
-        for one in REPEATS:
-            keys[number][one].append(of_chunk[one])
-    leaks = HeldOut(keys)
-    del keys
+    leaks = HeldOut(len(held_out), held_out_text.read(keys_of_each))
 
     train_text = _Text(train, languages, len(held_out), longest, rules=data.clean)
 
     def look_up(chunk: Chunk, pairs: list[SentencePair]) -> dict[Repeats, tuple[Ints, Ints]]:
-        found = {}
-        for one in REPEATS:
-            lines, numbers = leaks.look_up(keys_of(pairs, one), one)
-            found[one] = numbers, lines + chunk.first
-        return found
+        return {one: leaks.look_up(keys, one, chunk.first) for one, keys in keys_of_each(chunk, pairs).items()}
 
     num_shared = 0  # training pairs that have something of the held-out text
     for _, found in train_text.read(look_up):
-        num_shared += len(np.unique(np.concatenate([places for _, places in found.values()])))
-        for one, (numbers, places) in found.items():
-            leaks.see(one, numbers, places)
+        num_shared += len(np.unique(np.concatenate([places for places, _ in found.values()])))
+        leaks.see(found)
 
     findings = [
         *held_out_text.findings(),

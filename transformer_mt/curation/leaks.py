@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share, shortened
-from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats
+from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats, keys_of
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
-from transformer_mt.data.pairs import NamedSource, Places, read_chunks
+from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 
 _NOWHERE = np.iinfo(np.int64).max
 # Blank sides and pairs are no leaks.
@@ -21,27 +21,37 @@ _BLANK = np.array([text_key("", "exact"), duplicate_key(SentencePair("", ""), "e
 Ints = npt.NDArray[np.int64]
 
 
+def keys_of_each(_: Chunk, pairs: list[SentencePair]) -> dict[Repeats, Keys]:
+    return {one: keys_of(pairs, one) for one in REPEATS}
+
+
 class HeldOut:
     """Keys of the held-out text, and where each was first seen in the training text."""
 
-    def __init__(self, keys: Sequence[Mapping[Repeats, Sequence[Keys]]]) -> None:
-        """``keys``: of the chunks of each source."""
+    def __init__(self, num_sources: int, chunks: Iterable[tuple[int, Mapping[Repeats, Keys]]]) -> None:
+        """``chunks``: the number of each one's source, and its keys."""
+        keys: list[dict[Repeats, list[Keys]]] = [{one: [] for one in REPEATS} for _ in range(num_sources)]
+        for source, of_chunk in chunks:
+            for one in REPEATS:
+                keys[source][one].append(of_chunk[one])
         self._keys = [{one: _joined(of_source[one]) for one in REPEATS} for of_source in keys]
         self._unique = {
             one: np.setdiff1d(_joined([of_source[one] for of_source in self._keys]), _BLANK) for one in REPEATS
         }
         self._first = {one: np.full(len(unique), _NOWHERE) for one, unique in self._unique.items()}
 
-    def look_up(self, keys: Keys, one: Repeats) -> tuple[Ints, Ints]:
-        """Which of some keys are held out, and their numbers among the held-out ones."""
+    def look_up(self, keys: Keys, one: Repeats, first: int = 0) -> tuple[Ints, Ints]:
+        """Return the places, from the first key's, of those that are held out, and their numbers among these."""
         unique = self._unique[one]
         numbers = np.searchsorted(unique, keys)
         held_out = np.flatnonzero(numbers < len(unique))
         held_out = held_out[unique[numbers[held_out]] == keys[held_out]]
-        return held_out, numbers[held_out]
+        return held_out + first, numbers[held_out]
 
-    def see(self, one: Repeats, numbers: Ints, places: Ints) -> None:
-        np.minimum.at(self._first[one], numbers, places)
+    def see(self, found: Mapping[Repeats, tuple[Ints, Ints]]) -> None:
+        """Remember what `look_up` has found in the training text."""
+        for one, (places, numbers) in found.items():
+            np.minimum.at(self._first[one], numbers, places)
 
     def leaks(self, source: int, one: Repeats) -> tuple[Ints, Ints]:
         """The lines (from 0) of a held-out source that are in the training text, and their first places there."""

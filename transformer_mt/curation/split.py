@@ -135,6 +135,5 @@ def _keys_of(pair: SentencePair) -> list[int]:
 
 
 def _is_unique(occurrences: Occurrences, begin: int, end: int) -> npt.NDArray[np.bool_]:
-    src, tgt = occurrences[2 * begin : 2 * end : 2], occurrences[2 * begin + 1 : 2 * end : 2]
-    unique: npt.NDArray[np.bool_] = (src == ONLY) & (tgt == ONLY)
-    return unique
+    is_only: npt.NDArray[np.bool_] = occurrences[2 * begin : 2 * end] == ONLY
+    return is_only[::2] & is_only[1::2]

@@ -38,12 +38,12 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
         refuse_stream(path)
     if tgt is not None:
         return _two_files(src, tgt)
-    kind = kind_of(src) or "tsv"
+    kind = _kind_of(src) or "tsv"
     first = _first_of(src)
     if kind in ("tsv", "csv") or Path(first).is_dir():
         refuse_unread(first)
     # Tables are called deu.txt, too: Tatoeba's pairs for flash cards are.
-    if kind_of(src) is None and not is_table(first):
+    if _kind_of(src) is None and not is_table(first):
         raise InputError(
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
             f"({', '.join(_KINDS)})"
@@ -59,8 +59,8 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
 
 
 def _two_files(src: str, tgt: str) -> Files:
-    pairs = [path for path in (src, tgt) if kind_of(path) not in (None, "tsv")]
-    if {*map(kind_of, pairs)} <= {"jsonl", "csv", "parquet"} and len(pairs) == 2:
+    pairs = [path for path in (src, tgt) if _kind_of(path) not in (None, "tsv")]
+    if {*map(_kind_of, pairs)} <= {"jsonl", "csv", "parquet"} and len(pairs) == 2:
         raise InputError(
             f"{src} and {tgt}: of tables and JSON, both sides are read from one file; write one file with both, or the "
             "text of each side, one a line (keys and texts: json2po -t SOURCE TARGET both.po, Translate Toolkit)"
@@ -79,7 +79,7 @@ def _first_of(path: str) -> str:
     return matching_files(SourceConfig(tsv=path).tsv or ())[0]
 
 
-def kind_of(path: str) -> str | None:
+def _kind_of(path: str) -> str | None:
     """Return the kind of source that a file of pairs is by its name, or None."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:

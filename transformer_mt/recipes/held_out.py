@@ -43,10 +43,6 @@ class HeldOutText(NamedTuple):
     def num_drawn(self) -> int:
         return sum(map(len, self.drawn.values()))
 
-    @property
-    def paths(self) -> list[Path]:
-        return [path for both in self.drawn for path in both]
-
     def write(self, cleanup: contextlib.ExitStack) -> None:
         """Write the files; ``cleanup`` removes them where the configuration is not written in the end."""
         for paths, pairs in self.drawn.items():

@@ -99,7 +99,9 @@ def look_at(source: SourceConfig, languages: tuple[str, str], label: str) -> Loo
         stats.merge(one.stats)
     if not any(len(one.src_keys) for one in seen):
         raise InputError(f"{label}: no pair with text on both sides; check the file, or its columns and languages")
-    pair_keys, src_keys, tgt_keys = (np.concatenate(keys) for keys in list(zip(*seen, strict=True))[2:5])
+    pair_keys = np.concatenate([one.pair_keys for one in seen])
+    src_keys = np.concatenate([one.src_keys for one in seen])
+    tgt_keys = np.concatenate([one.tgt_keys for one in seen])
     starts = itertools.accumulate((len(one.src_keys) for one in seen), initial=0)
     places = np.array([start + place for start, one in zip(starts, seen, strict=False) for place in one.places])
     return Look(
@@ -140,7 +142,6 @@ def _see(numbered: tuple[int, Chunk]) -> _Seen:
 def _are_unique(src_keys: Keys, tgt_keys: Keys) -> npt.NDArray[np.bool_]:
     """Return which pairs have sides that are in no other pair, on neither side."""
     keys, counts = np.unique(np.concatenate([src_keys, tgt_keys[tgt_keys != src_keys]]), return_counts=True)
-    unique: npt.NDArray[np.bool_] = np.logical_and(
-        *(counts[np.searchsorted(keys, s)] == 1 for s in (src_keys, tgt_keys))
-    )
+    src, tgt = (counts[np.searchsorted(keys, side)] == 1 for side in (src_keys, tgt_keys))
+    unique: npt.NDArray[np.bool_] = src & tgt
     return unique

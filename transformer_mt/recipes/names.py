@@ -87,9 +87,11 @@ def _is_known(code: str) -> bool:
 
 
 def is_code(text: str) -> bool:
+    """Return whether a text looks like a language's code, and like no word that often stands in its place."""
     found = _CODE.fullmatch(text)
     return found is not None and found[1].lower() not in _NO_CODES and not text.lower().endswith(_NO_SCRIPTS)
 
 
 def written(code: str) -> str:
+    """Return a code as it is written as a rule: EN as en, en-US as it is."""
     return code.lower() if code.isupper() else code

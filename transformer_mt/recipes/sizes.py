@@ -39,20 +39,16 @@ _SHORT = 0.9  # of a step that has fewer target tokens than it may
 class Shape:
     """A model's size, and why a corpus gets it."""
 
-    name: str
     keys: dict[str, Any]  # of the section model
     why: str
 
 
-TINY = Shape(
-    "tiny", {"preset": "tiny"}, "4 + 4 layers, 128 wide: enough for the 29,000 pairs of Multi30k (docs/results.md)"
-)
+TINY = Shape({"preset": "tiny"}, "4 + 4 layers, 128 wide: enough for the 29,000 pairs of Multi30k (docs/results.md)")
 SMALL = Shape(
-    "small",
     {"preset": "tiny", "d_model": 256, "d_ff": 1024, "num_encoder_layers": 6, "num_decoder_layers": 6},
     "6 + 6 layers, 256 wide: what JoeyNMT takes for the 160,000 pairs of IWSLT 2014",
 )
-BASE = Shape("base", {"preset": "base"}, "the paper's base; with several GPUs and tens of millions of pairs, try big")
+BASE = Shape({"preset": "base"}, "the paper's base; with several GPUs and tens of millions of pairs, try big")
 
 
 _SEARCH = [
