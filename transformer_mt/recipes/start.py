@@ -304,7 +304,7 @@ def _choose(tries: Iterable[_Tried | None], tell: Tell) -> tuple[Choices, str]:
     time = f"about {format_seconds(chosen.seconds)} on this machine ({describe(local_device())})"
     tell(
         f"{chosen.shape}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
-        "as some updates took"
+        "as some updates took, if nothing else is running on it"
     )
     if larger:
         would = ", ".join(f"{one.shape} would take about {format_seconds(one.seconds)}" for one in larger)

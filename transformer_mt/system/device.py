@@ -156,4 +156,5 @@ def processor() -> str:
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    num_threads = torch.get_num_threads()
+    return f"CPU, {num_threads} thread{'s' * (num_threads != 1)}"

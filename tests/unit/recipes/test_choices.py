@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import pytest
 from transformer_mt.config.loading import load_config, validate
 from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.errors import InputError
-from transformer_mt.recipes import sizes
+from transformer_mt.recipes import sizes, trial
 from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.sizes import BASE, SMALL, TINY, Corpus, Shape
-from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree
 from transformer_mt.text.tokenizer import Tokenizers
 
@@ -180,7 +180,17 @@ def test_text_that_is_too_long_is_not_tried(tokenizers: Tokenizers) -> None:
     config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20, 20))), "test")
     long = [[5] * 257] * 3
     with pytest.raises(InputError, match=r"all pairs have more than 256 or 256 tokens on a side; one sentence a line"):
-        seconds_per_update(config, tokenizers, long, long)
+        trial.seconds_per_update(config, tokenizers, long, long)
+
+
+def test_what_other_programs_take_is_not_counted(tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU: while it is theirs, a pass stands still, as it does here in a sleep."""
+    config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20, 20))), "test")
+    monkeypatch.setattr(trial, "_SECONDS", 0.1)
+    monkeypatch.setattr(trial, "_wait", lambda _: time.sleep(1.5))
+    seconds = trial.seconds_per_update(config, tokenizers, [[5] * 20] * 3, [[6] * 20] * 3)
+    assert seconds is not None
+    assert 0 < seconds < 1
 
 
 def test_what_is_written_reads_as_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
