@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # What each run sets; OpenMP's own is libgomp's count where nothing is set (its env.c).
-SPIN_COUNTS = {"ours": "1000", "openmp": "300000"}
+SPIN_COUNTS = {"ours": "5000", "openmp": "300000"}
 
 
 def configuration(work: Path, num_steps: int, precision: str) -> dict[str, Any]:

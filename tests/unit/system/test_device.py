@@ -54,7 +54,7 @@ def test_auto_is_what_the_processor_multiplies_faster(
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, "1000"),
+        ({}, "5000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "active"}, "None"),
     ],
