@@ -56,7 +56,8 @@ def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     possible = [name for name in names if names.count(name) == 1 and not (len(names) > 2 and is_beside(name))]
     found = {name: code for name in possible if (code := _of_column(name))}
     plain = {name: code for name, code in found.items() if is_code(name.strip()) or code_of_name(name)}
-    found = plain if len(plain) == 2 else found  # beside "English (old)"
+    # Beside "English" there may be "English (old)", which is no other language.
+    found = plain if len(plain) == 2 else {n: c for n, c in found.items() if n in plain or c not in plain.values()}
     bare = {name.strip(): code for name, code in found.items() if code == written(name.strip())}
     if not all(_is_known(code) for code in bare.values()):  # then "ice" and "Eis" are words, eng and hsb languages
         is_header = any(map(_is_known, found.values())) and (all(map(str.islower, bare)) or all(map(str.isupper, bare)))

@@ -104,7 +104,10 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
         )
     if len(names) > 2:
         raise table.unclear()
-    raise InputError(f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two")
+    raise InputError(
+        f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two, by language, as "
+        '{"en": "A dog", "de": "Ein Hund"}, bare or as its column "translation"'
+    )
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:

@@ -176,7 +176,10 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "EN,CN", {"src_column": "EN", "tgt_column": "CN"}, ("en", "zh")),
         ("a.csv", "Key,KR,EN", {"src_column": "KR", "tgt_column": "EN"}, ("ko", "en")),
         # other names of columns
-        ("a.csv", "Deutsch;Englisch", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", None)),
+        ("a.csv", "Deutsch;Englisch", {"delimiter": ";"}, ("de", "en")),
+        ("a.csv", "Inglés;Alemán", {"delimiter": ";"}, ("en", "de")),
+        ("a.tsv", "영어\t한국어", {}, ("en", "ko")),
+        ("a.csv", "Deutsch;Klingonisch", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", None)),
         (
             "a.csv",
             "English (US),German (Germany)",
@@ -206,8 +209,8 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         (
             "a.csv",
             "Domain,Englisch,Deutsch (formell)\nLaw,A dog,Ein Hund",
-            {"header": True, **numbered(2, 3)},
-            (None, "de"),
+            {"src_column": "Englisch", "tgt_column": "Deutsch (formell)"},
+            ("en", "de"),
         ),
         ("a.tsv", "1\tA dog\tEin Hund\n2\tA cat\tEine Katze", numbered(2, 3), NO),
         ("a.tsv", "\n".join(f"court law\tA dog {i}\tEin Hund {i}" for i in range(20)), numbered(2, 3), NO),
@@ -327,7 +330,11 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
     path = str(write(tmp_path / "b.csv", ["en,de", "a b,c d"]))
     with pytest.raises(InputError, match="has the columns en, de"):
         files_of(path, None, NO, ("en", "ko"))
-    for header, asked in (("to,en", ("to", "en")), ("German (old),English (US),x", ("de", "en"))):
+    for header, asked in (
+        ("to,en", ("to", "en")),
+        ("German (old),English (US),x", ("de", "en")),
+        ("German (old),en,English (US),x", ("de", "en")),
+    ):
         path = str(write(tmp_path / "c.csv", [header, "a,b" + ",c" * (header.count(",") - 1)]))
         assert list(read_pairs(files_of(path, None, NO, asked).source, *asked)) == [("a", "b")]
 

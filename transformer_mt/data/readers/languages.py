@@ -28,7 +28,7 @@ _LETTERS = (
 )
 _OLD = {"iw": "he", "in": "id", "ji": "yi"}
 _SCRIPTS_OF_CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
-# What people write above a column, in English and in the language itself.
+# What people write above a column, in English, in the language itself, and the commonest in other languages.
 _NAMES = (
     "af afrikaans am amharic ar arabic ar العربية az azerbaijani be belarusian bg bulgarian bg български bn bengali "
     "bn bangla bs bosnian ca catalan ca català cs czech cs čeština cs česky cy welsh cy cymraeg da danish da dansk "
@@ -46,7 +46,18 @@ _NAMES = (
     "sw swahili sw kiswahili ta tamil tg tajik th thai ti tigrinya tk turkmen tl tagalog tr turkish "
     "tr türkçe tt tatar ug uyghur uk ukrainian uk українська ur urdu uz uzbek vi vietnamese vi việt wo wolof "
     "xh xhosa yi yiddish yo yoruba zh chinese zh 中文 zu zulu "
-    "fo faroese te telugu"  # codespell:ignore
+    "fo faroese te telugu "  # codespell:ignore
+    "en englisch fr französisch es spanisch it italienisch pt portugiesisch nl niederländisch ru russisch pl polnisch "
+    "tr türkisch ar arabisch zh chinesisch ja japanisch ko koreanisch uk ukrainisch "
+    "en anglais de allemand es espagnol it italien pt portugais nl néerlandais ru russe pl polonais tr turc ar arabe "
+    "zh chinois ja japonais ko coréen uk ukrainien "
+    "en inglés de alemán fr francés pt portugués nl neerlandés ru ruso pl polaco tr turco ar árabe zh chino ja japonés "
+    "ko coreano uk ucraniano en inglese de tedesco fr francese es spagnolo pt portoghese ru russo ja giapponese "
+    "en inglês de alemão fr francês en engels de duits fr frans es spaans en engelska de tyska fr franska "
+    "en английский de немецкий fr французский es испанский en англійська de німецька "
+    "en angielski de niemiecki fr francuski en anglicky en angličtina de německy de němčina en ingilizce de almanca "
+    "en 영어 de 독일어 fr 프랑스어 zh 중국어 ja 일본어 en 英語 de ドイツ語 fr フランス語 zh 中国語 ko 韓国語 en 英文 en 英语 "
+    "de 德语 fr 法语 ja 日语 ko 韩语"
 )
 _CODES = dict(zip(_NAMES.split()[1::2], _NAMES.split()[::2], strict=True))
 _TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD | _CODES
