@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,19 @@ def test_both_directions_as_translated(
     assert maker.make(config) == made
     assert maker.num_translated == 0
     assert maker.said == []
+
+
+def test_several_models_translate_together(
+    trained: Trained, lines: list[str], maker: Maker, configure: Callable[..., Path]
+) -> None:
+    earlier = replace(trained, run=min((trained.run / "checkpoints").iterdir()))
+    config = configure("cache", "distill")
+    tree = json.loads(config.read_text())
+    tree["data"]["train"][0]["model"] = [str(earlier.run), str(trained.run)]
+    made = maker.make(write_config(config, tree))
+    together = translated(earlier, lines, "--ensemble", trained.run)
+    assert made == (text(lines).encode(), text(together).encode())
+    assert together not in (translated(trained, lines), translated(earlier, lines))
 
 
 def test_killed_it_goes_on_to_the_same_bytes(lines: list[str], maker: Maker, configure: Callable[..., Path]) -> None:

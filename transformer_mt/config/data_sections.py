@@ -78,7 +78,7 @@ class SourceConfig(Section):
     tgt_column: str | int | None = None
     back_translate: Paths | None = None  # text of the target language, whose sources `model` makes
     distill: Paths | None = None  # text of the source language, whose targets `model` makes
-    model: PathName | None = None
+    model: Paths | None = None  # several translate together
     search: dict[str, bool | int | float | str] = {}  # noqa: RUF012 (pydantic copies it); changes to that model's search settings
     builtin: Literal["grammar"] | None = None
     num_pairs: PositiveInt | None = None
@@ -148,7 +148,7 @@ class SourceConfig(Section):
         if self.kind == "builtin":
             return f"builtin grammar[{self.split}], {self.num_pairs:,} pairs"
         path = _in_words(getattr(self, self.kind))
-        return path if self.model is None else f"{path} ({self.kind} by {self.model})"
+        return path if self.model is None else f"{path} ({self.kind} by {_in_words(self.model)})"
 
 
 def _in_words(paths: str | tuple[str, ...] | None) -> str:

@@ -79,25 +79,27 @@ class _Work:
     texts: list[str]  # the files that there are
     given: str  # its side of the pairs
     made: str  # the other one
-    model: Path
-    settings: dict[str, Any]  # that the model's search does not have itself
+    models: list[Path]  # that translate together
+    settings: dict[str, Any]  # that the first one's search does not have itself
     directory: Path
 
     @classmethod
-    def of(cls, data: DataConfig, source: SourceConfig, model_path: str) -> Self:
+    def of(cls, data: DataConfig, source: SourceConfig, named: str | tuple[str, ...]) -> Self:
         """Check what a source names; its directory is named by all that its files depend on."""
         texts = source_files(source, *data.languages(source))
         given, made = SIDES if source.kind == "distill" else reversed(SIDES)
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:
-            model = resolve_model(Path(model_path))
-            manifest, config = verify(model), load_part(model / "config.yaml", DecodingConfig)
-            directions = config.data.directions()
-            if (languages[given], languages[made]) not in directions:
-                raise InputError(
-                    f"its model translates {', '.join(f'{src} to {tgt}' for src, tgt in directions)}, it needs one "
-                    f"for {languages[given]} to {languages[made]}; name another, or set src_lang and tgt_lang"
-                )
+            models = [resolve_model(Path(name)) for name in ((named,) if isinstance(named, str) else named)]
+            manifests = [verify(model) for model in models]
+            configs = [load_part(model / "config.yaml", DecodingConfig) for model in models]
+            for directions in (config.data.directions() for config in configs):
+                if (languages[given], languages[made]) not in directions:
+                    raise InputError(
+                        f"its model translates {', '.join(f'{src} to {tgt}' for src, tgt in directions)}, it needs one "
+                        f"for {languages[given]} to {languages[made]}; name another, or set src_lang and tgt_lang"
+                    )
+            config = configs[0]
             settings = source.search
             if languages[made] != (config.search.tgt_lang or config.data.tgt_lang):  # one of several
                 settings = {"tgt_lang": languages[made], **settings}
@@ -109,11 +111,11 @@ class _Work:
             "part_lines": PART_LINES,
             "text": content_hash(texts[0], cache) if len(texts) == 1 else [content_hash(text, cache) for text in texts],
             "made": made,
-            "model": manifest,
+            "model": manifests[0] if len(manifests) == 1 else manifests,
             "search": search.model_dump(exclude=_NOT_IN_KEY),
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(source, texts, given, made, model, settings, cache / "synthetic" / key)
+        return cls(source, texts, given, made, models, settings, cache / "synthetic" / key)
 
     def made_source(self) -> SourceConfig:
         """An ordinary source of two files, with the name, weight, tag and languages of the one that asked for them."""
@@ -152,8 +154,9 @@ def _translate(work: _Work, building: Path) -> None:
     """Write the pairs of each part of the text that are not there yet: a line and its translation by turns."""
     # Cleaning rejects pairs with a line that is too long.
     lines = itertools.chain.from_iterable(read_lines(text, TOO_LONG) for text in work.texts)
+    first_model, *others = work.models
     with (
-        contextlib.closing(Translator.load(work.model, settings=work.settings)) as translator,
+        contextlib.closing(Translator.load(first_model, ensemble=others, settings=work.settings)) as translator,
         tqdm(desc=f"translating {work.texts[0]}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar,
     ):
 

@@ -35,12 +35,14 @@ class Shouter:
     """Stands in for a translator: capital letters, and notes of what it was asked for and what it has translated."""
 
     calls: list[tuple[Path, dict[str, Any]]]
+    others: list[Path]
     lines: list[str]
     answer: Callable[[str], str]
 
     @classmethod
-    def load(cls, path: Path, settings: dict[str, Any]) -> Self:
+    def load(cls, path: Path, ensemble: list[Path], settings: dict[str, Any]) -> Self:
         cls.calls.append((path, settings))
+        cls.others += ensemble
         return cls()
 
     def stream(self, lines: Iterable[str]) -> Iterator[Found]:
@@ -60,7 +62,7 @@ SHOUTED = ["EIN HUND", "", "ZWEI HUNDE", "", "DREI HUNDE", "VIER", "FÜNF", "SEC
 def shouter(monkeypatch: pytest.MonkeyPatch) -> type[Shouter]:
     monkeypatch.setattr(synthetic, "Translator", Shouter)
     monkeypatch.setattr(synthetic, "PART_LINES", PART_LINES)
-    Shouter.calls, Shouter.lines, Shouter.answer = [], [], shout
+    Shouter.calls, Shouter.others, Shouter.lines, Shouter.answer = [], [], [], shout
     return Shouter
 
 
@@ -303,7 +305,9 @@ def test_what_the_place_depends_on(tmp_path: Path, model: Path, make_model: Call
         {"tag": "bt", "weight": 2.0, "name": "x"},
     ):
         assert again(**changes) == place, changes
+    assert again(model=[str(model)]) == place
     write(tmp_path / "other.de", LINES[1:])
+    another = make_model(("de", "en"))
     others = [
         again(**changes)
         for changes in (
@@ -311,7 +315,9 @@ def test_what_the_place_depends_on(tmp_path: Path, model: Path, make_model: Call
             {"search": {"beam_size": 5}},
             {"search": {"sampling": True}},
             {"search": {"sampling": True, "seed": 2}},
-            {"model": str(make_model(("de", "en")))},  # other weights
+            {"model": str(another)},  # other weights
+            {"model": [str(model), str(another)]},
+            {"model": [str(another), str(model)]},  # whose search it is
         )
     ]
     to_itself = {"distill": source["back_translate"], "model": str(model), "src_lang": "de", "tgt_lang": "en"}
@@ -343,6 +349,20 @@ def test_a_run_is_its_best_checkpoint(tmp_path: Path, model: Path, shouter: type
     (run / "checkpoints" / "step_00000010").symlink_to(model)
     synthesize(data_of(tmp_path, back_translation(tmp_path, run)), lambda line: None)
     assert shouter.calls == [(run / "checkpoints" / "step_00000010", {})]
+
+
+def test_several_models_translate_together(
+    tmp_path: Path, make_model: Callable[..., Path], shouter: type[Shouter]
+) -> None:
+    models = [make_model(("de", "en"), ("de", "fr"), default=default) for default in ("en", "en", "fr")]
+    source = back_translation(tmp_path, models[0]) | {"model": [str(model) for model in models]}
+    said: list[str] = []
+    synthesize(data_of(tmp_path, source), said.append)
+    assert shouter.calls == [(models[0], {})] and shouter.others == models[1:]
+    assert said[0].startswith(f"{tmp_path}/mono.de (back_translate by {models[0]} and 2 more): 7 lines")
+    source["model"][2] = str(make_model(("de", "fr"), default="fr"))
+    with pytest.raises(InputError, match=r"and 2 more\): its model translates de to fr, it needs one for de to en"):
+        synthesize(data_of(tmp_path, source), pytest.fail)
 
 
 @pytest.mark.parametrize(
