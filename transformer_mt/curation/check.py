@@ -136,9 +136,21 @@ class _Text:
         for refusal in self._refusals:
             yield Finding(f"{refusal}; nothing behind that is checked", ruins=True)
         yield from self._empty_sources()
+        yield from self._same_sources()
         yield from self._faults.findings(self._sources, self.counts, self._longest, self._rules)
         yield from self._repeated.findings(self._sources, self.counts, self._rules)
         yield from self._shifts.findings(self._sources, self.counts)
+
+    def _same_sources(self) -> Iterator[Finding]:
+        """One for each source that reads the same as one before it."""
+        seen: dict[tuple[str, ...], str] = {}
+        for named in self._sources:
+            key = *named.languages, named.source.model_dump_json(exclude={"name", "weight", "license"})
+            if (first := seen.setdefault(key, named.label)) != named.label:
+                yield Finding(
+                    f"{named.label}: is {first} once more; remove it, or give one of them a weight ({named.source})",
+                    ruins=False,
+                )
 
     def _empty_sources(self) -> Iterator[Finding]:
         """One for each source without a pair that can be used."""

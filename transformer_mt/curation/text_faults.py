@@ -41,6 +41,8 @@ _CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\uf
 _LETTER = "[a-zß-öø-ÿ\u0100-\u024f\u0370-\u052f]"
 _MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast, as it begins with one character
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
+_TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
+_KEY = re.compile(r"^[A-Za-z][\w-]*(?:[._:/]+[\w-]+)+$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
@@ -88,6 +90,9 @@ FAULTS = {
         "have one side in quotes, as a table has it that should be read as csv, with its delimiter",
         told_from=RUINOUS_SHARE,
     ),
+    "times": Fault("are the times of subtitles"),
+    "tabs": Fault("hold tabs, as tables have between columns", told_from=0.5, ruins_from=0.5),
+    "keys": Fault("are keys, as menu.file.open, which programs find texts by", told_from=0.5, ruins_from=0.5),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault(
         "are longer than {} characters; one sentence a line is expected, look at the file's line ends", rule="max_chars"
@@ -153,7 +158,11 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "letter": lambda line: _MAYBE_LOST.search(line) and _LOST_LETTER.search(line),
         "escape": _ESCAPE.search,
         "html": has_html,
+        "tabs": lambda line: "\t" in line,
+        "keys": _KEY.search,
     }
+    if ":" in text:
+        tests["times"] = _TIMES.search
     if not text.isascii():
         tests |= {
             "lost": lambda line: "\ufffd" in line,

@@ -62,7 +62,8 @@ def languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLanguag
         passages = [] if label is None else [*_passages(lines)]
         asked = random.Random(chunk.first).sample(passages, min(len(passages), _MOST_IDENTIFIED))
         wrong = [line for line in asked if not is_language(line, str(label), _LEAST_PROBABILITY)]
-        foreign = Counter(str(likely_language(line)) for line in wrong)
+        # Of two languages that are alike, the one that is meant may be the likeliest, with little probability.
+        foreign = Counter(one for line in wrong if (one := str(likely_language(line))) != label)
         found.append(SideLanguage(_letter_pairs(lines), len(asked), foreign))
     return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
@@ -17,22 +18,33 @@ from transformer_mt.system.lines import read_parts
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
+_TRANSLATION = "translation|übersetzung|traduction|traducción|번역|번역문|訳文|译文"
 _WORDS = tuple(
     tuple(re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE) for side in sides)
     for sides, of in (
-        (("source|src", "target|tgt|trg|translation"), _TEXT),
+        (
+            (
+                "source|src|quelle|quelltext|origen|원문|原文",
+                f"target|tgt|trg|ziel|zieltext|cible|destino|{_TRANSLATION}",
+            ),
+            _TEXT,
+        ),
         (("source|src", "target|tgt|trg|translation"), "lang|language"),
-        (("text|original|input|term", "translation|translated|output"), _TEXT),
+        (("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}"), _TEXT),
     )
 )
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
+_MOST_LINES = 0.8  # of them; what others have is told by their reader
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_FEWEST_QUOTED = 5  # fields
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
 def two_sides(names: Sequence[str]) -> tuple[str, str] | None:
-    """Return the columns that are called source and target, in one of the usual words."""
+    """Return the columns that are called source and target, in one of the usual words: "Source (EN)"."""
+    bare = {name: re.sub(r"\(.*?\)", "", name).strip() for name in names}
     for words in _WORDS:
-        src, tgt = ([name for name in names if side.fullmatch(name.strip())] for side in words)
+        src, tgt = ([name for name in names if side.fullmatch(bare[name])] for side in words)
         if len(src) == len(tgt) == 1:
             return src[0], tgt[0]
     return None
@@ -62,9 +74,15 @@ def columns_in(kind: str, path: str) -> list[str]:
 
 
 def is_table(path: str) -> bool:
-    """Return whether the first lines of a text have tabs, as many each."""
-    tabs = {line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip()}
-    return len(tabs) == 1 and tabs != {0}
+    """Return whether most of the first lines of a text have tabs, as many each."""
+    tabs = Counter(line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip())
+    return any(number > 0 and count >= _MOST_LINES * tabs.total() for number, count in tabs.items())
+
+
+def has_quotes(rows: Iterable[Sequence[str]]) -> bool:
+    """Return whether a table has quotes around what has a comma or a quote in it, as spreadsheets write them."""
+    cells = [cell for row in rows for cell in row if "," in cell or '"' in cell]
+    return len(cells) >= _FEWEST_QUOTED and sum(map(bool, map(_QUOTED.fullmatch, cells))) >= 0.9 * len(cells)
 
 
 def has_old_line_ends(path: str) -> bool:

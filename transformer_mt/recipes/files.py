@@ -38,8 +38,8 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
         refuse_stream(path)
     if tgt is not None:
         return _two_files(src, tgt)
-    kind = _kind_of(src) or "tsv"
-    first = _first_of(src)
+    kind, files = _kind_of(src) or "tsv", _matching(src)
+    first = files[0]
     if kind in ("tsv", "csv") or Path(first).is_dir():
         refuse_unread(first)
     # Tables are called deu.txt, too: Tatoeba's pairs for flash cards are.
@@ -55,7 +55,7 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
             found = ", ".join(filter(None, codes)) or "none"
             raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
         return Files({kind: src}, both, "as the file has it", is_by_language=True)
-    return table_of(kind, src, first, columns, asked)
+    return table_of(kind, src, files, columns, asked)
 
 
 def _two_files(src: str, tgt: str) -> Files:
@@ -70,13 +70,18 @@ def _two_files(src: str, tgt: str) -> Files:
     if src == tgt:
         raise InputError(f"{src}: is named for both sides; name the file of the other language")
     for path in (src, tgt):
-        refuse_unread(_first_of(path))
+        refuse_unread(_matching(path)[0])
+    if tables := [path for path in (src, tgt) if is_table(_matching(path)[0])]:
+        raise InputError(
+            f"{tables[0]}: has columns, with tabs between them; name a file of pairs without a second one, or write "
+            "the text of each side, one a line (cut -f2)"
+        )
     return Files({"src": src, "tgt": tgt}, codes_of_names(src, tgt), "by the names of the files")
 
 
-def _first_of(path: str) -> str:
-    """Return the first of the files that a pattern leads to."""
-    return matching_files(SourceConfig(tsv=path).tsv or ())[0]
+def _matching(path: str) -> list[str]:
+    """Return the files that a pattern leads to."""
+    return matching_files(SourceConfig(tsv=path).tsv or ())
 
 
 def _kind_of(path: str) -> str | None:

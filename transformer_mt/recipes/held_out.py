@@ -79,13 +79,13 @@ def hold_out(
             "left out where validation text is drawn; name validation text with --valid-src, or another test text"
         )
     drawn = _draw(look, kept, parts)
+    why_not = "too few pairs have sides that are in no other pair"
+    if look.num_repeated > len(look.src_keys) / 3:
+        why_not += f" ({percent(look.num_repeated, len(look.src_keys))} of the pairs stand in the text once more)"
     if "valid" in parts and "valid" not in drawn:
-        raise InputError(
-            "no validation text can be held out: too few pairs have sides that are in no other pair; name some with "
-            "--valid-src and --valid-tgt"
-        )
+        raise InputError(f"no validation text can be held out: {why_not}; name some with --valid-src and --valid-tgt")
     if "test" in parts and "test" not in drawn:
-        tell("no test text is held out: too few pairs have sides that are in no other pair")
+        tell(f"no test text is held out: {why_not}")
     ends = languages if languages[0] != languages[1] else ("src", "tgt")
     names = {part: side_files(f"{output.stem}.{part}", ends, "") for part in drawn}
     check_names(names.values())

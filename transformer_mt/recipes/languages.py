@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
 from transformer_mt.data.clean_report import SentencePair
-from transformer_mt.data.readers.languages import distance
+from transformer_mt.data.readers.languages import distance, primary
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
@@ -25,6 +26,10 @@ _OF_SCRIPT = {
     **{"Malayalam": "ml", "Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or", "Sinhala": "si", "Thaana": "dv"},
     "Ethiopic": "am",
 }
+
+
+# Languages that are written as Korean, Japanese and Chinese are.
+_WRITTEN_ALIKE = {"ko": "ko okm jje", "ja": "ja ryu ojp", "zh": "zh yue wuu nan hak gan hsn cdo lzh ja"}
 
 
 class Direction(NamedTuple):
@@ -59,14 +64,19 @@ def direction(
     """Return the languages of a corpus, by what is surest. What nothing tells is called src and tgt.
 
     Raises:
-        InputError: somebody has named one side's language, which is the other side's by its files.
+        InputError: somebody has named one side's language, which is the other side's by its files, or another one than
+            its text is in.
     """
+    for code, text, other, side in zip(asked, of_text, asked[::-1], ("src", "tgt"), strict=True):
+        is_turned = text is not None and other is not None and distance(other, text) is not None
+        if not _may_be(code, text) and not is_turned:  # what is turned, `right_way` tells
+            raise InputError(f"--{side}-lang {code}: the text is {text}, by its letters; say --{side}-lang {text}")
     sides = [
         next(
             (code, how)
             for code, how in (
                 (asked[side], "as said on the command line"),
-                (found[side], how_found),
+                (found[side] if _may_be(found[side], of_text[side]) else None, how_found),
                 (of_model[side], "that of the model"),
                 (of_text[side], "by the text itself"),
                 (("src", "tgt")[side], "nothing tells which language it is: put its code here"),
@@ -79,6 +89,13 @@ def direction(
     if distance(*found_both.codes) in (0, 1) and any(asked) and not all(asked):  # de is DE-DE, pt-PT is not pt-BR
         raise InputError(f"languages: {found_both.described()}; say what both are with --src-lang and --tgt-lang")
     return found_both
+
+
+def _may_be(code: str | None, of_text: str | None) -> bool:
+    """Return whether text may be in a language: Hangul is not kr, which is Kanuri, nor cn or jap, which are none."""
+    if code is None or of_text not in _WRITTEN_ALIKE or not re.fullmatch("[a-z]{2,3}", language := primary(code)):
+        return True
+    return language in {*_WRITTEN_ALIKE[of_text].split(), "src", "tgt"}
 
 
 def languages_of_pairs(pairs: Iterable[SentencePair]) -> MaybeCodes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer_mt.data.readers.languages import are_languages, code_of_name, is_language
+from transformer_mt.errors import InputError
 from transformer_mt.recipes.languages import MaybeCodes
 
 _CODE = re.compile(r"([a-z]{2,3})(?:[-_][a-z]{4})?(?:[-_][a-z]{2})?", re.IGNORECASE)
@@ -15,7 +16,7 @@ _LOCALE = r"(?<![A-Za-z])[a-z]{2,3}(?:[-_][A-Z][a-z]{3})?[-_][A-Z]{2}(?![A-Za-z]
 _TWO_LOCALES = re.compile(rf"({_LOCALE})[-_.]({_LOCALE})")
 _NO_CODES = {
     *("src", "tgt", "trg", "ref", "hyp", "txt", "tok", "raw", "bpe", "new", "old", "in", "out", "and", "to", "all"),
-    *("dev", "set"),
+    *("dev", "set", "one", "two", "lhs", "rhs"),
 }
 _NO_SCRIPTS = tuple(f"{mark}{word}" for mark in "-_" for word in ("text", "lang", "sent", "line", "code", "word"))
 # Of columns beside those of text; some are codes as well.
@@ -23,6 +24,20 @@ _BESIDE = {"id", "idx", "sid", "uid", "key", "nr", "no", "num", "row", "tag", "u
 # What stands beside a language above a column: source_en, "German text".
 _WITH_LANGUAGE = {"text", "sentence", "segment", "string", "source", "src", "target", "tgt", "trg", "translation"}
 _OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # that people write for the language's
+
+
+def check_codes(asked: MaybeCodes) -> None:
+    """Refuse the names of languages, and codes of countries that are no languages'.
+
+    Raises:
+        InputError: such a one; the message has the code that was meant.
+    """
+    for code, option in zip(asked, ("--src-lang", "--tgt-lang"), strict=True):
+        meant = None if code is None else code_of_name(code)
+        if code is not None and not is_language(code):
+            meant = meant or _OF_COUNTRY.get(code.lower())
+        if meant is not None:
+            raise InputError(f"{option} {code}: is no language's code; say {option} {meant}")
 
 
 def codes_of_names(src: str, tgt: str) -> MaybeCodes:

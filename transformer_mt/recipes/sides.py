@@ -54,9 +54,16 @@ def right_way(files: Files, wanted: tuple[str, str], of_text: MaybeCodes, part: 
         InputError: they are the other way round, and have to be named so.
     """
     told, how = (files.codes, files.how) if _are_turned(wanted, of_text) is None else (of_text, "by the text itself")
-    if files.is_by_language or not _are_turned(wanted, told):
+    if not _are_turned(wanted, told):
         return files
     is_table = "src" not in files.settings
+    if files.is_by_language:
+        if told is of_text and {"csv", "tsv", "jsonl", "parquet"} & {*files.settings}:
+            raise InputError(
+                f"{files.source}: its columns for {wanted[0]} and {wanted[1]} have the text of each other ({how}); "
+                "exchange their names"
+            )
+        return files
     if is_table and part:
         return files.turned()
     remedy = f"exchange --{part}src and --{part}tgt"

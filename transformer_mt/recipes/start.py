@@ -30,6 +30,7 @@ from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
 from transformer_mt.recipes.languages import Direction, MaybeCodes, direction, languages_of, languages_of_pairs
 from transformer_mt.recipes.look import Look, look_at
+from transformer_mt.recipes.names import check_codes
 from transformer_mt.recipes.replay import NOTHING, Amount, Replay, replay_for
 from transformer_mt.recipes.sides import Files, MaybeColumns, right_way
 from transformer_mt.recipes.sizes import Corpus
@@ -174,6 +175,7 @@ def _check_output(output: Path) -> None:
 
 def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
     """Find out what the files are that somebody has named, and which languages they are in."""
+    check_codes(asked.codes)
     train = files_of(asked.src, asked.tgt, asked.columns, asked.codes)
     if asked.tgt is not None and any(asked.columns):
         raise InputError("--src-column, --tgt-column: are for one file of pairs; leave them out beside --tgt")

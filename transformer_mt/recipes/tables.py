@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import columns_in, delimiter_of, is_one_object, two_sides
+from transformer_mt.recipes.contents import columns_in, delimiter_of, has_quotes, is_one_object, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.recipes.names import codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
 
 _MOST_ROWS = 10_000  # are looked at: of tables in the order of length, the first have few words
 _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sentences
+_KEY = re.compile(r"(?=\S*[\d_./:])\S+")
+_SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
     r"\S\s+\S|[.!?]$|[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
 )
@@ -59,26 +62,32 @@ class _Table(NamedTuple):
         )
 
 
-def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: MaybeCodes) -> Files:
+def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, asked: MaybeCodes) -> Files:
     """Return what a file with columns is.
 
     Args:
-        first: the first of the files that a pattern leads to.
+        files: that a pattern leads to.
         columns, asked: as `files_of` has them.
 
     Raises:
         InputError: it has to be said which columns are which; columns that cannot be.
     """
-    settings, rows = {kind: src}, []
+    settings, rows, delimiter, first = {kind: src}, [], None, files[0]
     if kind == "tsv":
         rows = _first_rows(line.split("\t") for line in table_lines(first))
-    elif kind == "csv":
-        delimiter = delimiter_of(first)
+        if has_quotes(rows):  # Excel's "Unicode Text"
+            kind, settings, delimiter = "csv", {"csv": src}, "\t"
+    if kind == "csv":
+        delimiter = delimiter or delimiter_of(first)
         rows = _first_rows(row for _, row in csv_rows(first, delimiter))
         if delimiter != ",":
             settings["delimiter"] = "tab" if delimiter == "\t" else delimiter
     names = columns_in(kind, first) if kind not in ("tsv", "csv") else rows[0] if rows else []
     table = _Table(src, settings, rows, names, codes_of_file(src))
+    if rows:
+        _refuse_unlike(table, files, delimiter)
+    elif not names:
+        raise InputError(f"{src}: empty, or none of its columns is text; each row needs both sides")
     if any(columns):
         return _named(table, columns, asked)
     if rows and len(names) == 1:
@@ -108,6 +117,25 @@ def table_of(kind: str, src: str, first: str, columns: MaybeColumns, asked: Mayb
         f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two, by language, as "
         '{"en": "A dog", "de": "Ein Hund"}, bare or as its column "translation"'
     )
+
+
+def _refuse_unlike(table: _Table, files: Sequence[str], delimiter: str | None) -> None:
+    """Refuse tables of a pattern that do not all begin with the same names of columns, or with none.
+
+    Raises:
+        InputError: two of them differ.
+    """
+    first, *others = files
+    for path in others:
+        rows = csv_rows(path, delimiter) if delimiter else ((1, line.split("\t")) for line in table_lines(path))
+        row = next((row for _, row in rows if any(row)), None)
+        if row is None or row == table.names:
+            continue
+        if table.has_header or languages_of_header(row) or two_sides(row):
+            raise InputError(
+                f"{path}: its columns are not called as those of {first}; give tables of a pattern the same first "
+                "line, or a configuration one source for each"
+            )
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:
@@ -159,24 +187,28 @@ def _by_language(table: _Table, asked: MaybeCodes) -> Files | None:
 
 
 def _by_text(table: _Table) -> Files:
-    """Return a table of text with the first two of its columns or, of more, the two that have text."""
+    """Return a table of text with its two columns or, of more, the two that have text."""
     names, languages, has_header = table.names, table.languages, table.has_header
     if len(languages) > 1:  # too many, or others than were asked for
         raise table.unclear()
-    text = [0, 1]
-    if len(names) > 2:
-        below = table.rows[1:] or table.rows
-        text = _text_columns(below, len(names))
-        if text[:2] == [0, 1] and not has_header:  # what stands behind is notes, as in Tatoeba's lists
-            text = [0, 1]
-        if len(text) != 2 and has_header:
-            raise table.unclear()
-        if len(text) != 2:
-            shown = " and ".join(repr(cell[:40]) for cell in below[0][:2])
+    below = table.rows[1:] or table.rows
+    text = _text_columns(below, len(names))
+    if len(names) == 2 and not _has_keys_beside_text(below, text):
+        text = [0, 1]
+    if len(text) != 2 and has_header:
+        raise table.unclear()
+    if len(text) != 2:
+        widths = {len(row) for row in table.rows}
+        if len(widths) > 1:
             raise InputError(
-                f"{table.src}: the first two of its {len(names)} columns begin with {shown}; say with --src-column and "
-                "--tgt-column which are source and target"
+                f"{table.src}: has rows of {min(widths)} to {max(widths)} columns; give each as many (in a CSV, quotes "
+                "around fields with a delimiter in them)"
             )
+        shown = ", ".join(f"{cell[:40]!r} ({place})" for place, cell in enumerate(below[0][:20], 1))
+        raise InputError(
+            f"{table.src}: which of its columns are source and target? They begin with {shown}; give two of the "
+            "numbers to --src-column and --tgt-column"
+        )
     found = table.with_columns(text[0] + 1, text[1] + 1, has_header=has_header)
     if text == [0, 1] and not has_header:  # which are read where no columns are named
         del found.settings["src_column"], found.settings["tgt_column"]
@@ -187,7 +219,8 @@ def _by_text(table: _Table) -> Files:
 
 
 def _text_columns(rows: list[list[str]], count: int) -> list[int]:
-    """Return the places of the columns that have text: words in most cells, and not the same ones."""
+    """Return the places of the columns that have text: words in most cells, and not the same ones, nor notes that all
+    begin with the same, as in Tatoeba's lists."""
     columns = [*zip(*(row for row in rows if len(row) == count), strict=True)]
     found = []
     for are_words in (True, False):  # or, in lists, single words
@@ -196,11 +229,25 @@ def _text_columns(rows: list[list[str]], count: int) -> list[int]:
                 _has_letter(cell) and "://" not in cell and (not are_words or _WORDS.search(cell) is not None)
                 for cell in cells
             ]
-            if 2 * sum(are_text) > len(cells) and len({*cells}) >= _LEAST_DIFFERENT * len(cells):
+            is_text = 2 * sum(are_text) > len(cells) and len({*cells}) >= _LEAST_DIFFERENT * len(cells)
+            if is_text and not (place > 1 and _begin_alike(cells)):
                 found.append(place)
         if found:
             break
     return found
+
+
+def _begin_alike(cells: Sequence[str]) -> bool:
+    beginnings = Counter(cell[:12] for cell in cells)
+    return len(cells) >= 10 and max(beginnings.values()) >= _SAME_BEGINNING * len(cells)
+
+
+def _has_keys_beside_text(rows: list[list[str]], text: list[int]) -> bool:
+    """Return whether one of two columns has text, and the other what its rows are called: doc-7, menu.open."""
+    if len(text) != 1:
+        return False
+    other = [row[1 - text[0]] for row in rows if len(row) == 2]
+    return 2 * sum(_KEY.fullmatch(cell) is not None for cell in other) > len(other)
 
 
 def _is_header(rows: list[list[str]]) -> bool:

@@ -29,6 +29,8 @@ _SUFFIXES = {
     ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
     ".ftl": f"keys and texts of Fluent; {_AS_TEXT}",
     ".txml": _WORDFAST,
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV (UTF-8), and name that"),
+    **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".pdf"), f"a document; {_AS_TEXT}"),
     ".pot": "a catalogue that has no translations yet; name one of its translations, a .po",
 }
 
@@ -45,6 +47,7 @@ _ROOTS = {
 }
 _OTHER_XML = f"XML; {_AS_TEXT}"
 _FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
+_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:")  # of subtitles
 _MOST_LINES = 50  # that are looked at for the first element
 
 
@@ -65,8 +68,11 @@ def refuse_unread(path: str) -> None:
 def _by_beginning(path: str) -> str | None:
     lines = [part.text.strip().lower() for part in itertools.islice(read_parts(path), _MOST_LINES)]
     lines = [line for line in lines if line]
-    if lines and re.fullmatch(r"#separator:\S+", lines[0]):
-        return "an export of Anki; remove its first lines, which begin with #, and name it .tsv"
+    if lines and (anki := re.fullmatch(r"#separator:(\S+)", lines[0])):
+        end = ".tsv" if anki[1] == "tab" else ".csv"
+        return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
+    if any(map(_TIMES.match, lines)):
+        return _SUFFIXES[".srt"]
     if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag
         return None
     beginning = "\n".join(lines)

@@ -7,7 +7,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -233,7 +233,10 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("« L’été\u00a0» à l’« ÉCOLE\u00a0»\u00a0: É\u00a0! CAFÉ» É»", []),
         ("MANHÃ, NÃO, SÃO; Å, Ø, ÄÖÜ, Ÿ, ð, þ", []),
         ("안녕하세요 Привет 你好 नमस्ते", []),
-        ("tab\tinside", []),
+        ("tab\tinside", ["tabs"]),
+        ("00:01:02,500 --> 00:01:04,000", ["times"]),
+        ("menu.file.open", ["keys"]),
+        ("Error 3: see example.org/help.", []),
         ("a\0b", ["NUL"]),
         ("a\x07b", ["control"]),
         ("a\u0085b", ["control"]),
@@ -407,6 +410,28 @@ def test_tables_that_spreadsheets_wrote(tmp_path: Path) -> None:
     assert len(found) == len(parts)
     for part, finding in zip(parts, found, strict=True):
         assert part in finding
+
+
+def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
+    """Times of subtitles, tables in the place of sides, keys of programs; some of such lines are worth nothing."""
+    pairs = good_pairs(20)
+    damages: list[tuple[Callable[[int, str], str], str]] = [
+        (lambda i, side: f"00:0{i % 9}:01,000 --> 00:09:00,000" if i % 3 == 0 else side, "are the times of subtitles"),
+        (lambda i, side: f"{i}\t{side}", "hold tabs, as tables have"),
+        (lambda i, side: f"menu.item_{i}", "are keys"),
+    ]
+    for damage, words in damages:
+        train = [(damage(i, src), tgt) for i, (src, tgt) in enumerate(pairs)]
+        [finding] = check(data_of(tmp_path, train))
+        assert words in finding.text and finding.ruins
+    assert findings(data_of(tmp_path, [("menu.open_file", "Öffnen"), *pairs])) == []
+
+
+def test_the_same_source_twice_is_told(tmp_path: Path) -> None:
+    one = source(tmp_path, "train", good_pairs(20))
+    data = data_of(tmp_path, good_pairs(20)).model_copy(update={"train": (one, one.model_copy(update={"weight": 2.0}))})
+    [finding] = check(data)
+    assert finding.text.startswith("train.1: is train.0 once more; remove it") and not finding.ruins
 
 
 def turned(pairs: Pairs) -> Pairs:

@@ -27,7 +27,7 @@ from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import hold_out
 from transformer_mt.recipes.languages import direction, language_of, languages_of_pairs
 from transformer_mt.recipes.look import Look, look_at
-from transformer_mt.recipes.names import codes_of_file, codes_of_names
+from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names
 from transformer_mt.recipes.sides import Files, right_way
 from transformer_mt.system.console import tell_nobody
 from transformer_mt.toy_corpus import grammar
@@ -92,6 +92,20 @@ def test_what_is_surest_tells_the_language() -> None:
     assert direction(("pt-BR", None), ("pt-BR", "pt-PT"), "names")[:2] == ("pt-BR", "pt-PT")
 
 
+def test_letters_contradict_codes_of_countries_and_none_at_all() -> None:
+    """Of names of files nobody is asked: train.ch is Chinese, and no Chamorro. What somebody says is refused."""
+    for code, text, found in (("ch", "zh", "zh"), ("kr", "ko", "ko"), ("jap", "ja", "ja"), ("yue", "zh", "yue")):
+        assert direction(NO, ("en", code), "names", ("en", text))[:2] == ("en", found)
+    assert direction(NO, ("de", "nds"), "names", ("en", "th"))[:2] == ("de", "nds")
+    with pytest.raises(InputError, match="--tgt-lang kr: the text is ko, by its letters; say --tgt-lang ko"):
+        direction(("en", "kr"), NO, "", (None, "ko"))
+    assert direction(("ko", "en"), NO, "", ("en", "ko"))[:2] == ("ko", "en")  # what is turned round is told elsewhere
+    for asked, meant in (("jp", "ja"), ("Japanese", "ja"), ("cz", "cs")):
+        with pytest.raises(InputError, match=f"--src-lang {asked}: is no language's code; say --src-lang {meant}"):
+            check_codes((asked, None))
+    check_codes(("hsb", "old"))
+
+
 @pytest.mark.parametrize(
     ("text", "language"),
     [("안녕하세요 세계", "ko"), ("これは本です。漢字", "ja"), ("这是一本书", "zh"), ("สวัสดี", "th"), ("καλημέρα", "el")],
@@ -147,6 +161,19 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.tsv", "German\tDeutsch\nred\trot", {}, NO),
         ("a.tsv", "A dog.\tEin Hund.\n" + "A cat.\t\n" * 9 + "No.\tNein.", {}, NO),
         ("a.csv", "Key,English,Hmong\nx.y,a,b", None, NO),
+        (
+            "a.csv",
+            "Source (EN);Target (DE)",
+            {"delimiter": ";", "src_column": "Source (EN)", "tgt_column": "Target (DE)"},
+            NO,
+        ),
+        ("a.tsv", "원문\t번역문", {"src_column": "원문", "tgt_column": "번역문"}, NO),
+        (  # Excel's "Unicode Text"
+            "a.txt",
+            "\n".join(['"A dog, a cat"\t"Ein ""Hund"""'] * 20 + ['"A dog,\na cat"\tEin Hund']),
+            {"delimiter": "tab", "header": False},
+            NO,
+        ),
         ("a.csv", "key,English,German,French\nx.y,a,b,c", None, NO),
         ("a.csv", "en,de,url\na,b,c", {}, ("en", "de")),
         ("a.csv", "key,source_phrase,translation", {"src_column": "source_phrase", "tgt_column": "translation"}, NO),
@@ -170,7 +197,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.tsv", "Hi\tTag\nA dog\tEin Hund", {}, NO),
         ("a.tsv", "ice\tEis\nA dog\tEin Hund", {}, NO),
         ("a.tsv", "no\tnein\nA dog\tEin Hund", {}, NO),
-        ("a.tsv", "Hi.\tTag.\tCC-BY 1\nRun!\tLauf!\tCC-BY 2", {}, NO),
+        ("a.tsv", "\n".join(f"Hi, {i}.\tTag, {i}.\tCC-BY 2.0 (France) #{i}" for i in range(20)), {}, NO),
         ("a.csv", "en,hsb", {}, ("en", "hsb")),
         ("a.csv", "EN,DE", {}, ("en", "de")),
         ("a.csv", "EN,CN", {"src_column": "EN", "tgt_column": "CN"}, ("en", "zh")),
@@ -312,6 +339,10 @@ def test_sides_that_are_the_wrong_way_round_are_seen(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"\({how}\), not .*; exchange --valid-src and --valid-tgt"):
             right_way(two, wanted, of_text, "valid-")
         assert right_way(memory, wanted, of_text) == memory
+    by_column = Files({"csv": "a.csv"}, ("en", "de"), "", is_by_language=True)
+    with pytest.raises(InputError, match=r"a.csv: its columns for en and de have the text of each other \(by the text"):
+        right_way(by_column, ("en", "de"), ("de", "en"))
+    assert right_way(by_column, ("de", "en"), NO) == by_column
     with pytest.raises(InputError, match="say --src-column 2 --tgt-column 1 --src-lang de --tgt-lang en, or exchange"):
         right_way(table, ("de", "en"), ("en", "de"))
     assert right_way(table, ("de", "en"), ("en", "de"), "test-").columns == (2, 1)
@@ -390,10 +421,10 @@ def test_patterns_and_home_directories_lead_to_files(tmp_path: Path, monkeypatch
     assert [pair.src for pair in read_pairs(both.source, "en", "de")] == ["a", "b"]
     with pytest.raises(InputError, match=r"\*\.tmx"):
         files_of("~/*.tmx", None, NO, NO)
-    write(tmp_path / "deu.txt", ["Go.\tGeh.\tCC-BY 2.0", "Hi.\tHallo!\tCC-BY 2.0"])
+    write(tmp_path / "deu.txt", ["Go.\tGeh.\tCC-BY 2.0", *[f"Hi {i}.\tHe {i}!\tCC-BY 2.0 (France)" for i in range(11)]])
     table = files_of("~/deu.txt", None, NO, NO)
     assert table[:2] == ({"tsv": "~/deu.txt"}, (None, None))
-    assert [pair.tgt for pair in read_pairs(table.source, "en", "de")] == ["Geh.", "Hallo!"]
+    assert [pair.tgt for pair in read_pairs(table.source, "en", "de")] == ["Geh.", *(f"He {i}!" for i in range(11))]
 
 
 def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
@@ -423,6 +454,16 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
             r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
         ),
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/uneven.txt", None, r"uneven.txt, line 9: 3 columns where the first line has 2"),
+        ("{}/titles.tsv", None, r"which of its columns are .*'A 1' \(1\), 'A dog 1' \(2\), 'Ein Hund 1' \(3\)"),
+        ("{}/keyed.tsv", None, r"which of its columns are source and target"),
+        ("{}/commas.csv", None, r"commas.csv: has rows of 2 to 4 columns; give each as many"),
+        ("{}/uneven.txt", "{}/a.en", r"uneven.txt: has columns, with tabs between them; name a file of pairs without"),
+        ("{}/more/*.tsv", None, r"more/b.tsv: its columns are not called as those of .*/more/a.tsv"),
+        ("{}/more/*.csv", None, r"more/d.csv: its columns are not called as those of .*/more/c.csv"),
+        ("{}/a.en", "{}/times.de", r"times.de: subtitles"),
+        ("{}/none.tsv", None, r"none.tsv: empty"),
+        ("{}/a.xlsx", None, r"a.xlsx: a spreadsheet; save it as CSV"),
         ("{}/side.txt", None, r"side.txt: is one side of the text"),
         ("{}/more/spark.parquet", None, r"spark.parquet: is a folder; name files"),
         ("{}/ragged.tsv", None, r"ragged.tsv, line 3: 2 columns where the first line has 3"),
@@ -440,7 +481,7 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/none.parquet", None, r"none.parquet: cannot be read"),
         ("{}/empty.jsonl", None, r"empty.jsonl: no rows with columns in it"),
         ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed"),
-        ("{}/ids.tsv", None, r"ids.tsv: the first two of its 4 columns begin with '17' and 'x'; say with"),
+        ("{}/ids.tsv", None, r"ids.tsv: which of its columns are .* begin with '17' \(1\), 'x' \(2\), '21' \(3\), "),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
         ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
@@ -459,8 +500,17 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
+    write(tmp_path / "uneven.txt", ["a b\tc d"] * 8 + ["a\tb\tc"])
+    write(tmp_path / "titles.tsv", [f"A {i}\tA dog {i}\tEin Hund {i}" for i in range(3)])
+    write(tmp_path / "keyed.tsv", [f"News_{i}\tA dog {i}" for i in range(3)])
+    write(tmp_path / "commas.csv", ["A dog, a cat,Ein Hund", "A dog,Ein Hund", "a, b, c,d"])
+    write(tmp_path / "times.de", ["1", "00:00:01,000 --> 00:00:04,000", "Ein Hund"])
+    write(tmp_path / "none.tsv", [])
+    write(tmp_path / "a.xlsx", ["PK"])
     write(tmp_path / "side.txt", ["A dog"])
     (tmp_path / "more" / "spark.parquet").mkdir(parents=True)
+    for name, first in (("a.tsv", "a b\tc d"), ("b.tsv", "en\tde"), ("c.csv", "en,de"), ("d.csv", "de,en")):
+        write(tmp_path / "more" / name, [first, "A dog,Ein Hund" if name.endswith("csv") else "A dog\tEin Hund"])
     write(tmp_path / "ragged.tsv", ["A dog\tEin Hund\tx", "A cat\tEine Katze\tx", "No\tNein"])
     write(tmp_path / "anki.txt", ["#separator:tab", "#html:true", "a\tb"])
     os.mkfifo(tmp_path / "pipe")
@@ -473,7 +523,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "ids.tsv", ["17\tx\t21\tEin Hund"])
     write(tmp_path / "three.jsonl", [json.dumps({"one": "a", "two_x": "b", "three_x": "c", "four": 4})] * 2)
     with pytest.raises(InputError, match=reason):
-        look_at(files_of(src.format(tmp_path), tgt, NO, NO).source, ("en", "de"), "text")
+        look_at(files_of(src.format(tmp_path), tgt and tgt.format(tmp_path), NO, NO).source, ("en", "de"), "text")
 
 
 @pytest.mark.parametrize(
@@ -636,7 +686,9 @@ def test_text_about_markup_is_text(tmp_path: Path) -> None:
 
 def test_text_that_repeats_cannot_be_held_out(tmp_path: Path) -> None:
     look = seen(tmp_path, [("a dog", "ein Hund"), ("a cat", "eine Katze")] * 100)
-    with pytest.raises(InputError, match=r"no validation text can be held out: .*--valid-src"):
+    with pytest.raises(
+        InputError, match=r"can be held out: .* \(99.0 % of the pairs stand .*once more\); .*--valid-src"
+    ):
         hold_out(look, [True] * 200, {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
 
 

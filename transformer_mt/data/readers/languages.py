@@ -56,8 +56,8 @@ _NAMES = (
     "en inglês de alemão fr francês en engels de duits fr frans es spaans en engelska de tyska fr franska "
     "en английский de немецкий fr французский es испанский en англійська de німецька "
     "en angielski de niemiecki fr francuski en anglicky en angličtina de německy de němčina en ingilizce de almanca "
-    "en 영어 de 독일어 fr 프랑스어 zh 중국어 ja 일본어 en 英語 de ドイツ語 fr フランス語 zh 中国語 ko 韓国語 en 英文 en 英语 "
-    "de 德语 fr 法语 ja 日语 ko 韩语"
+    "en 영어 de 독일어 fr 프랑스어 zh 중국어 ja 일본어 en 英語 de ドイツ語 fr フランス語 zh 中国語 ko 韓国語 en 英文 "
+    "en 英语 de 德语 fr 法语 ja 日语 ko 韩语"
 )
 _CODES = dict(zip(_NAMES.split()[1::2], _NAMES.split()[::2], strict=True))
 _TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD | _CODES
@@ -80,6 +80,11 @@ def distance(wanted: str, found: str) -> int | None:
     if script and its_script and script != its_script:
         return 3
     return 2 if region and its_region and region != its_region else 1
+
+
+def primary(code: str) -> str:
+    """Return the language of a code without its variety, by two letters where it has them: en of eng-US."""
+    return _parts(code)[0]
 
 
 def code_of_name(name: str) -> str | None:
