@@ -12,6 +12,7 @@ from harness import copy_corpus, metrics, symbol_lines, tmt, tmt_here, weights, 
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
+from transformer_mt.data.batching import Cursor
 from transformer_mt.training import ending
 from transformer_mt.training.run_log import RunLog
 
@@ -76,14 +77,14 @@ def test_a_signal_ends_the_scoring(ended: tuple[Path, Path], capsys: pytest.Capt
     assert next(signals, None) is None and (run / "metrics.jsonl").read_bytes() == before
 
 
-def advice(directory: Path, config: Config, bleu: list[float], loss: list[float]) -> str:
+def advice(directory: Path, config: Config, bleu: list[float], loss: list[float], epoch: int = 10) -> str:
     best = max(range(len(bleu)), key=bleu.__getitem__)
     records = [
         {"kind": "valid", "step": 10 * i, "bleu": b, "loss": nll}
         for i, (b, nll) in enumerate(zip(bleu, loss, strict=True), 1)
     ]
     write(directory / "metrics.jsonl", [json.dumps(record) for record in records])
-    state = TrainState(step=10 * len(bleu), best_step=10 * (best + 1))
+    state = TrainState(step=10 * len(bleu), best_step=10 * (best + 1), cursor=Cursor(epoch))
     return ending.advice(config, directory, state)
 
 
@@ -100,6 +101,9 @@ def test_advice_follows_the_validations(ended: tuple[Path, Path], tmp_path: Path
     assert f"tmt average {tmp_path} --output" in advice(tmp_path, config, flat, falling)
     assert "more text" in advice(tmp_path, cosine, flat, falling)
     assert "more text" in advice(tmp_path, with_keys("train", ema_decay=0.99), flat, falling)
+    few = "the last checkpoint is the best, and only in epoch 4: a longer run may be better, with train.max_steps 80"
+    assert few in advice(tmp_path, cosine, flat, falling, epoch=3)
+    assert "more text" in advice(tmp_path, cosine, [*flat[:-1], 30.0], falling, epoch=3)
     risen = [4.0, 3.0, 2.0, 2.1, 2.2, 2.3]
     assert "risen again by 0.30" in advice(tmp_path, config, [1.0, 20.0, 30.0, 29.0, 28.0, 28.0], risen)
     (tmp_path / "metrics.jsonl").write_text("")

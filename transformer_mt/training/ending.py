@@ -20,6 +20,7 @@ from transformer_mt.training.run_log import RunLog
 
 # Of the best score: what it rose by in the last third of a run, from which on a longer run is worth a try.
 _STILL_RISING = 0.02
+_FEW_EPOCHS = 10  # in which no text is learned by heart
 _LEARNING_BY_HEART = 0.05  # nats a label by which the validation loss is above its lowest at the end
 
 
@@ -92,13 +93,16 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
         )
     is_at_its_end = state.step >= config.train.max_steps  # else patience has ended it, and would do so again at once
     has_come_to_zero = is_at_its_end and config.optim.schedule not in ("paper", "inverse_sqrt")
-    if is_at_its_end and _rises(records, metric):
+    reason = f"{metric} still rose in the last third" if _rises(records, metric) else ""
+    if not reason and state.best_step == state.step and state.cursor.epoch < _FEW_EPOCHS:
+        reason = f"the last checkpoint is the best, and only in epoch {state.cursor.epoch + 1}"
+    if is_at_its_end and reason:
         if has_come_to_zero:
             return (
-                f"{metric} still rose in the last third: a longer run may be better, with train.max_steps "
-                f"{2 * config.train.max_steps} and another --output (this one's learning rate has come to 0)"
+                f"{reason}: a longer run may be better, with train.max_steps {2 * config.train.max_steps} and another "
+                "--output (this one's learning rate has come to 0)"
             )
-        return f"{metric} still rose in the last third: go on with --resume and train.max_steps {2 * state.step}"
+        return f"{reason}: go on with --resume and train.max_steps {2 * state.step}"
     if not has_come_to_zero and config.train.ema_decay == 0:
         return f"the mean of the last checkpoints may be better: tmt average {run} --output {run}/averaged --validate"
     return "more text is what helps now, of other people or back-translated (docs/data.md)"
