@@ -18,12 +18,13 @@ from transformer_mt.curation.common import RUINOUS_SHARE, Finding
 from transformer_mt.data.pairs import Chunk, NamedSource
 
 BLOCK_LINES = 1000
+_FEWEST_LINES = 300  # of a block that are called unrelated; of text that goes together they have a gain of 7 and more
 _PARTS = (1, 2, 4, 8)  # of a block: a shift may begin inside of it, and most validation texts are one block
 _MAX_SHIFT = 3
 # A gain of d_i by line i is one where Σd / √Σd² is above this. Where each gain is as likely as the same loss, that has
 # a probability of exp(-18) at most (Hoeffding, 1963), and it cannot be in blocks of less than 36 lines: Σd / √Σd² ≤ √n.
 _SURE = 6.0
-# Above this it is by chance in one block of 90 at most; text that goes together has 7 and more.
+# Above this it is by chance in one block of 90 at most.
 _LIKELY = 3.0
 _VARIED = 0.25  # the standard deviation of lengths that can tell; it is 0.3 and more in text, less where that is sorted
 _ALIKE = 0.1  # between lengths, in the mean; it is 0.3 to 0.5 between lines that do not belong together
@@ -164,12 +165,12 @@ def find_shifts(sides: Sides) -> list[tuple[range, Shift]]:
 
 
 def are_unrelated(sides: Sides) -> bool:
-    """Return whether the lines of a whole block agree no better than with targets half a block away."""
-    if len(sides) < BLOCK_LINES or sides.least_deviation() < _VARIED:
+    """Return whether the lines of a block agree no better than with targets half a block away."""
+    if len(sides) < _FEWEST_LINES or sides.least_deviation() < _VARIED:
         return False
-    half = BLOCK_LINES // 2
-    own = sides.agreement(range(BLOCK_LINES), 0)
-    others = [sides.agreement(range(half), half), sides.agreement(range(half, BLOCK_LINES), -half)]
+    half = len(sides) // 2
+    own = sides.agreement(range(2 * half), 0)
+    others = [sides.agreement(range(half), half), sides.agreement(range(half, 2 * half), -half)]
     if own.distance.mean() < _ALIKE:  # lengths that go together as well as they can
         return False
     distance, words = (np.concatenate(both) for both in zip(*others, strict=True))

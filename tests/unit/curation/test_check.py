@@ -520,6 +520,9 @@ def test_lines_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     random.Random(1).shuffle(half)
     [finding] = findings(data_of(tmp_path, list(zip(src, [*half, *tgt[1500:]], strict=True))))
     assert finding.startswith("train.0: 1,000 of 3,000 lines, between line 1 and line 1,000, do not belong together")
+    [finding] = findings(data_of(tmp_path, list(zip(src, half[:301], strict=False))))
+    assert finding.startswith("train.0: 301 of 301 lines, between line 1 and line 301, do not belong together")
+    assert findings(data_of(tmp_path, list(zip(src, tgt[:301], strict=False)))) == []
 
 
 def test_sorted_text_is_not_accused(tmp_path: Path) -> None:
