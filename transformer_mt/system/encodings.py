@@ -107,8 +107,8 @@ def _num_blanks(text: str) -> int:
 
 
 def _is_of_one_script(text: str) -> bool:
-    """Whether it has letters, nearly all of one script (or Latin, in which names stand everywhere), and no characters
-    that text has not: what the other byte order, or another encoding, makes of text is of many."""
+    """Whether it has letters, nearly all of one script or Latin, as tables of two languages have, and no characters that
+    text has not: what the other byte order, or another encoding, makes of text is of many."""
     if len(text) < _FEW_CHARACTERS or any(map(_is_no_text, text)):
         return False
     scripts: dict[str, int] = {}
@@ -116,7 +116,7 @@ def _is_of_one_script(text: str) -> bool:
         script = unicodedata.name(character, "").partition(" ")[0]
         script = "CJK" if script in _WITH_CJK else script
         scripts[script] = scripts.get(script, 0) + 1
-    most = max(scripts, key=lambda one: scripts[one], default="")
+    most = max(scripts.keys() - {"LATIN"}, key=lambda one: scripts[one], default="")
     own = sum(scripts.get(script, 0) for script in {most, "LATIN"})
     return 0 < own >= _OF_ONE_SCRIPT * sum(scripts.values())
 

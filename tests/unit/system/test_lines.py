@@ -241,6 +241,7 @@ def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> Non
         ["집이 하나 있다.", "Linux 두 대."],
         ["汉字没有空格。", "也没有标点"],
         ["Дом.", "Два дома."],
+        ["There is one house.\t집이 하나 있다.", "There are two houses.\t두 집이 있다."],
     ):
         path.write_bytes("\n".join(lines).encode(encoding))
         assert list(read_lines(path)) == lines
