@@ -107,8 +107,8 @@ def _num_blanks(text: str) -> int:
 
 
 def _is_of_one_script(text: str) -> bool:
-    """Whether it has letters, nearly all of one script or Latin, as tables of two languages have, and no characters that
-    text has not: what the other byte order, or another encoding, makes of text is of many."""
+    """Whether it has letters, nearly all of one script or Latin, as tables of two languages have, and no characters
+    that text has not: what the other byte order, or another encoding, makes of text is of many."""
     if len(text) < _FEW_CHARACTERS or any(map(_is_no_text, text)):
         return False
     scripts: dict[str, int] = {}
