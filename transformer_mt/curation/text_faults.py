@@ -42,7 +42,7 @@ _LETTER = "[a-zß-öø-ÿ\u0100-\u024f\u0370-\u052f]"
 _MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast, as it begins with one character
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
 _TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
-_KEY = re.compile(r"^[A-Za-z][\w-]*(?:[._:/]+[\w-]+)+$", re.MULTILINE)
+_KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language

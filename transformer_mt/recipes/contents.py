@@ -34,7 +34,7 @@ _WORDS = tuple(
     )
 )
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
-_MOST_LINES = 0.8  # of them; what others have is told by their reader
+_SHARE_OF_LINES = 0.8  # of them; what others have is told by their reader
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _FEWEST_QUOTED = 5  # fields
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
@@ -76,7 +76,7 @@ def columns_in(kind: str, path: str) -> list[str]:
 def is_table(path: str) -> bool:
     """Return whether most of the first lines of a text have tabs, as many each."""
     tabs = Counter(line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip())
-    return any(number > 0 and count >= _MOST_LINES * tabs.total() for number, count in tabs.items())
+    return any(number > 0 and count >= _SHARE_OF_LINES * tabs.total() for number, count in tabs.items())
 
 
 def has_quotes(rows: Iterable[Sequence[str]]) -> bool:

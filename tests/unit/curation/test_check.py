@@ -237,6 +237,8 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("00:01:02,500 --> 00:01:04,000", ["times"]),
         ("menu.file.open", ["keys"]),
         ("Error 3: see example.org/help.", []),
+        (f"a{'_' * 90} b", []),  # in no time
+        ("E.g.", []),
         ("a\0b", ["NUL"]),
         ("a\x07b", ["control"]),
         ("a\u0085b", ["control"]),
