@@ -19,6 +19,7 @@ from transformer_mt.training.optim import learning_rate
 # text would see: it has a language to keep. (Measured with one model, docs/results.md.)
 _SHARE_OF_RATE, _SHARE_OF_STEPS, _SHARE_WITH_MUON = 0.25, 0.2, 0.1
 _LONGEST_WARMUP = 200
+_LITTLE = 150_000  # target tokens
 
 
 class Initial(NamedTuple):
@@ -75,7 +76,7 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
     is_muons = config.optim.optimizer == "muon"
     was_adapted = config.train.init_from is not None  # with a lower rate and smaller steps than it began with
     share = 1 if was_adapted else _SHARE_OF_RATE
-    max_tokens = 1024 if corpus.is_little else 4096
+    max_tokens = 1024 if corpus.size < _LITTLE else 4096
     if not was_adapted:
         max_tokens = min(max_tokens, config.batch.max_tokens)
     by_root = BY_ROOT_WITH_MUON * _SHARE_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM * _SHARE_OF_STEPS
