@@ -68,23 +68,23 @@ def test_two_files_become_a_model(text: list[tuple[str, str]], tmp_path: Path) -
 def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     """With its shape, its vocabulary and its languages, at a lower rate and for fewer steps."""
     lines = symbol_lines(200, seed=5)
-    for side in ("one", "two"):
+    for side in ("hsb", "dsb"):
         write(tmp_path / f"a.{side}", lines)
     write(tmp_path / "symbols", lines)
     before = load_config(trained.config)
-    done = init(tmp_path, "--from", trained.run, src="a.one", tgt="a.two")
-    assert done.status == 2 and "translates src to tgt, the text is one to two" in done.refusal
-    init(tmp_path, "--from", trained.run, src="a.one", tgt="symbols").ok()  # nothing tells the languages but the model
+    done = init(tmp_path, "--from", trained.run, src="a.hsb", tgt="a.dsb")
+    assert done.status == 2 and "translates src to tgt, the text is hsb to dsb" in done.refusal
+    init(tmp_path, "--from", trained.run, src="a.hsb", tgt="symbols").ok()  # nothing tells the languages but the model
     config = load_config(tmp_path / "my.yaml")
     assert (config.data.src_lang, config.data.tgt_lang, config.train.init_from) == ("src", "tgt", str(trained.run))
     assert before.optim.lr is not None and config.optim.lr == pytest.approx(before.optim.lr / 4, rel=0.05)
     assert config.model == before.model
     fresh, replayed = config.data.train  # half of what is seen is what it was trained on
-    assert fresh.src == str(tmp_path / "a.one") and replayed.src == before.data.train[0].src
+    assert fresh.src == str(tmp_path / "a.hsb") and replayed.src == before.data.train[0].src
     assert replayed.weight == pytest.approx(200 * 0.8 / 2000, rel=0.3)
-    given = ["--replay-src", tmp_path / "a.two", "--replay-tgt", tmp_path / "symbols"]
-    init(tmp_path, "--from", trained.run, *given, src="a.one", tgt="symbols", output="given.yaml").ok()
-    assert load_config(tmp_path / "given.yaml").data.train[1].src == str(tmp_path / "a.two")
+    given = ["--replay-src", tmp_path / "a.dsb", "--replay-tgt", tmp_path / "symbols"]
+    init(tmp_path, "--from", trained.run, *given, src="a.hsb", tgt="symbols", output="given.yaml").ok()
+    assert load_config(tmp_path / "given.yaml").data.train[1].src == str(tmp_path / "a.dsb")
     options = ["--output", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", *SMALL[:6]]
     options += ["--set", "train.freeze=[embeddings, encoder]"]
     tmt("train", tmp_path / "my.yaml", *options).ok()
