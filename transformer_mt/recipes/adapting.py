@@ -19,7 +19,7 @@ from transformer_mt.training.optim import learning_rate
 # text would see: it has a language to keep. (Measured with one model, docs/results.md.)
 _SHARE_OF_RATE, _SHARE_OF_STEPS, _SHARE_WITH_MUON = 0.25, 0.2, 0.1
 _LONGEST_WARMUP = 200
-_LITTLE = 150_000  # target tokens
+_LITTLE = 150_000  # target tokens of a text, below which steps are small
 
 
 class Initial(NamedTuple):

@@ -27,7 +27,6 @@ _OF_SCRIPT = {
     "Ethiopic": "am",
 }
 
-
 # Languages that are written as Korean, Japanese and Chinese are.
 _WRITTEN_ALIKE = {"ko": "ko okm jje", "ja": "ja ryu ojp", "zh": "zh yue wuu nan hak gan hsn cdo lzh ja"}
 

@@ -1,7 +1,8 @@
 """Shape, vocabulary, batch, rate and steps by the size of a corpus.
 
-What is measured is in ``docs/results.md`` ("What tmt init writes"): tiny on 2,000 and 29,000 pairs. Other sizes follow
-from it, from the paper, and from what others report; each choice says which.
+What is measured is in ``docs/results.md`` ("What tmt init writes"): tiny on 2,000 to 29,000 pairs, and a sixth of a run
+of the next shape on 165,000. Other sizes follow from it, from the paper, and from what others report; each choice says
+which.
 """
 
 from __future__ import annotations

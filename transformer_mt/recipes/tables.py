@@ -18,7 +18,7 @@ from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
 
 _MOST_ROWS = 10_000  # are looked at: of tables in the order of length, the first have few words
 _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sentences
-_KEY = re.compile(r"(?=\S*[\d_./:])\S+")
+_KEY = re.compile(r"(?=\S*[\d_./:])\S+")  # what a row is called: doc-7, menu.open
 _SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
     r"\S\s+\S|[.!?]$|[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
