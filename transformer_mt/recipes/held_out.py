@@ -79,7 +79,7 @@ def hold_out(
             "left out where validation text is drawn; name validation text with --valid-src, or another test text"
         )
     drawn = _draw(look, kept, parts)
-    why_not = "too few pairs have sides that are in no other pair"
+    why_not = "too few pairs have sides that are in no different pair"
     if look.num_repeated > len(look.src_keys) / 3:
         why_not += f" ({percent(look.num_repeated, len(look.src_keys))} of the pairs stand in the text once more)"
     if "valid" in parts and "valid" not in drawn:
@@ -99,7 +99,7 @@ def hold_out(
             sources.append(Choice(part, [given[part].settings]))
         elif part in drawn:
             src, tgt = map(str, files[part])
-            why = f"{len(drawn[part]):,} pairs drawn (seed {_SEED}) from those whose sides are in no other pair"
+            why = f"{len(drawn[part]):,} pairs drawn (seed {_SEED}) from those whose sides are in no different pair"
             sources.append(Choice(part, [{"src": src, "tgt": tgt}], why))
             tell(f"held out: {len(drawn[part]):,} pairs in {src} and {tgt}")
     rules = _rules(bool(drawn), leaks, lost, tell)

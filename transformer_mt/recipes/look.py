@@ -40,7 +40,7 @@ class Look:
     src_keys: Keys  # of each pair among them with text on both sides
     tgt_keys: Keys
     sample: list[SentencePair]  # some of them, drawn at random, in order
-    is_unique: npt.NDArray[np.bool_]  # of the sample: neither side, near ones included, is in another pair
+    is_unique: npt.NDArray[np.bool_]  # of the sample: first of its kind, neither side (or a near one) in a pair of another
 
     @property
     def num_looked_at(self) -> int:
@@ -140,8 +140,11 @@ def _see(numbered: tuple[int, Chunk]) -> _Seen:
 
 
 def _are_unique(src_keys: Keys, tgt_keys: Keys) -> npt.NDArray[np.bool_]:
-    """Return which pairs have sides that are in no other pair, on neither side."""
-    keys, counts = np.unique(np.concatenate([src_keys, tgt_keys[tgt_keys != src_keys]]), return_counts=True)
-    src, tgt = (counts[np.searchsorted(keys, side)] == 1 for side in (src_keys, tgt_keys))
-    unique: npt.NDArray[np.bool_] = src & tgt
+    """Return which pairs have sides that are in no different pair, on neither side; of equal pairs the first."""
+    pairs, firsts = np.unique(np.stack([src_keys, tgt_keys], axis=1), axis=0, return_index=True)
+    src, tgt = pairs.T
+    keys, counts = np.unique(np.concatenate([src, tgt[tgt != src]]), return_counts=True)
+    src_is_once, tgt_is_once = (counts[np.searchsorted(keys, side)] == 1 for side in (src, tgt))
+    unique = np.zeros(len(src_keys), dtype=np.bool_)
+    unique[firsts[src_is_once & tgt_is_once]] = True
     return unique

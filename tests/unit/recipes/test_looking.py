@@ -570,8 +570,12 @@ def test_a_small_corpus_is_counted_as_a_whole(tmp_path: Path) -> None:
     full = [pair for pair in pairs if all(pair)]
     assert look.sample == full and len(look.src_keys) == len(full)
     assert look.num_repeated == len(full) - len({*full})
-    counts = Counter(key for pair in full for key in {text_key(side, "near") for side in pair})
-    assert look.is_unique.tolist() == [all(counts[text_key(side, "near")] == 1 for side in pair) for pair in full]
+    keys = [tuple(text_key(side, "near") for side in pair) for pair in full]
+    counts = Counter(key for pair in {*keys} for key in {*pair})
+    assert look.is_unique.tolist() == [
+        pair not in keys[:i] and all(counts[key] == 1 for key in pair) for i, pair in enumerate(keys)
+    ]
+    assert look.is_unique[-2:].tolist() == [True, False]  # what stands there twice can be held out, once
 
 
 def test_of_a_large_corpus_blocks_at_equal_distances_are_looked_at(
@@ -637,7 +641,8 @@ def test_held_out_pairs_are_nowhere_else(tmp_path: Path) -> None:
     assert names == [("my.valid.en", "my.valid.de"), ("my.test.en", "my.test.de")]
     drawn = [pair for part in held_out.drawn.values() for pair in part]
     assert len(drawn) == held_out.num_drawn == 2 * 60 and len({*drawn}) == 120
-    sides = Counter(text_key(side, "near") for pair in pairs for side in pair)
+    keys = {tuple(text_key(side, "near") for side in pair) for pair in pairs}
+    sides = Counter(key for pair in keys for key in pair)
     assert all(sides[text_key(side, "near")] == 1 for pair in drawn for side in pair)
     allowed = {pair for pair, is_kept in zip(look.sample, kept, strict=True) if is_kept}
     assert {*drawn} <= allowed
@@ -682,6 +687,14 @@ def test_text_about_markup_is_text(tmp_path: Path) -> None:
     for name in ("a.en", "a.de"):
         write(tmp_path / name, ["<html> is the first tag of a page.", *["A sentence."] * 9])
     assert files_of(str(tmp_path / "a.en"), str(tmp_path / "a.de"), NO, NO).codes == ("en", "de")
+
+
+def test_of_text_that_stands_there_twice_some_is_held_out_once(tmp_path: Path) -> None:
+    pairs = [*{src: (src, tgt) for src, tgt in grammar.generate("train", 400)}.values()]
+    look = seen(tmp_path, [*pairs, *pairs])
+    held_out = hold_out(look, [True] * len(look.sample), {}, ("en", "de"), tmp_path / "my.yaml", tell_nobody)
+    drawn = [pair for part in held_out.drawn.values() for pair in part]
+    assert len(drawn) == len({*drawn}) > 20 and [rule.key for rule in held_out.rules] == ["drop_held_out"]
 
 
 def test_text_that_repeats_cannot_be_held_out(tmp_path: Path) -> None:
