@@ -14,7 +14,6 @@ from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import read_parts
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
@@ -83,11 +82,6 @@ def has_quotes(rows: Iterable[Sequence[str]]) -> bool:
     """Return whether a table has quotes around what has a comma or a quote in it, as spreadsheets write them."""
     cells = [cell for row in rows for cell in row if "," in cell or '"' in cell]
     return len(cells) >= _FEWEST_QUOTED and sum(map(bool, map(_QUOTED.fullmatch, cells))) >= 0.9 * len(cells)
-
-
-def has_old_line_ends(path: str) -> bool:
-    """Whether a file begins with a line that has a carriage return inside."""
-    return any("\r" in part.text for part in itertools.islice(read_parts(path), 1))
 
 
 def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:

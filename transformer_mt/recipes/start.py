@@ -25,7 +25,6 @@ from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, default_tokenize
 from transformer_mt.recipes import adapting, sizes
 from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.cleaning import are_kept, rules_for
-from transformer_mt.recipes.contents import has_old_line_ends
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
 from transformer_mt.recipes.languages import Direction, MaybeCodes, direction, languages_of, languages_of_pairs
@@ -38,6 +37,7 @@ from transformer_mt.recipes.trial import seconds_per_update
 from transformer_mt.recipes.writing import Choice, Choices, as_text, as_tree, values_of
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import describe, local_device
+from transformer_mt.system.lines import OLD_LINE_ENDS, ends_at_cr
 from transformer_mt.system.whole_files import check_writable, replaced_file
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.tokenizer_training import train_tokenizer
@@ -189,8 +189,8 @@ def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
     look = look_at(train.source, codes_by_files, str(train.source))
     if len(look.src_keys) < _LEAST_PAIRS:
         remedy = "some thousands are the least, some hundreds are enough to try it out"
-        if any(map(has_old_line_ends, source_files(train.source, *codes_by_files))):
-            remedy = "its lines end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
+        if any(map(ends_at_cr, source_files(train.source, *codes_by_files))):
+            remedy = f"its lines {OLD_LINE_ENDS}"
         raise InputError(
             f"{train.source}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
         )

@@ -24,6 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 
 LONGEST_LINE = 4 << 20  # bytes that are read as one line: what a line takes in memory is bounded as well
 TOO_LONG = "\ufdd0 a line that is too long \ufdd0"  # stands for one in a sentence pair; cleaning knows it
+OLD_LINE_ENDS = "end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
 
 
 def read_lines(path: str | Path, instead: str | None = None) -> Iterator[str]:
@@ -191,9 +192,12 @@ def read_line_pairs(first: str | Path, second: str | Path, instead: str | None =
         if line is None or other is None:
             longer, shorter = (first, second) if other is None else (second, first)
             total = number + sum(1 for _ in pairs)
+            remedy = "line i of one file must belong to line i of the other"
+            if Path(shorter).is_file() and ends_at_cr(shorter):
+                remedy = f"the lines of {shorter} {OLD_LINE_ENDS}"
             raise InputError(
                 f"{shorter} has {number - 1:,} lines, {longer} {total:,}; line {number:,} of {longer} is the first "
-                "without a partner: line i of one file must belong to line i of the other"
+                f"without a partner: {remedy}"
             )
         yield line, other
 

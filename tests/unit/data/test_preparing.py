@@ -146,6 +146,15 @@ def test_unequal_counts_name_both_and_the_first_line_alone(longer: str, suffix: 
     )
 
 
+def test_a_side_with_line_ends_of_old_macs_is_told(tmp_path: Path) -> None:
+    source = text_files(tmp_path, [("a", "b"), ("c", "d")])
+    Path(source["src"]).write_bytes(b"a\rc\r")
+    with pytest.raises(
+        InputError, match=r"without a partner: the lines of .* end as on old Macs.*; give them line fee"
+    ):
+        list(read_pairs(SourceConfig(**source), "en", "de"))
+
+
 def test_one_empty_file_has_no_partner_for_line_1(tmp_path: Path) -> None:
     source = text_files(tmp_path, [("a", "b"), ("c", "d")])
     write_lines(source["src"], [])
