@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -34,7 +34,7 @@ def _paths(value: Any) -> str | tuple[str, ...]:
     raise ValueError(f"should be a file, a pattern as in parts/*.en, or a list of those, found {value!r}")
 
 
-Paths = Annotated[str | tuple[str, ...], PlainValidator(_paths)]  # one file or pattern, or several
+Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]  # one file or pattern, or several
 
 
 # YAML has lists; a frozen section holds tuples. Only the container is converted, its items stay strict.

@@ -61,8 +61,8 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
     into the configuration; whole, or not at all.
 
     Raises:
-        InputError: a source that cannot be read, too few pairs that could be held out, or a directory that holds other
-            files.
+        InputError: a source that cannot be read, no pairs or too few that could be held out, or a directory that holds
+            other files.
         RunError: the place cannot be written.
     """
     sources = named_sources(data, "train")
@@ -77,6 +77,8 @@ def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, 
     counts = dict.fromkeys(names, 0)
     with exported_directory(output, {"made_by": "tmt data split"}) as made, workspace(data) as directory:
         occurrences = _find_unique(sources, directory)
+        if not len(occurrences):
+            raise InputError("data.train: empty, no sentence pairs; check its files")
         num_unique = sum(
             int(np.count_nonzero(_is_unique(occurrences, start, start + _BLOCK)))
             for start in range(0, len(occurrences) // 2, _BLOCK)

@@ -43,6 +43,7 @@ _MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
 _TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
 _KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
+_NUMBER = re.compile(r"^[-+#.,:/ \d]*\d[-+#.,:/ \d]*$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
@@ -64,6 +65,7 @@ class Fault(NamedTuple):
 
 
 _NEVER = 2.0
+_QUOTES = ("quoted", "one_quoted", "doubled")
 
 FAULTS = {
     "NUL": Fault("hold a NUL character", rule="drop_control_characters"),
@@ -93,6 +95,11 @@ FAULTS = {
     "times": Fault("are the times of subtitles"),
     "tabs": Fault("hold tabs, as tables have between columns", told_from=0.5, ruins_from=0.5),
     "keys": Fault("are keys, as menu.file.open, which programs find texts by", told_from=0.5, ruins_from=0.5),
+    "numbers": Fault(
+        "are numbers, as a table has them in a column of its own; name those with the text: src_column, tgt_column",
+        told_from=0.5,
+        ruins_from=0.5,
+    ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault(
         "are longer than {} characters; one sentence a line is expected, look at the file's line ends", rule="max_chars"
@@ -162,6 +169,7 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "html": has_html,
         "tabs": lambda line: "\t" in line,
         "keys": _KEY.search,
+        "numbers": _NUMBER.search,
     }
     if ":" in text:
         tests["times"] = _TIMES.search
@@ -231,8 +239,12 @@ class TextFaults:
                 for (unit, name), one in seen.items()
                 if one.count >= max(FAULTS[name].fewest, FAULTS[name].told_from * total)
             }
+            quotes = [key for key in told if key[1] in _QUOTES]
+            in_quotes = max(quotes, key=lambda key: (told[key].count, -_QUOTES.index(key[1])), default=None)
             for (unit, name), one in told.items():
-                if _is_told_otherwise(unit, name, told, is_all=one.count == total, is_held_out=rules is None):
+                if name in _QUOTES and (unit, name) != in_quotes:  # one table in quotes is told once
+                    continue
+                if _is_told_otherwise(name, is_all=one.count == total, is_held_out=rules is None):
                     continue
                 fault = FAULTS[name]
                 ruins, what_then = one.count >= fault.ruins_from * total, ""
@@ -247,14 +259,8 @@ class TextFaults:
                 yield Finding(f"{named.label}: {what}: {where}{what_then} ({named.source})", ruins)
 
 
-def _is_told_otherwise(
-    unit: str, name: str, told: Iterable[tuple[str, str]], *, is_all: bool, is_held_out: bool
-) -> bool:
+def _is_told_otherwise(name: str, *, is_all: bool, is_held_out: bool) -> bool:
     """Return whether another finding has what this one would say, or nobody needs to know it."""
-    if name == "doubled":
-        return (unit, "quoted") in told
-    if name == "one_quoted":
-        return any(other == "quoted" for _, other in told)  # a whole column is
     if name == "blank":
         return is_all or not is_held_out  # a source without text; in training text, blank lines part documents
     return name == "half" and is_all  # a source without text

@@ -61,11 +61,28 @@ def languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLanguag
         lines = [lines[i][:1000] for i in drawn]
         passages = [] if label is None else [*_passages(lines)]
         asked = random.Random(chunk.first).sample(passages, min(len(passages), _MOST_IDENTIFIED))
-        wrong = [line for line in asked if not is_language(line, str(label), _LEAST_PROBABILITY)]
-        # Of two languages that are alike, the one that is meant may be the likeliest, with little probability.
-        foreign = Counter(one for line in wrong if (one := str(likely_language(line))) != label)
-        found.append(SideLanguage(_letter_pairs(lines), len(asked), foreign))
+        found.append(SideLanguage(_letter_pairs(lines), len(asked), _foreign(asked, label)))
     return found
+
+
+def another_language(lines: Sequence[str], code: str) -> str | None:
+    """Return which language most of some lines are in, where that is not the one they should be in; None where it is,
+    or the identifier cannot tell."""
+    try:
+        label = language_label(code)
+    except InputError:
+        return None
+    asked = [*_passages(lines)]
+    foreign = _foreign(asked, label)
+    is_most = len(asked) >= _FEWEST_IDENTIFIED and foreign.total() >= _RUINS_FROM * len(asked)
+    return foreign.most_common(1)[0][0] if is_most else None
+
+
+def _foreign(passages: Sequence[str], label: str | None) -> Counter[str]:
+    """Count what the identifier takes those passages for that are hardly in the language of a label."""
+    wrong = [passage for passage in passages if not is_language(passage, str(label), _LEAST_PROBABILITY)]
+    # Of two languages that are alike, the one that is meant may be the likeliest, with little probability.
+    return Counter(one for passage in wrong if (one := str(likely_language(passage))) != label)
 
 
 def _passages(lines: Sequence[str]) -> Iterator[str]:
@@ -113,15 +130,24 @@ class WrongLanguages:
         What the identifier says of both sides is believed before what the letters tell; of those, larger sources are
         believed before smaller ones.
         """
-        told = set()
-        for number, named in enumerate(self._sources):
-            if _is_exchanged(self._found[number], labels_of(named)):
-                told.add(number)
-                yield Finding(
-                    f"{named.label}: its two sides look the wrong way round, each in the other's language; exchange "
-                    f"them, or src_lang and tgt_lang ({named.source})",
-                    ruins=True,
-                )
+        told = {
+            number for number, named in enumerate(self._sources) if _is_exchanged(self._found[number], labels_of(named))
+        }
+        exchanged = [self._sources[number] for number in sorted(told)]
+        if len(exchanged) == len(self._sources) > 1:
+            labels = ", ".join(named.label for named in exchanged)
+            yield Finding(
+                f"{labels}: the two sides of all sources look the wrong way round, each in the other's language; "
+                "exchange data.src_lang and data.tgt_lang",
+                ruins=True,
+            )
+            exchanged = []
+        for named in exchanged:
+            yield Finding(
+                f"{named.label}: its two sides look the wrong way round, each in the other's language; exchange "
+                f"them, or src_lang and tgt_lang ({named.source})",
+                ruins=True,
+            )
         believed: defaultdict[str, Counter[str]] = defaultdict(Counter)  # pairs of letters, by language
         for number in sorted({*range(len(counts))} - told, key=lambda number: -counts[number]):
             named, (src, tgt) = self._sources[number], (side.letters for side in self._found[number])
@@ -154,7 +180,7 @@ def _identified(named: NamedSource, sides: Sequence[SideLanguage]) -> Iterator[F
             names = ", ".join(name for name, _ in side.foreign.most_common(3))
             is_most = num_foreign >= _RUINS_FROM * asked
             advice = (
-                "look whether it is the right file"
+                "look whether it is the right file, or column"
                 if is_most
                 else "clean.min_language_probability leaves them out of training"
             )

@@ -80,7 +80,9 @@ class CleanReport:
 
     def advice(self) -> str:
         """Return what to do where nothing is kept, by the most frequent reason."""
-        reason = max(self.rejected, key=lambda one: self.rejected[one], default="")
+        if not self.rejected:
+            return "there are none in its sources: check the files of data.train"
+        reason = max(self.rejected, key=lambda one: self.rejected[one])
         if reason == "empty":
             return "a side of most pairs is empty: check the files, columns and languages of the sources"
         if reason == "fits_no_update":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
+from transformer_mt.curation.wrong_language import another_language
 from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.languages import distance, primary
 from transformer_mt.errors import InputError
@@ -88,6 +89,13 @@ def direction(
     if distance(*found_both.codes) in (0, 1) and any(asked) and not all(asked):  # de is DE-DE, pt-PT is not pt-BR
         raise InputError(f"languages: {found_both.described()}; say what both are with --src-lang and --tgt-lang")
     return found_both
+
+
+def contradictions(languages: Direction, sample: Sequence[SentencePair]) -> Iterator[str]:
+    """Yield a warning for each side whose text is in another language, as far as the extra `langid` tells."""
+    for place, (code, how) in enumerate(zip(languages.codes, languages.how, strict=True)):
+        if (found := another_language([pair[place] for pair in sample[:_MOST_LINES]], code)) is not None:
+            yield f"warning: {code} ({how}): most of the text looks like {found}"
 
 
 def _may_be(code: str | None, of_text: str | None) -> bool:

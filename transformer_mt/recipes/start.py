@@ -27,7 +27,14 @@ from transformer_mt.recipes.adapting import Initial, adapted
 from transformer_mt.recipes.cleaning import are_kept, rules_for
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import HeldOutText, hold_out
-from transformer_mt.recipes.languages import Direction, MaybeCodes, direction, languages_of, languages_of_pairs
+from transformer_mt.recipes.languages import (
+    Direction,
+    MaybeCodes,
+    contradictions,
+    direction,
+    languages_of,
+    languages_of_pairs,
+)
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.names import check_codes
 from transformer_mt.recipes.replay import NOTHING, Amount, Replay, replay_for
@@ -125,6 +132,8 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         adapting.check_direction(initial, languages.codes)
     tell(f"{train.source}: {look.counted()}; {_described(look)}")
     tell(f"languages: {languages.described()}")
+    for warning in contradictions(languages, look.sample):
+        tell(warning)
 
     rules = rules_for(look, languages.codes, tell)
     kept = are_kept(look.sample, rules, languages.codes)

@@ -86,6 +86,8 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     table = _Table(src, settings, rows, names, codes_of_file(src))
     if rows:
         _refuse_unlike(table, files, delimiter)
+    elif not names and kind == "jsonl" and is_one_object(first):
+        raise _one_object(src)
     elif not names:
         raise InputError(f"{src}: empty, or none of its columns is text; each row needs both sides")
     if any(columns):
@@ -107,15 +109,19 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     if len(names) == 2:
         return in_order(table.with_columns(*names), asked)
     if kind == "jsonl" and is_one_object(first):
-        raise InputError(
-            f"{src}: is one object, not rows; write an array or one object a line (pandas: orient='records', "
-            "lines=True; keys and texts: json2po, Translate Toolkit)"
-        )
+        raise _one_object(src)
     if len(names) > 2:
         raise table.unclear()
     raise InputError(
         f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two, by language, as "
         '{"en": "A dog", "de": "Ein Hund"}, bare or as its column "translation"'
+    )
+
+
+def _one_object(src: str) -> InputError:
+    return InputError(
+        f"{src}: is one object, not rows; write an array or one object a line (pandas: orient='records', "
+        "lines=True; keys and texts: json2po, Translate Toolkit)"
     )
 
 

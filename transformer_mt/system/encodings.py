@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ _WHITE = "\t\n\v\f\r\x85"
 _MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; what is UTF-16 looks like half of them
 _FEW_CHARACTERS = 10  # tell nothing: they are of one script by chance
 _OF_ONE_SCRIPT = 0.95  # of the letters, at least
+
+# What begins a row of other letters in text of bytes below 128, of old mails.
+_ESCAPE = re.compile(rb"\x1b\$(@|B|\(D|\)A|\)C)")
+_SEVEN_BITS = {**dict.fromkeys((b"@", b"B", b"(D"), "ISO-2022-JP"), b")A": "ISO-2022-CN", b")C": "ISO-2022-KR"}
 
 _ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive (or a document of an office program)",
@@ -84,6 +89,9 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
                     f"{path}: it is {guess} without a byte order mark, or no text; if it is text, convert the file: "
                     f"iconv -f {guess} -t UTF-8"
                 )
+        if b"\x1b$" in start and start.isascii() and (escape := _ESCAPE.search(start)) is not None:
+            encoding = _SEVEN_BITS[escape[1]]
+            raise InputError(f"{path}: it is {encoding}; convert the file: iconv -f {encoding} -t UTF-8")
         yield file
 
 

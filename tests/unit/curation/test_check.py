@@ -236,6 +236,10 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("tab\tinside", ["tabs"]),
         ("00:01:02,500 --> 00:01:04,000", ["times"]),
         ("menu.file.open", ["keys"]),
+        ("12,345.67", ["numbers"]),
+        ("# 7: 10/12", ["numbers"]),
+        ("No. 7", []),
+        ("- ...", []),
         ("Error 3: see example.org/help.", []),
         (f"a{'_' * 90} b", []),  # in no time
         ("E.g.", []),
@@ -280,7 +284,7 @@ def test_faults_of_a_side(text: str, expected: list[str]) -> None:
     [
         (("", ""), ["blank"]),
         (("Undo", "Undo"), ["copy"]),
-        (("12", "12"), []),
+        (("12", "12"), ["numbers", "numbers"]),
         (("en", "de"), ["header"]),
         (("EN ", "DE"), ["header"]),
         (("Source text", "translation"), ["header"]),
@@ -408,7 +412,7 @@ def test_tables_that_spreadsheets_wrote(tmp_path: Path) -> None:
     rows = ["English\tGerman", '"He said ""go""."\t"Er sagte ""geh""."', "A dog.\tEin Hund.", "A cat.\tEine Katze."]
     write(tmp_path / "t.tsv", ["source\ttarget", *rows[1:], "a\tb\tc"])
     found = findings(DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(tsv=str(tmp_path / "t.tsv")),)))
-    parts = ("line 5: 3 columns", "source sides stand in quotes", "target sides stand in quotes", "names of columns")
+    parts = ("line 5: 3 columns", "of 4 source sides stand in quotes with doubled", "names of columns")
     assert len(found) == len(parts)
     for part, finding in zip(parts, found, strict=True):
         assert part in finding
@@ -421,6 +425,7 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
         (lambda i, side: f"00:0{i % 9}:01,000 --> 00:09:00,000" if i % 3 == 0 else side, "are the times of subtitles"),
         (lambda i, side: f"{i}\t{side}", "hold tabs, as tables have"),
         (lambda i, side: f"menu.item_{i}", "are keys"),
+        (lambda i, side: f"{i + 1}", "are numbers, as a table has them in a column of its own; name those with"),
     ]
     for damage, words in damages:
         train = [(damage(i, src), tgt) for i, (src, tgt) in enumerate(pairs)]
@@ -450,6 +455,15 @@ def test_sides_the_wrong_way_round_are_found_by_their_letters(tmp_path: Path) ->
     data = data_of(tmp_path, train, turned(valid))
     named = data.valid[0].model_copy(update={"src_lang": "de", "tgt_lang": "en"})
     assert findings(data.model_copy(update={"valid": (named,)})) == []
+
+
+def test_languages_that_are_exchanged_for_all_sources_are_told_once(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid")
+    [finding] = check(data_of(tmp_path, turned(good_pairs(80)), turned(good_pairs(40, "valid"))))
+    assert "the two sides of all sources look the wrong way round" in finding.text and finding.ruins
+    assert finding.text.startswith("valid.0, train.0: ")
+    [finding] = check(data_of(tmp_path, turned(good_pairs(80)), good_pairs(40, "valid")))
+    assert finding.text.startswith("train.0: its two sides look the wrong way round")
 
 
 def test_a_side_in_the_other_language_is_found(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_what_is_written_is_what_rules_keep(
             else:
                 reasons[reason] += 1
     if not any(expected):
-        with pytest.raises(InputError, match="no sentence pair is left after cleaning"):
+        why = "no sentence pair is left after cleaning .*; " + ("" if first or second else "there are none in its sou")
+        with pytest.raises(InputError, match=why):
             clean_corpus(data, output, "")
         return
     report = clean_corpus(data, output, "")
@@ -135,6 +136,16 @@ def test_cleaned_sources_keep_what_they_are(tmp_path: Path) -> None:
     )
     assert again.clean == CleanConfig(max_chars=None)  # repeats need not be looked for again
     assert again.cache_dir == data.cache_dir
+
+
+def test_lists_of_files_are_cleaned_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Pydantic warned of the list that it had made of them itself."""
+    for number in (1, 2):
+        (tmp_path / f"{number}.tsv").write_text(f"dog {number}\tHund {number}\n")
+    files = SourceConfig.model_validate({"tsv": [str(tmp_path / "1.tsv"), str(tmp_path / "2*.tsv")]})
+    data = corpus(tmp_path, [("a", "b")]).model_copy(update={"train": (files,)})
+    clean_corpus(data, tmp_path / "out", "")
+    assert lines_of(tmp_path / "out", "train.0") == [("dog 1", "Hund 1"), ("dog 2", "Hund 2")] and not recwarn.list
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "train.1"])
@@ -208,6 +219,10 @@ def test_a_split_is_a_partition_without_leaks(
     pairs = first + second
     unique = [pair for i, pair in enumerate(pairs) if can_be_held_out(pair, pairs[:i] + pairs[i + 1 :])]
     data, output = corpus(tmp_path, first, second), tmp_path / "out"
+    if not pairs:
+        with pytest.raises(InputError, match=r"data\.train: empty, no sentence pairs"):
+            split_corpus(data, output, num_valid, num_test, seed, "")
+        return
     if num_valid + num_test > len(unique):
         with pytest.raises(InputError, match=f"only {len(unique)} pairs have sides that occur in no other pair"):
             split_corpus(data, output, num_valid, num_test, seed, "")

@@ -435,7 +435,7 @@ def test_columns_are_known_by_the_languages_that_are_theirs(kind: str, tmp_path:
         write(path, f"{delimiter.join(cells)}\n{delimiter.join('abc'[: len(cells)])}\n")
         assert pairs_of({kind: str(path)}) == [pair]
     write(path, delimiter.join(["en-US", "de", "en-GB"]) + "\n")
-    assert "no column 'en'; it has en-US, de, en-GB" in refusal_of({kind: str(path)})
+    assert "no column 'en', but 2 of that language; it has en-US, de, en-GB" in refusal_of({kind: str(path)})
     write(path, f"{delimiter.join(['a', 'b', 'en', 'de'])}\n" * 2)
     assert "line 2: 'en' and 'de' once more: no names of columns" in refusal_of({kind: str(path)})
     write(path, f"en-suite room{delimiter}de-facto Norm\n")  # text
@@ -457,7 +457,9 @@ def test_columns_with_names_are_known_by_their_languages_too(header: str, tmp_pa
 
 def test_of_columns_as_near_none_is_taken(tmp_path: Path) -> None:
     lines = write(tmp_path / "x.jsonl", json.dumps({"en-US": "a", "en-GB": "b", "de": "c"}) + "\n")
-    assert "no column 'en'; it has en-US, en-GB, de; name the right ones" in refusal_of({"jsonl": lines})
+    assert "no column 'en', but 2 of that language; it has en-US, en-GB, de; name the right ones" in refusal_of(
+        {"jsonl": lines}
+    )
     assert pairs_of({"jsonl": lines}, "en-GB") == [("b", "c")]
 
 

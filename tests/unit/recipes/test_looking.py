@@ -25,7 +25,7 @@ from transformer_mt.recipes import look as looking
 from transformer_mt.recipes.cleaning import are_kept, rules_for
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import hold_out
-from transformer_mt.recipes.languages import direction, language_of, languages_of_pairs
+from transformer_mt.recipes.languages import Direction, contradictions, direction, language_of, languages_of_pairs
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names
 from transformer_mt.recipes.sides import Files, right_way
@@ -104,6 +104,19 @@ def test_letters_contradict_codes_of_countries_and_none_at_all() -> None:
         with pytest.raises(InputError, match=f"--src-lang {asked}: is no language's code; say --src-lang {meant}"):
             check_codes((asked, None))
     check_codes(("hsb", "old"))
+
+
+def test_text_in_another_language_than_is_said_is_warned_of() -> None:
+    pytest.importorskip("py3langid")
+    pairs = [SentencePair(*pair) for pair in grammar.generate("train", 100)]
+    for codes, warnings in (
+        (("en", "de"), []),
+        (("fr", "de-AT"), ["warning: fr (said): most of the text looks like en"]),
+        (("eng", "nl"), ["warning: nl (by name): most of the text looks like de"]),
+        (("src", "hsb-x"), []),  # it does not know them
+    ):
+        assert [*contradictions(Direction(*codes, ("said", "by name")), pairs)] == warnings
+    assert [*contradictions(Direction("fr", "nl", ("said", "said")), pairs[:3])] == []  # too few to tell
 
 
 @pytest.mark.parametrize(
@@ -485,6 +498,7 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
         ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
+        ("{}/data.json", None, r"data.json: is one object, not rows; write an array"),
         ("{}/side.csv", None, r"side.csv: its first line has one column; each line needs both sides"),
         ("{}/side.jsonl", None, r"side.jsonl: columns of text found: text; each row needs two"),
         (
@@ -517,6 +531,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{a"])
     write(tmp_path / "indented.json", ["{", '  "a": "b"', "}"])
+    write(tmp_path / "data.json", [json.dumps({"data": [{"en": "a", "de": "b"}]})])
     write(tmp_path / "keys.json", [json.dumps({"menu": "a", "file": "b", "open": "c"})])
     write(tmp_path / "side.csv", ["text", "A dog"])
     write(tmp_path / "side.jsonl", ['{"id": 1, "text": "a"}'] * 2)

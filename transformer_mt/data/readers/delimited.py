@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from transformer_mt.config.data_sections import TAB, SourceConfig
-from transformer_mt.data.readers.languages import nearest
+from transformer_mt.data.readers.languages import nearest, no_column
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, ends_at_cr, read_lines, read_parts
 
@@ -144,7 +144,7 @@ def _place(column: str | int, row: list[str], names: list[str], origin: str, sou
             )
         return column - 1
     if (count := names.count(column.strip().casefold())) != 1:
-        problem = f"{count} columns are called {column!r}" if count else f"no column {column!r}"
+        problem = f"{count} columns are called {column!r}" if count else no_column(column, names)
         raise InputError(
             f"{origin}: {problem}; it has {_shown(row)} ({found}); give names or numbers with "
             "src_column and tgt_column, and header: false where the first line is text"

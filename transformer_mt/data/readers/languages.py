@@ -110,6 +110,12 @@ def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     return [name for one, name in far if least is not None and one == least]
 
 
+def no_column(wanted: str, names: Iterable[str]) -> str:
+    """Return that a table has no such column, or several of that language."""
+    alike = nearest(wanted, names)
+    return f"no column {wanted!r}" + (f", but {len(alike)} of that language" if len(alike) > 1 else "")
+
+
 def _parts(code: str) -> tuple[str, str]:
     """Return the language of a code, by two letters where it has them, and the variety."""
     language, _, variety = code.strip().lower().replace("_", "-").partition("-")

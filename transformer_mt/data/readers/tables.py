@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
-from transformer_mt.data.readers.languages import nearest
+from transformer_mt.data.readers.languages import nearest, no_column
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_error
 
@@ -58,9 +58,8 @@ def sides_of(row: object, columns: Columns, origin: str) -> tuple[str, str]:
     for column in columns.among(row):
         if column not in row:
             names = " ".join(", ".join(map(str, row)).split())
-            raise InputError(
-                f"{origin}: no column {column!r}; it has {names}; name the right ones with src_column and tgt_column"
-            )
+            missing = no_column(str(column), map(str, row))
+            raise InputError(f"{origin}: {missing}; it has {names}; name the right ones with src_column and tgt_column")
         value = "" if row[column] is None else row[column]
         if not isinstance(value, str):
             raise InputError(f"{origin}: column {column!r} should be text, found {type(value).__name__}")
