@@ -43,7 +43,7 @@ _MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
 _TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
 _KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
-_NUMBER = re.compile(r"^[-+#.,:/ \d]*\d[-+#.,:/ \d]*$", re.MULTILINE)
+_NUMBER = re.compile(r"^[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
