@@ -181,6 +181,7 @@ def test_what_cannot_be_is_refused(
         (["--valid-src", __file__], "test_init.py: is one side of the text; name the file of the other side as well"),
         (["--src-lang", "de", "--tgt-lang", "en"], "not de to en; exchange --src and --tgt"),
         (["--valid-src", "{}.de", "--valid-tgt", "{}.en"], "not en to de; exchange --valid-src and --valid-tgt"),
+        (["--test-src", "{}.en", "--test-tgt", "{}.de"], "train.en: is the text to train on; name other text"),
         (["--test-src", "{}.srt", "--test-tgt", "{}.en"], "train.srt: subtitles, with times; make one file of both"),
         (["--src-column", "1"], "--src-column, --tgt-column: are for one file of pairs"),
         (["--from", "nothing"], "nothing"),

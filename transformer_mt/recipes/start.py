@@ -194,6 +194,10 @@ def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
         # Old text need not have the columns of the new.
         columns, codes = ((None, None), asked.codes) if part == "replay" else (asked.columns, wanted)
         given[part] = files_of(src, tgt, columns, codes)
+        if given[part].settings == train.settings:
+            raise InputError(
+                f"--{part}-src {src}: is the text to train on; name other text, or leave it out: init holds some out"
+            )
     codes_by_files = direction(asked.codes, train.codes, train.how).codes
     look = look_at(train.source, codes_by_files, str(train.source))
     if len(look.src_keys) < _LEAST_PAIRS:
