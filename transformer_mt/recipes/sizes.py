@@ -1,7 +1,7 @@
 """Shape, vocabulary, batch, rate and steps by the size of a corpus.
 
-What is measured is in ``docs/results.md`` ("What tmt init writes"): tiny on 2,000 to 29,000 pairs, and of the next shape
-the beginning of runs on 165,000 and 469,000. Other sizes follow from it, from the paper, and from what others report;
+What is measured is in ``docs/results.md`` ("What tmt init writes"): tiny on 2,000 to 29,000 pairs, and the beginning of
+runs of the next shape on 165,000 and 469,000. Other sizes follow from it, from the paper, and from what others report;
 each choice says which.
 """
 
