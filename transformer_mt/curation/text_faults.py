@@ -96,9 +96,10 @@ FAULTS = {
     "tabs": Fault("hold tabs, as tables have between columns", told_from=0.5, ruins_from=0.5),
     "keys": Fault("are keys, as menu.file.open, which programs find texts by", told_from=0.5, ruins_from=0.5),
     "numbers": Fault(
-        "are numbers, as a table has them in a column of its own; name those with the text: src_column, tgt_column",
+        "are numbers, as tables have them beside their text; look whether it is the right file, or column",
         told_from=0.5,
         ruins_from=0.5,
+        fewest=5,
     ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault(
@@ -254,7 +255,9 @@ class TextFaults:
                     ruins, what_then = False, "; cleaning leaves them out"
                 elif fault.rule:
                     what_then = f"; data.clean.{fault.rule} leaves them out"
-                what = f"{share(one.count, total)} of {total:,} {unit} {fault.words.format(f'{longest:,}')}"
+                others = [key for key in quotes if key[1] == name and key[0] != unit]
+                also = "".join(f" (and {told[other].count:,} {other[0]})" for other in others)
+                what = f"{share(one.count, total)} of {total:,} {unit}{also} {fault.words.format(f'{longest:,}')}"
                 where = _examples(one, sum(counts[:number]))
                 yield Finding(f"{named.label}: {what}: {where}{what_then} ({named.source})", ruins)
 

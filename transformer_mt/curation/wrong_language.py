@@ -21,6 +21,7 @@ from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.languages import is_language, language_label, likely_language
 
 _MOST_LINES = 256  # of a chunk, drawn at random, of which letters are counted
+_LONGEST = 1000  # characters of a line that are looked at
 _ENOUGH_LETTERS = 1_000_000  # of a source's side: its beginning tells
 _FEWEST_LETTERS = 500  # by which a side can be judged, or others
 # In nats for two letters that follow each other.
@@ -58,7 +59,7 @@ def languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLanguag
     drawn = sorted(random.Random(chunk.first).sample(usable, min(len(usable), _MOST_LINES)))
     found = []
     for lines, label in zip((chunk.src, chunk.tgt), labels, strict=True):
-        lines = [lines[i][:1000] for i in drawn]
+        lines = [lines[i][:_LONGEST] for i in drawn]
         passages = [] if label is None else [*_passages(lines)]
         asked = random.Random(chunk.first).sample(passages, min(len(passages), _MOST_IDENTIFIED))
         found.append(SideLanguage(_letter_pairs(lines), len(asked), _foreign(asked, label)))
@@ -72,7 +73,7 @@ def another_language(lines: Sequence[str], code: str) -> str | None:
         label = language_label(code)
     except InputError:
         return None
-    asked = [*_passages(lines)]
+    asked = [*_passages([line[:_LONGEST] for line in lines])]
     foreign = _foreign(asked, label)
     is_most = len(asked) >= _FEWEST_IDENTIFIED and foreign.total() >= _RUINS_FROM * len(asked)
     return foreign.most_common(1)[0][0] if is_most else None
@@ -134,7 +135,8 @@ class WrongLanguages:
             number for number, named in enumerate(self._sources) if _is_exchanged(self._found[number], labels_of(named))
         }
         exchanged = [self._sources[number] for number in sorted(told)]
-        if len(exchanged) == len(self._sources) > 1:
+        are_of_data = all(one.source.src_lang is None and one.source.tgt_lang is None for one in exchanged)
+        if are_of_data and len(exchanged) == len(self._sources) > 1:
             labels = ", ".join(named.label for named in exchanged)
             yield Finding(
                 f"{labels}: the two sides of all sources look the wrong way round, each in the other's language; "

@@ -93,9 +93,11 @@ def direction(
 
 def contradictions(languages: Direction, sample: Sequence[SentencePair]) -> Iterator[str]:
     """Yield a warning for each side whose text is in another language, as far as the extra `langid` tells."""
+    lines = sample[:: -(-len(sample) // _MOST_LINES)]  # from everywhere
     for place, (code, how) in enumerate(zip(languages.codes, languages.how, strict=True)):
-        if (found := another_language([pair[place] for pair in sample[:_MOST_LINES]], code)) is not None:
-            yield f"warning: {code} ({how}): most of the text looks like {found}"
+        if (found := another_language([pair[place] for pair in lines], code)) is not None:
+            option = ("--src-lang", "--tgt-lang")[place]
+            yield f"warning: {code} ({how}): most of the text looks like {found}; if it is, say {option} {found}"
 
 
 def _may_be(code: str | None, of_text: str | None) -> bool:

@@ -40,9 +40,9 @@ class Look:
     src_keys: Keys  # of each pair among them with text on both sides
     tgt_keys: Keys
     sample: list[SentencePair]  # some of them, drawn at random, in order
-    is_unique: npt.NDArray[
-        np.bool_
-    ]  # of the sample: first of its kind, neither side (or a near one) in a pair of another
+    # Of each pair of the sample: no equal one stands before it, and neither side, or one near to it, is in a different
+    # pair.
+    is_unique: npt.NDArray[np.bool_]
 
     @property
     def num_looked_at(self) -> int:

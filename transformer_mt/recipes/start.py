@@ -194,7 +194,7 @@ def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
         # Old text need not have the columns of the new.
         columns, codes = ((None, None), asked.codes) if part == "replay" else (asked.columns, wanted)
         given[part] = files_of(src, tgt, columns, codes)
-        if given[part].settings == train.settings:
+        if part != "replay" and _are_the_same(given[part], train):
             raise InputError(
                 f"--{part}-src {src}: is the text to train on; name other text, or leave it out: init holds some out"
             )
@@ -214,6 +214,18 @@ def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
         of_part = languages_of_pairs(read_pairs(files.source, *languages.codes))
         given[part] = right_way(files, languages.codes, of_part, f"{part}-")
     return _Inputs(train, given, look, languages)
+
+
+def _are_the_same(one: Files, other: Files) -> bool:
+    """Return whether two names lead to the same files, and the same columns of them."""
+    found = [
+        (
+            [Path(path).resolve() for path in source_files(files.source, *map(str, files.codes))],
+            [files.settings.get(key) for key in ("src_column", "tgt_column")],
+        )
+        for files in (one, other)
+    ]
+    return found[0] == found[1]
 
 
 def _described(look: Look) -> str:

@@ -30,9 +30,12 @@ _MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; w
 _FEW_CHARACTERS = 10  # tell nothing: they are of one script by chance
 _OF_ONE_SCRIPT = 0.95  # of the letters, at least
 
-# What begins a row of other letters in text of bytes below 128, of old mails.
-_ESCAPE = re.compile(rb"\x1b\$(@|B|\(D|\)A|\)C)")
-_SEVEN_BITS = {**dict.fromkeys((b"@", b"B", b"(D"), "ISO-2022-JP"), b")A": "ISO-2022-CN", b")C": "ISO-2022-KR"}
+# Text of bytes below 128, as in old mails, with what begins a row of other letters, and ends it.
+_SEVEN_BITS = {
+    "ISO-2022-KR": re.compile(rb"\x1b\$\)C.*\x0e", re.DOTALL),
+    "ISO-2022-CN": re.compile(rb"\x1b\$\)[AG].*\x0e", re.DOTALL),
+    "ISO-2022-JP-2": re.compile(rb"\x1b\$(?:[@AB]|\([CD]).*\x1b\(", re.DOTALL),  # which reads ISO-2022-JP as well
+}
 
 _ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive (or a document of an office program)",
@@ -89,9 +92,9 @@ def open_text(path: str | Path) -> Iterator[IO[bytes]]:
                     f"{path}: it is {guess} without a byte order mark, or no text; if it is text, convert the file: "
                     f"iconv -f {guess} -t UTF-8"
                 )
-        if b"\x1b$" in start and start.isascii() and (escape := _ESCAPE.search(start)) is not None:
-            encoding = _SEVEN_BITS[escape[1]]
-            raise InputError(f"{path}: it is {encoding}; convert the file: iconv -f {encoding} -t UTF-8")
+        for encoding, escapes in _SEVEN_BITS.items():
+            if b"\x1b$" in start and start.isascii() and escapes.search(start):
+                raise InputError(f"{path}: it is {encoding}; convert the file: iconv -f {encoding} -t UTF-8")
         yield file
 
 

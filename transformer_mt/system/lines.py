@@ -173,7 +173,7 @@ def ends_at_cr(path: str | Path) -> bool:
     try:
         with open_text(path) as file:
             start = file.read1(_READ_BYTES)  # type: ignore[attr-defined]
-    except READ_ERRORS:  # who reads on is told
+    except (InputError, *READ_ERRORS):  # who reads on is told
         return False
     return b"\r" in start and b"\n" not in start
 

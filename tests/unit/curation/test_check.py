@@ -412,7 +412,11 @@ def test_tables_that_spreadsheets_wrote(tmp_path: Path) -> None:
     rows = ["English\tGerman", '"He said ""go""."\t"Er sagte ""geh""."', "A dog.\tEin Hund.", "A cat.\tEine Katze."]
     write(tmp_path / "t.tsv", ["source\ttarget", *rows[1:], "a\tb\tc"])
     found = findings(DataConfig(src_lang="en", tgt_lang="de", train=(SourceConfig(tsv=str(tmp_path / "t.tsv")),)))
-    parts = ("line 5: 3 columns", "of 4 source sides stand in quotes with doubled", "names of columns")
+    parts = (
+        "line 5: 3 columns",
+        "of 4 source sides (and 1 target sides) stand in quotes with doubled",
+        "names of columns",
+    )
     assert len(found) == len(parts)
     for part, finding in zip(parts, found, strict=True):
         assert part in finding
@@ -425,7 +429,7 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
         (lambda i, side: f"00:0{i % 9}:01,000 --> 00:09:00,000" if i % 3 == 0 else side, "are the times of subtitles"),
         (lambda i, side: f"{i}\t{side}", "hold tabs, as tables have"),
         (lambda i, side: f"menu.item_{i}", "are keys"),
-        (lambda i, side: f"{i + 1}", "are numbers, as a table has them in a column of its own; name those with"),
+        (lambda i, side: f"{i + 1}", "are numbers, as tables have them beside their text"),
     ]
     for damage, words in damages:
         train = [(damage(i, src), tgt) for i, (src, tgt) in enumerate(pairs)]

@@ -111,12 +111,14 @@ def test_text_in_another_language_than_is_said_is_warned_of() -> None:
     pairs = [SentencePair(*pair) for pair in grammar.generate("train", 100)]
     for codes, warnings in (
         (("en", "de"), []),
-        (("fr", "de-AT"), ["warning: fr (said): most of the text looks like en"]),
-        (("eng", "nl"), ["warning: nl (by name): most of the text looks like de"]),
+        (("fr", "de-AT"), ["warning: fr (said): most of the text looks like en; if it is, say --src-lang en"]),
+        (("eng", "nl"), ["warning: nl (by name): most of the text looks like de; if it is, say --tgt-lang de"]),
         (("src", "hsb-x"), []),  # it does not know them
     ):
         assert [*contradictions(Direction(*codes, ("said", "by name")), pairs)] == warnings
     assert [*contradictions(Direction("fr", "nl", ("said", "said")), pairs[:3])] == []  # too few to tell
+    turned = [SentencePair(tgt, src) for src, tgt in pairs]  # at the beginning only
+    assert [*contradictions(Direction("en", "de", ("said", "said")), turned * 3 + pairs * 7)] == []
 
 
 @pytest.mark.parametrize(

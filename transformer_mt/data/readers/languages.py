@@ -112,7 +112,7 @@ def nearest(wanted: str, names: Iterable[str]) -> list[str]:
 
 def no_column(wanted: str, names: Iterable[str]) -> str:
     """Return that a table has no such column, or several of that language."""
-    alike = nearest(wanted, names)
+    alike = nearest(wanted, names) if is_language(primary(wanted)) else []
     return f"no column {wanted!r}" + (f", but {len(alike)} of that language" if len(alike) > 1 else "")
 
 
