@@ -254,10 +254,8 @@ def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -
     rate = {512: 0.002, 2048: 0.004, 4096: 0.006}[max_tokens]
     why = "by the tokens of a step: 0.002 with 512, 0.004 with 2,048, 0.006 with 4,096 (docs/results.md)"
     if shape is SMALL:
-        rate, why = (
-            rate / 2,
-            "twice as wide as tiny: half its rate; 0.006 is no better, 0.0015 is worse (docs/results.md)",
-        )
+        rate /= 2
+        why = "twice as wide as tiny: half its rate; 0.006 is no better, 0.0015 is worse (docs/results.md)"
     return [
         Choice("optimizer", "muon", "learns small and middling text in far fewer steps than Adam (docs/results.md)"),
         falls,
