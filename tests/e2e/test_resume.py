@@ -274,9 +274,22 @@ def test_resume_with_another_version_of_the_generated_pairs_is_refused(
     refused = tmt_here("train", path, "--output", run, "--resume")
     assert refused.status == 2
     assert (
-        "was trained on another corpus (its data sets have changed, or how a format is read); restore it"
-        in refused.refusal
+        "was trained on another corpus (its data sets have changed, the text that drop_held_out leaves out, or how a "
+        "format is read); restore it" in refused.refusal
     )
+
+
+def test_resume_with_held_out_text_that_training_text_would_be_without_is_refused(tmp_path: Path) -> None:
+    config = copy_corpus(tmp_path)
+    config["data"]["clean"] = {"drop_held_out": True}
+    config["train"] |= {"max_steps": 2}
+    path, run = write_config(tmp_path / "config.yaml", config), tmp_path / "run"
+    tmt_here("train", path, "--output", run).ok()
+    [line] = Path(config["data"]["train"][0]["src"]).read_text().splitlines()[:1]
+    write(tmp_path / "test", [line])
+    test = f"data.test=[{{src: {tmp_path / 'test'}, tgt: {tmp_path / 'test'}}}]"
+    refused = tmt_here("train", path, "--output", run, "--resume", "--set", "train.max_steps=4", "--set", test)
+    assert refused.status == 2 and re.search(r"another corpus \(data\.test was \[\], is \[", refused.refusal)
 
 
 def test_resume_with_another_tokenizer_file_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from transformer_mt.checkpoints.model_directory import LoadedModel, load_model
+from transformer_mt.config.loading import load_part
 from transformer_mt.config.parts import DecodingConfig
 from transformer_mt.config.sections import TokenizerConfig
 from transformer_mt.decoding.given_targets import log_probs
@@ -420,6 +422,16 @@ def test_damaged_directories_are_refused(opus: Path, tmp_path: Path) -> None:
     huge = with_(encoder_ffn_dim=10**10, decoder_ffn_dim=10**10)
     assert "says encoder_ffn_dim 10000000000, the weights have" in refused("config.json", huge)
     assert "final_logits_bias is [1, 7]" in refused("model.safetensors", bias_of_seven(opus))
+
+
+def test_a_length_penalty_of_zero_stays(opus: Path, tmp_path: Path) -> None:
+    """It is none, where a missing one is transformers' 1.0."""
+    path = shutil.copytree(opus, tmp_path / "opus") / "generation_config.json"
+    for penalty in (0.0, None):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "length_penalty": penalty}))
+        tmt_here("import", tmp_path / "opus", "--output", tmp_path / "model").ok()
+        config = load_part(tmp_path / "model" / "config.yaml", DecodingConfig)
+        assert config.search.length_penalty == (1.0 if penalty is None else 0.0)
 
 
 def test_a_changed_byte_of_an_export_is_told(tokenizers: Tokenizers, tmp_path: Path) -> None:

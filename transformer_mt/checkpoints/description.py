@@ -3,6 +3,7 @@ weights, its training state and the log of its run. PyTorch is not needed, nor a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from math import prod
@@ -11,11 +12,11 @@ from typing import Any
 
 from transformer_mt.checkpoints.manifest import CONFIG, MODEL, OPTIMIZER, STATE, verify
 from transformer_mt.checkpoints.run_directory import (
-    CHECKPOINT_NAME,
     checked_name,
     is_run,
     list_checkpoints,
     resolve_model,
+    run_of,
 )
 from transformer_mt.checkpoints.run_records import FILE_NAME, Record, read_records
 from transformer_mt.checkpoints.tensor_shapes import tensor_shapes
@@ -40,7 +41,7 @@ def describe(path: Path) -> Facts:
     tokenizers = Tokenizers.load(directory, manifest.get("tags"))
     shapes = tensor_shapes(directory / MODEL)
     is_checkpoint = STATE in manifest["files"]
-    run = directory.resolve().parent.parent if CHECKPOINT_NAME.fullmatch(directory.resolve().name) else None
+    run = run_of(directory)
     facts: Facts = {
         "path": str(path),
         "kind": _kind(path, config, is_checkpoint=is_checkpoint),
@@ -62,7 +63,7 @@ def describe(path: Path) -> Facts:
     }
     if config.train is not None:
         facts["training"] = training(directory if is_checkpoint else None, config, manifest["longest_src_tokens"])
-    if run is not None and is_run(run):
+    if run is not None:
         facts["run"] = described_run(run)
     if is_checkpoint:
         facts["scores"] = scores(directory, run, config)
@@ -133,11 +134,16 @@ def training(checkpoint: Path | None, config: DescribedConfig, longest_src_token
 
 def described_run(run: Path) -> Facts:
     """Return what is in a run directory."""
+    num_bytes = 0
+    for at, _, names in os.walk(run):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # the run goes on, and has deleted it meanwhile
+                num_bytes += os.lstat(os.path.join(at, name)).st_size
     return {
         "path": str(run),
         "checkpoints": [one.step for one in list_checkpoints(run)],
         **{name: checked_name(run, name) if os.path.lexists(run / name) else None for name in ("best", "last")},
-        "bytes": sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(run) for name in names),
+        "bytes": num_bytes,
     }
 
 

@@ -1,4 +1,4 @@
-"""Model directories and checkpoints: written aside, synced, checked by hash, renamed; retention.
+"""Model directories and checkpoints: written aside, synced, checked by hash, renamed.
 
 A model directory holds ``model.safetensors``, ``config.yaml``, the tokenizer's files and ``manifest.json`` (size and
 SHA-256 of each, its own, and the vocabulary's tags). A checkpoint adds ``optimizer.safetensors`` and ``state.json``. A

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _FILES = (
     *("metrics.jsonl", "last", "best", _LOCK),
 )
 _DIRECTORIES = ("checkpoints", "epochs", "tensorboard")
+_MOMENT = 0.1  # seconds
 
 
 @contextlib.contextmanager
@@ -51,7 +53,11 @@ def only_process_in(run: Path) -> Iterator[Callable[[], bool]]:
             is_new = not os.path.lexists(run / _LOCK)
             cleanup.callback(_remove_empty, made)
             run.mkdir(parents=True, exist_ok=True)
-            is_held = cleanup.enter_context(locks.locked(run / _LOCK, tell, wait=False))
+            try:
+                is_held = cleanup.enter_context(locks.locked(run / _LOCK, tell, wait=False))
+            except BlockingIOError:  # perhaps of somebody who looks whether a process holds it (`is_training`)
+                time.sleep(_MOMENT)
+                is_held = cleanup.enter_context(locks.locked(run / _LOCK, tell, wait=False))
             if is_new:
                 cleanup.callback(_remove_failed_start, run, is_held)
             if not _is_marked(run):
@@ -196,6 +202,14 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run that a checkpoint lies in, by its path or, where that has links, by where they lead."""
+    for path in (Path(os.path.abspath(checkpoint)), checkpoint.resolve()):
+        if CHECKPOINT_NAME.fullmatch(path.name) and is_run(path.parent.parent):
+            return path.parent.parent
+    return None
+
+
 def list_checkpoints(run: Path) -> list[CheckpointInfo]:
     """The checkpoints of a run, oldest first. Hidden names are unfinished writes and are passed over."""
     checkpoints = []
@@ -221,7 +235,7 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
 def repoint(run: Path, latest: Path, best_step: int, *, is_validated: bool) -> None:
     """Let ``last`` and ``best`` agree with the state that a run continues from: a crash may have come between."""
     point(run, "last", latest)
-    best = checkpoint_path(run, best_step) if best_step else latest
+    best = checkpoint_path(run, best_step) if best_step and is_validated else latest
     if best.exists() and (best_step or not is_validated or (run / "best").exists()):
         point(run, "best", best)
 

@@ -51,6 +51,8 @@ def stats(
     from transformer_mt.system.lines import write_lines
     from transformer_mt.system.whole_files import check_writable
 
+    if str(output) == "-":
+        raise InputError("--output -: stdout has the tables; name a file for the page")
     if output is not None:
         check_writable(output)
     data = _load(config, overrides)
@@ -61,8 +63,7 @@ def stats(
     parts = collect(data)
     if output is not None:
         write_lines(output, [render_page(parts, f"{config.stem}: {data.src_lang} to {data.tgt_lang}", data.clean)])
-        if str(output) != "-":
-            tell(f"wrote {output}")
+        tell(f"wrote {output}")
     print(json.dumps(as_dict(parts), ensure_ascii=False) if json_output else format_summary(parts))
 
 

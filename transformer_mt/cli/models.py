@@ -1,4 +1,4 @@
-"""``tmt average`` and ``tmt export``: models made of models."""
+"""``tmt average``, ``tmt import`` and ``tmt export``: models made of models."""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class LongLines:
-    """What a `Translator` warns with: of any number of long lines one warning, with their count, told at the end."""
+    """What a `Translator` warns with: of any number of long lines one warning, with their count, told at the end.
+
+    What is about no line, as memory that is too small, is told when it comes.
+    """
 
     def __init__(self, at_once: bool = False) -> None:
         """``at_once``: each is told, for those who wait for each line."""
@@ -31,7 +34,7 @@ class LongLines:
         self._num_more = 0
 
     def __call__(self, line: str) -> None:
-        if self._at_once:
+        if self._at_once or not line.startswith("warning: line "):
             tell(line)
         elif self._first:
             self._num_more += 1

@@ -86,7 +86,7 @@ def hub_revision(source: SourceConfig, cache: Path) -> str | None:
 
 
 def _memo(cache: Path, subject: str) -> Path:
-    return cache / "hashes" / hashlib.sha256(subject.encode()).hexdigest()[:24]
+    return cache / "hashes" / hashlib.sha256(os.fsencode(subject)).hexdigest()[:24]  # paths have any bytes
 
 
 def _remember(memo: Path, text: str) -> None:

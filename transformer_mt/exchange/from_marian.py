@@ -250,9 +250,10 @@ def _our_config(
     """Languages and search. What is not said of the languages is "und", undetermined."""
     src_lang, tgt_lang = settings.get("source_lang") or "und", settings.get("target_lang") or "und"
     generation = {**config, **_read_json(directory / "generation_config.json", optional=True)}
+    length_penalty = generation.get("length_penalty")
     search = {
         "beam_size": generation.get("num_beams") or 1,
-        "length_penalty": generation.get("length_penalty") or 1.0,
+        "length_penalty": 1.0 if length_penalty is None else length_penalty,
         "length_penalty_form": "power",
         "stop": "beam_finished",
     }

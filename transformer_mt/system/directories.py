@@ -52,13 +52,15 @@ def check_replaceable(target: Path, files_of: Callable[[Path], set[str] | None],
         put_back(resolved)
         if resolved == Path.cwd():
             raise InputError(f"{target}: is the current directory, which cannot be replaced; choose another --output")
+        if os.path.ismount(resolved):
+            raise InputError(f"{target}: is a mount point, which cannot be replaced; name a directory in it")
+        if not resolved.parent.is_dir():
+            raise InputError(f"{target}: cannot be written (no directory {resolved.parent}); make it first")
+        if not os.access(resolved.parent, os.W_OK):
+            raise InputError(
+                f"{target}: cannot be written (no permission in {resolved.parent}); choose another --output"
+            )
         if not os.path.lexists(resolved):
-            if not resolved.parent.is_dir():
-                raise InputError(f"{target}: cannot be written (no directory {resolved.parent}); make it first")
-            if not os.access(resolved.parent, os.W_OK):
-                raise InputError(
-                    f"{target}: cannot be written (no permission in {resolved.parent}); choose another --output"
-                )
             return resolved
         if not resolved.is_dir():
             raise InputError(f"{target}: exists and is not a directory; choose another --output")

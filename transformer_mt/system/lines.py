@@ -237,12 +237,12 @@ def write_texts(path: str | Path, texts: Iterable[str]) -> None:
     Raises:
         RunError: as `write_lines`.
     """
+    encoded = (text.encode("utf-8", "replace") for text in texts)  # a path may have bytes of other encodings
     if str(path) == "-":
-        out = sys.stdout.buffer
-        for text in texts:
-            out.write(text.encode("utf-8"))
-            out.flush()
+        for part in encoded:
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
         return
     with replaced_file(path) as file:
-        for text in texts:
-            file.write(text.encode("utf-8", "replace"))  # a path may have bytes of other encodings
+        for part in encoded:
+            file.write(part)

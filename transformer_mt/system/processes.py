@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from transformer_mt.errors import RunError, TmtError
+from transformer_mt.system.signals import interrupts_later
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +146,8 @@ class Workers(Generic[Job, Result]):
         processes: list[int] = []
         self._end = weakref.finalize(self, _end, self._owner, processes)
         if num_processes > 1:
-            with ONE_AT_A_TIME, _interrupts_later():
+            # Amid a fork an interrupt would be lost in one of the locks that are taken there.
+            with ONE_AT_A_TIME, interrupts_later():
                 for _ in range(num_processes):
                     ours, theirs = multiprocessing.Pipe()
                     process = os.fork()
@@ -273,23 +275,6 @@ class Workers(Generic[Job, Result]):
         except BaseException:
             self.close()
             raise
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold back an interrupt: amid a fork it would be lost in one of the locks that are taken there."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is None:
-        yield  # interrupts are not for this thread, or are a C library's, whose handler could not be put back
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
 
 
 def _end(owner: int, processes: list[int]) -> None:

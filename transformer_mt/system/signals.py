@@ -1,4 +1,5 @@
-"""Signals that ask a process to end: raised, so that it leaves nothing behind, or remembered until a run has saved."""
+"""Signals that ask a process to end: raised, so that it leaves nothing behind; remembered until a run has saved; or
+held back for a moment."""
 
 from __future__ import annotations
 
@@ -87,3 +88,20 @@ def raised_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         if caught:
             signal.raise_signal(caught[0])
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Hold back an interrupt until the end of the block: for what must not be done by half."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is None:
+        yield  # interrupts are not for this thread, or are a C library's, whose handler could not be put back
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)

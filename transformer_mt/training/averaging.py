@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transformer_mt.checkpoints.manifest import CONFIG, STATE
 from transformer_mt.checkpoints.model_directory import held, load_model, save_model
-from transformer_mt.checkpoints.run_directory import CheckpointInfo, is_run, list_checkpoints, resolve_model
+from transformer_mt.checkpoints.run_directory import CheckpointInfo, is_run, list_checkpoints, resolve_model, run_of
 from transformer_mt.checkpoints.run_records import FILE_NAME, read_records
 from transformer_mt.checkpoints.training_state import read_state
 from transformer_mt.config.loading import load_config
@@ -70,18 +70,18 @@ def average(
     if len({path.resolve() for path in taken}) < len(taken):
         raise InputError(f"{', '.join(map(str, taken))}: one of them is there twice; name each once")
     tell(f"averaging {', '.join(map(str, taken))}")
-    run = taken[-1].resolve().parent.parent
-    if validate and not is_run(run):
+    run = run_of(taken[-1])
+    if validate and run is None:
         raise InputError(f"--validate: {taken[-1]} does not lie in a run, whose best is to compare with; leave it out")
-    pairs = _validation_pairs(taken[-1], tell) if validate else []
     with held([resolve_model(path) for path in taken]):
+        pairs = _validation_pairs(taken[-1], tell) if validate else []
         members, mean = _mean(taken)
     newest = members[-1]
-    if len({member.path.resolve().parent for member in members}) == 1 and is_run(run):
+    if len({member.path.resolve().parent for member in members}) == 1 and run is not None:
         _warn_of_fast_fall(run, [member.step for member in members], tell)
     longest = max(member.longest_src_tokens for member in members)
     save_model(output, mean, newest.config, newest.tokenizers, longest)
-    if validate:
+    if validate and run is not None:
         best = resolve_model(run)
         word = "best" if (run / "best").exists() else "newest"
         tell(f"the mean, {output}: {_scores(output, pairs, tell)}")

@@ -104,24 +104,24 @@ class _Loop:
         """Do what comes after an update: validate, save, and stop on a signal."""
         state, config, ranks, validation = self.state, self.setup.config.train, self.setup.ranks, self.setup.validation
 
-        # a. Validate; an improvement is saved at once.
+        # a. Validate.
         is_last = state.step >= config.max_steps
         is_due = is_last or state.step % config.checkpoint_steps == 0
-        is_saved = False
+        is_best = False
         if validation and (is_last or state.step % config.eval_steps == 0 or state.awaits_validation):
-            if is_saved := self.validate():
-                self.save()
-            elif validation.out_of_patience(state):
+            is_best = self.validate()
+            if validation.out_of_patience(state):
                 is_last = is_due = True
 
-        # b. Save what is due. A signal to any rank ends the run on all of them, when the checkpoint is written.
+        # b. Save what is due, and an improvement at once. A signal to any rank ends the run on all of them, when the
+        # checkpoint is written.
         signal_number = ranks.largest(self.stop_signal.number if self.setup.is_ours() else _DIRECTORY_LOST)
         if signal_number == _DIRECTORY_LOST:
             reason = f"{self.directory}: it or its .lock was removed while training; stopped after step {state.step:,}"
             end_run(ranks, reason)
-        if not is_saved and (is_due or signal_number):
+        if is_best or is_due or signal_number:
             self.meter.pause()
-            self.save(by_signal=not is_due)
+            self.save(by_signal=not (is_best or is_due))
             self.meter.resume()
         if self.saver is not None:
             self.saver.check()

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from transformer_mt.config.sections import OptimConfig
 from transformer_mt.model.transformer import EncoderDecoder
+from transformer_mt.system.signals import interrupts_later
 from transformer_mt.training.muon import Muon
+
+_SWAPPED_AT_ONCE = 1 << 20  # numbers
 
 
 def learning_rate(step: int, config: OptimConfig, d_model: int, max_steps: int) -> float:
@@ -137,16 +140,27 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_the_model(self) -> Iterator[None]:
-        """Give the model the average as its weights, inside the block."""
-        self._swap()
+        """Give the model the average as its weights, inside the block.
+
+        Both are as they were behind it, whatever ends it: no interrupt comes amid a swap, and the way back needs no
+        memory, of which there may be none left.
+        """
+        spare = self._pairs[0][0].new_empty(_SWAPPED_AT_ONCE)
+        is_swapped = False
         try:
+            with interrupts_later():
+                self._swap(spare)
+                is_swapped = True
             yield
         finally:
-            self._swap()
+            with interrupts_later():
+                if is_swapped:
+                    self._swap(spare)
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for average, weights in self._pairs:
-            kept = weights.clone()
-            weights.copy_(average)
-            average.copy_(kept)
+    def _swap(self, spare: Tensor) -> None:
+        for pair in self._pairs:
+            for average, weights in zip(*(one.view(-1).split(len(spare)) for one in pair), strict=True):
+                kept = spare[: len(weights)].copy_(weights)
+                weights.copy_(average)
+                average.copy_(kept)

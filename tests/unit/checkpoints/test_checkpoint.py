@@ -1057,6 +1057,8 @@ def test_repoint_mends_pointers_that_a_crash_left_behind(tmp_path: Path) -> None
     run_directory.repoint(tmp_path, latest, best_step=200, is_validated=True)
     assert (tmp_path / "last").read_text() == "step_00000300\n"
     assert (tmp_path / "best").read_text() == "step_00000200\n"
+    run_directory.repoint(tmp_path, latest, best_step=200, is_validated=False)  # it was, before it was continued
+    assert (tmp_path / "best").read_text() == "step_00000300\n"
     run_directory.repoint(tmp_path, latest, best_step=0, is_validated=False)
     assert (tmp_path / "best").read_text() == "step_00000300\n"
     (tmp_path / "best").unlink()  # killed between the two

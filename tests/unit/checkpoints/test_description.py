@@ -61,6 +61,20 @@ def test_a_run_tells_of_its_best_checkpoint(run: Path) -> None:
     }
 
 
+def test_checkpoints_behind_a_link_are_their_run_s(run: Path, tmp_path: Path) -> None:
+    """Moved to a larger disk; and a name of one's own for a checkpoint."""
+    before = describe(run)
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    facts = describe(run)
+    assert {**facts, "run": {**facts["run"], "bytes": 0}} == {**before, "run": {**before["run"], "bytes": 0}}
+    (tmp_path / "elsewhere").rename(tmp_path / "back")
+    (run / "checkpoints").unlink()
+    (tmp_path / "back").rename(run / "checkpoints")
+    (tmp_path / "mine").symlink_to(run / "checkpoints" / STEP)
+    assert describe(tmp_path / "mine")["run"] == before["run"]
+
+
 def test_a_checkpoint_without_its_run_has_the_score_in_its_state(run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(run / "checkpoints" / STEP, alone)

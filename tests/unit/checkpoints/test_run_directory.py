@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from harness import copy_corpus, tmt_here, write_config
 
 from transformer_mt.checkpoints.manifest import sealed
-from transformer_mt.checkpoints.run_directory import only_process_in
+from transformer_mt.checkpoints.run_directory import is_training, only_process_in
 from transformer_mt.errors import InputError
 
 
@@ -99,6 +101,20 @@ def test_runs_and_other_files_are_no_hindrance(tmp_path: Path, make: Callable[[P
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with only_process_in(tmp_path), pytest.raises(InputError, match="another process"), only_process_in(tmp_path):
         pass
+
+
+def test_a_look_whether_a_run_is_going_on_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look takes the lock for a moment, in which a start waits."""
+    run = tmp_path / "run"
+    with only_process_in(run):
+        assert is_training(run)
+        (run / "config.yaml").write_text("{}")
+    with open(run / ".lock") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(look, fcntl.LOCK_UN))
+        with only_process_in(run) as is_held:
+            assert is_held()
+    assert not is_training(run)
 
 
 def test_a_start_that_fails_removes_what_it_made(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -22,6 +23,7 @@ from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceC
 from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data import epochs, preparing
 from transformer_mt.data.batching import plan_windows
+from transformer_mt.data.cache_keys import content_hash
 from transformer_mt.data.checksums import Checksums, damage
 from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.preparing import prepare
@@ -950,3 +952,10 @@ def test_the_same_pairs_in_other_sources_are_another_run(prepared: Prepare, tmp_
         return epochs.corpus_fingerprint(DataConfig(src_lang="en", tgt_lang="de", train=train), store)
 
     assert fingerprint(one, text_files(tmp_path, PAIRS)) != fingerprint(three, *files)
+
+
+def test_a_path_may_have_bytes_of_another_encoding(tmp_path: Path) -> None:
+    path = os.path.join(tmp_path, os.fsdecode(b"caf\xe9.en"))
+    write_lines(path, ["a"])
+    for _ in range(2):  # read, and remembered
+        assert content_hash(path, tmp_path / "cache") == hashlib.sha256(b"a\n").hexdigest()

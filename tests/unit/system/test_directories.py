@@ -96,6 +96,12 @@ def test_the_current_directory_is_not_taken_away(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "out" / "a").read_text() == "old"
 
 
+def test_a_mount_point_is_refused_before_the_work() -> None:
+    """As the directory that a container is given; it cannot be renamed."""
+    with pytest.raises(InputError, match=r"^/proc: is a mount point, which cannot be replaced; name a directory in it"):
+        check_replaceable(Path("/proc"), files_of, "a test")
+
+
 def test_modes_stay(tmp_path: Path) -> None:
     target = tmp_path / "out"
     write(target, "old")

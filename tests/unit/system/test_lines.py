@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -35,6 +36,7 @@ from transformer_mt.system.lines import (
     read_lines,
     read_parts,
     write_lines,
+    write_texts,
 )
 from transformer_mt.system.whole_files import check_writable, replaced_file
 
@@ -445,6 +447,13 @@ def test_compressed_content_is_complete_when_it_is_synced(
     write_lines(tmp_path / name, ["new"])
     [seen] = at_sync
     assert list(seen.values()) == [(tmp_path / name).read_bytes()]
+
+
+def test_texts_with_a_path_of_another_encoding_are_written(tmp_path: Path, capfdbinary: Any) -> None:
+    text = f"runs/{os.fsdecode(b'caf' + bytes([0xE9]))}: best"
+    write_texts(tmp_path / "out", [text])
+    write_texts("-", [text])
+    assert (tmp_path / "out").read_bytes() == capfdbinary.readouterr().out == b"runs/caf?: best"
 
 
 def test_full_device_is_a_run_error(tmp_path: Path) -> None:

@@ -119,14 +119,6 @@ def test_a_process_that_was_waited_for_is_not_killed(monkeypatch: pytest.MonkeyP
 
 
 @needs_forks
-def test_a_handler_of_a_c_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("it could not be put back"))
-    with processes._interrupts_later():
-        pass
-
-
-@needs_forks
 def test_a_fork_waits_for_one_turn_only() -> None:
     """Beside a thread that hardly ever lets go; and its child can begin, though others waited."""
     ended = threading.Event()

@@ -14,7 +14,7 @@ from harness import copy_corpus, last_checkpoint, write_config
 
 from transformer_mt.config.loading import load_config
 from transformer_mt.errors import RunError
-from transformer_mt.system.signals import StopSignal
+from transformer_mt.system.signals import StopSignal, interrupts_later
 from transformer_mt.training.loop import train
 from transformer_mt.training.validation import Validation
 
@@ -91,3 +91,10 @@ def test_train_gives_the_handlers_back_and_works_in_a_thread(
     with pytest.raises(RunError, match="stopped by SIGHUP after step 4, which is saved"):
         train(load_config(path, ["train.max_steps=6"]), tmp_path / "run", resume=True)
     assert handlers() == own_handlers
+
+
+def test_a_handler_of_a_c_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("it could not be put back"))
+    with interrupts_later():
+        pass

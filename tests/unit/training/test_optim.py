@@ -4,6 +4,7 @@ average of the weights against its formula."""
 from __future__ import annotations
 
 import math
+import signal
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from torch import nn
 from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.sections import Config, ModelConfig, OptimConfig
 from transformer_mt.model.transformer import Transformer, count_parameters
+from transformer_mt.training import optim
 from transformer_mt.training.optim import FlatGradients, WeightAverage, adam, learning_rate
 from transformer_mt.training.resuming import tell_changes
+from transformer_mt.training.working_weights import flatten_weights
 
 
 class Small(nn.Module):
@@ -326,3 +329,31 @@ def test_the_average_is_in_the_model_for_a_while() -> None:
     assert all(torch.equal(average.weights[name], value) for name, value in averaged.items())
     assert [p.data_ptr() for p in model.parameters()] == places
     assert all(p.grad is not None and bool((p.grad == 1).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_interrupts_amid_a_swap_leave_the_weights_and_the_average_whole(
+    monkeypatch: pytest.MonkeyPatch, is_flat: bool
+) -> None:
+    """One comes after each slice, on the way there and on the way back; each is raised when the swap is done."""
+    monkeypatch.setattr(optim, "_SWAPPED_AT_ONCE", 5)
+    model = Small()
+    flat = flatten_weights(model) if is_flat else None
+    average = WeightAverage(model, 0.9, flat)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    both: list[dict[str, torch.Tensor]] = [dict(model.named_parameters()), average.weights]
+    before = [{name: p.detach().clone() for name, p in one.items()} for one in both]
+    plain_copy = torch.Tensor.copy_
+
+    def copy(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return plain_copy(tensor, other)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    with pytest.raises(KeyboardInterrupt), average.in_the_model():
+        pytest.fail("the interrupt was lost")
+    monkeypatch.undo()
+    for one, expected in zip(both, before, strict=True):
+        assert all(torch.equal(one[name], weights) for name, weights in expected.items())
