@@ -44,6 +44,10 @@ _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETT
 _TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
 _KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
 _NUMBER = re.compile(r"^[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
+# Before text: 17. or 1:3, {25}{60} of subtitles, menu.open= of catalogues.
+_PREFIX = re.compile(
+    r"^(?:\d[\d.:]*[.)]? |\{\d+\}\{\d+\}|[A-Za-z][\w-]*[._][\w.-]*[ \t]*[=:])(?=.*[^\W\d_])", re.MULTILINE
+)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
@@ -99,6 +103,12 @@ FAULTS = {
         "are numbers, as tables have them beside their text; look whether it is the right file, or column",
         told_from=0.5,
         ruins_from=0.5,
+        fewest=5,
+    ),
+    "prefixes": Fault(
+        "begin with a number or a key, as lists have before their text; cut it off, if it does not belong to that",
+        told_from=0.9,
+        ruins_from=_NEVER,
         fewest=5,
     ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
@@ -171,6 +181,7 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "tabs": lambda line: "\t" in line,
         "keys": _KEY.search,
         "numbers": _NUMBER.search,
+        "prefixes": _PREFIX.search,
     }
     if ":" in text:
         tests["times"] = _TIMES.search

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
@@ -14,6 +14,7 @@ from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
+from transformer_mt.recipes.names import are_codes
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
@@ -29,6 +30,7 @@ _WORDS = tuple(
             _TEXT,
         ),
         (("source|src", "target|tgt|trg|translation"), "lang|language"),
+        (("source|src", "reference|ref"), _TEXT),  # beside what machines have made of it, and scores
         (("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}"), _TEXT),
     )
 )
@@ -56,9 +58,9 @@ def delimiter_of(path: str) -> str:
     return max(",;\t|", key=lambda one: (_is_even(path, one), first.count(one)))
 
 
-def _is_even(path: str, delimiter: str) -> bool:
+def _is_even(path: str, delimiter: str, num_rows: int = _MOST_ROWS) -> bool:
     try:
-        widths = {len(row) for _, row in itertools.islice(csv_rows(path, delimiter), _MOST_ROWS)}
+        widths = {len(row) for _, row in itertools.islice(csv_rows(path, delimiter), num_rows)}
     except InputError:  # quotes are elsewhere
         return False
     return len(widths) == 1 and max(widths) > 1
@@ -69,19 +71,35 @@ def columns_in(kind: str, path: str) -> list[str]:
     rows = _first_rows(kind, path)
     rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
     names = dict.fromkeys(name for row in rows for name in row)
-    return [str(name) for name in names if any(isinstance(row.get(name), str) for row in rows)]
+    cells = {str(name): [cell for row in rows if isinstance(cell := row.get(name), str)] for name in names}
+    return [name for name, text in cells.items() if text and not are_codes(text)]
 
 
 def is_table(path: str) -> bool:
-    """Return whether most of the first lines of a text have tabs, as many each."""
+    """Return whether most of the first lines of a text have tabs, as many each, or its first rows do, with line ends
+    inside of quotes."""
     tabs = Counter(line.count("\t") for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip())
-    return any(number > 0 and count >= _SHARE_OF_LINES * tabs.total() for number, count in tabs.items())
+    is_even = any(number > 0 and count >= _SHARE_OF_LINES * tabs.total() for number, count in tabs.items())
+    return is_even or (tabs.total() > tabs[0] and _is_even(path, "\t"))
 
 
-def has_quotes(rows: Iterable[Sequence[str]]) -> bool:
-    """Return whether a table has quotes around what has a comma or a quote in it, as spreadsheets write them."""
+def has_bars(path: str) -> bool:
+    """Return whether the first lines of a text have ||| in them, as word aligners and Moses have between sides."""
+    lines = [line for line in itertools.islice(table_lines(path), _MOST_ROWS) if line.strip()]
+    return bool(lines) and all(" ||| " in line for line in lines)
+
+
+def has_quotes(path: str, rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the rows of a table, cut at tabs, have quotes as CSV has them: around what has a comma, a quote or
+    a line end in it, as spreadsheets write them, or around that alone which has a quote or a line end in it."""
     cells = [cell for row in rows for cell in row if "," in cell or '"' in cell]
-    return len(cells) >= _FEWEST_QUOTED and sum(map(bool, map(_QUOTED.fullmatch, cells))) >= 0.9 * len(cells)
+    num_quoted = sum(map(bool, map(_QUOTED.fullmatch, cells)))
+    if len(cells) >= _FEWEST_QUOTED and num_quoted >= 0.9 * len(cells):
+        return True
+    quoted = [cell for cell in cells if '"' in cell]
+    if any('""' in cell[1:-1] for cell in quoted) and all(map(_QUOTED.fullmatch, quoted)):
+        return True
+    return len({*map(len, rows)}) > 1 and _is_even(path, "\t", len(rows))
 
 
 def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:

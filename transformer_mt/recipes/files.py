@@ -8,7 +8,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.readers.plain_text import files_of as matching_files
 from transformer_mt.data.readers.plain_text import refuse_stream
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import codes_in, is_table
+from transformer_mt.recipes.contents import codes_in, has_bars, is_table
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.recipes.names import codes_of_names
 from transformer_mt.recipes.sides import Files, MaybeColumns
@@ -43,6 +43,8 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     if kind in ("tsv", "csv") or Path(first).is_dir():
         refuse_unread(first)
     # Tables are called deu.txt, too: Tatoeba's pairs for flash cards are.
+    if _kind_of(src) is None and has_bars(first):
+        raise InputError(f"{src}: has ||| between its sides; write a tab in its place, and name it .tsv")
     if _kind_of(src) is None and not is_table(first):
         raise InputError(
             f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
@@ -74,7 +76,8 @@ def _two_files(src: str, tgt: str) -> Files:
     if tables := [path for path in (src, tgt) if is_table(_matching(path)[0])]:
         raise InputError(
             f"{tables[0]}: has columns, with tabs between them; name a file of pairs without a second one, or write "
-            "the text of each side, one a line (cut -f2)"
+            "the text of each side, one a line, what belongs together in lines of the same number (of files that both "
+            "begin with a number or a name: join -t $'\\t' <(sort SRC) <(sort TGT) > both.tsv)"
         )
     return Files({"src": src, "tgt": tgt}, codes_of_names(src, tgt), "by the names of the files")
 

@@ -20,9 +20,15 @@ _NO_CODES = {
 }
 _NO_SCRIPTS = tuple(f"{mark}{word}" for mark in "-_" for word in ("text", "lang", "sent", "line", "code", "word"))
 # Of columns beside those of text; some are codes as well.
-_BESIDE = {"id", "idx", "sid", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc"}
-# What stands beside a language above a column: source_en, "German text".
-_WITH_LANGUAGE = {"text", "sentence", "segment", "string", "source", "src", "target", "tgt", "trg", "translation"}
+_BESIDE = {"id", "idx", "sid", "sn", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc", "lp", "pe"}
+# Beside one of these, "mt" is what a machine has translated, and no Maltese.
+_BESIDE_MACHINES = {"src", "source", "ref", "reference", "pe", "hyp", "score"}
+# What stands beside a language above a column, also as several: source_en, "German texts".
+_WITH_LANGUAGE = {
+    *("text", "sentence", "segment", "string", "phrase", "word", "line"),
+    *("source", "src", "target", "tgt", "trg", "translation"),
+}
+_FEWEST_CODES = 10  # rows of which a column has them
 _OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # that people write for the language's
 
 
@@ -47,11 +53,21 @@ def codes_of_names(src: str, tgt: str) -> MaybeCodes:
         parts = [re.findall(rf"{_LOCALE}|[^{separators}]+", path) for path in (src, tgt)]
         if len(parts[0]) == len(parts[1]):
             for one, other in reversed([*zip(*parts, strict=True)]):
-                if one != other and all(
-                    is_code(code) and is_language(re.split("[-_]", code)[0]) for code in (one, other)
-                ):
-                    return written(one), written(other)
+                codes = _behind_a_word(one, other) or (one, other)
+                if one != other and all(is_code(code) and is_language(re.split("[-_]", code)[0]) for code in codes):
+                    return written(codes[0]), written(codes[1])
     return None, None
+
+
+def _behind_a_word(one: str, other: str) -> tuple[str, str] | None:
+    """Return the languages of names that look like locales, but differ in a language behind the same word: ted_en and
+    ted_de, my_en and my_de. pt_br and pt_pt, fr_FR and fr_CA are locales."""
+    (word, *codes), (its_word, *its_codes) = (re.split("[-_]", name) for name in (one, other))
+    if word != its_word or len(codes) != 1 or len(its_codes) != 1 or codes == its_codes:
+        return None
+    found = codes[0], its_codes[0]
+    is_locale = _is_known(word) and (word.lower() in map(str.lower, found) or any(map(str.isupper, found)))
+    return None if is_locale or not are_languages(*found) else found
 
 
 def codes_of_file(path: str) -> MaybeCodes:
@@ -69,6 +85,8 @@ def codes_of_file(path: str) -> MaybeCodes:
 def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     """Return the columns that are called like languages, and their codes; none where they are words: "Hi", "Tag"."""
     possible = [name for name in names if names.count(name) == 1 and not (len(names) > 2 and is_beside(name))]
+    if not _BESIDE_MACHINES.isdisjoint(name.strip().lower() for name in names):
+        possible = [name for name in possible if name.strip().lower() != "mt"]
     found = {name: code for name in possible if (code := _of_column(name))}
     plain = {name: code for name, code in found.items() if is_code(name.strip()) or code_of_name(name)}
     # Beside "English" there may be "English (old)", which is no other language.
@@ -88,14 +106,20 @@ def is_beside(name: str) -> bool:
 
 def _of_column(name: str) -> str | None:
     bare = re.sub(r"\(.*?\)", "", name).strip()
-    words = re.split(r"[\s_-]+", bare)
-    rest = [word for word in words if word.lower() not in _WITH_LANGUAGE]
+    words = re.split(r"[\s_/-]+", bare)
+    rest = [word for word in words if word.lower().removesuffix("s") not in _WITH_LANGUAGE]
     if len(rest) < len(words):
         bare = "_".join(rest)
     if is_code(bare):
         code = _OF_COUNTRY.get(bare.lower(), written(bare))
         return code if bare == name.strip() or _is_known(code) else None
     return code_of_name(bare)
+
+
+def are_codes(cells: Sequence[str]) -> bool:
+    """Return whether a column has no text but the language that each row is in: en, en, fr, …"""
+    is_short = len(cells) >= _FEWEST_CODES and 5 * len({*cells}) <= len(cells)
+    return is_short and all(is_code(cell) and _is_known(cell) for cell in {*cells})
 
 
 def _is_known(code: str) -> bool:

@@ -13,12 +13,14 @@ from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import columns_in, delimiter_of, has_quotes, is_one_object, two_sides
 from transformer_mt.recipes.languages import MaybeCodes
-from transformer_mt.recipes.names import codes_of_file, is_beside, is_code, languages_of_header, written
+from transformer_mt.recipes.names import are_codes, codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
 
 _MOST_ROWS = 10_000  # are looked at: of tables in the order of length, the first have few words
 _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sentences
-_KEY = re.compile(r"(?=\S*[\d_./:])\S+")  # what a row is called: doc-7, menu.open
+# What a row is called: doc-7, menu.open, "1 Kings 3:16".
+_KEY = re.compile(r"(?=\S*[\d_./:])\S+|(?:\d )?[^\W\d_]+(?: [^\W\d_]+)* \d+[:.,]\d+")
+_NO_WORDS = {"src", "tgt", "trg", "mt", "hyp", "ref"}  # but the names of columns
 _SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
     r"\S\s+\S|[.!?]$|[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
@@ -40,13 +42,21 @@ class _Table(NamedTuple):
         found = languages_of_header(self.names)
         if len({*found.values()}) < len(found):  # "German" and "Deutsch" are a pair of a glossary
             return {}
-        return {name: code for name, code in found.items() if len(self.rows) < 2 or name not in self.rows[1]}
+        second = dict(zip(self.names, self.rows[1], strict=False)) if len(self.rows) > 1 else {}
+        return {name: code for name, code in found.items() if second.get(name) != name}
 
     @property
     def has_header(self) -> bool:
         """Whether the first row names the columns."""
         has_known_name = len(self.names) > 2 and any(map(is_beside, self.names))
-        return bool(self.languages or two_sides(self.names)) or has_known_name or _is_header(self.rows)
+        has_known_name |= any(name.strip().lower() in _NO_WORDS for name in self.names)
+        return bool(self.languages or self.two_sides) or has_known_name or _is_header(self.rows)
+
+    @property
+    def two_sides(self) -> tuple[str, str] | None:
+        """The columns that are called source and target, and do not say the language of each row."""
+        columns = dict(zip(self.names, itertools.zip_longest(*self.rows[1:], fillvalue=""), strict=False))
+        return two_sides([name for name in self.names if not are_codes(columns.get(name, ()))])
 
     def with_columns(self, src: str | int, tgt: str | int, *, has_header: bool | None = None) -> Files:
         """Return the source with two columns; None: it is not said whether there is a header."""
@@ -75,7 +85,7 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     settings, rows, delimiter, first = {kind: src}, [], None, files[0]
     if kind == "tsv":
         rows = _first_rows(line.split("\t") for line in table_lines(first))
-        if has_quotes(rows):  # Excel's "Unicode Text"
+        if has_quotes(first, rows):  # Excel's "Unicode Text", what pandas writes
             kind, settings, delimiter = "csv", {"csv": src}, "\t"
     if kind == "csv":
         delimiter = delimiter or delimiter_of(first)
@@ -96,7 +106,7 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         raise InputError(
             f"{src}: its first line has one column; each line needs both sides: mend it, or name two files"
         )
-    if sides := two_sides(names):
+    if sides := table.two_sides:
         return in_order(table.with_columns(*sides), asked)
     if of_rows := _languages_of_rows(rows):  # no names, but what each row is in
         codes, text = of_rows
@@ -199,8 +209,8 @@ def _by_text(table: _Table) -> Files:
         raise table.unclear()
     below = table.rows[1:] or table.rows
     text = _text_columns(below, len(names))
-    if len(names) == 2 and not _has_keys_beside_text(below, text):
-        text = [0, 1]
+    if len(names) == 2:
+        text = [place for place in (0, 1) if not _are_keys([row[place] for row in below if len(row) == 2])] or [0, 1]
     if len(text) != 2 and has_header:
         raise table.unclear()
     if len(text) != 2:
@@ -248,12 +258,9 @@ def _begin_alike(cells: Sequence[str]) -> bool:
     return len(cells) >= 10 and max(beginnings.values()) >= _SAME_BEGINNING * len(cells)
 
 
-def _has_keys_beside_text(rows: list[list[str]], text: list[int]) -> bool:
-    """Return whether one of two columns has text, and the other what its rows are called: doc-7, menu.open."""
-    if len(text) != 1:
-        return False
-    other = [row[1 - text[0]] for row in rows if len(row) == 2]
-    return 2 * sum(_KEY.fullmatch(cell) is not None for cell in other) > len(other)
+def _are_keys(cells: Sequence[str]) -> bool:
+    """Return whether a column has what its rows are called."""
+    return 2 * sum(_KEY.fullmatch(cell) is not None for cell in cells) > len(cells)
 
 
 def _is_header(rows: list[list[str]]) -> bool:

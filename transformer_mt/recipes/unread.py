@@ -16,7 +16,9 @@ _SEGMENTS = (
     "with a sentence in each <seg>; write these out, one a line; those of WMT: sacrebleu -t wmt13 -l en-de --echo src"
 )
 _QT = "a catalogue of Qt; convert it: lconvert -of po -o both.po FILE"
+_PHP = f"keys and texts of PHP; {_AS_PO.format('php2po')}"
 _WORDFAST = "a document of Wordfast; export TMX or XLIFF from it"
+_JSON = "JSON; name it .jsonl, and no second file, where its rows have both sides; else write out the text, one a line"
 
 # By the ends of names. None of them may be a language's two letters: train.ts is Tsonga, train.mo Moldavian.
 _SUFFIXES = {
@@ -27,7 +29,10 @@ _SUFFIXES = {
     ".strings": f"keys and texts of Apple's; {_AS_PO.format('prop2po --personality=strings')}",
     ".properties": f"keys and texts of Java's; {_AS_PO.format('prop2po')}",
     ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
+    ".php": _PHP,
+    ".arb": f"keys and texts of Flutter; {_AS_TEXT}",
     ".ftl": f"keys and texts of Fluent; {_AS_TEXT}",
+    ".xcstrings": "keys and texts of Xcode; export XLIFF from it (Product, Export Localizations)",
     ".txml": _WORDFAST,
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV (UTF-8), and name that"),
     **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".pdf"), f"a document; {_AS_TEXT}"),
@@ -47,7 +52,8 @@ _ROOTS = {
 }
 _OTHER_XML = f"XML; {_AS_TEXT}"
 _FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
-_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:")  # of subtitles
+# Of subtitles: times, or numbers of pictures.
+_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:|\{\d+\}\{\d+\}")
 _MOST_LINES = 50  # that are looked at for the first element
 
 
@@ -73,6 +79,10 @@ def _by_beginning(path: str) -> str | None:
         return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
     if any(map(_TIMES.match, lines)):
         return _SUFFIXES[".srt"]
+    if lines and lines[0].startswith("<?php"):
+        return _PHP
+    if lines and (lines[0] in ("{", "[", "[{") or all(line.startswith('{"') and line.endswith("}") for line in lines)):
+        return _JSON
     if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag
         return None
     beginning = "\n".join(lines)

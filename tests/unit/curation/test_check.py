@@ -438,6 +438,16 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
     assert findings(data_of(tmp_path, [("menu.open_file", "Öffnen"), *pairs])) == []
 
 
+def test_numbers_and_keys_before_the_text_are_told(tmp_path: Path) -> None:
+    pairs = good_pairs(20)
+    for prefix in ("{0}. ", "{0}001001 ", "menu.item_{0}=", "{{{0}}}{{{0}5}}"):
+        train = [(prefix.format(i + 1) + src, tgt) for i, (src, tgt) in enumerate(pairs)]
+        [finding] = check(data_of(tmp_path, train))
+        assert "20 (100.0 %) of 20 source sides begin with a number or a key" in finding.text and not finding.ruins
+    mixed = [(f"{i} {src}" if i % 2 else src, tgt) for i, (src, tgt) in enumerate(pairs)]
+    assert findings(data_of(tmp_path, mixed)) == []
+
+
 def test_the_same_source_twice_is_told(tmp_path: Path) -> None:
     one = source(tmp_path, "train", good_pairs(20))
     data = data_of(tmp_path, good_pairs(20)).model_copy(update={"train": (one, one.model_copy(update={"weight": 2.0}))})
@@ -555,7 +565,7 @@ def test_sorted_text_is_not_accused(tmp_path: Path) -> None:
 def test_numbers_and_placeholders_are_in_no_language(tmp_path: Path) -> None:
     pytest.importorskip("py3langid")
     pairs = [
-        (f"{i * 7919} {{count_{i}}} %d", f"Der Satz mit der Nummer {i} steht hier, und er endet nie") for i in range(90)
+        (f"{{count_{i}}} {i * 7919} %d", f"Der Satz mit der Nummer {i} steht hier, und er endet nie") for i in range(90)
     ]
     assert findings(data_of(tmp_path, pairs)) == []
 

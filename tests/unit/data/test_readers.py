@@ -559,6 +559,23 @@ def test_json_array_larger_than_what_is_read_at_once(indent: int | None, tmp_pat
     assert pairs_of({"jsonl": write(tmp_path / "x.json", " [ ]\n")}) == []
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_array_in_an_object(indent: int | None, tmp_path: Path) -> None:
+    """{"data": [{…}, …]}, as AI Hub's corpora are, also where its one line has more than a line may."""
+    pairs = [(f'{number} "[{{', "é" * (number % 7000)) for number in range(1000)]
+    rows = [{"en": src, "de": tgt} for src, tgt in pairs]
+    for content in (
+        {"data": rows},
+        {'a "b': "c, [{", "n": -1.5e3, "is": None, "data": rows, "more": {"x": [{"y": 1}]}},
+    ):
+        path = write(tmp_path / "x.json", json.dumps(content, indent=indent, ensure_ascii=False))
+        assert pairs_of({"jsonl": path}) == pairs
+        cut = json.dumps({"data": rows}, indent=indent)[:-20]
+        assert "(row 1,000 of its array): not JSON (" in refusal_of({"jsonl": write(tmp_path / "x.json", cut)})
+    row = {"turns": [{"x": 1}], "en": "a", "de": "b"}  # one object a line
+    assert pairs_of({"jsonl": write(tmp_path / "x.jsonl", f"{json.dumps(row)}\n" * 2)}) == [("a", "b")] * 2
+
+
 def test_jsonl_nulls_and_blank_lines_are_empty_sides(tmp_path: Path) -> None:
     rows = ['{"en": null, "de": "a"}', "", '{"translation": null}', '{"translation": {"en": "b", "de": null}}', " "]
     path = write(tmp_path / "x.jsonl", "\n".join(rows))

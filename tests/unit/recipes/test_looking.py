@@ -56,6 +56,14 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
     [
         ("train.en", "train.de", ("en", "de")),
         ("a/train.en.gz", "a/train.de.gz", ("en", "de")),
+        # a word before the language, also one that is a code; locales
+        ("ted_en.txt", "ted_de.txt", ("en", "de")),
+        ("web-EN.txt", "web-DE.txt", ("en", "de")),
+        ("a/my_en.txt", "b/my_de.txt", ("en", "de")),
+        ("x.pt_br", "x.pt_pt", ("pt_br", "pt_pt")),
+        ("x.fr_FR", "x.fr_CA", ("fr_FR", "fr_CA")),
+        ("x.en_us", "x.en_gb", ("en_us", "en_gb")),
+        ("zh_CN.txt", "zh_TW.txt", ("zh_CN", "zh_TW")),
         ("en/train.txt", "fr/train.txt", ("en", "fr")),
         ("train.en.txt", "train.swa.txt", ("en", "swa")),
         ("x/corpus.de-en.de", "x/corpus.de-en.en", ("de", "en")),
@@ -194,6 +202,37 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "key,source_phrase,translation", {"src_column": "source_phrase", "tgt_column": "translation"}, NO),
         ("a.csv", "src_text,tgt_text", {"src_column": "src_text", "tgt_column": "tgt_text"}, NO),
         ("a.csv", "src,tgt,src_lang,tgt_lang", {"src_column": "src", "tgt_column": "tgt"}, NO),
+        # languages of rows beside the text, scores, what machines have made of it
+        (
+            "a.csv",
+            "en,de,source_lang,target_lang\n" + "\n".join(f"a dog {i},ein Hund {i},en,de" for i in range(10)),
+            {},
+            ("en", "de"),
+        ),
+        (
+            "a.csv",
+            "sn,data_set,ko_original,ko,mt,en,source_language,target_language,source\n1,x,a,b,c,d,ko,en,web",
+            {},
+            ("ko", "en"),
+        ),
+        ("a.csv", "lp,src,mt,ref,score\nen-de,a b,c d,e f,70", {"src_column": "src", "tgt_column": "ref"}, NO),
+        ("a.csv", "src,mt,pe\na b,c d,e f", None, NO),
+        ("a.csv", "src,mt\na b,c d", {"header": True, **numbered(1, 2)}, NO),
+        ("a.csv", "en,mt,note\na b,c d,e f", {}, ("en", "mt")),
+        (
+            "a.csv",
+            "English words/sentences,French words/sentences\nHi.,Salut !",
+            {"src_column": "English words/sentences", "tgt_column": "French words/sentences"},
+            ("en", "fr"),
+        ),
+        # tabs, and quotes where they are needed
+        (
+            "a.tsv",
+            "en\tde\n" + "a, b\tc, d\n" * 20 + '"He said: ""Yes"", and"\tEr sagte\n',
+            {"delimiter": "tab"},
+            ("en", "de"),
+        ),
+        ("a.txt", "en\tde\n" + '"a\nb\nc"\td\n' * 20, {"delimiter": "tab"}, ("en", "de")),
         ("a.csv", "Hello, John;Hallo\na dog;ein Hund", {"delimiter": ";", "header": False}, NO),
         ("a.csv", '"a b", "c, d"\n"e", "f"', {"header": False}, NO),
         ("ko-KR.csv", "Source,Target", {"src_column": "Source", "tgt_column": "Target"}, NO),
@@ -261,6 +300,18 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
         ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
+        (
+            "a.jsonl",
+            '{"src_lang": "eng_Latn", "english_text": "a b", "tgt_lang": "deu_Latn", "german_text": "c d"}\n' * 10,
+            {},
+            ("en", "de"),
+        ),
+        (
+            "a.json",
+            '{\n "name": "x", "data": [\n{"sn": "A1", "ko": "집", "en": "a b"},\n{"sn": "A2", "ko": "물", "en": ""}]}',
+            {},
+            ("ko", "en"),
+        ),
     ],
 )
 def test_first_lines_of_tables_tell_columns(
@@ -469,6 +520,13 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
             r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
         ),
         ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/bars.txt", None, r"bars.txt: has \|\|\| between its sides; write a tab in its place, and name it .tsv"),
+        (
+            "{}/verses.txt",
+            None,
+            r"verses.txt: which of its columns are source and target\? They begin with 'Genesis 1:2'",
+        ),
+        ("{}/verses.txt", "{}/verses.txt2", r"verses.txt: has columns, .* begin with a number or a name: join -t"),
         ("{}/uneven.txt", None, r"uneven.txt, line 9: 3 columns where the first line has 2"),
         ("{}/titles.tsv", None, r"which of its columns are .*'A 1' \(1\), 'A dog 1' \(2\), 'Ein Hund 1' \(3\)"),
         ("{}/keyed.tsv", None, r"which of its columns are source and target"),
@@ -500,7 +558,6 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
         ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
         ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
-        ("{}/data.json", None, r"data.json: is one object, not rows; write an array"),
         ("{}/side.csv", None, r"side.csv: its first line has one column; each line needs both sides"),
         ("{}/side.jsonl", None, r"side.jsonl: columns of text found: text; each row needs two"),
         (
@@ -516,6 +573,9 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
+    write(tmp_path / "bars.txt", ["A dog ||| Ein Hund"])
+    for name in ("verses.txt", "verses.txt2"):
+        write(tmp_path / name, [f"Genesis 1:{i}\tIn the beginning {i}" for i in range(1, 9)])
     write(tmp_path / "uneven.txt", ["a b\tc d"] * 8 + ["a\tb\tc"])
     write(tmp_path / "titles.tsv", [f"A {i}\tA dog {i}\tEin Hund {i}" for i in range(3)])
     write(tmp_path / "keyed.tsv", [f"News_{i}\tA dog {i}" for i in range(3)])
@@ -533,7 +593,6 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "list.jsonl", ["", "3"])
     write(tmp_path / "bad.jsonl", ["{a"])
     write(tmp_path / "indented.json", ["{", '  "a": "b"', "}"])
-    write(tmp_path / "data.json", [json.dumps({"data": [{"en": "a", "de": "b"}]})])
     write(tmp_path / "keys.json", [json.dumps({"menu": "a", "file": "b", "open": "c"})])
     write(tmp_path / "side.csv", ["text", "A dog"])
     write(tmp_path / "side.jsonl", ['{"id": 1, "text": "a"}'] * 2)
@@ -565,6 +624,13 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
         ("a.xml", "<?xml version='1.0'?><TMX>", r"a translation memory; name it \.tmx"),
         ("a.xml", "<?xml version='1.0'?><other>", r"XML; write its sentences"),
         ("a.txt", "#separator:tab\n#html:true\na b\tc d", r"an export of Anki"),
+        ("a.sub", "{25}{45}A dog", r"subtitles"),
+        ("a.arb", "", r"Flutter"),
+        ("a.php", "", r"php2po"),
+        ("a.txt", "<?php\nreturn [", r"php2po"),
+        ("a.xcstrings", "", r"export XLIFF"),
+        ("a.txt", '{\n  "menu": "a"\n}', r"JSON; name it \.jsonl"),
+        ("a.txt", '{"en": "a", "de": "b"}', r"JSON; name it \.jsonl"),
     ],
 )
 def test_text_with_markup_or_keys_is_refused(name: str, beginning: str, reason: str, tmp_path: Path) -> None:

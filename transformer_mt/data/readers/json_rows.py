@@ -1,7 +1,8 @@
-"""Rows in JSON: one object a line, or one array of objects, in bounded memory."""
+"""Rows in JSON: one object a line, or an array of objects, alone or in an object, in bounded memory."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines, read
 
 _BLOCK = 1 << 16  # characters
 _SPACE = re.compile(r"[ \t\r\n]*")
+# An object whose values are short ones, up to one that is an array of objects.
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_AROUND = re.compile(rf"\s*\{{\s*(?:{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]+)\s*,\s*)*{_STRING}\s*:\s*\[\s*\{{")
+_MOST_PARTS = 50  # in which an array begins that an object has
 _DECODER = json.JSONDecoder()
 
 
@@ -44,7 +49,22 @@ def json_rows(path: str) -> Iterator[tuple[str, Any]]:
         InputError: it cannot be read, or is not JSON.
     """
     start = next((part.text.lstrip()[0] for part in read_parts(path) if part.text.strip()), "")
-    return _array(path) if start == "[" else _lines(path)
+    return _array(path) if start == "[" or (start == "{" and _is_around_an_array(path)) else _lines(path)
+
+
+def _is_around_an_array(path: str) -> bool:
+    """Whether a file is one object, {"data": [{…}, …]}, and not one a line."""
+    beginning = "".join(itertools.islice(itertools.chain.from_iterable(read_parts(path)), _MOST_PARTS))
+    if not _AROUND.match(beginning[:_BLOCK]):
+        return False
+    first, *others = itertools.islice((line for line in read_lines(path, TOO_LONG) if line.strip()), 2)
+    if first == TOO_LONG or not others:
+        return True
+    try:
+        json.loads(first)
+    except ValueError:  # goes on in the next line
+        return True
+    return False
 
 
 def _lines(path: str) -> Iterator[tuple[str, Any]]:
@@ -72,6 +92,7 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
 
 def _array(path: str) -> Iterator[tuple[str, Any]]:
     text = _ArrayText(path)
+    is_inside = text.go_inside()
     text.take("[")
     if not text.take("]"):
         yield text.row()
@@ -79,7 +100,7 @@ def _array(path: str) -> Iterator[tuple[str, Any]]:
             yield text.row()
         if not text.take("]"):
             raise InputError(f"{text.origin()}: not JSON (',' or ']' expected behind it); mend the file")
-    if text.rest():
+    if text.rest() and not is_inside:
         raise InputError(f"{text.origin()}: not JSON (there is more behind the array); mend the file")
 
 
@@ -94,6 +115,19 @@ class _ArrayText:
 
     def origin(self) -> str:
         return f"{self._path}, line {self._line} (row {self._row:,} of its array)"
+
+    def go_inside(self) -> bool:
+        """Go to the first array in the object that the text is; False where it is none."""
+        if not self.take("{"):
+            return False
+        while True:
+            self.row()  # a key
+            self.take(":")
+            if self.rest() == "[":
+                self._row = 0
+                return True
+            self.row()
+            self.take(",")
 
     def take(self, character: str) -> bool:
         """Return whether a character comes next, behind white space, and go past it."""
