@@ -21,7 +21,11 @@ _MOST_REJECTED = 0.02
 _RULES: tuple[tuple[str, Any, str], ...] = (
     ("drop_identical", True, "are copies instead of translations"),
     ("max_repeats", 4, "have words that repeat again and again on one side only"),
-    ("drop_html", True, "have tags or references of HTML"),
+    (
+        "drop_html",
+        True,
+        "have tags of HTML, or references as &apos; (which Moses' deescape-special-chars.perl makes text)",
+    ),
     ("drop_control_characters", True, "have control characters, or what a wrong decoding leaves behind"),
 )
 _RATIOS = (3.0, 4.0, 6.0, 9.0)

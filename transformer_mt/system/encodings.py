@@ -8,7 +8,7 @@ import contextlib
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +36,15 @@ _SEVEN_BITS = {
     "ISO-2022-CN": re.compile(rb"\x1b\$\)[AG].*\x0e", re.DOTALL),
     "ISO-2022-JP-2": re.compile(rb"\x1b\$(?:[@AB]|\([CD]).*\x1b\(", re.DOTALL),  # which reads ISO-2022-JP as well
 }
+
+# By which letters text of these is known, and their share of those beyond ASCII at least: the syllables of KS X 1001,
+# Hiragana, the commoner ideographs of GB 2312, which have codes below 0xD8.
+_EAST_ASIAN: tuple[tuple[str, str, Callable[[str], bool], float], ...] = (
+    ("CP949", "Korean", lambda letter: b"\xb0" <= letter.encode("euc_kr", "ignore") < b"\xc9", 0.95),
+    ("CP932", "Japanese", lambda letter: "ぁ" <= letter <= "ゖ", 0.2),
+    ("EUC-JP", "Japanese", lambda letter: "ぁ" <= letter <= "ゖ", 0.2),
+    ("GB18030", "Chinese", lambda letter: b"\xb0" <= letter.encode("gb2312", "ignore") < b"\xd8", 0.95),
+)
 
 _ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive (or a document of an office program)",
@@ -158,7 +167,25 @@ def advice(block: bytes, error: UnicodeDecodeError) -> str:
         return archive
     if any(byte >= 0x80 for byte in block[: error.start]):
         return "the text before it is UTF-8: mend this line, or remove it"
-    return "find out which encoding the file has, and convert it: iconv -f ENCODING -t UTF-8"
+    if (found := _of_east_asia(block)) is not None:
+        return f"it looks like {found[1]} in {found[0]}; convert it: iconv -f {found[0]} -t UTF-8"
+    return (
+        "find out which encoding the file has, and convert it: iconv -f ENCODING -t UTF-8 (or have its program save it "
+        "as UTF-8)"
+    )
+
+
+def _of_east_asia(block: bytes) -> tuple[str, str] | None:
+    """Return the encoding and the language of lines in which those of Korea, Japan or China make plain text.
+
+    Those of one byte a letter are not told: each makes letters of any bytes, and what they are is for a reader to see.
+    """
+    for encoding, language, is_known, share in _EAST_ASIAN:
+        with contextlib.suppress(UnicodeDecodeError):
+            letters = [letter for letter in block.decode(encoding) if letter.isalpha() and not letter.isascii()]
+            if len(letters) >= _FEW_CHARACTERS and sum(map(is_known, letters)) >= share * len(letters):
+                return encoding, language
+    return None
 
 
 def advice_on_archive(block: bytes) -> str | None:

@@ -158,7 +158,7 @@ def test_xliff_of_other_languages_names_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.xlf"
     unit = "<trans-unit id='1'><source>a</source><target>b</target></trans-unit>"
     assert refusal_of("xliff", path, xliff(unit), "en", "fr") == (
-        f"{path}: no text in fr: its languages are en-US, de; set src_lang and tgt_lang to two of them"
+        f"{path}: no text in 'fr': its languages are en-US, de; set src_lang and tgt_lang to two of them"
     )
     assert pairs_of("xliff", path, xliff(unit, 'source-language="en"'), "en", "fr") == [("a", "b")]  # it does not tell
     two = xliff(unit).replace("</xliff>", xliff(unit, 'source-language="en" target-language="fr"').partition(">")[2])
@@ -326,7 +326,7 @@ def test_comments_of_a_catalogue_may_begin_with_anything(tmp_path: Path) -> None
 def test_catalogue_of_another_language_names_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.po"
     assert refusal_of("po", path, HEADER + ENTRIES, "en", "fr") == (
-        f"{path}: no text in en or fr: its languages are de; set src_lang and tgt_lang to two of them"
+        f"{path}: no text in 'en' or 'fr': its languages are de; set src_lang and tgt_lang to two of them"
     )
     british = HEADER.replace("Language: de", "Language: en_GB") + ENTRIES
     assert "its languages are en_GB" in refusal_of("po", path, british, "en", "de")  # English messages, in English

@@ -955,7 +955,7 @@ def test_the_same_pairs_in_other_sources_are_another_run(prepared: Prepare, tmp_
 
 
 def test_a_path_may_have_bytes_of_another_encoding(tmp_path: Path) -> None:
-    path = os.path.join(tmp_path, os.fsdecode(b"caf\xe9.en"))
+    path = os.path.join(tmp_path, os.fsdecode(b"stra\xdfe.en"))
     write_lines(path, ["a"])
     for _ in range(2):  # read, and remembered
         assert content_hash(path, tmp_path / "cache") == hashlib.sha256(b"a\n").hexdigest()

@@ -758,7 +758,7 @@ def test_languages_by_three_letters(tmp_path: Path) -> None:
     for src, tgt in [("zh", "fa"), ("zh-CN", "fa"), ("chi", "per"), ("cmn_Hans", "pes"), ("ZHO", "fas")]:
         assert pairs_of(source, src, tgt) == [("a", "b")]
     assert pairs_of(tmx(tmp_path, unit(("iw", "a"), ("yue", "b"))), "he", "yue") == [("a", "b")]
-    with pytest.raises(InputError, match="no text in zh: its languages are yue, he"):
+    with pytest.raises(InputError, match="no text in 'zh': its languages are yue, he"):
         pairs_of(tmx(tmp_path, unit(("yue", "a"), ("he", "b"))), "zh", "heb")
 
 
@@ -769,11 +769,11 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         list(pairs)
     assert str(caught.value) == (
-        f"{source['tmx']}: no text in fr: its languages are en, de-AT; set src_lang and tgt_lang to two of them"
+        f"{source['tmx']}: no text in 'fr': its languages are en, de-AT; set src_lang and tgt_lang to two of them"
     )
     silent = tmx(tmp_path, unit(("", "a"), ("", "b")))
-    assert "no text in en or de: it does not tell the languages of its texts; put" in refusal_of(silent)
-    assert "no text in en: its languages are de; set" in refusal_of(tmx(tmp_path, unit(("", "a"), ("de", "b"))))
+    assert "no text in 'en' or 'de': it does not tell the languages of its texts; put" in refusal_of(silent)
+    assert "no text in 'en': its languages are de; set" in refusal_of(tmx(tmp_path, unit(("", "a"), ("de", "b"))))
     assert pairs_of(tmx(tmp_path, "")) == []
     path = write(tmp_path / "x.tmx", "<srcset><seg id='1'>a</seg></srcset>")  # of a test set, without languages
     assert "no TMX file (its first element is 'srcset'); check what" in refusal_of({"tmx": path})

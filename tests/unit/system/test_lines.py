@@ -267,6 +267,31 @@ def test_text_of_seven_bits_is_refused_by_name(name: str, tmp_path: Path) -> Non
     assert len(list(read_lines(path))) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "told"),
+    [
+        ("안녕하세요. 두 집이 있다; it is 5 o'clock.", "cp949", "Korean in CP949"),
+        ("これは本です。猫がいます。", "shift_jis", "Japanese in CP932"),
+        ("これは本です。猫がいます。", "euc_jp", "Japanese in EUC-JP"),
+        ("这是一本书,我们都喜欢读书。今天天气很好。", "gb18030", "Chinese in GB18030"),
+        ("這是一本書,我們都喜歡讀書。今天天氣很好。", "big5", None),
+        ("Ein Mädchen läuft über die Straße. Grüße aus München, schöne Wörter.", "mac_roman", None),
+        ("Noël approche, une école naïve rêve à travers l'été. Voilà, garçon !", "cp850", None),
+        ("Żółta łódź płynie wśród fal, mężczyzna słucha muzyki.", "iso-8859-2", None),
+        ("Девочка бежит через улицу. Мужчина слушает музыку.", "koi8-r", None),
+        ("Девочка бежит через улицу. Мужчина слушает музыку.", "cp1251", None),
+        ("Девочка бежит через улицу. Мужчина слушает музыку.", "cp866", None),
+        ("Το κορίτσι τρέχει στον δρόμο. Ο άντρας ακούει μουσική.", "iso-8859-7", None),
+    ],
+)
+def test_encodings_of_east_asia_are_named(text: str, encoding: str, told: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(f"{text}\n".encode(encoding) * 20)
+    expected = "find out which encoding the file has" if told is None else f"it looks like {told}; convert it: iconv -f"
+    with pytest.raises(InputError, match=expected):
+        list(read_lines(path))
+
+
 def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
     path = tmp_path / "text"
     for content, words in [
@@ -285,7 +310,7 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             list(read_lines(path))
     path.write_bytes("집이 하나 있다.\0\n두 집이 있다.\n".encode("euc-kr"))  # a stray zero makes no UTF-16 of it
-    with pytest.raises(InputError, match="find out which encoding"):
+    with pytest.raises(InputError, match="it looks like Korean in CP949; convert it: iconv -f CP949 -t UTF-8"):
         list(read_lines(path))
     path.write_bytes(b"a\0b is UTF-8\n")
     assert list(read_lines(path)) == ["a\0b is UTF-8"]
@@ -450,10 +475,10 @@ def test_compressed_content_is_complete_when_it_is_synced(
 
 
 def test_texts_with_a_path_of_another_encoding_are_written(tmp_path: Path, capfdbinary: Any) -> None:
-    text = f"runs/{os.fsdecode(b'caf' + bytes([0xE9]))}: best"
+    text = f"runs/{os.fsdecode(b'stra' + bytes([0xDF]))}: best"
     write_texts(tmp_path / "out", [text])
     write_texts("-", [text])
-    assert (tmp_path / "out").read_bytes() == capfdbinary.readouterr().out == b"runs/caf?: best"
+    assert (tmp_path / "out").read_bytes() == capfdbinary.readouterr().out == b"runs/stra?: best"
 
 
 def test_full_device_is_a_run_error(tmp_path: Path) -> None:

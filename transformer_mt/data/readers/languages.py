@@ -149,7 +149,7 @@ def not_among(wanted: Iterable[str], found: Iterable[str]) -> str:
     found = [*dict.fromkeys(found)]
     wanted = [*wanted]
     missing = [lang for lang in wanted if all(distance(lang, code) is None for code in found)] or wanted
-    codes = ", ".join(filter(None, found))
+    codes, absent = ", ".join(filter(None, found)), " or ".join(map(repr, missing))
     if not codes:
-        return f"no text in {' or '.join(missing)}: it does not tell the languages of its texts; put their codes in"
-    return f"no text in {' or '.join(missing)}: its languages are {codes}; set src_lang and tgt_lang to two of them"
+        return f"no text in {absent}: it does not tell the languages of its texts; put their codes in"
+    return f"no text in {absent}: its languages are {codes}; set src_lang and tgt_lang to two of them"
