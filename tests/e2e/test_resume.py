@@ -289,7 +289,7 @@ def test_resume_with_held_out_text_that_training_text_would_be_without_is_refuse
     write(tmp_path / "test", [line])
     test = f"data.test=[{{src: {tmp_path / 'test'}, tgt: {tmp_path / 'test'}}}]"
     refused = tmt_here("train", path, "--output", run, "--resume", "--set", "train.max_steps=4", "--set", test)
-    assert refused.status == 2 and re.search(r"another corpus \(data\.test was \[\], is \[", refused.refusal)
+    assert refused.status == 2 and re.search(r"another corpus \(data\.test was \(\), is \(", refused.refusal)
 
 
 def test_resume_with_another_tokenizer_file_is_refused(tmp_path: Path) -> None:

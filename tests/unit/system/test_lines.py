@@ -276,7 +276,7 @@ def test_text_of_seven_bits_is_refused_by_name(name: str, tmp_path: Path) -> Non
         ("这是一本书,我们都喜欢读书。今天天气很好。", "gb18030", "Chinese in GB18030"),
         ("這是一本書,我們都喜歡讀書。今天天氣很好。", "big5", None),
         ("Ein Mädchen läuft über die Straße. Grüße aus München, schöne Wörter.", "mac_roman", None),
-        ("Noël approche, une école naïve rêve à travers l'été. Voilà, garçon !", "cp850", None),
+        ("Noël, une école naïve rêve à travers l'été. Voilà, garçon !", "cp850", None),
         ("Żółta łódź płynie wśród fal, mężczyzna słucha muzyki.", "iso-8859-2", None),
         ("Девочка бежит через улицу. Мужчина слушает музыку.", "koi8-r", None),
         ("Девочка бежит через улицу. Мужчина слушает музыку.", "cp1251", None),
