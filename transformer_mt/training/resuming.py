@@ -19,6 +19,7 @@ from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
 from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import resolve_precision
+from transformer_mt.training.memory import cut_into
 from transformer_mt.training.optim import WeightAverage, learning_rate
 
 # What may differ between a run and its continuation; everything else would make it another run.
@@ -101,6 +102,23 @@ def like_initial(config: Config, latest: Path | None) -> Config:
             f"({config.train.init_from})"
         )
     return config
+
+
+def settled(config: Config, latest: Path | None, before: Config | None, device: torch.device, tell: Tell) -> Config:
+    """Return a run's configuration with what it leaves open: shape and vocabulary of the model that it starts from, its
+    precision, the size of its forward passes.
+
+    Args:
+        latest, before: the checkpoint that it continues from, and its configuration.
+
+    Raises:
+        InputError: as `like_initial` does.
+    """
+    if config.train.init_from is not None:
+        config = like_initial(config, latest)
+    precision = precision_of(config, before, device, tell)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    return cut_into(config, micro_tokens_of(config, before, device))
 
 
 def precision_of(config: Config, before: Config | None, device: torch.device, tell: Tell) -> str:

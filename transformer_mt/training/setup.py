@@ -92,12 +92,8 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         latest = resuming.checkpoint_to_continue(config, run, resume, tell)
         check_trackers(config.train)
     latest = ranks.first_says(latest)
-    if config.train.init_from is not None:
-        config = resuming.like_initial(config, latest)
     before = None if latest is None else load_config(latest / "config.yaml", of_model=True)
-    precision = resuming.precision_of(config, before, device, tell)
-    given = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    given = memory.cut_into(given, resuming.micro_tokens_of(config, before, device))
+    given = resuming.settled(config, latest, before, device, tell)
     if ranks.is_first:
         check_sources(config.data)
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
@@ -115,7 +111,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     updater = Updater(model, config, device, ranks, tell)
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
     state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
-    state.environment = _environment(ranks.num_ranks, device, precision, config.batch.micro_tokens or 0)
+    state.environment = _environment(ranks.num_ranks, device, given.train.precision, config.batch.micro_tokens or 0)
     if latest is not None and before is not None:
         resuming.refuse_other_corpus(latest, before, given, state)
         state = resuming.restore(latest, model, updater.optimizer, updater.average, state, tell)
@@ -124,7 +120,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
     for line in _opening(config, model, store, device, ranks.num_ranks):
         tell(line)
-    validation = Validation(valid_pairs, config, tokenizers, model, precision, store.longest_src, tell)
+    validation = Validation(valid_pairs, config, tokenizers, model, given.train.precision, store.longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
 
     # 4. Does it fit?
