@@ -46,7 +46,7 @@ _KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
 _NUMBER = re.compile(r"^[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
 # Before text: 17. or 1:3, {25}{60} of subtitles, menu.open= of catalogues.
 _PREFIX = re.compile(
-    r"^(?:\d[\d.:]*[.)]? |\{\d+\}\{\d+\}|[A-Za-z][\w-]*[._][\w.-]*[ \t]*[=:])(?=.*[^\W\d_])", re.MULTILINE
+    r"^(?:\d[\d.:]*[.)]? |\{\d+\}\{\d+\}|[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])", re.MULTILINE
 )
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')

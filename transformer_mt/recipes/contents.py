@@ -30,9 +30,15 @@ _WORDS = tuple(
             _TEXT,
         ),
         (("source|src", "target|tgt|trg|translation"), "lang|language"),
-        (("source|src", "reference|ref"), _TEXT),  # beside what machines have made of it, and scores
         (("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}"), _TEXT),
     )
+)
+# Of tables that have what machines have made of a text, and scores.
+WITH_REFERENCE = (
+    (
+        re.compile(rf"(?:source|src)(?:[_ -]?(?:{_TEXT}))?", re.I),
+        re.compile(rf"(?:reference|ref)(?:[_ -]?(?:{_TEXT}))?", re.I),
+    ),
 )
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _SHARE_OF_LINES = 0.8  # of them; what others have is told by their reader
@@ -41,10 +47,12 @@ _FEWEST_QUOTED = 5  # fields
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
-def two_sides(names: Sequence[str]) -> tuple[str, str] | None:
+def two_sides(
+    names: Sequence[str], words_of_sides: Sequence[tuple[re.Pattern[str], ...]] = _WORDS
+) -> tuple[str, str] | None:
     """Return the columns that are called source and target, in one of the usual words: "Source (EN)"."""
     bare = {name: re.sub(r"\(.*?\)", "", name).strip() for name in names}
-    for words in _WORDS:
+    for words in words_of_sides:
         src, tgt = ([name for name in names if side.fullmatch(bare[name])] for side in words)
         if len(src) == len(tgt) == 1:
             return src[0], tgt[0]

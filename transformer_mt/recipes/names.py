@@ -20,15 +20,17 @@ _NO_CODES = {
 }
 _NO_SCRIPTS = tuple(f"{mark}{word}" for mark in "-_" for word in ("text", "lang", "sent", "line", "code", "word"))
 # Of columns beside those of text; some are codes as well.
-_BESIDE = {"id", "idx", "sid", "sn", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc", "lp", "pe"}
-# Beside one of these, "mt" is what a machine has translated, and no Maltese.
-_BESIDE_MACHINES = {"src", "source", "ref", "reference", "pe", "hyp", "score"}
+_BESIDE = {"id", "idx", "sid", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc", "lp", "pe"}
+# Where two other languages have columns, these are no Shona and Maltese but a number, and what a machine has made.
+_MAYBE_BESIDE = {"sn", "mt"}
+_BESIDE_MACHINES = {"src", "ref", "pe", "hyp"}  # beside one of which it is no Maltese either
 # What stands beside a language above a column, also as several: source_en, "German texts".
 _WITH_LANGUAGE = {
-    *("text", "sentence", "segment", "string", "phrase", "word", "line"),
+    *("text", "sentence", "segment", "string", "phrase", "word"),
     *("source", "src", "target", "tgt", "trg", "translation"),
 }
 _FEWEST_CODES = 10  # rows of which a column has them
+_NO_COUNTRIES = {"en", "ja", "ko", "zh", "hi", "ur", "fa", "el", "da"}  # of the languages' codes; br is Brazil, too
 _OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # that people write for the language's
 
 
@@ -61,12 +63,12 @@ def codes_of_names(src: str, tgt: str) -> MaybeCodes:
 
 def _behind_a_word(one: str, other: str) -> tuple[str, str] | None:
     """Return the languages of names that look like locales, but differ in a language behind the same word: ted_en and
-    ted_de, my_en and my_de. pt_br and pt_pt, fr_FR and fr_CA are locales."""
+    ted_de, my_en and my_de. pt_br and pt_pt, fr_BE and fr_CA are locales."""
     (word, *codes), (its_word, *its_codes) = (re.split("[-_]", name) for name in (one, other))
     if word != its_word or len(codes) != 1 or len(its_codes) != 1 or codes == its_codes:
         return None
     found = codes[0], its_codes[0]
-    is_locale = _is_known(word) and (word.lower() in map(str.lower, found) or any(map(str.isupper, found)))
+    is_locale = _is_known(word) and _NO_COUNTRIES.isdisjoint(map(str.lower, found))
     return None if is_locale or not are_languages(*found) else found
 
 
@@ -85,9 +87,10 @@ def codes_of_file(path: str) -> MaybeCodes:
 def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     """Return the columns that are called like languages, and their codes; none where they are words: "Hi", "Tag"."""
     possible = [name for name in names if names.count(name) == 1 and not (len(names) > 2 and is_beside(name))]
-    if not _BESIDE_MACHINES.isdisjoint(name.strip().lower() for name in names):
-        possible = [name for name in possible if name.strip().lower() != "mt"]
     found = {name: code for name in possible if (code := _of_column(name))}
+    surer = {name: code for name, code in found.items() if name.strip().lower() not in _MAYBE_BESIDE}
+    if len(surer) > 1 or not _BESIDE_MACHINES.isdisjoint(name.strip().lower() for name in names):
+        found = surer
     plain = {name: code for name, code in found.items() if is_code(name.strip()) or code_of_name(name)}
     # Beside "English" there may be "English (old)", which is no other language.
     found = plain if len(plain) == 2 else {n: c for n, c in found.items() if n in plain or c not in plain.values()}

@@ -11,15 +11,23 @@ from typing import Any, NamedTuple
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.contents import columns_in, delimiter_of, has_quotes, is_one_object, two_sides
+from transformer_mt.recipes.contents import (
+    WITH_REFERENCE,
+    columns_in,
+    delimiter_of,
+    has_quotes,
+    is_one_object,
+    two_sides,
+)
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.recipes.names import are_codes, codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
 
 _MOST_ROWS = 10_000  # are looked at: of tables in the order of length, the first have few words
 _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sentences
-# What a row is called: doc-7, menu.open, "1 Kings 3:16".
-_KEY = re.compile(r"(?=\S*[\d_./:])\S+|(?:\d )?[^\W\d_]+(?: [^\W\d_]+)* \d+[:.,]\d+")
+# What a row is called: doc-7, menu.open; and, which no text is, "1 Kings 3:16".
+_KEY = re.compile(r"(?=\S*[\d_./:])\S+")
+_VERSE = re.compile(r"(?:\d )?[^\W\d_]+(?: [^\W\d_]+)* \d+[:.,]\d+")
 _NO_WORDS = {"src", "tgt", "trg", "mt", "hyp", "ref"}  # but the names of columns
 _SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
@@ -56,7 +64,9 @@ class _Table(NamedTuple):
     def two_sides(self) -> tuple[str, str] | None:
         """The columns that are called source and target, and do not say the language of each row."""
         columns = dict(zip(self.names, itertools.zip_longest(*self.rows[1:], fillvalue=""), strict=False))
-        return two_sides([name for name in self.names if not are_codes(columns.get(name, ()))])
+        names = [name for name in self.names if not are_codes(columns.get(name, ()))]
+        # Beside the columns of two languages, "source" and "reference" say where a row is from.
+        return two_sides(names) or (None if len(self.languages) > 1 else two_sides(names, WITH_REFERENCE))
 
     def with_columns(self, src: str | int, tgt: str | int, *, has_header: bool | None = None) -> Files:
         """Return the source with two columns; None: it is not said whether there is a header."""
@@ -210,7 +220,7 @@ def _by_text(table: _Table) -> Files:
     below = table.rows[1:] or table.rows
     text = _text_columns(below, len(names))
     if len(names) == 2:
-        text = [place for place in (0, 1) if not _are_keys([row[place] for row in below if len(row) == 2])] or [0, 1]
+        text = _beside_keys(below, text)
     if len(text) != 2 and has_header:
         raise table.unclear()
     if len(text) != 2:
@@ -258,9 +268,15 @@ def _begin_alike(cells: Sequence[str]) -> bool:
     return len(cells) >= 10 and max(beginnings.values()) >= _SAME_BEGINNING * len(cells)
 
 
-def _are_keys(cells: Sequence[str]) -> bool:
-    """Return whether a column has what its rows are called."""
-    return 2 * sum(_KEY.fullmatch(cell) is not None for cell in cells) > len(cells)
+def _beside_keys(rows: list[list[str]], text: list[int]) -> list[int]:
+    """Return both of two columns, or the one with text where the other has what the rows are called."""
+    keys = []
+    for place in (0, 1):
+        cells = [row[place] for row in rows if len(row) == 2]
+        forms = [_VERSE, _KEY] if text == [1 - place] else [_VERSE]
+        if any(2 * sum(form.fullmatch(cell) is not None for cell in cells) > len(cells) for form in forms):
+            keys.append(place)
+    return [1 - keys[0]] if len(keys) == 1 else [0, 1]
 
 
 def _is_header(rows: list[list[str]]) -> bool:

@@ -20,7 +20,7 @@ _PHP = f"keys and texts of PHP; {_AS_PO.format('php2po')}"
 _WORDFAST = "a document of Wordfast; export TMX or XLIFF from it"
 _JSON = "JSON; name it .jsonl, and no second file, where its rows have both sides; else write out the text, one a line"
 
-# By the ends of names. None of them may be a language's two letters: train.ts is Tsonga, train.mo Moldavian.
+# By the ends of names. None of them may be a language's letters: train.ts is Tsonga, train.arb Arabic.
 _SUFFIXES = {
     **dict.fromkeys((".sgm", ".sgml"), f"SGML, {_SEGMENTS}"),
     **dict.fromkeys((".html", ".htm"), f"HTML; {_AS_TEXT}"),
@@ -30,7 +30,6 @@ _SUFFIXES = {
     ".properties": f"keys and texts of Java's; {_AS_PO.format('prop2po')}",
     ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
     ".php": _PHP,
-    ".arb": f"keys and texts of Flutter; {_AS_TEXT}",
     ".ftl": f"keys and texts of Fluent; {_AS_TEXT}",
     ".xcstrings": "keys and texts of Xcode; export XLIFF from it (Product, Export Localizations)",
     ".txml": _WORDFAST,
@@ -52,8 +51,8 @@ _ROOTS = {
 }
 _OTHER_XML = f"XML; {_AS_TEXT}"
 _FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
-# Of subtitles: times, or numbers of pictures.
-_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:|\{\d+\}\{\d+\}")
+_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:")  # of subtitles
+_PICTURES = re.compile(r"\{\d+\}\{\d+\}")  # their numbers, in subtitles of MicroDVD; in texts of programs, {0}{1}
 _MOST_LINES = 50  # that are looked at for the first element
 
 
@@ -77,12 +76,12 @@ def _by_beginning(path: str) -> str | None:
     if lines and (anki := re.fullmatch(r"#separator:(\S+)", lines[0])):
         end = ".tsv" if anki[1] == "tab" else ".csv"
         return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
-    if any(map(_TIMES.match, lines)):
+    if any(map(_TIMES.match, lines)) or 2 * sum(map(bool, map(_PICTURES.match, lines))) > len(lines):
         return _SUFFIXES[".srt"]
     if lines and lines[0].startswith("<?php"):
         return _PHP
-    if lines and (lines[0] in ("{", "[", "[{") or all(line.startswith('{"') and line.endswith("}") for line in lines)):
-        return _JSON
+    if lines and (lines[0] in ("{", "[", "[{") or all(line.startswith(('{"', '[{"')) for line in lines)):
+        return f"keys and texts of Flutter; {_AS_TEXT}" if any('"@@locale"' in line for line in lines) else _JSON
     if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag
         return None
     beginning = "\n".join(lines)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -37,13 +37,13 @@ _SEVEN_BITS = {
     "ISO-2022-JP-2": re.compile(rb"\x1b\$(?:[@AB]|\([CD]).*\x1b\(", re.DOTALL),  # which reads ISO-2022-JP as well
 }
 
-# By which letters text of these is known, and their share of those beyond ASCII at least: the syllables of KS X 1001,
-# Hiragana, the commoner ideographs of GB 2312, which have codes below 0xD8.
-_EAST_ASIAN: tuple[tuple[str, str, Callable[[str], bool], float], ...] = (
-    ("CP949", "Korean", lambda letter: b"\xb0" <= letter.encode("euc_kr", "ignore") < b"\xc9", 0.95),
-    ("CP932", "Japanese", lambda letter: "ぁ" <= letter <= "ゖ", 0.2),
-    ("EUC-JP", "Japanese", lambda letter: "ぁ" <= letter <= "ゖ", 0.2),
-    ("GB18030", "Chinese", lambda letter: b"\xb0" <= letter.encode("gb2312", "ignore") < b"\xd8", 0.95),
+# Which letters make up which share of those beyond ASCII at least: the commonest. Bytes of ideographs in one of these
+# encodings are letters of the next as well, but rare ones.
+_EAST_ASIAN = (
+    ("CP949", "Korean", "이다는을의에하가고지한로은사도", 0.1),
+    ("CP932", "Japanese", "のにはをたがでてとしれさいなる", 0.1),
+    ("EUC-JP", "Japanese", "のにはをたがでてとしれさいなる", 0.1),
+    ("GB18030", "Chinese", "的一是不了在人有我他这中大来上", 0.05),
 )
 
 _ARCHIVES = {
@@ -180,10 +180,10 @@ def _of_east_asia(block: bytes) -> tuple[str, str] | None:
 
     Those of one byte a letter are not told: each makes letters of any bytes, and what they are is for a reader to see.
     """
-    for encoding, language, is_known, share in _EAST_ASIAN:
+    for encoding, language, common, share in _EAST_ASIAN:
         with contextlib.suppress(UnicodeDecodeError):
             letters = [letter for letter in block.decode(encoding) if letter.isalpha() and not letter.isascii()]
-            if len(letters) >= _FEW_CHARACTERS and sum(map(is_known, letters)) >= share * len(letters):
+            if len(letters) >= _FEW_CHARACTERS and sum(letter in common for letter in letters) >= share * len(letters):
                 return encoding, language
     return None
 

@@ -142,8 +142,7 @@ class WeightAverage:
     def in_the_model(self) -> Iterator[None]:
         """Give the model the average as its weights, inside the block.
 
-        Both are as they were behind it, whatever ends it: no interrupt comes amid a swap, and the way back needs no
-        memory, of which there may be none left.
+        No interrupt comes amid a swap, and the way back needs no memory, of which there may be none left.
         """
         spare = self._pairs[0][0].new_empty(_SWAPPED_AT_ONCE)
         is_swapped = False

@@ -192,7 +192,9 @@ def refuse_other_corpus(latest: Path, old: Config, new: Config, fresh: TrainStat
         for path in sorted(before.keys() | now.keys())
         if before.get(path) != now.get(path)
     ]
-    texts = ("data.train ", "data.valid ", "data.test ")  # training text leaves out what is in the others
+    texts: tuple[str, ...] = ("data.train ",)
+    if new.data.clean.drop_held_out:
+        texts += ("data.valid ", "data.test ")
     changes = changes or [key for key in differing_keys(old, new, is_free=True) if key.startswith(texts)]
     unseen = "its data sets have changed, the text that drop_held_out leaves out, or how a format is read"
     raise InputError(

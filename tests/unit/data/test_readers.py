@@ -562,16 +562,27 @@ def test_json_array_larger_than_what_is_read_at_once(indent: int | None, tmp_pat
 @pytest.mark.parametrize("indent", [None, 1])
 def test_json_array_in_an_object(indent: int | None, tmp_path: Path) -> None:
     """{"data": [{…}, …]}, as AI Hub's corpora are, also where its one line has more than a line may."""
-    pairs = [(f'{number} "[{{', "é" * (number % 7000)) for number in range(1000)]
+    pairs = [(f'{number} "[{{', "é" * (5 * number)) for number in range(1000)]
     rows = [{"en": src, "de": tgt} for src, tgt in pairs]
-    for content in (
+    for around in (
         {"data": rows},
         {'a "b': "c, [{", "n": -1.5e3, "is": None, "data": rows, "more": {"x": [{"y": 1}]}},
     ):
-        path = write(tmp_path / "x.json", json.dumps(content, indent=indent, ensure_ascii=False))
+        path = write(tmp_path / "x.json", json.dumps(around, indent=indent, ensure_ascii=False))
         assert pairs_of({"jsonl": path}) == pairs
         cut = json.dumps({"data": rows}, indent=indent)[:-20]
         assert "(row 1,000 of its array): not JSON (" in refusal_of({"jsonl": write(tmp_path / "x.json", cut)})
+    for content, reason in (
+        ('{"data": [{"en": "a", "de": "b"}]} {"data": []}', "there is more behind"),
+        ('{"data": [{"en": "a", "de": "b"}] and', "'}' expected behind it"),
+        ('{"data": [{"en": "a", "de": "b"}], "more": [{"en": "c", "de": "d"}]}', "has another array of rows, 'more'"),
+        ('{"a": [{"b": ' + "[" * 100_000 + "]" * 100_000 + "}]}\n{}", "unusable JSON (maximum recursion depth"),
+    ):
+        assert reason in refusal_of({"jsonl": write(tmp_path / "x.json", content)})
+    keys = {f"key {i}": i for i in range(30)}
+    assert (
+        pairs_of({"jsonl": write(tmp_path / "x.json", json.dumps({**keys, "data": rows[:9]}, indent=1))}) == pairs[:9]
+    )
     row = {"turns": [{"x": 1}], "en": "a", "de": "b"}  # one object a line
     assert pairs_of({"jsonl": write(tmp_path / "x.jsonl", f"{json.dumps(row)}\n" * 2)}) == [("a", "b")] * 2
 

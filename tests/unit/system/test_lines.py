@@ -273,6 +273,7 @@ def test_text_of_seven_bits_is_refused_by_name(name: str, tmp_path: Path) -> Non
         ("안녕하세요. 두 집이 있다; it is 5 o'clock.", "cp949", "Korean in CP949"),
         ("これは本です。猫がいます。", "shift_jis", "Japanese in CP932"),
         ("これは本です。猫がいます。", "euc_jp", "Japanese in EUC-JP"),
+        ("東京都知事選挙結果速報。人口減少対策、経済成長。", "euc_jp", None),
         ("这是一本书,我们都喜欢读书。今天天气很好。", "gb18030", "Chinese in GB18030"),
         ("這是一本書,我們都喜歡讀書。今天天氣很好。", "big5", None),
         ("Ein Mädchen läuft über die Straße. Grüße aus München, schöne Wörter.", "mac_roman", None),

@@ -17,7 +17,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 # An object whose values are short ones, up to one that is an array of objects.
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _AROUND = re.compile(rf"\s*\{{\s*(?:{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]+)\s*,\s*)*{_STRING}\s*:\s*\[\s*\{{")
-_MOST_PARTS = 50  # in which an array begins that an object has
+_MOST_LINES = 50  # of the beginning, in which the array of an object begins
 _DECODER = json.JSONDecoder()
 
 
@@ -54,16 +54,18 @@ def json_rows(path: str) -> Iterator[tuple[str, Any]]:
 
 def _is_around_an_array(path: str) -> bool:
     """Whether a file is one object, {"data": [{…}, …]}, and not one a line."""
-    beginning = "".join(itertools.islice(itertools.chain.from_iterable(read_parts(path)), _MOST_PARTS))
+    beginning = "".join(itertools.chain.from_iterable(itertools.islice(read_parts(path), _MOST_LINES)))
     if not _AROUND.match(beginning[:_BLOCK]):
         return False
     first, *others = itertools.islice((line for line in read_lines(path, TOO_LONG) if line.strip()), 2)
-    if first == TOO_LONG or not others:
+    if not others:
         return True
     try:
         json.loads(first)
-    except ValueError:  # goes on in the next line
-        return True
+    except json.JSONDecodeError as error:
+        return error.pos >= len(first.rstrip())  # it goes on in the next line
+    except (RecursionError, ValueError):
+        pass
     return False
 
 
@@ -100,7 +102,9 @@ def _array(path: str) -> Iterator[tuple[str, Any]]:
             yield text.row()
         if not text.take("]"):
             raise InputError(f"{text.origin()}: not JSON (',' or ']' expected behind it); mend the file")
-    if text.rest() and not is_inside:
+    if is_inside:
+        text.go_outside()
+    if text.rest():
         raise InputError(f"{text.origin()}: not JSON (there is more behind the array); mend the file")
 
 
@@ -128,6 +132,21 @@ class _ArrayText:
                 return True
             self.row()
             self.take(",")
+
+    def go_outside(self) -> None:
+        """Go to the end of the object, behind its array.
+
+        Raises:
+            InputError: it does not end, or has another array of objects.
+        """
+        while self.take(","):
+            _, key = self.row()
+            self.take(":")
+            _, value = self.row()
+            if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+                raise InputError(f"{self._path}: has another array of rows, {key!r}; write each into a file of its own")
+        if not self.take("}"):
+            raise InputError(f"{self.origin()}: not JSON ('}}' expected behind it); mend the file")
 
     def take(self, character: str) -> bool:
         """Return whether a character comes next, behind white space, and go past it."""
