@@ -225,7 +225,7 @@ def _dropout(shape: Shape, corpus: Corpus) -> tuple[float, str]:
         if corpus.size >= _ENOUGH_FOR_BASE:
             return 0.1, "less than for less text, of which each pair is seen more often (not measured)"
         if shape is SMALL:
-            return 0.2, "better than 0.3 on 165,000 pairs; where a run is cut to eight epochs or fewer, 0.1 (docs/results.md)"
+            return 0.2, "better than 0.3 on 165,000 pairs; for a run of eight epochs or fewer 0.1 (docs/results.md)"
         return 0.3, "better than 0.2 with Multi30k, by 0.6 BLEU of validation text (docs/results.md)"
     if corpus.size < _AS_IN_PAPER:
         return 0.2, "between the 0.3 of small corpora and the paper's 0.1 (not measured)"
