@@ -19,27 +19,24 @@ from transformer_mt.recipes.names import are_codes
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
 _TRANSLATION = "translation|übersetzung|traduction|traducción|번역|번역문|訳文|译文"
-_WORDS = tuple(
-    tuple(re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE) for side in sides)
-    for sides, of in (
-        (
-            (
-                "source|src|quelle|quelltext|origen|원문|原文",
-                f"target|tgt|trg|ziel|zieltext|cible|destino|{_TRANSLATION}",
-            ),
-            _TEXT,
-        ),
-        (("source|src", "target|tgt|trg|translation"), "lang|language"),
-        (("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}"), _TEXT),
-    )
-)
-# Of tables that have what machines have made of a text, and scores.
-WITH_REFERENCE = (
-    (
-        re.compile(rf"(?:source|src)(?:[_ -]?(?:{_TEXT}))?", re.I),
-        re.compile(rf"(?:reference|ref)(?:[_ -]?(?:{_TEXT}))?", re.I),
+_Words = tuple[re.Pattern[str], re.Pattern[str]]  # of the source and the target
+
+
+def _words(src: str, tgt: str, of: str) -> _Words:
+    src_words, tgt_words = (re.compile(rf"(?:{side})(?:[_ -]?(?:{of}))?", re.IGNORECASE) for side in (src, tgt))
+    return src_words, tgt_words
+
+
+_WORDS = (
+    _words(
+        "source|src|quelle|quelltext|origen|원문|原文",
+        f"target|tgt|trg|ziel|zieltext|cible|destino|{_TRANSLATION}",
+        _TEXT,
     ),
+    _words("source|src", "target|tgt|trg|translation", "lang|language"),
+    _words("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}", _TEXT),
 )
+WITH_REFERENCE = (_words("source|src", "reference|ref", _TEXT),)  # beside what machines have made, and scores
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _SHARE_OF_LINES = 0.8  # of them; what others have is told by their reader
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -47,9 +44,7 @@ _FEWEST_QUOTED = 5  # fields
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
-def two_sides(
-    names: Sequence[str], words_of_sides: Sequence[tuple[re.Pattern[str], ...]] = _WORDS
-) -> tuple[str, str] | None:
+def two_sides(names: Sequence[str], words_of_sides: Sequence[_Words] = _WORDS) -> tuple[str, str] | None:
     """Return the columns that are called source and target, in one of the usual words: "Source (EN)"."""
     bare = {name: re.sub(r"\(.*?\)", "", name).strip() for name in names}
     for words in words_of_sides:
