@@ -876,7 +876,7 @@ def test_names_may_have_a_namespace_and_a_document_type(tmp_path: Path) -> None:
         (b"a\tb\n", "syntax error: line 1, column 0"),
         (b"<tmx>\n<tu>\n</tmx>", "mismatched tag: line 3, column 2"),
         (b"<tmx>\n<tu>\n", "no element found: line 3, column 0"),
-        (b"<tmx>\n<seg>\xff</seg></tmx>", "not well-formed (invalid token): line 2, column 5"),
+        (b"<tmx>\n<seg>a & b</seg></tmx>", "not well-formed (invalid token): line 2, column 8"),
         (b"<tmx>\n&nbsp;</tmx>", "undefined entity: line 2, column 0"),
         (b'<!DOCTYPE tmx [<!ENTITY x SYSTEM "x.txt">]>\n<tmx>&x;</tmx>', "undefined entity &x;: line 2, column 5"),
         (b'<?xml version="1.0" encoding="klingon"?><tmx/>', "unknown encoding: klingon"),
@@ -898,6 +898,23 @@ def test_damaged_xml_is_refused_with_its_line(
     write(tmp_path / "x.txt", "a secret")
     path = write(tmp_path / "x.tmx", content)
     assert refusal_of({"tmx": path}) == f"{path}: damaged XML ({reason}); mend the file, or download it again"
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"<tmx>\n\x1f</tmx>", "XML has no control characters, as U+001F here; remove them"),
+        ("<tmx>\n\x0b</tmx>".encode("utf-16"), "XML has no control characters, as U+000B here; remove them"),
+        (b"<tmx>\n\xfcber</tmx>", 'it is not UTF-8; name its encoding in the first line: <?xml version="1.0" '),
+        (b"<tmx>\n<seg>" + "é".encode() * 65536 + b"</seg>&</tmx>", "mend the file, or download it again"),
+    ],
+    ids=["control", "control in UTF-16", "Latin-1", "a character in two blocks"],
+)
+def test_characters_that_xml_does_not_take_are_named(content: bytes, remedy: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tmx", content)
+    refusal = refusal_of({"tmx": path})
+    assert refusal.startswith(f"{path}: damaged XML (not well-formed (invalid token): line 2, column ")
+    assert f"); {remedy}" in refusal
 
 
 @pytest.mark.parametrize("kind", ["tmx", "xliff"])

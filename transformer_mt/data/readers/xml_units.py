@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import IO
 from xml.etree import ElementTree
+from xml.parsers.expat import errors
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import READ_ERRORS, open_binary
@@ -17,6 +18,9 @@ from transformer_mt.system.encodings import advice_on_archive
 from transformer_mt.system.lines import read_error
 
 _BLOCK_BYTES = 1 << 16
+_CONTINUED = bytes(range(0x80, 0xC0))  # of a character that the block before cuts off
+_INVALID_TOKEN = errors.codes[errors.XML_ERROR_INVALID_TOKEN]
+_CONTROLS = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")  # that XML does not allow
 _DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -55,11 +59,13 @@ def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:
         InputError: it cannot be read, is damaged, or is refused by ``units``.
     """
     parser = ElementTree.XMLParser(target=units)
+    latest: bytes | str = b""
     try:
         with open_binary(path) as file:
             if reason := advice_on_archive(file.peek(_BLOCK_BYTES)):  # type: ignore[attr-defined]
                 raise InputError(f"{path}: {reason}")
             for block in _blocks(file):
+                latest = block
                 parser.feed(block)
                 yield from units.take()
             parser.close()
@@ -67,7 +73,7 @@ def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:
     except READ_ERRORS as error:
         raise read_error(path, error, units.num_found) from None
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two are about encodings
-        raise InputError(f"{path}: damaged XML ({error}); mend the file, or download it again") from None
+        raise InputError(f"{path}: damaged XML ({error}); {_remedy(error, latest)}") from None
     if reason := units.refusal():
         raise InputError(f"{path}: {reason}")
 
@@ -75,6 +81,19 @@ def read_units(path: str, units: Units) -> Iterator[tuple[str, str]]:
 def local(tag: str) -> str:
     """Return an element's name without its namespace."""
     return tag.rpartition("}")[2]
+
+
+def _remedy(error: Exception, block: bytes | str) -> str:
+    """Return what to do about an error in a block: the parser has one name for all characters that it does not take."""
+    if isinstance(error, ElementTree.ParseError) and error.code == _INVALID_TOKEN:
+        content = block.encode("utf-8", "replace") if isinstance(block, str) else block
+        if control := _CONTROLS.search(content):
+            return f"XML has no control characters, as U+{ord(control[0]):04X} here; remove them"
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(content.lstrip(_CONTINUED))
+        except UnicodeDecodeError:
+            return 'it is not UTF-8; name its encoding in the first line: <?xml version="1.0" encoding="ISO-8859-1"?>'
+    return "mend the file, or download it again"
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes | str]:
