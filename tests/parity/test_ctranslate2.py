@@ -96,9 +96,9 @@ def pieces(table: dict[str, int], lists: Sequence[Sequence[int]]) -> list[list[s
     return [[names[i] for i in ids] for ids in lists]
 
 
-def export(model: Transformer, tokenizers: Tokenizers, output: Path, quantization: str) -> None:
+def export(model: Transformer, tokenizers: Tokenizers, output: Path, quantization: str, **search: Any) -> None:
     data = {"src_lang": "en", "tgt_lang": "de"}
-    config = DecodingConfig.model_validate({"data": data, "model": model.config.model_dump()})
+    config = DecodingConfig.model_validate({"data": data, "model": model.config.model_dump(), "search": search})
     export_ctranslate2(LoadedModel(Path("none"), model, config, tokenizers, 30), output, quantization)
 
 
@@ -200,6 +200,26 @@ def test_tmt_scores_by_the_export_of_a_model_with_tags(shared: Tokenizers, tmp_p
     assert len({*found.values()}) == 3
     with pytest.raises(InputError, match="has no tag <2es>"):
         Translator.load(tmp_path / "out", ["search.tgt_lang=es"])
+
+
+def test_a_prefix_is_written_whole_and_few_tokens_are_no_error(shared: Tokenizers, tmp_path: Path) -> None:
+    model = build(shared, "the paper's")
+    export(model, shared, tmp_path / "out", "float32")
+    prefix = "the dog " * 60
+    [ids] = shared.tgt.encode([prefix.strip()])
+    assert len(ids) > 64  # more than a source of two words would have
+    with Translator.load(tmp_path / "out", ["search.min_tokens=200"]) as translator:
+        whole, alone = translator.translate(["a dog", "a dog"], prefixes=[prefix, ""])
+    assert whole.text.startswith(prefix.strip()) and alone.text
+    with Translator.load(tmp_path / "out", []) as translator:
+        assert translator.translate(["a dog"], prefixes=[prefix])[0].text.startswith(prefix.strip())
+
+
+def test_the_model_samples_and_the_export_has_its_beam(shared: Tokenizers, tmp_path: Path) -> None:
+    model = build(shared, "the paper's")
+    export(model, shared, tmp_path / "out", "float32", sampling=True, n_best=10, beam_size=4)
+    with Translator.load(tmp_path / "out", []) as translator:
+        assert len(translator.translate(["a dog"])) == 1
 
 
 # Translations

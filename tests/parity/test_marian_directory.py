@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -381,6 +382,24 @@ def test_a_domain_behind_a_language_is_refused(tokenizers: Tokenizers, tmp_path:
     _, tokenizer = exported(random_model(tokenizers.with_tags(["<news>"])), tmp_path / "out")
     ids = [tokenizers.src.vocab_size, *tokenizers.src.encode(["a dog"])[0], EOS_ID]
     assert tokenizer(">>news<< a dog")["input_ids"] == ids
+    tmt_here("import", tmp_path / "out", "--output", tmp_path / "back").ok()
+    found = load_model(tmp_path / "back")
+    assert found.tokenizers.src.tags == ["<news>"]  # and no language: a source may have none
+    assert found.config.data.directions() == [("en", "de")]
+
+
+@pytest.mark.parametrize(
+    ("src_langs", "expected"), [([None], "en"), (["fr"], "fr"), (["fr", "en"], "en"), (["fr", "it"], "und")]
+)
+def test_the_language_of_sources(
+    src_langs: list[str | None], expected: str, tokenizers: Tokenizers, tmp_path: Path
+) -> None:
+    loaded = random_model(tokenizers)
+    train = [{} if code is None else {"src_lang": code} for code in src_langs]
+    data = type(loaded.config.data).model_validate({"src_lang": "en", "tgt_lang": "de", "train": train})
+    loaded.config = loaded.config.model_copy(update={"data": data})
+    _, tokenizer = exported(loaded, tmp_path / "out")
+    assert (tokenizer.source_lang, tokenizer.target_lang) == (expected, "de")
 
 
 def bias_of_seven(directory: Path) -> bytes:
@@ -414,6 +433,11 @@ def test_damaged_directories_are_refused(opus: Path, tmp_path: Path) -> None:
     assert "not a SentencePiece model" in refused("target.spm", b"nothing")
     assert "model_type is bart; only marian" in refused("config.json", with_(model_type="bart"))
     assert "encoder_ffn_dim 64 is not decoder_ffn_dim 32" in refused("config.json", with_(decoder_ffn_dim=32))
+    assert "vocab.json: <pad>, <unk>, </s> and the decoder's start are" in refused("vocab.json", b'{"a": 0}')
+    assert "source.spm: cannot be read (has more than 67,108,864 bytes)" in refused("source.spm", bytes(2**26 + 1))
+    assert "activation_function ['relu']: ours are" in refused("config.json", with_(activation_function=["relu"]))
+    scalar = {**load_file(opus / "model.safetensors"), "model.encoder.layers.0.fc1.weight": torch.tensor(1.0)}
+    assert "matrices of other shapes" in refused("model.safetensors", safetensors_bytes(scalar))
     assert "activation_function gelu_new: ours are" in refused("config.json", with_(activation_function="gelu_new"))
     assert "lack" in refused("config.json", with_(encoder_layers=3))
     assert "d_model is x, not one from 1 to 65,536" in refused("config.json", with_(d_model="x"))
@@ -422,6 +446,19 @@ def test_damaged_directories_are_refused(opus: Path, tmp_path: Path) -> None:
     huge = with_(encoder_ffn_dim=10**10, decoder_ffn_dim=10**10)
     assert "says encoder_ffn_dim 10000000000, the weights have" in refused("config.json", huge)
     assert "final_logits_bias is [1, 7]" in refused("model.safetensors", bias_of_seven(opus))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\x80\x04h\x05.", ""), (pickle.dumps(print), "damaged, or has more in it than weights; download it again")],
+    ids=["bytes", "a program"],
+)
+def test_damaged_weights_of_pytorch_are_refused(content: bytes, reason: str, opus: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(opus, tmp_path / "copy")
+    (place / "model.safetensors").unlink()
+    (place / "pytorch_model.bin").write_bytes(content)
+    refusal = tmt_here("import", place, "--output", tmp_path / "out").refusal
+    assert f"{place / 'pytorch_model.bin'}: damaged, or " in refusal and reason in refusal
 
 
 def test_a_length_penalty_of_zero_stays(opus: Path, tmp_path: Path) -> None:

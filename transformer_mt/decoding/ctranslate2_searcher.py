@@ -3,7 +3,8 @@
 It searches as we do with ``length_penalty_form: power`` and ``stop: beam_finished``, but for three things. What must
 not be predicted is taken out before the softmax instead of behind it, also by `search.min_tokens` and
 `search.no_repeat_ngram`. A prefix has no part in a score. And a translation that does not end is cut off without
-</s>, at `search.max_extra_tokens` rounded up, so that sentences of about the same length go together.
+</s> (never within its prefix), at `search.max_extra_tokens` rounded up, so that sentences of about the same length go
+together.
 """
 
 from __future__ import annotations
@@ -137,10 +138,8 @@ class CTranslate2Searcher:
         suppressed = (SPECIALS[PAD_ID], SPECIALS[BOS_ID], *tokenizers.tgt.tags)
         self._options: dict[str, Any] = dict(
             beam_size=config.beam_size,
-            num_hypotheses=config.n_best,
             length_penalty=config.length_penalty,
             no_repeat_ngram_size=config.no_repeat_ngram,
-            min_decoding_length=config.min_tokens,
             disable_unk=True,
             suppress_sequences=[[piece] for piece in suppressed],
             max_input_length=0,  # nothing is cut: lines were split
@@ -198,11 +197,11 @@ class CTranslate2Searcher:
     def _submit(self, parts: Sequence[SourcePart]) -> _Batched:
         return _Batched(parts, self._batches(parts), self._begin, self._most_sent)
 
-    def _limit(self, num_src: int) -> int:
-        """Return the most ids of a translation, by its own source alone."""
-        longest = -(-(num_src + self._config.max_extra_tokens) // _LIMIT_STEP) * _LIMIT_STEP
+    def _limit(self, part: SourcePart) -> int:
+        """Return the most ids of a translation, by its own source and prefix alone."""
+        most = max(len(part.src) + self._config.max_extra_tokens, len(part.prefix))
         assert self.max_positions is not None
-        return min(longest, self.max_positions - 1)
+        return min(-(-most // _LIMIT_STEP) * _LIMIT_STEP, self.max_positions - 1)
 
     def _batches(self, parts: Sequence[SourcePart]) -> Iterator[list[int]]:
         """Yield the numbers of the parts that are searched at once, the longest first."""
@@ -210,18 +209,21 @@ class CTranslate2Searcher:
         while order:
             length = len(parts[order[0]].src)
             rows = max(1, self._batch_tokens // (length * self._config.beam_size))
-            batch = [i for i in order[:rows] if self._limit(len(parts[i].src)) == self._limit(length)]
+            batch = [i for i in order[:rows] if self._limit(parts[i]) == self._limit(parts[order[0]])]
             yield batch
             order = order[len(batch) :]
 
     def _begin(self, parts: Sequence[SourcePart]) -> Callable[[], list[Found]]:
         """Begin to search one batch and return what waits for its end."""
         starts = [self._tgt.pieces_of(part.prefix) or None for part in parts]
+        limit = self._limit(parts[0])
         asked = self._engine.translate_batch(
             [self._src.pieces_of(part.src[:-1]) for part in parts],  # </s> is its own
             starts if any(starts) else None,
-            max_decoding_length=self._limit(len(parts[0].src)),
-            **self._options | ({} if (n_best := parts[0].n_best) is None else {"num_hypotheses": n_best}),
+            max_decoding_length=limit,
+            min_decoding_length=min(self._config.min_tokens, limit),  # it refuses more
+            num_hypotheses=self._config.n_best if (n_best := parts[0].n_best) is None else n_best,
+            **self._options,
         )
         return lambda: [Found(self._hypotheses(one.result()), []) for one in asked]
 

@@ -436,7 +436,7 @@ class Translator:
                 if chunk:
                     with ONE_AT_A_TIME:  # SentencePiece has threads of its own as well
                         split, sources = self._cutter.cut([line for line, _ in chunk], tags, first_line)
-                        starts = {} if prefixes is None else self._start_ids(chunk, split, first_line)
+                        starts = {} if prefixes is None else self._start_ids(chunk, split, first_line, align=align)
                         words = self._source_words(split, len(tags)) if align else {}
                     parts = [SourcePart(ids, starts.get(i, []), words.get(i), n_best) for i, ids in enumerate(sources)]
                     under_way.append((split, parts, submit(parts)))
@@ -457,7 +457,9 @@ class Translator:
             for _, _, asked in under_way:
                 asked.drop()
 
-    def _start_ids(self, chunk: list[tuple[str, str]], split: list[Line], first_line: int) -> dict[int, list[int]]:
+    def _start_ids(
+        self, chunk: list[tuple[str, str]], split: list[Line], first_line: int, *, align: bool
+    ) -> dict[int, list[int]]:
         """The ids that sources start with, by the sources' numbers: a line's first part has its prefix."""
         starts: dict[int, list[int]] = {}
         encoded = self._tokenizers.tgt.encode([prefix.strip() for _, prefix in chunk])
@@ -466,6 +468,10 @@ class Translator:
                 raise InputError(
                     f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, the model has "
                     f"{self._max_positions} positions; shorten it"
+                )
+            if align and not self._is_alignable(len(ids) + 1):
+                raise InputError(
+                    f"line {number}: its prefix has {len(ids) + 1} tokens with </s>, too many to align; shorten it"
                 )
             if line.parts:
                 starts[line.parts[0]] = ids

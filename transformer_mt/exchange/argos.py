@@ -17,13 +17,13 @@ from transformer_mt.checkpoints.exports import MANIFEST, write_list
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.errors import InputError
 from transformer_mt.exchange.ctranslate2 import write_ctranslate2
+from transformer_mt.exchange.from_marian import UNDETERMINED
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import check_writable, replaced_file, write_error
 
 SUFFIX = ".argosmodel"
 _FIRST_RELEASE = "1.11"  # that has MiniSBD
 _LONGEST_SOURCE = 1024  # pieces to which CTranslate2 cuts a sentence, unless it is told another limit
-_UNKNOWN = "und"
 _CODE = re.compile("[A-Za-z0-9_-]+")  # it is a part of the folder's name
 _MOST_LIST_BYTES = 1 << 20
 
@@ -42,7 +42,7 @@ def export_argos(loaded: LoadedModel, output: Path, quantization: str) -> None:
         from transformer_mt.exchange.sentence_splitter import sentence_splitter
     except ImportError as error:
         raise InputError(f"export: {error.name} is not installed; pip install 'transformer-mt[export,onnx]'") from None
-    src, tgt = loaded.config.data.src_lang, loaded.config.data.tgt_lang
+    [(src, tgt)] = loaded.config.data.directions()
     metadata = {
         "package_version": "1.0",
         "argos_version": _FIRST_RELEASE,
@@ -66,12 +66,17 @@ def export_argos(loaded: LoadedModel, output: Path, quantization: str) -> None:
 
 def _check_expressible(loaded: LoadedModel) -> None:
     problem = None
-    languages = loaded.config.data.src_lang, loaded.config.data.tgt_lang
+    directions = loaded.config.data.directions()
     if not loaded.tokenizers.is_shared:
         problem = "the model has two tokenizers: an Argos package has one for both languages"
     elif loaded.tokenizers.has_languages:
         problem = "the model has several target languages: an Argos package has no place for the tag of one"
-    elif unusable := [code for code in languages if code == _UNKNOWN or not _CODE.fullmatch(code)]:
+    elif len(directions) > 1:
+        several = ", ".join(src for src, _ in directions)
+        problem = f"the model has several source languages ({several}): an Argos package names one"
+    elif loaded.config.search.tag is not None:
+        problem = f"search.tag {loaded.config.search.tag}: an Argos package has no place for the tag of a domain"
+    elif unusable := [code for code in directions[0] if code == UNDETERMINED or not _CODE.fullmatch(code)]:
         problem = f"the language {unusable[0]!r} is no code as en or pt_BR: an Argos package is found by two of them"
     elif loaded.config.model.positions == "learned" and loaded.config.model.max_positions < _LONGEST_SOURCE:
         problem = (

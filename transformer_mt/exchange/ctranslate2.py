@@ -117,8 +117,9 @@ def _difference(directory: Path, model: Transformer, tokenizers: Tokenizers) -> 
 
 def _config(config: DecodingConfig, quantization: str) -> DecodingConfig:
     """Return what translating with the export takes to know. CTranslate2 has one form of length penalty and one rule
-    when to stop, and does not sample as we do."""
+    when to stop, and does not sample as we do: more than the beam has there are no translations."""
     search = {"length_penalty_form": "power", "stop": "beam_finished", "sampling": False, "precision": quantization}
+    search["n_best"] = min(config.search.n_best, config.search.beam_size)
     return config.model_copy(update={"search": config.search.model_copy(update=search)})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.system.directories import replaced_directory
 from transformer_mt.system.whole_files import read_plain
 from transformer_mt.text.tokenizer import Tokenizer, Tokenizers
-from transformer_mt.text.vocabulary import BOS_ID, SPECIALS, language_tag
+from transformer_mt.text.vocabulary import BOS_ID, SPECIALS, domain_tag, is_language_tag, language_tag
 
+UNDETERMINED = "und"  # a language that nothing is said of (ISO 639-2)
+DOMAINS = "domains"  # our key for the codes before a source that name no language
 CLOSE = 1e-4  # numbers that library and we have computed each by ourselves
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}  # theirs -> ours
 _CODE = re.compile(r">>(.+)<<")  # what a source starts with that names a language, and how `MarianTokenizer` finds it
@@ -113,6 +115,9 @@ def _converted(
     )
     # Sizes that a configuration names are there before memory is taken for them.
     first_FD = tensors["model.encoder.layers.0.fc1.weight"]
+    output_VD = tgt_VD if is_tied else tensors["lm_head.weight"]
+    if any(matrix.dim() != 2 for matrix in (src_VD, tgt_VD, first_FD)) or output_VD.shape != tgt_VD.shape:
+        raise InputError(f"{directory}: the weights have matrices of other shapes; download it again, whole")
     for name, size in (("d_model", src_VD.shape[-1]), ("encoder_ffn_dim", len(first_FD))):
         if config[name] != size:
             raise InputError(
@@ -136,7 +141,7 @@ def _converted(
     values = {
         "src_embed.weight": src_VD[rows[0].order] * scale,
         "tgt_embed.weight": tgt_VD[rows[1].order] * scale,
-        "generator.weight": (tgt_VD if is_tied else tensors["lm_head.weight"])[rows[1].order],
+        "generator.weight": output_VD[rows[1].order],
         "generator.bias": bias_V,
     }
     shape["tie_embeddings"] = "none" if not (is_scaled and is_tied) else "all" if is_shared else "target"
@@ -152,7 +157,7 @@ def _converted(
     return _Found(
         directory,
         model,
-        _our_config(directory, config, settings, model_config, rows[0].codes),
+        _our_config(directory, config, settings, model_config, rows[0].tags),
         _our_tokenizers(directory, rows),
         config["max_position_embeddings"],
     )
@@ -168,7 +173,7 @@ def _our_shape(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
                 f"{directory / 'config.json'}: encoder_{name} {config[f'encoder_{name}']} is not decoder_{name} "
                 f"{config[f'decoder_{name}']}; our layers are alike on both sides, so this model cannot be imported"
             )
-    if config["activation_function"] not in _ACTIVATIONS:
+    if str(config["activation_function"]) not in _ACTIVATIONS:
         raise InputError(
             f"{directory / 'config.json'}: activation_function {config['activation_function']}: ours are "
             f"{', '.join(_ACTIVATIONS)}; this model cannot be imported"
@@ -191,11 +196,13 @@ def _our_shape(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 class _Rows:
     """Which rows of their tables ours are, and what the pieces are called here."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any], num_rows: int, *, is_target: bool) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], domains: Sequence[str], num_rows: int, *, is_target: bool
+    ) -> None:
         table = _read_json(path)
         if not len({i for i in table.values() if type(i) is int and 0 <= i < num_rows}) == len(table):
             raise InputError(f"{path}: not a table of pieces with different ids below {num_rows}, the rows there are")
-        pad, eos, unk = config["pad_token_id"], config["eos_token_id"], table["<unk>"]
+        pad, eos, unk = config["pad_token_id"], config["eos_token_id"], table.get("<unk>")
         # A source's vocabulary of its own needs no <s>, but may have one.
         start = config["decoder_start_token_id"] if is_target else table.get(SPECIALS[BOS_ID], pad)
         special = [pad, unk, start, eos]
@@ -206,13 +213,14 @@ class _Rows:
         self.is_start_copied = start in (pad, unk, eos)
         rest = [i for i in range(num_rows) if i not in special]
         self.order = [*special, *rest]
-        self.codes = sorted(code[1] for piece in table if (code := _CODE.fullmatch(piece)))
+        codes = sorted(code[1] for piece in table if (code := _CODE.fullmatch(piece)))
+        self.tags = {code: domain_tag(code) if code in domains else language_tag(code) for code in codes}
         self.table = {piece: i for i, piece in enumerate(SPECIALS)}
         piece_of = {i: piece for piece, i in table.items()}
         for i, row in enumerate(rest, len(SPECIALS)):
             piece = piece_of.get(row, f"<row {row}>")  # tables may be rounded up
             code = _CODE.fullmatch(piece)
-            piece = language_tag(code[1]) if code else piece
+            piece = self.tags[code[1]] if code else piece
             while piece in self.table:  # as a <s> that nothing starts with
                 piece += "_"
             self.table[piece] = i
@@ -221,10 +229,13 @@ class _Rows:
 def _both_rows(
     directory: Path, config: Mapping[str, Any], settings: Mapping[str, Any], num_src: int, num_tgt: int
 ) -> tuple[_Rows, _Rows]:
-    is_separate = bool(settings.get("separate_vocabs"))
+    is_separate, domains = bool(settings.get("separate_vocabs")), settings.get(DOMAINS)
+    if not isinstance(domains, list):
+        domains = []
+    tgt_path = directory / ("target_vocab.json" if is_separate else "vocab.json")
     return (
-        _Rows(directory / "vocab.json", config, num_src, is_target=not is_separate),
-        _Rows(directory / ("target_vocab.json" if is_separate else "vocab.json"), config, num_tgt, is_target=True),
+        _Rows(directory / "vocab.json", config, domains, num_src, is_target=not is_separate),
+        _Rows(tgt_path, config, domains, num_tgt, is_target=True),
     )
 
 
@@ -232,7 +243,7 @@ def _our_tokenizers(directory: Path, rows: tuple[_Rows, _Rows]) -> Tokenizers:
     """Two SentencePiece models with one table are two tokenizers whose tables are equal."""
     src_model, tgt_model = (_read(directory / name) for name in ("source.spm", "target.spm"))
     try:
-        src = Tokenizer(src_model, rows[0].table, [language_tag(code) for code in rows[0].codes])
+        src = Tokenizer(src_model, rows[0].table, rows[0].tags.values())
         if tgt_model == src_model and rows[1].table == rows[0].table:
             return Tokenizers(src, src)
         return Tokenizers(src, Tokenizer(tgt_model, rows[1].table, ()))
@@ -245,10 +256,10 @@ def _our_config(
     config: Mapping[str, Any],
     settings: Mapping[str, Any],
     model_config: ModelConfig,
-    codes: list[str],
+    tags: Mapping[str, str],
 ) -> DecodingConfig:
-    """Languages and search. What is not said of the languages is "und", undetermined."""
-    src_lang, tgt_lang = settings.get("source_lang") or "und", settings.get("target_lang") or "und"
+    src_lang, tgt_lang = settings.get("source_lang") or UNDETERMINED, settings.get("target_lang") or UNDETERMINED
+    codes = [code for code, tag in tags.items() if is_language_tag(tag)]
     generation = {**config, **_read_json(directory / "generation_config.json", optional=True)}
     length_penalty = generation.get("length_penalty")
     search = {
@@ -277,7 +288,18 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in tensors.items()}
     except FileNotFoundError:
         raise InputError(f"{directory}: no MarianMT directory (no {MODEL} or {path.name}); download it whole") from None
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, AttributeError, EOFError) as error:
+    except pickle.UnpicklingError:  # PyTorch's own words advise to load it all the same
+        raise InputError(f"{path}: damaged, or has more in it than weights; download it again") from None
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: damaged, or no file of weights ({reason:.200}); download it again") from None
 
@@ -289,8 +311,6 @@ def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         if optional:
             return {}
         raise InputError(f"{path}: no such file; download the directory whole") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); download it again") from None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -299,7 +319,12 @@ def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    return read_plain(path.resolve(), _MOST_BYTES)  # the hub's cache is made of links
+    try:
+        return read_plain(path.resolve(), _MOST_BYTES)  # the hub's cache is made of links
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); download it again") from None
 
 
 def local_directory(name: str) -> Path:

@@ -21,6 +21,7 @@ from transformer_mt.text.vocabulary import EOS_ID, SPECIALS, UNK_ID
 _SPACE = "\u2581"  # SentencePiece's
 # A symbol of the user is one character of a private plane while text is segmented, so that nothing can split it.
 _FIRST_PRIVATE = 0xF0000
+_DOTTED_I = "\U0010fffd"  # the last of the other private plane
 # Times the lowest score of a unigram model: of pieces that no text becomes, so that none is ever the best way.
 _NEVER = 50.0
 
@@ -110,8 +111,8 @@ def _normalizers(proto: Any, replacements: dict[str, str]) -> list[dict[str, Any
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
         steps += [{"type": "Precompiled", "precompiled_charsmap": charsmap}, *_voiced_kana()]
         if spec.name.endswith("_cf"):
-            # For transformers.js, which has NFKC for such tables; this one folds case already.
-            steps.append({"type": "Lowercase"})
+            # For transformers.js, which has NFKC for such tables. SentencePiece's leave the dotted capital I as it is.
+            steps += [_replace("İ", _DOTTED_I), {"type": "Lowercase"}, _replace(_DOTTED_I, "İ")]
         steps += symbols
     if spec.remove_extra_whitespaces:
         steps += [_replace("^ +| +$", "", is_regex=True), _replace(" {2,}", " ", is_regex=True)]

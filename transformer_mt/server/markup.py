@@ -43,11 +43,11 @@ _VOID = frozenset({
     "meta", "param", "source", "track", "wbr",
 })  # fmt: skip
 _RAW = frozenset({"iframe", "noembed", "noframes", "plaintext", "script", "style", "xmp"})  # no entities in their text
-# What libxml2 does not know: three elements that have no end tag (it is given one), and that what stands behind the end
+# What libxml2 does not know: four elements that have no end tag (it is given one), and that what stands behind the end
 # tags of a page is a part of it (all but the last are taken out). Not in comments, nor where there are no elements.
 _NOT_IN_LXML = re.compile(
     r"<!--.*?(?:-->|\Z)|<(iframe|script|style|textarea|title|xmp)\b.*?(?:</\1\b|\Z)"
-    r"""|<(?P<void>source|track|wbr)\b(?:[^>"']|"[^"]*"|'[^']*'){0,1000}+>"""
+    r"""|<(?P<void>embed|source|track|wbr)\b(?:[^>"']|"[^"]*"|'[^']*'){0,1000}+>"""
     r"|(?P<ends>(?:</(?:body|html)\s*>\s*)++)",
     re.I | re.S,
 )

@@ -16,7 +16,7 @@ from transformer_mt.config.data_sections import NoiseConfig
 from transformer_mt.text.subword_sampling import Random, Sampler
 from transformer_mt.text.tokenizer import Tokenizer
 
-_VERSION = 1  # of the noise: another one, and a run that goes on would see other text
+_VERSION = 2  # of the noise: another one, and a run that goes on would see other text
 
 
 class SourceNoise:
@@ -26,7 +26,7 @@ class SourceNoise:
     """
 
     def __init__(self, tokenizer: Tokenizer, config: NoiseConfig, sampler: Sampler | None) -> None:
-        self._tokenizer, self._config, self._sampler = tokenizer, config, sampler
+        self._inside, self._config, self._sampler = tokenizer.without_prefix(), config, sampler
         text = {
             tokenizer.table[piece.text]
             for piece in tokenizer.pieces()[1]
@@ -41,15 +41,20 @@ class SourceNoise:
         """Ids of the text with noise."""
         change = drawn(self._config, random)
         sampled: list[int] = []
+        is_left = False
         for is_symbol, stretch in itertools.groupby(ids, self._symbols.__contains__):
             part = [*stretch]
-            if not is_symbol:
-                text = self._tokenizer.decode(part)
+            if not is_symbol:  # a text between symbols has the spaces at its ends that it had
+                inside = self._inside.decode(part)
+                text = inside.strip(" ")
                 if (changed := change(text)) != text:
-                    [part] = self._tokenizer.encode([changed])
+                    changed = " ".join(filter(None, changed.split(" ")))  # as SentencePiece does it with whole lines
+                    start, end = " " * inside.startswith(" "), " " * inside.endswith(" ")
+                    [part] = self._inside.encode([start + changed + end if changed else start or end])
+                is_left |= changed != ""
             sampled += part
-        if self._symbols.issuperset(sampled):
-            sampled = [*ids]  # nothing of the text is left
+        if not is_left:
+            sampled = [*ids]
         return sampled if self._sampler is None else self._sampler.sample(sampled, random)
 
 

@@ -98,11 +98,12 @@ class Tokenizer:
         """The same with further symbols of the user, which text never splits; pieces among them keep their ids.
 
         Raises:
-            InputError: a symbol that SentencePiece has for something else.
+            InputError: a symbol that SentencePiece has for something else, or would not find in its longer pieces.
         """
         processor, model = self._processor, self.model
         numbers = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
-        ordinary = {piece.text for piece in self.pieces()[1] if piece.is_normal}
+        kind, pieces = self.pieces()
+        ordinary = {piece.text for piece in pieces if piece.is_normal}
         for symbol in symbols:
             number = numbers.get(symbol)
             if number is not None and (
@@ -110,6 +111,11 @@ class Tokenizer:
             ):
                 raise InputError(
                     f"tokenizer.user_symbols {symbol}: has a meaning of its own in the vocabulary; remove it"
+                )
+            if kind == "unigram" and (longer := [text for text in ordinary if symbol in text and symbol != text]):
+                raise InputError(
+                    f"tokenizer.user_symbols {symbol}: the unigram model has longer pieces with it, as {min(longer)}, "
+                    "and would not split them; choose another symbol"
                 )
             if symbol in ordinary or (number is not None and processor.is_unused(number)):
                 model = sentencepiece_file.with_symbol(model, symbol)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,10 +28,19 @@ pytest.importorskip("onnx")
 SHAPE: dict[str, Any] = dict(d_model=16, d_ff=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
 
 
-def loaded(tokenizers: Tokenizers, src_lang: str = "en", **shape: Any) -> LoadedModel:
+def loaded(
+    tokenizers: Tokenizers,
+    src_lang: str = "en",
+    train: Sequence[dict[str, str]] = ({},),
+    tag: str | None = None,
+    **shape: Any,
+) -> LoadedModel:
     torch.manual_seed(1)
-    data = {"src_lang": src_lang, "tgt_lang": "de"}
-    config = DecodingConfig.model_validate({"data": data, "model": shape if "kind" in shape else SHAPE | shape})
+    data = {"src_lang": src_lang, "tgt_lang": "de", "train": train}
+    search = {} if tag is None else {"tag": tag}
+    config = DecodingConfig.model_validate(
+        {"data": data, "model": shape if "kind" in shape else SHAPE | shape, "search": search}
+    )
     model = new_model(config.model, tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     return LoadedModel(Path("none"), model.eval(), config, tokenizers, 30)
 
@@ -51,7 +62,19 @@ def test_what_a_package_cannot_express(tokenizers: Tokenizers, tmp_path: Path) -
         assert f"the language {language!r} is no code" in refused(loaded(tokenizers, src_lang=language), out)
     assert "max_positions 900" in refused(loaded(tokenizers, positions="learned", max_positions=900), out)
     assert "only Transformers" in refused(loaded(tokenizers, kind="recurrent", d_model=16), out)
-    export_argos(loaded(tokenizers.with_tags(["<news>"])), out, "float32")  # a text needs no domain
+    several = loaded(tokenizers, train=[{"src_lang": "fr"}, {"src_lang": "it"}])
+    assert "several source languages (fr, it)" in refused(several, out)
+    tagged = tokenizers.with_tags(["<news>"])
+    assert "search.tag news" in refused(loaded(tagged, tag="news"), out)
+    export_argos(loaded(tagged), out, "float32")  # a text needs no domain
+
+
+def test_the_languages_are_those_of_its_text(tokenizers: Tokenizers, tmp_path: Path) -> None:
+    out = tmp_path / "a.argosmodel"
+    export_argos(loaded(tokenizers, train=[{"src_lang": "it"}]), out, "float32")
+    with zipfile.ZipFile(out) as archive:
+        metadata = json.loads(archive.read("transformer_mt-it_de/metadata.json"))
+    assert (metadata["from_code"], metadata["to_code"]) == ("it", "de")
 
 
 def test_what_to_install_is_told(tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,7 @@ def translated(text: str, engine: Engine) -> str:
         (" <b>a</b> b", " b <b>a</b>"),
         ("\xa0<b>a</b>", "\xa0<b>a</b>"),
         ("<p>a <wbr>b c</p><p>d", "<p>c b a <wbr></p><p>d</p>"),
+        ("<p><embed src=x> a b</p><p>c d</p>", '<p><embed src="x"> b a</p><p>d c</p>'),
         ('<video><source src="a>b"><track></video> a b', '<video><source src="a&gt;b"><track></video> b a'),
         ("a <time>b</time> <x-y>c</x-y>", "<x-y>c</x-y> <time>b</time> a"),
         ("a <picture><img></picture> b", "b a <picture><img></picture> "),

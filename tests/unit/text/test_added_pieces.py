@@ -99,11 +99,21 @@ def test_a_new_row_comes_from_what_its_text_was_cut_into(kind: str) -> None:
 @KINDS
 def test_a_piece_becomes_a_symbol_and_keeps_its_id(kind: str) -> None:
     old = model(kind)
-    piece = next(p for p in old.src.pieces()[1] if p.is_normal and len(p.text) == 2 and p.text.isascii()).text
+    texts = [p.text for p in old.src.pieces()[1] if p.is_normal]
+    alone = [one for one in texts if kind == "bpe" or sum(one in text for text in texts) == 1]
+    piece = next(one for one in alone if len(one) >= 2 and one.isascii())
     new = grown(old, TokenizerConfig(user_symbols=(piece,)), [], lines_of(), 1)
     assert new.src.table == old.src.table
     assert piece in new.src.encode_pieces(f"x{piece}{piece}x") and new.fingerprint != old.fingerprint
     assert grown(new, TokenizerConfig(user_symbols=(piece,)), [], lines_of(), 1).fingerprint == new.fingerprint
+
+
+def test_a_symbol_within_a_longer_piece_of_a_unigram_model_is_refused() -> None:
+    longer = max((p.text for p in model("unigram").src.pieces()[1] if p.is_normal), key=len)
+    settings = TokenizerConfig(user_symbols=(longer[1:-1],))
+    with pytest.raises(InputError, match=f"user_symbols {longer[1:-1]}: the unigram model has longer pieces with it"):
+        grown(model("unigram"), settings, [], lines_of(), 1)
+    assert longer[1:-1] in grown(model("bpe"), settings, [], lines_of(), 1).src.encode_pieces(longer[1:])
 
 
 def test_two_models_with_one_table_keep_one_table() -> None:

@@ -127,3 +127,14 @@ def test_symbols_stay_wherever_they_stand() -> None:
     assert len(symbols) == 3
     for ids in sampled(SourceNoise(tokenizer, config, None), pieces):
         assert ids != pieces and [i for i in ids if i in symbols] == symbols
+
+
+@pytest.mark.parametrize("line", ["dogs@@run <x> fast", "<x> two dogs", "Two dogs <x>", "dog <x>@@ <x>run", "<x> <x>"])
+def test_no_space_comes_or_goes_beside_symbols(line: str) -> None:
+    tokenizer, _ = train_tokenizer(LINES, TokenizerConfig(vocab_size=330, user_symbols=("<x>", "@@")))
+    [pieces], [expected] = tokenizer.encode([line]), tokenizer.encode([line.upper().replace("<X>", "<x>")])
+    found = {tuple(ids) for ids in sampled(SourceNoise(tokenizer, NoiseConfig(case=0.9), None), pieces)}
+    assert {tuple(expected), tuple(pieces)} - {tuple(tokenizer.encode([line.lower()])[0])} <= found
+    assert found <= {
+        tuple(tokenizer.encode([one])[0]) for one in (line, line.lower(), line.upper().replace("<X>", "<x>"))
+    }
