@@ -176,7 +176,7 @@ def test_pieces_and_text_are_equal(kind: dict[str, Any]) -> None:
     tokenizer = train_tokenizer(mixed_lines(2000, seed=1), config)[0].with_tags(["<2fr>", "<news>"])
     theirs = hf.Tokenizer.from_str(json.dumps(tokenizer_json(Tokenizers(tokenizer, tokenizer))))
     draw = random.Random(4)
-    lines = mixed_lines(10_000, seed=3)
+    lines = [*mixed_lines(10_000, seed=3), "İstanbul ve DİYARBAKIR"]
     for symbol in config.user_symbols:
         lines = [line if draw.random() < 0.8 else f"{line[:3]}{symbol}{line[3:]}" for line in lines]
     expected = tokenizer.encode(lines)
