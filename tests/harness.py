@@ -29,7 +29,7 @@ from urllib.request import urlopen
 import forks
 from forks import Fork
 
-CLI = (sys.executable, "-m", "transformer_mt.cli.main")
+CLI = (sys.executable, "-m", "transformer_mt")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 ALPHABET = "abcdefghijklmnopqrst"
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,7 @@ from harness import moments as moments_of
 from harness import weights as weights_of
 
 HERE = Path(__file__).parent
-TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt.cli.main")
+TWO_RANKS = (*TORCHRUN, "2", "-m", "transformer_mt")
 # torchrun kills after 30 seconds what does not end when it is told to; nothing here may come near that.
 SOON_SECONDS = 15.0
 LAST_STEP = 60

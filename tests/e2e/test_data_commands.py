@@ -86,11 +86,14 @@ def test_cleaning_by_a_models_score(config: dict[str, Any], trained: Trained, tm
     """Of copies, which it has learned, and lines beside others, the copies stay; training does not score."""
     lines = symbol_lines(60, seed=5, shortest=4, longest=8)
     pairs = [(line, line if i % 3 else lines[i - 1]) for i, line in enumerate(lines)]
+    pairs.insert(30, ("漢" * 1500, "漢" * 1500))  # which it spells in bytes
     train_on(config, tmp_path, pairs)
     config["data"] |= {"src_lang": "src", "tgt_lang": "tgt"}  # as the model has it
     both = ("--set", f"data.clean.score_model={trained.run}", "--set", "data.clean.min_score=-1.5")
     run("clean", config, tmp_path, "--output", tmp_path / "clean", *both).ok()
     report = json.loads((tmp_path / "clean/report.json").read_text())
+    assert report["rejected"]["too_long_to_score"] == 1
+    assert report["examples"]["too_long_to_score"][0]["place"] == "train.0, line 31"
     assert report["rejected"]["low_score"] == len(report["examples"]["low_score"]) * 4 == 20
     assert all(example["source"] != example["target"] for example in report["examples"]["low_score"])
     kept = [(tmp_path / "clean" / name).read_text().splitlines() for name in ("train.0.src", "train.0.tgt")]

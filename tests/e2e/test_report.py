@@ -154,6 +154,8 @@ def test_comet_is_an_outside_command(run: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(command.parent), prepend=":")
     refused = tmt_here("report", run, "--output", output, "--comet")
     assert refused.status == 2 and "pip install unbabel-comet" in refused.refusal and not output.exists()
+    refused = tmt_here("report", run, "--output", output, "--comet", "--lines", "0")
+    assert refused.refusal == "tmt: --comet: nothing is translated with --lines 0; remove one of the two"
     command.parent.mkdir()
     # As COMET's own: a line for each sentence, then the corpus. It counts the lines of the three files.
     command.write_text(

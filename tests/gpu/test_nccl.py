@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from harness import TORCHRUN, copy_corpus, metrics, moments, tmt, weights, write_config
 
-ONE_RANK = (*TORCHRUN, "1", "-m", "transformer_mt.cli.main")
+ONE_RANK = (*TORCHRUN, "1", "-m", "transformer_mt")
 FAILING = (*TORCHRUN, "1", str(Path(__file__).parents[1] / "distributed" / "failing_rank.py"), "0", "25", "step")
 
 

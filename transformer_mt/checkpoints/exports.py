@@ -44,7 +44,8 @@ def exported_directory(target: Path, facts: Mapping[str, Any]) -> Iterator[Path]
     def files_of(directory: Path) -> set[str] | None:
         return listed_files(directory, MANIFEST, lambda facts: "transformer_mt" in facts and kind <= facts.items())
 
-    with replaced_directory(target, files_of, "an earlier export") as temporary:
+    what = f"an earlier result of {facts['made_by']}" if "made_by" in facts else "an earlier export"
+    with replaced_directory(target, files_of, what) as temporary:
         yield temporary
         write_list(temporary, facts)
 

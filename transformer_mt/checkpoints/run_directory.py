@@ -189,7 +189,8 @@ def is_run(path: Path) -> bool:
 def resolve_model(path: Path) -> Path:
     """The model directory that MODEL names: a run's best checkpoint, or the directory itself."""
     if not os.path.isdir(path):
-        raise InputError(f"{path}: no such model directory; name a run, a checkpoint or an averaged model")
+        what = "is a file" if os.path.exists(path) else "no such model directory"
+        raise InputError(f"{path}: {what}; name a run, a checkpoint or another directory with a model")
     if not is_run(path):
         return path
     for pointer in ("best", "last"):

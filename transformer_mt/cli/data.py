@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,16 +27,16 @@ OutputDirectory = Annotated[
 Compressed = Annotated[bool, typer.Option("--gz", help="Compress the text.")]
 
 
-def _load(config: Path, overrides: list[str]) -> DataConfig:
-    """The section ``data``, with the files of sources that a model makes."""
+def _load(config: Path, overrides: list[str], parts: Sequence[str] = ("train", "valid", "test")) -> DataConfig:
+    """The section ``data``, with the files of sources that a model makes in some parts of it."""
     from transformer_mt.config.loading import load_config
 
     data = load_config(config, overrides).data
-    if all(source.model is None for source in (*data.train, *data.valid, *data.test)):
+    if all(source.model is None for part in parts for source in getattr(data, part)):
         return data
     from transformer_mt.curation.synthetic import synthesize  # with a model comes torch
 
-    return synthesize(data, tell)
+    return synthesize(data, tell, parts)
 
 
 @data_app.command("stats")
@@ -75,7 +76,7 @@ def clean(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Write the training text without what data.clean rejects, with a report. (Token limits are up to training.)"""
-    data = _load(config, overrides)
+    data = _load(config, overrides, ["train"])
     from transformer_mt.curation.clean import clean_corpus
 
     print(clean_corpus(data, output, ".gz" if compressed else "").summary())
@@ -92,7 +93,7 @@ def split(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Hold out training pairs whose sides occur nowhere else in the training text."""
-    data = _load(config, overrides)
+    data = _load(config, overrides, ["train"])
     from transformer_mt.curation.split import split_corpus
 
     print(split_corpus(data, output, valid, test, seed, ".gz" if compressed else "").summary())

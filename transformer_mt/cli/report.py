@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
 
@@ -35,6 +36,8 @@ def report(
 
     check_writable(output)
     if comet:
+        if lines == 0:
+            raise InputError("--comet: nothing is translated with --lines 0; remove one of the two")
         check_comet()
     found = read_run(run, lines, comet, tell)
     page = render_report(found)

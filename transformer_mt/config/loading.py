@@ -92,7 +92,7 @@ def _checked(
     try:
         section = kind.model_validate(values, context=KEYS_ONLY)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
+        errors = [*_one_a_place(error.errors(include_url=False), values)]
         for problem in errors:
             problems.append(_describe({**problem, "loc": (*at, *problem["loc"])}))
             if problem["type"] != "extra_forbidden":
@@ -282,10 +282,29 @@ def _map_strings(change: Callable[[str], str], value: Any) -> Any:
 
 def _environment_value(match: re.Match[str]) -> str:
     name, default = match.groups()
+    if default is not None and "${" in default:
+        raise InputError(f"{match[0]}}}: a default has no ${{ of its own; write the value")
     value = os.environ.get(name) or default
     if value is None:
         raise InputError(f"${{{name}}} is used in the configuration but not set; export {name}=...")
     return value
+
+
+def _one_a_place(errors: Iterable[Any], values: Any) -> Iterator[Any]:
+    """Yield one problem for each key or item: a value that may be of several types has one for each of these."""
+    by_place: dict[tuple[str | int, ...], list[Any]] = {}
+    for error in errors:
+        node, place = values, error["loc"]
+        for depth, key in enumerate(place):
+            if not isinstance(node, dict | list | tuple) or isinstance(node, dict) is isinstance(key, int):
+                place = place[:depth]  # what follows is the name of a type
+                break
+            node = node.get(key) if isinstance(node, dict) else node[key]
+        by_place.setdefault(place, []).append(error)
+    for place, (first, *others) in by_place.items():
+        kinds = dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in (first, *others))
+        message = {"type": "union", "msg": f"Input should be {' or '.join(kinds)}"} if others else {}
+        yield {**first, **message, "loc": place}
 
 
 def _describe(error: Any) -> str:

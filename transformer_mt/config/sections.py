@@ -1,7 +1,7 @@
 """The configuration: typed, frozen sections, each with its keys, their types and their defaults.
 
 Each part of the program receives its own section (or a few numbers), never the whole `Config`. Every key is explained
-in ``configs/reference.yaml``; a test keeps that file and these sections equal. `config_file` reads and writes them.
+in ``configs/reference.yaml``; a test keeps that file and these sections equal. `loading` reads and writes them.
 """
 
 from __future__ import annotations
@@ -277,8 +277,10 @@ class Config(Section):
             yield f"model.max_positions {self.model.max_positions} is less than data.clean allows, {longest} with </s>"
         if self.train.init_from is None:  # else the vocabulary is another model's
             tags, languages = {None, *self.data.tags()}, {None, *self.data.tgt_langs()}
-            asked = [("data.valid", source.tag, self.data.languages(source)[1]) for source in self.data.valid]
-            for section, tag, language in [*asked, ("search", self.search.tag, self.search.tgt_lang)]:
+            asked = [("search", self.search.tag, self.search.tgt_lang)]
+            for part, sources in (("data.valid", self.data.valid), ("data.test", self.data.test)):
+                asked += [(part, source.tag, self.data.languages(source)[1]) for source in sources]
+            for section, tag, language in asked:
                 if tag not in tags:
                     yield f"{section}: no training source has the tag {tag}; set it there, or remove it here"
                 if language not in languages:

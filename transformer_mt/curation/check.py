@@ -145,10 +145,11 @@ class _Text:
         """One for each source that reads the same as one before it."""
         seen: dict[tuple[str, ...], str] = {}
         for named in self._sources:
-            key = *named.languages, named.source.model_dump_json(exclude={"name", "weight", "license"})
+            key = *named.languages, repr(named.source.model_dump(exclude={"name", "weight", "license"}))
             if (first := seen.setdefault(key, named.label)) != named.label:
                 yield Finding(
-                    f"{named.label}: is {first} once more; remove it, or give one of them a weight ({named.source})",
+                    f"{named.label}: is {first} once more; remove one of them, and give the other a weight where "
+                    f"its text is to be seen more often ({named.source})",
                     ruins=False,
                 )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.checkpoints.exports import exported_directory
 from transformer_mt.config.data_sections import CleanConfig, DataConfig
@@ -28,9 +29,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 
 if TYPE_CHECKING:
-    from transformer_mt.decoding.translations import ScoredTokens
-
-Scorer: TypeAlias = "Callable[[Sequence[str], Sequence[str]], list[ScoredTokens | None]]"
+    from transformer_mt.decoding.translator import Translator
 
 
 class _Cleaned(NamedTuple):
@@ -115,7 +114,7 @@ def _stages(data: DataConfig, names: set[str | None]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _scorers(rules: CleanConfig, sources: Sequence[NamedSource]) -> Iterator[list[Scorer] | None]:
+def _scorers(rules: CleanConfig, sources: Sequence[NamedSource]) -> Iterator[list[Translator] | None]:
     """Yield what scores pairs of each source: `score_model`, asked for the source's target language."""
     if rules.score_model is None:
         yield None
@@ -127,24 +126,36 @@ def _scorers(rules: CleanConfig, sources: Sequence[NamedSource]) -> Iterator[lis
             language: open_ones.enter_context(Translator.load(rules.score_model, settings={"tgt_lang": language}))
             for language in {named.languages[1] for named in sources}
         }
-        yield [by_language[named.languages[1]].score_tokens for named in sources]
+        yield [by_language[named.languages[1]] for named in sources]
 
 
 def _text_of(pairs: Sequence[SentencePair]) -> tuple[str, str]:
     return "".join(f"{pair.src}\n" for pair in pairs), "".join(f"{pair.tgt}\n" for pair in pairs)
 
 
-def _likely(found: _Cleaned, score: Scorer, rules: CleanConfig) -> _Cleaned:
+def _sides(pairs: Iterable[SentencePair]) -> tuple[list[str], list[str]]:
+    pairs = list(pairs)
+    return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
+
+
+def _likely(found: _Cleaned, scorer: Translator, rules: CleanConfig) -> _Cleaned:
     """Return a chunk with the pairs that the model finds likely enough; the others are counted into its report."""
     assert rules.min_score is not None
-    kept, report = [], found.report
-    sides = [text.split("\n")[:-1] for text in (found.src, found.tgt)]
-    for place, src, tgt, one in zip(found.places, *sides, score(*sides), strict=True):
-        if one is not None and sum(one.log_probs) < rules.min_score * len(one.log_probs):
-            report.kept -= 1
-            report.count("low_score", SentencePair(src, tgt), place)
+    pairs = [*map(SentencePair, *(text.split("\n")[:-1] for text in (found.src, found.tgt)))]
+    can_score = scorer.can_score(*_sides(pairs))
+    scored = iter(scorer.score_tokens(*_sides(itertools.compress(pairs, can_score))))
+    kept = []
+    for place, pair, is_scored in zip(found.places, pairs, can_score, strict=True):
+        one = next(scored) if is_scored else None
+        if not is_scored:
+            reason = "too_long_to_score"
+        elif one is not None and sum(one.log_probs) < rules.min_score * len(one.log_probs):
+            reason = "low_score"
         else:
-            kept.append(SentencePair(src, tgt))
+            kept.append(pair)
+            continue
+        found.report.kept -= 1
+        found.report.count(reason, pair, place)
     src_text, tgt_text = _text_of(kept)
     return found._replace(src=src_text, tgt=tgt_text)
 

@@ -184,7 +184,7 @@ def _identified(named: NamedSource, sides: Sequence[SideLanguage]) -> Iterator[F
             advice = (
                 "look whether it is the right file, or column"
                 if is_most
-                else "clean.min_language_probability leaves them out of training"
+                else "data.clean.min_language_probability leaves them out of training"
             )
             yield Finding(
                 f"{named.label}: {percent(num_foreign, asked)} of {asked:,} passages of its {name} side that "

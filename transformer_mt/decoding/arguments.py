@@ -50,7 +50,16 @@ def checked_pairs(lines: Iterable[str], prefixes: Iterable[str]) -> Iterator[tup
 def _checked_text(what: str, number: int, value: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{what}: number {number} is no text but of type {type(value).__name__}; a str is needed")
+    check_unicode(f"{what}: number {number}", value)
     return value
+
+
+def check_unicode(what: str, text: str) -> None:
+    """Refuse a text with half a character, as Python makes of bytes of a command line that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: {text[error.start]!a} is half a character; give text in UTF-8") from None
 
 
 def line_pairs(source: str, target: str, number: int) -> list[tuple[str, str]]:

@@ -17,8 +17,10 @@ from transformer_mt.checkpoints.exports import is_export
 from transformer_mt.config.loading import override_search
 from transformer_mt.config.sections import SearchConfig
 from transformer_mt.decoding.arguments import (
+    LONGEST_SCORED,
     check_length,
     check_lengths,
+    check_unicode,
     checked_list,
     checked_pairs,
     checked_prefixes,
@@ -283,10 +285,7 @@ class Translator:
             raise InputError(f"{len(sources)} sources, {len(targets)} targets: give one target for each source")
         texts = list(zip(sources, targets, strict=True))
         pairs = [(i, *pair) for i, text in enumerate(texts) for pair in line_pairs(*text, first_line + i)]
-        with ONE_AT_A_TIME:
-            encoded = self._tokenizers.src.encode([source for _, source, _ in pairs])
-            src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
-            tgt = [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode([target for _, _, target in pairs])]
+        src, tgt = self._scored_ids([source for _, source, _ in pairs], [target for _, _, target in pairs])
         numbers = [first_line + i for i, _, _ in pairs]
         check_lengths(src, tgt, numbers, self._max_positions)
         if long := sorted({n for n, ids in zip(numbers, src, strict=True) if len(ids) > self._max_source_tokens}):
@@ -303,6 +302,18 @@ class Translator:
                     before.tokens + self._tokenizers.tgt.pieces_of(ids), before.log_probs + log_probs
                 )
         return scored
+
+    def can_score(self, sources: Sequence[str], targets: Sequence[str]) -> list[bool]:
+        """Whether `score_tokens` takes each pair of lines: neither side is too long."""
+        most = LONGEST_SCORED if self._max_positions is None else min(LONGEST_SCORED, self._max_positions)
+        src, tgt = self._scored_ids(sources, targets)
+        return [max(len(one), len(other)) <= most for one, other in zip(src, tgt, strict=True)]
+
+    def _scored_ids(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        with ONE_AT_A_TIME:
+            encoded = self._tokenizers.src.encode(sources)
+            src = [[*self._tags, *ids, EOS_ID] if ids else [EOS_ID] for ids in encoded]
+            return src, [[*ids, EOS_ID] for ids in self._tokenizers.tgt.encode(targets)]
 
     def attention_maps(
         self,
@@ -404,6 +415,7 @@ class Translator:
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
         """Return the ids of a text that is one sentence."""
         text = text.strip()
+        check_unicode(what, text)
         with ONE_AT_A_TIME:
             [ids] = tokenizer.encode([text])
         if not ids or "\n" in text:

@@ -60,7 +60,7 @@ def signatures(comparison: Comparison) -> list[str]:
 
 
 def _score(one: PairedScore) -> str:
-    text = f"{one.score:.2f} ± {one.interval.half_width:.2f}"
+    text = f"{one.score:.2f} [{one.interval}]"
     if one.p_bootstrap is None:
         return text
     return f"{text} ({one.difference:+.2f}, p {one.p_bootstrap:.4f} and {one.p_randomisation:.4f})"
@@ -99,7 +99,7 @@ def length_tables(comparison: Comparison) -> Iterator[tuple[str, Rows]]:
         for group in lengths.groups:
             row = [group.label, f"{group.num_sentences:,}"]
             for score in (report.scores[number] for report in group.reports):
-                row.append(f"{score.score:.2f}" + (f" ± {score.interval.half_width:.2f}" if score.interval else ""))
+                row.append(f"{score.score:.2f}" + (f" [{score.interval}]" if score.interval else ""))
             rows.append(row)
         yield f"{whole.label} by the words of the reference, with 95 % intervals", rows
 

@@ -92,7 +92,9 @@ def _format(output: Path) -> str:
 def add_legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], tell: Tell) -> None:
     """Name the lines of a picture above it, in fonts that have the names' letters."""
     families = {"family": font_families(names, tell)}
-    figure.legend(lines, names, loc="outside upper center", ncols=min(len(names), 4), frameon=False, prop=families)
+    where: dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(names), 4)}
+    for text in figure.legend(lines, names, frameon=False, prop=families, **where).get_texts():
+        text.set_parse_math(False)  # a name may have dollars
 
 
 def line_styles() -> Iterator[dict[str, Any]]:

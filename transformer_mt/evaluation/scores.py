@@ -64,6 +64,9 @@ class Interval(NamedTuple):
     mean: float
     half_width: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.half_width:.2f}"
+
 
 @dataclass(frozen=True)
 class MetricScore:
@@ -78,7 +81,7 @@ class MetricScore:
     note: str | None  # why the number may not be what it seems
 
     def format(self) -> str:
-        interval = f" (95%: {self.interval.mean:.2f} ± {self.interval.half_width:.2f})" if self.interval else ""
+        interval = f" (95%: {self.interval})" if self.interval else ""
         details = f" {self.details}" if self.details else ""
         note = f"\n  note: {self.note}" if self.note else ""
         return f"{self.label}|{self.signature} = {self.score:.2f}{interval}{details}{note}"

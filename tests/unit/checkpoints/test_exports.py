@@ -41,6 +41,16 @@ def test_the_list_tells_what_was_exported(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_what_stands_in_the_way_is_named_by_who_writes_there(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("mine")
+    with (
+        pytest.raises(InputError, match="something else than an earlier result of tmt data clean"),
+        exported_directory(tmp_path / "out", {"made_by": "tmt data clean"}),
+    ):
+        pass
+
+
 def test_files_in_folders_are_listed_and_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for text in ("1", "2"):

@@ -395,6 +395,8 @@ def test_environment_in_values(load: Any, refusal: Any, monkeypatch: pytest.Monk
     assert load(text).data.train[0].src == "data/a-y"
     assert load(DATA, "train.init_from=${TMT_Y}").train.init_from == "y"
     monkeypatch.delenv("TMT_Y")
+    nested = text.replace("${TMT_X:-data}/a-${TMT_Y}", "${TMT_X:-${TMT_Y}}")
+    assert "${TMT_X:-${TMT_Y}}: a default has no ${ of its own; write the value" in refusal(nested)
     assert "${TMT_Y} is used in the configuration but not set; export TMT_Y=..." in refusal(text)
 
 
@@ -532,6 +534,12 @@ def reference_blocks() -> dict[str, list[str]]:
         ("train: [{tsv: c, tag: 2de}]", "data.train.0: tag should be a letter"),
         ("train: [{tsv: c}], valid: [{tsv: d, tag: x}]", "data.valid: no training source has the tag x"),
         ("train: [{tsv: c}], valid: [{tsv: d, tgt_lang: fr}]", "data.valid: no training source has the tgt_lang fr"),
+        ("train: [{tsv: c}], test: [{tsv: d, tag: x}]", "data.test: no training source has the tag x"),
+        ("train: [{csv: c, src_column: 1.5}]", "data.train.0.src_column: input should be a valid string or a valid "),
+        (
+            "train: [{distill: c, model: m, search: {beam_size: [1]}}]",
+            "data.train.0.search.beam_size: input should be a valid boolean or a valid integer or a valid number or a",
+        ),
         ("train: [{tsv: c, tag: 'a b'}]", "data.train.0: tag should be a letter"),
         ("train: [{tsv: c, src_column: en, tgt_column: 2, header: false}]", "data.train.0: src_column 'en' is a name"),
         (

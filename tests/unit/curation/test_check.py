@@ -452,7 +452,13 @@ def test_the_same_source_twice_is_told(tmp_path: Path) -> None:
     one = source(tmp_path, "train", good_pairs(20))
     data = data_of(tmp_path, good_pairs(20)).model_copy(update={"train": (one, one.model_copy(update={"weight": 2.0}))})
     [finding] = check(data)
-    assert finding.text.startswith("train.1: is train.0 once more; remove it") and not finding.ruins
+    assert finding.text.startswith("train.1: is train.0 once more; remove one of them") and not finding.ruins
+
+
+def test_names_of_any_bytes_are_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "cl\udcff"
+    folder.mkdir()
+    assert findings(data_of(folder, good_pairs(20))) == []
 
 
 def turned(pairs: Pairs) -> Pairs:

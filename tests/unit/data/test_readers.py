@@ -1058,6 +1058,14 @@ def test_sources_are_looked_at_before_anything_is_made(part: str, kind: str, wor
         check_sources(DataConfig(src_lang="en", tgt_lang="de", **parts))
 
 
+def test_test_text_is_read_to_its_end(tmp_path: Path) -> None:
+    good, longer = write(tmp_path / "good", "ein Hund\n"), write(tmp_path / "longer", "ein Hund\n\n")
+    parts: dict[str, Any] = {"train": [{"src": good, "tgt": longer}], "test": [{"src": good, "tgt": longer}]}
+    with pytest.raises(InputError, match=r"good has 1 lines?, .*longer 2"):
+        check_sources(DataConfig(src_lang="en", tgt_lang="de", **parts))
+    check_sources(DataConfig(src_lang="en", tgt_lang="de", train=parts["train"]))  # which is read next
+
+
 def test_later_files_and_text_for_a_model_are_looked_at_too(tmp_path: Path) -> None:
     good = write(tmp_path / "good", "ein Hund\n")
     empty, none = write(tmp_path / "empty", ""), str(tmp_path / "none")

@@ -187,3 +187,9 @@ def test_models_without_attention_and_pairs_too_long_are_refused_before_the_firs
     translator = translator_of([model], tagged, max_source_tokens=1020)
     with pytest.raises(InputError, match=r"1025 tokens .* 1024 can be aligned; lower search.max_source_tokens"):
         next(translator.stream(lines(), align=True))
+    with pytest.raises(InputError, match=r"line 2: its prefix has \d+ tokens with </s>, too many to align; shorten it"):
+        translator_of([model], tagged).translate(LINES[:2], ["", "the dog " * 600], align=True)
+    with pytest.raises(InputError, match=r"source: '\\udcff' is half a character; give text in UTF-8"):
+        translator_of([model], tagged).attention_maps("a \udcff dog")
+    with pytest.raises(InputError, match=r"lines: number 2: '\\ud800' is half a character"):
+        translator_of([model], tagged).translate(["a", "\ud800"])

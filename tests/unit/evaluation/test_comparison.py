@@ -236,7 +236,7 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
     assert lines == format_comparison(expected, 2).split("\n")
     assert lines[0] == found.verdicts[0]
     row = next(line for line in lines if line.startswith("  good "))
-    assert f"{expected.scores['bleu'].systems[1].score:.2f} ± " in row and "p 0.0099 and 0.0050" in row
+    assert f"{expected.scores['bleu'].systems[1].score:.2f} [" in row and "p 0.0099 and 0.0050" in row
     assert sum(line.startswith("  won, line ") for line in lines) == 2
     assert any("[falsch" in line for line in lines)
 

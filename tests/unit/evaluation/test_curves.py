@@ -58,6 +58,13 @@ def test_each_format_is_written(name: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "run"]
 
 
+@pytest.mark.parametrize("name", ["a$1_$2", "cost_$5^2$"])
+def test_names_are_no_formulas(name: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_curves([make_run(tmp_path / name), make_run(tmp_path / "b")], tmp_path / "a.png")
+    texts = drawn[0].legends[0].get_texts()
+    assert [(text.get_text(), text.get_parse_math()) for text in texts] == [(name, False), ("b", False)]
+
+
 def test_every_number_is_at_its_update(tmp_path: Path, drawn: list[Figure]) -> None:
     runs = [make_run(tmp_path / "small", 6), make_run(tmp_path / "large", 4, scale=2.0)]
     plot_curves(runs, tmp_path / "a.png")

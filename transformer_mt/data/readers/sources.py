@@ -7,6 +7,7 @@ that of its line. A pair's sides hold no line end: text of formats that allow so
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_pairs(
 
 
 def check_sources(data: DataConfig) -> None:
-    """Look at the beginning of all text that is to be trained on, before hours go by; data sets on the hub apart.
+    """Look at the beginning of a run's text, of test text at all, before hours go by; data sets on the hub apart.
 
     Raises:
         InputError: text that a model is to clean first; a file that is missing, cannot be read, or can be read only
@@ -61,7 +62,10 @@ def check_sources(data: DataConfig) -> None:
             if source.kind == "hub" and not Path(str(source.hub)).is_dir():
                 continue
             if source.model is None:
-                first: object = next(read_pairs(source, *languages), None)
+                pairs = read_pairs(source, *languages)
+                first: object = next(pairs, None)
+                if part == "test":  # else it would be found to be damaged when training is over
+                    deque(pairs, maxlen=0)
             else:  # the other side is still to be made
                 first = next((line for path in source_files(source, *languages) for line in read_lines(path, "")), None)
             if first is None:
