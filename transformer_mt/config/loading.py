@@ -296,10 +296,13 @@ def _one_a_place(errors: Iterable[Any], values: Any) -> Iterator[Any]:
     for error in errors:
         node, place = values, error["loc"]
         for depth, key in enumerate(place):
-            if not isinstance(node, dict | list | tuple) or isinstance(node, dict) is isinstance(key, int):
+            is_there = (
+                key in node if isinstance(node, dict) else isinstance(node, list | tuple) and isinstance(key, int)
+            )
+            if not is_there and error["type"] != "missing":
                 place = place[:depth]  # what follows is the name of a type
                 break
-            node = node.get(key) if isinstance(node, dict) else node[key]
+            node = node[key] if is_there else None
         by_place.setdefault(place, []).append(error)
     for place, (first, *others) in by_place.items():
         kinds = dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in (first, *others))

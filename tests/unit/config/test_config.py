@@ -535,6 +535,10 @@ def reference_blocks() -> dict[str, list[str]]:
         ("train: [{tsv: c}], valid: [{tsv: d, tag: x}]", "data.valid: no training source has the tag x"),
         ("train: [{tsv: c}], valid: [{tsv: d, tgt_lang: fr}]", "data.valid: no training source has the tgt_lang fr"),
         ("train: [{tsv: c}], test: [{tsv: d, tag: x}]", "data.test: no training source has the tag x"),
+        (
+            "train: [{distill: c, model: m, search: {beam_size: {a: 1}}}]",
+            "data.train.0.search.beam_size: input should be a valid boolean or a valid integer or a valid number or a",
+        ),
         ("train: [{csv: c, src_column: 1.5}]", "data.train.0.src_column: input should be a valid string or a valid "),
         (
             "train: [{distill: c, model: m, search: {beam_size: [1]}}]",
