@@ -199,7 +199,7 @@ def test_help_has_what_it_was_given() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "transformer_mt.cli.main", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "transformer_mt", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "Usage" in done.stdout or transformer_mt.__version__ in done.stdout
