@@ -23,8 +23,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     directory = tmp_path_factory.mktemp("ended")
     config = copy_corpus(directory)
     test = str(write(directory / "test.txt", symbol_lines(20, seed=7)))
-    short = str(write(directory / "short.txt", symbol_lines(5, seed=7)))  # its beginning is all right
-    config["data"]["test"] = [{"src": test, "tgt": test}, {"src": test, "tgt": short, "name": "short"}]
+    config["data"]["test"] = [{"src": test, "tgt": test}]
     path = write_config(directory / "config.yaml", config)
     done = tmt("train", path, "--output", directory / "run").ok()
     (directory / "stderr").write_text(done.stderr, encoding="utf-8")
@@ -50,24 +49,40 @@ def test_the_test_text_is_scored_once_as_tmt_eval_does(ended: tuple[Path, Path])
     assert "test.0" not in again and (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_text_that_cannot_be_read_loses_nothing(ended: tuple[Path, Path], tmp_path: Path) -> None:
+def test_text_that_can_no_longer_be_read_loses_nothing(
+    ended: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, run = ended
-    told = (path.parent / "stderr").read_text(encoding="utf-8").splitlines()
-    [warning] = [line for line in told if line.startswith("warning: ")]
+    short = str(write(tmp_path / "short.txt", symbol_lines(5, seed=7)))
+    before = (run / "metrics.jsonl").read_bytes()
+    config = with_test(path, name="short", tgt=short)
+    log = RunLog(run, config.train.max_steps, config.train, {}, validates=True)
+    ending.score_test(config, run, log, lambda: False)
+    log.close()
+    warning = capsys.readouterr().err
     assert "test.short is not scored: " in warning and "short.txt has 5 lines" in warning
-    assert "The run is complete" in warning
+    assert "The run is complete" in warning and (run / "metrics.jsonl").read_bytes() == before
+    # At the start of a run it is told before anything is done.
+    done = tmt_here(
+        "train", path, "--output", tmp_path / "other", "--set", f"data.test=[{{src: {path}, tgt: {short}}}]"
+    )
+    assert "short.txt has 5 lines" in done.refusal and not [*tmp_path.glob("other/checkpoints/step*")]
     # Without test text, the weights are the same, and all that is logged besides.
     tmt("train", path, "--output", tmp_path / "run", "--set", "data.test=[]").ok()
     assert weights(tmp_path / "run") == weights(run)
     assert metrics(tmp_path / "run") == [one for one in metrics(run) if one["kind"] != "test"]
 
 
+def with_test(path: Path, **changed: str) -> Config:
+    """The configuration with a test source that differs."""
+    config = load_config(path)
+    test = (config.data.test[0].model_copy(update=changed),)
+    return config.model_copy(update={"data": config.data.model_copy(update={"test": test})})
+
+
 def test_a_signal_ends_the_scoring(ended: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     path, run = ended
-    config = load_config(path)
-    source = config.data.test[0].model_copy(update={"name": "other", "tgt": str(path.parent / "train.tgt")})
-    source = source.model_copy(update={"src": str(path.parent / "train.src")})
-    config = config.model_copy(update={"data": config.data.model_copy(update={"test": (source,)})})
+    config = with_test(path, name="other", src=str(path.parent / "train.src"), tgt=str(path.parent / "train.tgt"))
     before = (run / "metrics.jsonl").read_bytes()
     log = RunLog(run, config.train.max_steps, config.train, {}, validates=True)
     signals = iter([False, False, True])

@@ -354,7 +354,7 @@ def test_the_directories_that_are_no_models(run: Path, tmp_path: Path) -> None:
         load_model(tmp_path / "empty")
     with pytest.raises(InputError, match="no such model directory"):
         load_model(tmp_path / "absent")
-    with pytest.raises(InputError, match="no such model directory"):
+    with pytest.raises(InputError, match="is a file; name a run, a checkpoint or another directory with a model"):
         load_model(run / "checkpoints" / "step_00000001" / "model.safetensors")
     (tmp_path / "fresh" / "checkpoints").mkdir(parents=True)
     with pytest.raises(InputError, match="no checkpoint yet"):
