@@ -42,7 +42,7 @@ def read_pairs(
 
 
 def check_sources(data: DataConfig) -> None:
-    """Look at the beginning of a run's text, of test text at all, before hours go by; data sets on the hub apart.
+    """Look at the beginning of a run's text, and at the whole test text, before hours go by; hub data sets apart.
 
     Raises:
         InputError: text that a model is to clean first; a file that is missing, cannot be read, or can be read only
