@@ -14,7 +14,6 @@ from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.names import are_codes
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|segment|string|phrase"
@@ -69,13 +68,13 @@ def _is_even(path: str, delimiter: str, num_rows: int = _MOST_ROWS) -> bool:
     return len(widths) == 1 and max(widths) > 1
 
 
-def columns_in(kind: str, path: str) -> list[str]:
-    """Return the names of the columns of JSON or Parquet that hold text, or of those inside "translation"."""
+def columns_in(kind: str, path: str) -> dict[str, list[str]]:
+    """Return the columns of JSON or Parquet that hold text, or those inside "translation", and what begins them."""
     rows = _first_rows(kind, path)
     rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
     names = dict.fromkeys(name for row in rows for name in row)
     cells = {str(name): [cell for row in rows if isinstance(cell := row.get(name), str)] for name in names}
-    return [name for name, text in cells.items() if text and not are_codes(text)]
+    return {name: text for name, text in cells.items() if text}
 
 
 def is_table(path: str) -> bool:

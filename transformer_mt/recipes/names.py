@@ -119,10 +119,13 @@ def _of_column(name: str) -> str | None:
     return code_of_name(bare)
 
 
-def are_codes(cells: Sequence[str]) -> bool:
-    """Return whether a column has no text but the language that each row is in: en, en, fr, …"""
-    is_short = len(cells) >= _FEWEST_CODES and 5 * len({*cells}) <= len(cells)
-    return is_short and all(is_code(cell) and _is_known(cell) for cell in {*cells})
+def are_codes(cells: Sequence[str], name: str) -> bool:
+    """Return whether a column, by its name and its text, has the language that each row is in: en, hsb, en, …"""
+    values = {*cells}
+    is_short = len(cells) >= _FEWEST_CODES and 5 * len(values) <= len(cells)
+    # Three letters may be any language's: one is in the table, or the name says what they are.
+    is_sure = name.strip().lower().endswith(("lang", "language", "locale")) or any(map(_is_known, values))
+    return is_short and is_sure and all(map(is_code, values))
 
 
 def _is_known(code: str) -> bool:

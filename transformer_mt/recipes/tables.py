@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
@@ -28,6 +28,7 @@ _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sen
 # What a row is called: doc-7, menu.open; and, which no text is, "1 Kings 3:16".
 _KEY = re.compile(r"(?=\S*[\d_./:])\S+")
 _VERSE = re.compile(r"(?:\d )?[^\W\d_]+(?: [^\W\d_]+)* \d+[:.,]\d+")
+_OF_PAIRS = ("lp", "pair", "direction")  # above a column of en-de, en-cs, …
 _NO_WORDS = {"src", "tgt", "trg", "mt", "hyp", "ref"}  # but the names of columns
 _SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
@@ -63,8 +64,8 @@ class _Table(NamedTuple):
     @property
     def two_sides(self) -> tuple[str, str] | None:
         """The columns that are called source and target, and do not say the language of each row."""
-        columns = dict(zip(self.names, itertools.zip_longest(*self.rows[1:], fillvalue=""), strict=False))
-        names = [name for name in self.names if not are_codes(columns.get(name, ()))]
+        columns = _below(self.rows)
+        names = [name for name in self.names if not are_codes(columns.get(name, ()), name)]
         # Beside the columns of two languages, "source" and "reference" say where a row is from.
         return two_sides(names) or (None if len(self.languages) > 1 else two_sides(names, WITH_REFERENCE))
 
@@ -102,7 +103,10 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         rows = _first_rows(row for _, row in csv_rows(first, delimiter))
         if delimiter != ",":
             settings["delimiter"] = "tab" if delimiter == "\t" else delimiter
-    names = columns_in(kind, first) if kind not in ("tsv", "csv") else rows[0] if rows else []
+    is_json = kind not in ("tsv", "csv")
+    columns_of_text = columns_in(kind, first) if is_json else _below(rows)
+    of_codes = {name: cells for name, cells in columns_of_text.items() if are_codes(cells, name)}
+    names = [name for name in columns_of_text if name not in of_codes] if is_json else rows[0] if rows else []
     table = _Table(src, settings, rows, names, codes_of_file(src))
     if rows:
         _refuse_unlike(table, files, delimiter)
@@ -112,12 +116,17 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         raise InputError(f"{src}: empty, or none of its columns is text; each row needs both sides")
     if any(columns):
         return _named(table, columns, asked)
+    _refuse_directions(src, of_codes)
     if rows and len(names) == 1:
         raise InputError(
             f"{src}: its first line has one column; each line needs both sides: mend it, or name two files"
         )
     if sides := table.two_sides:
-        return in_order(table.with_columns(*sides), asked)
+        found = table.with_columns(*sides)
+        if beside := two_sides([*of_codes]):
+            src_code, tgt_code = (written(of_codes[name][0]) for name in beside)
+            found = found._replace(codes=(src_code, tgt_code), how="columns of the file")
+        return in_order(found, asked)
     if of_rows := _languages_of_rows(rows):  # no names, but what each row is in
         codes, text = of_rows
         found = table.with_columns(*text, has_header=False)
@@ -162,6 +171,31 @@ def _refuse_unlike(table: _Table, files: Sequence[str], delimiter: str | None) -
                 f"{path}: its columns are not called as those of {first}; give tables of a pattern the same first "
                 "line, or a configuration one source for each"
             )
+
+
+def _below(rows: list[list[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the columns of rows by what stands in the first one, without that."""
+    return dict(zip(rows[0], itertools.zip_longest(*rows[1:], fillvalue=""), strict=False)) if rows else {}
+
+
+def _refuse_directions(src: str, of_codes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a table whose rows are in several languages, as the columns tell that have codes in them.
+
+    Raises:
+        InputError: it has several directions.
+    """
+    columns = [
+        cells if name.strip().lower().endswith(_OF_PAIRS) else [re.split("[-_]", cell)[0] for cell in cells]
+        for name, cells in of_codes.items()
+    ]
+    found = Counter(zip(*columns, strict=False))
+    if len(found) > 1:
+        shown = ", ".join(f"{number:,} {' to '.join(codes)}" for codes, number in found.most_common(5))
+        raise InputError(
+            f"{src}: its rows are in several languages ({', '.join(of_codes)}: {shown} of the first "
+            f"{found.total():,}); write those of one direction into a file of its own, or say --src-column and "
+            "--tgt-column to take them all"
+        )
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:

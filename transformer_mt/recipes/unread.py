@@ -62,6 +62,8 @@ def refuse_unread(path: str) -> None:
     Raises:
         InputError: a folder, a format with markup or keys around its sentences; a file that cannot be read.
     """
+    if Path(path).is_dir() and not any(Path(path).iterdir()):
+        raise InputError(f"{path}: is an empty folder; name files")
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder; name files{_example(path)}, or set hub: {path} in a configuration")
     suffixes = [suffix for suffix in Path(path.lower()).suffixes if suffix not in COMPRESSED]

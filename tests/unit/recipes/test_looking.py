@@ -467,6 +467,34 @@ def test_formats_of_translators_tell_their_languages(
     assert files_of(str(tmp_path / name), None, NO, ("xx", None)).codes == ("xx", codes[1])
 
 
+def test_rows_of_several_languages_are_refused(tmp_path: Path) -> None:
+    rows = [("de", "hsb", f"a {i}", f"b {i}") for i in range(9)] + [("hsb", "de", "b", "a")] * 4
+    names = "source_lang", "target_lang", "source", "target"
+    lines = [",".join(row) for row in rows]
+    paths = {
+        "a.csv": [",".join(names), *lines],
+        "b.tsv": [line.replace(",", "\t") for line in lines],
+        "c.jsonl": [json.dumps(dict(zip(names, row, strict=True))) for row in rows],
+        "d.csv": ["id,lp,src,tgt", *[f"{i},{'en-de' if i % 2 else 'en-cs'},a {i},b {i}" for i in range(13)]],
+    }
+    for name, text in paths.items():
+        path = str(write(tmp_path / name, text))
+        with pytest.raises(InputError, match=r"rows are in several languages .*; write those of one direction into"):
+            files_of(path, None, NO, NO)
+    src, tgt = names[2:]
+    path = str(tmp_path / "c.jsonl")
+    assert files_of(path, None, (src, tgt), NO).settings == {"jsonl": path, "src_column": src, "tgt_column": tgt}
+    one_way = [(*row[:2], *row[2:]) if row[0] == "de" else (*row[1::-1], *row[:1:-1]) for row in rows]
+    for name, first in ("e.csv", [",".join(names)]), ("f.tsv", []):
+        text = [(",", "\t")[not first].join(row) for row in one_way]
+        found = files_of(str(write(tmp_path / name, [*first, *text])), None, NO, NO)
+        assert (found.codes, found.how) == (("de", "hsb"), "columns of the file")
+        assert files_of(str(tmp_path / name), None, NO, ("hsb", "de")).columns[0] == found.columns[1]
+    # Countries are no languages.
+    write(tmp_path / "g.csv", ["lang,src,tgt", *[f"en-{'US' if i % 2 else 'GB'},a {i},b {i}" for i in range(13)]])
+    assert files_of(str(tmp_path / "g.csv"), None, NO, NO).columns == ("src", "tgt")
+
+
 def test_columns_of_parquet_are_languages(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow.parquet import write_table
@@ -544,6 +572,7 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
         ("{}/none.tsv", None, r"none.tsv: empty"),
         ("{}/a.xlsx", None, r"a.xlsx: a spreadsheet; save it as CSV"),
         ("{}/side.txt", None, r"side.txt: is one side of the text"),
+        ("{}/empty", None, r"/empty: is an empty folder; name files"),
         ("{}/more/spark.parquet", None, r"spark.parquet: is a folder; name files"),
         ("{}/ragged.tsv", None, r"ragged.tsv, line 3: 2 columns where the first line has 3"),
         ("{}/anki.txt", None, r"anki.txt: an export of Anki"),
@@ -590,7 +619,8 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "none.tsv", [])
     write(tmp_path / "a.xlsx", ["PK"])
     write(tmp_path / "side.txt", ["A dog"])
-    (tmp_path / "more" / "spark.parquet").mkdir(parents=True)
+    (tmp_path / "more" / "spark.parquet" / "_temporary").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
     for name, first in (("a.tsv", "a b\tc d"), ("b.tsv", "en\tde"), ("c.csv", "en,de"), ("d.csv", "de,en")):
         write(tmp_path / "more" / name, [first, "A dog,Ein Hund" if name.endswith("csv") else "A dog\tEin Hund"])
     write(tmp_path / "ragged.tsv", ["A dog\tEin Hund\tx", "A cat\tEine Katze\tx", "No\tNein"])
