@@ -148,9 +148,9 @@ def character_class(character: str) -> str:
 
 
 def scripts_of(classes: Counter[str]) -> tuple[str, ...]:
-    """The scripts that text is written in: those of 5 % of its letters or more."""
-    letters = {name: number for name, number in classes.items() if name in SCRIPTS}
-    return tuple(name for name, number in letters.items() if number >= sum(letters.values()) / 20)
+    """The scripts that text is written in: those of 5 % of its letters or more, the most frequent first."""
+    letters = Counter({name: number for name, number in classes.items() if name in SCRIPTS})
+    return tuple(name for name, number in letters.most_common() if number >= letters.total() / 20)
 
 
 @dataclass

@@ -28,6 +28,8 @@ _RULES: tuple[tuple[str, Any, str], ...] = (
     ),
     ("drop_control_characters", True, "have control characters, or what a wrong decoding leaves behind"),
 )
+_KANA = ("Hiragana", "Katakana")
+_JAPANESE = ("Han", *_KANA)  # any line may be in one of them alone, whatever the rest is in
 _RATIOS = (3.0, 4.0, 6.0, 9.0)
 
 
@@ -77,7 +79,7 @@ def _scripts(look: Look, languages: tuple[str, str]) -> list[Choice]:
     if None in main or main[0] == main[1] or languages[0] == languages[1]:
         return []
     scripts = {
-        language: [name for name in names if name != other]
+        language: [*_JAPANESE] if {*_KANA} & {*names} else [name for name in names if name != other]
         for language, names, other in zip(languages, sides, reversed(main), strict=True)
     }
     least = 0.2

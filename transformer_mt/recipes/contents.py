@@ -11,12 +11,14 @@ from typing import Any
 
 from transformer_mt.data.readers.delimited import csv_rows, table_lines
 from transformer_mt.data.readers.json_rows import json_rows
+from transformer_mt.data.readers.languages import code_of_name
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
+from transformer_mt.recipes.names import written
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
-_TEXT = "text|sentence|segment|string|phrase"
+_TEXT = "text|sentence|sent|segment|string|phrase"
 _TRANSLATION = "translation|übersetzung|traduction|traducción|번역|번역문|訳文|译文"
 _Words = tuple[re.Pattern[str], re.Pattern[str]]  # of the source and the target
 
@@ -28,12 +30,14 @@ def _words(src: str, tgt: str, of: str) -> _Words:
 
 _WORDS = (
     _words(
-        "source|src|quelle|quelltext|origen|원문|原文",
+        "source|src|quelle|quelltext|ausgangstext|origen|원문|原文",
         f"target|tgt|trg|ziel|zieltext|cible|destino|{_TRANSLATION}",
         _TEXT,
     ),
     _words("source|src", "target|tgt|trg|translation", "lang|language"),
-    _words("text|original|input|term|front", f"translated|output|back|{_TRANSLATION}", _TEXT),
+    _words(f"{_TEXT}|original|input|term|begriff|word|wort|front", f"translated|output|back|{_TRANSLATION}", _TEXT),
+    _words("input", "target", _TEXT),
+    _words(f"(?:{_TEXT})[_ ]?1", f"(?:{_TEXT})[_ ]?2", _TEXT),
 )
 WITH_REFERENCE = (_words("source|src", "reference|ref", _TEXT),)  # beside what machines have made, and scores
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
@@ -109,8 +113,9 @@ def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
         from pyarrow.parquet import ParquetFile
 
         try:
-            with ParquetFile(path) as file:
-                batch = next(iter(file.iter_batches(_MOST_ROWS)), None)
+            with open(path, "rb") as raw, ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False) as file:
+                names = [field.name for field in file.schema_arrow if _may_have_text(field.type)]
+                batch = next(iter(file.iter_batches(_MOST_ROWS, columns=names)), None)
                 rows = [] if batch is None else batch.to_pylist()
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -124,6 +129,16 @@ def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
     if not any(rows):
         raise InputError(f"{path}: no rows with columns in it; check the file")
     return rows
+
+
+def _may_have_text(kind: Any) -> bool:
+    """Return whether a type of Parquet's columns is text, or has a column of text inside."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(map(_may_have_text, (field.type for field in kind)))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_one_object(path: str) -> bool:
@@ -164,7 +179,7 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
             found[1] if (found := re.search(rf"^\"{key}:\s*([\w-]+)", header, re.MULTILINE)) else None
             for key in ("X-Source-Language", "Language")
         )
-        return [src or "en", tgt]  # messages are in English as a rule
+        return [code and (code_of_name(code) or code) for code in (src or "en", tgt)]  # messages: in English as a rule
     units = _Languages(kind)
     with contextlib.suppress(_EnoughError):
         for _ in read_units(path, units):
@@ -173,4 +188,5 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
     codes: dict[str, str] = {}
     for code in units.codes:  # en-US and EN-US are one
         codes.setdefault(code.casefold(), code)
-    return sorted(codes.values(), key=lambda code: code.lower() != source)
+    in_order = sorted(codes.values(), key=lambda code: code.lower() != source)
+    return [code_of_name(code) or written(code) for code in in_order]

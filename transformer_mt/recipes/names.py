@@ -9,6 +9,7 @@ from pathlib import Path
 from transformer_mt.data.readers.languages import are_languages, code_of_name, is_language
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.languages import MaybeCodes
+from transformer_mt.system.compression import COMPRESSED
 
 _CODE = re.compile(r"([a-z]{2,3})(?:[-_][a-z]{4})?(?:[-_][a-z]{2})?", re.IGNORECASE)
 _TWO_CODES = re.compile(r"(?:^|_)([a-z]{2,3})[-_]([a-z]{2,3})$", re.IGNORECASE)
@@ -58,6 +59,10 @@ def codes_of_names(src: str, tgt: str) -> MaybeCodes:
                 codes = _behind_a_word(one, other) or (one, other)
                 if one != other and all(is_code(code) and is_language(re.split("[-_]", code)[0]) for code in codes):
                     return written(codes[0]), written(codes[1])
+    ends = [Path(path).with_suffix("") if Path(path).suffix in COMPRESSED else Path(path) for path in (src, tgt)]
+    one, other = (path.suffix[1:] for path in ends)
+    if one != other and is_code(one) and is_code(other) and are_languages(one, other):
+        return written(one), written(other)  # in folders of different depth
     return None, None
 
 
@@ -91,6 +96,8 @@ def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     surer = {name: code for name, code in found.items() if name.strip().lower() not in _MAYBE_BESIDE}
     if len(surer) > 1 or not _BESIDE_MACHINES.isdisjoint(name.strip().lower() for name in names):
         found = surer
+    if len(found) < 2:
+        found = _alike(names) or found
     plain = {name: code for name, code in found.items() if is_code(name.strip()) or code_of_name(name)}
     # Beside "English" there may be "English (old)", which is no other language.
     found = plain if len(plain) == 2 else {n: c for n, c in found.items() if n in plain or c not in plain.values()}
@@ -100,6 +107,21 @@ def languages_of_header(names: Sequence[str]) -> dict[str, str]:
         return found if is_header else {}
     is_word = len(found) == len(bare) == 1 and (len(names) == 2 or next(iter(bare)).istitle())
     return {} if is_word else found
+
+
+def _alike(names: Sequence[str]) -> dict[str, str]:
+    """Return the columns that are called alike but for a language, and their codes: label_en and label_de."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        words = [word for word in re.split(r"[\s_()]+", name.strip()) if word]
+        if len(words) != 2 or not re.search(r"[_()]", name):  # "Say no" is text
+            continue
+        for word, other in (words, words[::-1]):
+            code = code_of_name(other) or (is_code(other) and _is_known(other) and written(other))
+            if code and word.lower() not in _BESIDE:
+                found.setdefault(word.lower(), {})[name] = code
+    pairs = [columns for columns in found.values() if 1 < len(columns) == len({*columns.values()})]
+    return pairs[0] if len(pairs) == 1 else {}
 
 
 def is_beside(name: str) -> bool:
@@ -113,7 +135,7 @@ def _of_column(name: str) -> str | None:
     rest = [word for word in words if word.lower().removesuffix("s") not in _WITH_LANGUAGE]
     if len(rest) < len(words):
         bare = "_".join(rest)
-    if is_code(bare):
+    if is_code(bare) and not (len(rest) < len(words) and re.fullmatch("[A-Z][a-z]+", bare)):  # "No text" is text
         code = _OF_COUNTRY.get(bare.lower(), written(bare))
         return code if bare == name.strip() or _is_known(code) else None
     return code_of_name(bare)
@@ -139,5 +161,5 @@ def is_code(text: str) -> bool:
 
 
 def written(code: str) -> str:
-    """Return a code as it is written as a rule: EN as en, en-US as it is."""
-    return code.lower() if code.isupper() else code
+    """Return a code as it is written as a rule: EN as en, EN-US as en-US."""
+    return re.sub("^[A-Z]+", lambda language: language[0].lower(), code) if code.isupper() else code

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transformer_mt.data.readers.delimited import csv_rows, table_lines
+from transformer_mt.data.readers.delimited import csv_rows, is_blank, table_lines
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import (
@@ -134,7 +134,11 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     if by_language := _by_language(table, asked):
         return by_language
     if rows:
-        return in_order(_by_text(table), asked)
+        found = _by_text(table)
+        if not any(found.codes) and len(of_codes) == 2:  # beside the text, as in Wordfast's memories
+            src_code, tgt_code = (written(cells[0]) for cells in of_codes.values())
+            found = found._replace(codes=(src_code, tgt_code), how="columns of the file")
+        return in_order(found, asked)
     if len(names) == 2:
         return in_order(table.with_columns(*names), asked)
     if kind == "jsonl" and is_one_object(first):
@@ -163,7 +167,7 @@ def _refuse_unlike(table: _Table, files: Sequence[str], delimiter: str | None) -
     first, *others = files
     for path in others:
         rows = csv_rows(path, delimiter) if delimiter else ((1, line.split("\t")) for line in table_lines(path))
-        row = next((row for _, row in rows if any(row)), None)
+        row = next((row for _, row in rows if not is_blank(row)), None)
         if row is None or row == table.names:
             continue
         if table.has_header or languages_of_header(row) or two_sides(row):
@@ -199,7 +203,7 @@ def _refuse_directions(src: str, of_codes: Mapping[str, Sequence[str]]) -> None:
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:
-    return [*itertools.islice(filter(any, rows), _MOST_ROWS)]
+    return [*itertools.islice(itertools.filterfalse(is_blank, rows), _MOST_ROWS)]
 
 
 def _named(table: _Table, columns: MaybeColumns, asked: MaybeCodes) -> Files:

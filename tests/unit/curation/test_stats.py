@@ -187,9 +187,9 @@ def test_a_rule_of_the_configuration_has_its_value(tmp_path: Path) -> None:
     assert " * " in next(line for line in format_summary([part]).splitlines() if line.startswith("word_ratio"))
 
 
-def test_scripts_are_those_that_the_text_begins_with(tmp_path: Path) -> None:
+def test_scripts_are_those_of_the_text_the_most_frequent_first(tmp_path: Path) -> None:
     part = stats_of(tmp_path, [("Press OK", "OK를 누르세요")] * 50 + [("Нажмите", "누르세요")])
-    assert part.rules["wrong_script"].value == {"en": ("Latin",), "ko": ("Latin", "Hangul")}
+    assert part.rules["wrong_script"].value == {"en": ("Latin",), "ko": ("Hangul", "Latin")}
     assert part.total.suspects.rejected["wrong_script"] == 1
 
 

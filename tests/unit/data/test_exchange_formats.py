@@ -180,6 +180,15 @@ def test_codes_that_trados_explains_in_the_header(tmp_path: Path) -> None:
     assert pairs_of("xliff", tmp_path / "a.sdlxliff", content) == [("{0} X. Y & Z", "{0} X. Y & Z!")] * 2
 
 
+def test_codes_that_phrase_writes_as_text(tmp_path: Path) -> None:
+    """{b>bold<b} and {1>any<1} are formatting, {2} a placeholder; elsewhere they are text."""
+    unit = "<trans-unit><source>Click {1&gt;here&lt;1} {2}.</source><target>{b&gt;Hier&lt;b} {2}.</target></trans-unit>"
+    content = xliff(unit)
+    assert pairs_of("xliff", tmp_path / "a.xlf", content) == [("Click {1>here<1} {2}.", "{b>Hier<b} {2}.")]
+    phrase = content.replace("<xliff ", '<xliff xmlns:m="http://www.memsource.com/mxlf/2.0" m:version="2.4" ', 1)
+    assert pairs_of("xliff", tmp_path / "a.mxliff", phrase) == [("Click here {2}.", "Hier {2}.")]
+
+
 def test_header_of_a_catalogue_is_no_unit(tmp_path: Path) -> None:
     """As po2xliff writes it; plural forms are units of their own there."""
     header = '<trans-unit id="1" restype="x-gettext-domain-header"><source>a: b</source></trans-unit>'

@@ -481,7 +481,7 @@ def test_of_columns_as_near_none_is_taken(tmp_path: Path) -> None:
             {"src_column": "en", "tgt_column": "de"},
             "1: 2 columns are called 'en'; it has en, de",
         ),
-        ("en,de\na,b\n\nb,c,d\n", {}, "4: 3 columns where the first line has 2; mend the line, or read lines whose"),
+        ("en,de\na,b\n\nb,c,d\n", {}, "4: 3 columns where the first line has 2; mend the line"),
         ('en,de\n"a\nb",c\n"d\n,e\nf,g\n', {}, "4: quotes that are not as CSV has them (unexpected end of data); mend"),
         ('en,de\n"a" b,c\n', {}, "2: quotes that are not as CSV has them (',' expected after '\"'); mend the line"),
         (
@@ -567,6 +567,12 @@ def test_json_array_in_an_object(indent: int | None, tmp_path: Path) -> None:
     for around in (
         {"data": rows},
         {'a "b': "c, [{", "n": -1.5e3, "is": None, "data": rows, "more": {"x": [{"y": 1}]}},
+        {
+            "schema": {"fields": [{"name": "en"}]},
+            "tags": ["x", [1]],
+            "none": [],
+            "data": rows,
+        },  # pandas: orient="table"
     ):
         path = write(tmp_path / "x.json", json.dumps(around, indent=indent, ensure_ascii=False))
         assert pairs_of({"jsonl": path}) == pairs
@@ -591,6 +597,23 @@ def test_jsonl_nulls_and_blank_lines_are_empty_sides(tmp_path: Path) -> None:
     rows = ['{"en": null, "de": "a"}', "", '{"translation": null}', '{"translation": {"en": "b", "de": null}}', " "]
     path = write(tmp_path / "x.jsonl", "\n".join(rows))
     assert pairs_of({"jsonl": path}) == [("", "a"), ("", ""), ("", ""), ("b", ""), ("", "")]
+
+
+def test_values_that_programs_leave_out_are_empty_sides(tmp_path: Path) -> None:
+    first = '{"id": 1, "en": "a", "de": "b"}'
+    rows = ['{"id": 2, "en": "c"}', '{"en": 5, "de": NaN}', '{"de": "d"}']
+    path = write(tmp_path / "x.jsonl", "\n".join([first, *rows]))
+    assert pairs_of({"jsonl": path}) == [("a", "b"), ("c", ""), ("5", ""), ("", "d")]
+    for line, reason in (
+        ('{"id": 1}', "no column 'en'"),
+        ('{"en": "a", "fr": "b"}', "no column 'de'"),
+        ('{"en": true, "de": "b"}', "column 'en' should be text, found bool (True)"),
+    ):
+        assert f"x.jsonl, line 2: {reason}" in refusal_of({"jsonl": write(tmp_path / "x.jsonl", f"{first}\n{line}")})
+    for line in ('{"en": "a"}', '{"en": "a", "de": 1}'):  # a column that is missing, or has numbers, from the start
+        assert "x.jsonl, line 1: " in refusal_of({"jsonl": write(tmp_path / "x.jsonl", f"{line}\n{first}")})
+    nested = ['{"translation": {"en": "a", "de": "b"}}', '{"translation": {"en": "c"}}']
+    assert pairs_of({"jsonl": write(tmp_path / "x.jsonl", "\n".join(nested))}) == [("a", "b"), ("c", "")]
 
 
 def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_them(tmp_path: Path) -> None:
@@ -621,7 +644,7 @@ def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_t
             '{"en": "a", "fr\\n": 1}',
             "no column 'de'; it has en, fr; name the right ones with src_column and tgt_column",
         ),
-        ('{"en": "a", "de": NaN}', "column 'de' should be text, found float"),
+        ('{"en": "a", "de": 5.5}', "column 'de' should be text, found float (5.5)"),
         ('{"en": ["a"], "de": "b"}', "column 'en' should be text, found list"),
         ('{"en": "a", "de": "\\udc00 b"}', "half a character ('\\udc00', a lone surrogate); mend the line"),
         ('{"en": ' + "[" * 100_000 + "]" * 100_000 + "}", "unusable JSON (maximum recursion depth exceeded"),
@@ -655,7 +678,7 @@ def test_parquet_nulls_are_empty_sides(tmp_path: Path) -> None:
         ({"translation": [{"en": "a", "fr": "b"}]}, ": no column 'de'; it has en, fr; name the right ones"),
         ({"translation": ["a"]}, ": columns with names are needed, found str"),
         ({"en": ["a"], "de": [{"x": "b"}]}, ": column 'de' should be text, found dict"),
-        ({"en": ["a", "b"], "de": [None, 5]}, ", line 2: column 'de' should be text, found int"),
+        ({"en": ["a", "b"], "de": [None, 5]}, ", line 2: column 'de' should be text, found int (5)"),
         ({"en": ["a"], "de": [b"b"]}, ", line 1: column 'de' should be text, found bytes"),
         (
             {"en": ["a"], "de": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())},

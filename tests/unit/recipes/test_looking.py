@@ -39,6 +39,10 @@ def numbered(src: int, tgt: int) -> dict[str, int]:
     return {"src_column": src, "tgt_column": tgt}
 
 
+def named(src: str, tgt: str) -> dict[str, str]:
+    return {"src_column": src, "tgt_column": tgt}
+
+
 def files(directory: Path, pairs: list[tuple[str, str]]) -> SourceConfig:
     src, tgt = (write(directory / f"train.{lang}", [pair[i] for pair in pairs]) for i, lang in enumerate(("en", "de")))
     return SourceConfig(src=str(src), tgt=str(tgt))
@@ -82,6 +86,9 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("source.txt", "target.txt", NO),
         ("en/a.txt", "fr/b/a.txt", NO),
         ("en_text.txt", "de_text.txt", ("en", "de")),
+        ("train.en", "x/train.de.gz", ("en", "de")),  # only what they end in
+        ("a.en-sh.en", "a.en-sh.sh", ("en", "sh")),
+        ("a/part.one", "part.txt", NO),
     ],
 )
 def test_names_of_two_files_tell_languages(src: str, tgt: str, codes: tuple[str | None, str | None]) -> None:
@@ -133,7 +140,15 @@ def test_text_in_another_language_than_is_said_is_warned_of() -> None:
 
 @pytest.mark.parametrize(
     ("text", "language"),
-    [("안녕하세요 세계", "ko"), ("これは本です。漢字", "ja"), ("这是一本书", "zh"), ("สวัสดี", "th"), ("καλημέρα", "el")],
+    [
+        ("안녕하세요 세계", "ko"),
+        ("API를 누르세요", "ko"),
+        ("大韓民國 대한민국의 헌법은", "ko"),
+        ("これは本です。漢字", "ja"),
+        ("这是一本书", "zh"),
+        ("สวัสดี", "th"),
+        ("καλημέρα", "el"),
+    ],
 )
 def test_scripts_tell_some_languages(text: str, language: str) -> None:
     stats = SideStats()
@@ -304,6 +319,30 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "ID,From,To\nx1,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
         ("a.csv", "key,en,Filipino\nx1,A dog,Ang aso", {"header": True, **numbered(2, 3)}, ("en", None)),
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
+        # called alike but for the language, or as programs and people do
+        (
+            "a.csv",
+            "Segment (en-US),Segment (de-DE)\na b,c d",
+            named("Segment (en-US)", "Segment (de-DE)"),
+            ("en-US", "de-DE"),
+        ),
+        ("a.csv", "id,label_en,label_de\n1,a b,c d", named("label_en", "label_de"), ("en", "de")),
+        ("a.csv", "Sentence,Translation\na b,c d", named("Sentence", "Translation"), NO),
+        ("a.csv", "text1,text2\na b,c d", named("text1", "text2"), NO),
+        ("a.csv", "input_text,target_text\na b,c d", named("input_text", "target_text"), NO),
+        # text
+        ("a.csv", "No text,Kein Text\na b,c d", {"header": False}, NO),
+        ("a.csv", "Say no,Dis no\na b,c d", {"header": False}, NO),
+        # blank lines before the columns' names
+        ("a.csv", ",\nsource,target\na b,c d\n \n", named("source", "target"), NO),
+        ("a.tsv", " \t\n1\t2\na b\tc d\n \n", {"header": True, **numbered(1, 2)}, NO),
+        (
+            "a.tsv",
+            "%d\t%EN-US\t%v\t%DE-DE\t%t\n" + "".join(f"1\tEN-US\ta b {i}\tDE-DE\tc d {i}\n" for i in range(12)),
+            {"header": True, **numbered(3, 5)},
+            ("en-US", "de-DE"),
+        ),
+        ("a.json", '{"schema": {"x": [{"y": 1}]}, "tags": ["z"], "data": [{"en": "a", "ko": "b"}]}', {}, ("en", "ko")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
         ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
         (
@@ -448,8 +487,9 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
         ("a.xlf", '<xliff version="1.2"><file source-language="en" target-language="fr-CA"/></xliff>', ("en", "fr-CA")),
         ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.txt.SDLXLIFF", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
-        ("a.tmx", '<tmx><tuv lang="EN"/><tuv lang="de-DE"/><tuv lang="en"/><tuv lang="DE-DE"/></tmx>', ("EN", "de-DE")),
+        ("a.tmx", '<tmx><tuv lang="EN"/><tuv lang="de-DE"/><tuv lang="en"/><tuv lang="DE-DE"/></tmx>', ("en", "de-DE")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
+        ("d.po", 'msgid ""\nmsgstr ""\n"Language: German\\n"\n', ("en", "de")),
         ("b.po", 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"X-Source-Language: fr\\n"\n', ("fr", "de")),
         (
             "c.po",
@@ -502,6 +542,11 @@ def test_columns_of_parquet_are_languages(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_table(pa.table({"id": [1], "de": ["b"], "en": ["a"]}), path)
     assert files_of(str(path), None, NO, ("en", "de"))[:2] == ({"parquet": str(path)}, ("en", "de"))
+    far = pa.array([253402300800000000], pa.timestamp("us", "UTC"))  # the year 10000
+    write_table(pa.table({"expires": far, "de": pa.array(["b"]).dictionary_encode(), "en": ["a"]}), path)
+    assert files_of(str(path), None, NO, ("en", "de")).settings == {"parquet": str(path)}
+    write_table(pa.table({"expires": far, "translation": [{"de": "b", "en": "a", "n": 1}]}), path)
+    assert files_of(str(path), None, NO, NO)[:2] == ({"parquet": str(path)}, ("de", "en"))
     write_table(pa.table({"en": pa.array([], pa.string())}), path)
     with pytest.raises(InputError, match=r"a\.parquet: no rows with columns in it"):
         files_of(str(path), None, NO, NO)
@@ -745,6 +790,13 @@ def test_rules_are_those_that_find_single_faults(tmp_path: Path) -> None:
     assert [line for line in told if "HTML" in line and "left in" in line] == told and told
     kept = are_kept(look.sample, rules, ("en", "ru"))
     assert [pair for pair, is_kept in zip(look.sample, kept, strict=True) if not is_kept] == pairs[500:503]
+
+
+def test_japanese_may_be_in_any_of_its_scripts(tmp_path: Path) -> None:
+    pairs = [(f"这是第{i}本书", f"これは{i}番目の本です") for i in range(500)]
+    pairs += [("经济产业省", "経済産業省"), ("咖啡", "コーヒー"), ("This is English", "これは英語です")]
+    found = {rule.key: rule.value for rule in rules_for(seen(tmp_path, pairs), ("zh", "ja"), tell_nobody)}
+    assert found["scripts"] == {"zh": ["Han"], "ja": ["Han", "Hiragana", "Katakana"]}
 
 
 def test_clean_text_needs_no_rules(tmp_path: Path) -> None:

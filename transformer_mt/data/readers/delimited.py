@@ -90,8 +90,11 @@ def _pairs(
     src = tgt = 0
     is_second = False
     for number, row in rows:
-        if len(row) == 1 and (row[0] == TOO_LONG or not row[0]):
-            yield row[0], row[0]
+        if row == [TOO_LONG]:
+            yield TOO_LONG, TOO_LONG
+            continue
+        if (len(row) == 1 or first is None) and is_blank(row):
+            yield "", ""
             continue
         if first is None:
             src, tgt, has_header = _places(row, f"{path}, line {number}", source, langs)
@@ -107,10 +110,24 @@ def _pairs(
         is_second = False
         if len(row) != len(first):
             raise InputError(
-                f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line, or "
-                + ("read a table with quotes around its fields as csv with delimiter: tab" if source.tsv else _AS_TSV)
+                f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line"
+                + _other_remedy(row, first, source)
             )
         yield row[src], row[tgt]
+
+
+def _other_remedy(row: list[str], first: list[str], source: SourceConfig) -> str:
+    """What else to do than to mend a line that has more or fewer columns than the first one."""
+    if source.tsv:
+        return ", or read a table with quotes around its fields as csv with delimiter: tab"
+    if len(row) < len(first):
+        return ", or, of a spreadsheet that left out empty cells at the ends of lines, delete its last columns"
+    return f", or {_AS_TSV}" if _delimiter(source) == "\t" else ""
+
+
+def is_blank(row: list[str]) -> bool:
+    """Return whether no cell of a row has anything but white space."""
+    return not any(map(str.strip, row))
 
 
 def _places(row: list[str], origin: str, source: SourceConfig, langs: tuple[str, str]) -> tuple[int, int, bool]:

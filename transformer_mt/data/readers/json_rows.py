@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from transformer_mt.data.readers.tables import Columns, sides_of
+from transformer_mt.data.readers.tables import Columns, cells_of, texts_of
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines, read_parts
 
 _BLOCK = 1 << 16  # characters
 _SPACE = re.compile(r"[ \t\r\n]*")
-# An object whose values are short ones, up to one that is an array of objects.
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_AROUND = re.compile(rf"\s*\{{\s*(?:{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]+)\s*,\s*)*{_STRING}\s*:\s*\[\s*\{{")
+_VALUE = re.compile(r"\s*:\s*(\[\s*\{)?")  # begins behind it, or is an array of objects
+_COMMA = re.compile(r"\s*,\s*")
 _MOST_LINES = 50  # of the beginning, in which the array of an object begins
 _DECODER = json.JSONDecoder()
 
@@ -29,11 +28,15 @@ def read_json(path: str, columns: Columns) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: it cannot be read, is not JSON, or has no such columns; the message names the line.
     """
+    like: dict[Any, Any] | None = None  # a row with text in both
     for origin, row in json_rows(path):
         if isinstance(row, tuple):
             yield row
             continue
-        src, tgt = sides_of(row, columns, origin)
+        cells = cells_of(row, columns, origin)
+        src, tgt = texts_of(cells, columns, origin, like)
+        if like is None and src and tgt:
+            like = cells
         try:
             (src + tgt).encode()
         except UnicodeEncodeError as error:
@@ -55,7 +58,7 @@ def json_rows(path: str) -> Iterator[tuple[str, Any]]:
 def _is_around_an_array(path: str) -> bool:
     """Whether a file is one object, {"data": [{…}, …]}, and not one a line."""
     beginning = "".join(itertools.chain.from_iterable(itertools.islice(read_parts(path), _MOST_LINES)))
-    if not _AROUND.match(beginning[:_BLOCK]):
+    if not _has_array(beginning[:_BLOCK]):
         return False
     first, *others = itertools.islice((line for line in read_lines(path, TOO_LONG) if line.strip()), 2)
     if not others:
@@ -67,6 +70,24 @@ def _is_around_an_array(path: str) -> bool:
     except (RecursionError, ValueError):
         pass
     return False
+
+
+def _has_array(beginning: str) -> bool:
+    """Whether one of the values of an object, of which this is the beginning, is an array of objects."""
+    place = _SPACE.match(beginning, beginning.index("{") + 1).end()  # type: ignore[union-attr]
+    try:
+        while True:
+            _, place = _DECODER.raw_decode(beginning, place)  # a key
+            if not (value := _VALUE.match(beginning, place)):
+                return False
+            if value[1]:
+                return True
+            _, place = _DECODER.raw_decode(beginning, value.end())
+            if not (comma := _COMMA.match(beginning, place)):
+                return False
+            place = comma.end()
+    except (RecursionError, ValueError):
+        return False
 
 
 def _lines(path: str) -> Iterator[tuple[str, Any]]:
@@ -95,7 +116,8 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
 def _array(path: str) -> Iterator[tuple[str, Any]]:
     text = _ArrayText(path)
     is_inside = text.go_inside()
-    text.take("[")
+    if not is_inside:
+        text.take("[")
     if not text.take("]"):
         yield text.row()
         while text.take(","):
@@ -121,16 +143,21 @@ class _ArrayText:
         return f"{self._path}, line {self._line} (row {self._row:,} of its array)"
 
     def go_inside(self) -> bool:
-        """Go to the first array in the object that the text is; False where it is none."""
+        """Go into the first array of objects in the object that the text is; False where it is none."""
         if not self.take("{"):
             return False
         while True:
             self.row()  # a key
             self.take(":")
-            if self.rest() == "[":
+            if not self.take("["):
+                self.row()
+            elif self.rest() == "{":
                 self._row = 0
                 return True
-            self.row()
+            else:
+                while not self.take("]"):
+                    self.row()
+                    self.take(",")
             self.take(",")
 
     def go_outside(self) -> None:

@@ -21,7 +21,7 @@ _LETTERS = (
     "toton trtur tstso tttat twtwi tytah uguig ukukr ururd uzuzb veven vivie vovol wawln wowol xhxho yiyid yoyor "
     "zazha zhzho zuzul "
     # What libraries call some of them.
-    "botib cscze cywel deger elgre eubaq faper frfre hyarm isice kageo mimao mkmac msmay mybur nldut rorum skslo "
+    "shhbs botib cscze cywel deger elgre eubaq faper frfre hyarm isice kageo mimao mkmac msmay mybur nldut rorum skslo "
     "sqalb zhchi "
     # The standard among several that share a code, as in the names of FLORES (arb_Arab).
     "sqals ararb azazj zhcmn etekk omgaz mnkhk lvlvs nenpi orory pspbt fapes mgplt ququy swswh uzuzn yiydd mszsm "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.data.readers.languages import nearest, no_column
@@ -50,19 +50,50 @@ def sides_of(row: object, columns: Columns, origin: str) -> tuple[str, str]:
     Raises:
         InputError: the row has no such columns, or something else than text in them.
     """
+    return texts_of(cells_of(row, columns, origin), columns, origin)
+
+
+def cells_of(row: object, columns: Columns, origin: str) -> dict[Any, Any]:
+    """Return the columns of a row, or those inside its column "translation".
+
+    Raises:
+        InputError: it has none.
+    """
     if isinstance(row, dict) and _NESTED in row and columns.among(row)[0] not in row:
         row = dict.fromkeys(columns[:2]) if row[_NESTED] is None else row[_NESTED]
     if not isinstance(row, dict):
         raise InputError(f"{origin}: columns with names are needed, found {type(row).__name__}")
+    return row
+
+
+def texts_of(
+    cells: dict[Any, Any], columns: Columns, origin: str, like: dict[Any, Any] | None = None
+) -> tuple[str, str]:
+    """Return the text of two columns; no value, null or NaN, is no text.
+
+    Args:
+        like: the cells of a row with text in both. What only lacks some of its columns, as programs write rows without
+            a value, has no text in these; and a whole number is the text of its digits.
+
+    Raises:
+        InputError: there are no such columns, or something else than text in them.
+    """
+    names_of_sides = columns.among(cells)
+    may_lack = like is not None and cells.keys() <= like.keys() and any(column in cells for column in names_of_sides)
     values = []
-    for column in columns.among(row):
-        if column not in row:
-            names = " ".join(", ".join(map(str, row)).split())
-            missing = no_column(str(column), map(str, row))
+    for column in names_of_sides:
+        if column not in cells and not may_lack:
+            names = " ".join(", ".join(map(str, cells)).split())
+            missing = no_column(str(column), map(str, cells))
             raise InputError(f"{origin}: {missing}; it has {names}; name the right ones with src_column and tgt_column")
-        value = "" if row[column] is None else row[column]
+        value = cells.get(column)
+        if value is None or value != value:
+            value = ""
+        elif like is not None and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         if not isinstance(value, str):
-            raise InputError(f"{origin}: column {column!r} should be text, found {type(value).__name__}")
+            shown = " ".join(str(value)[:200].split())[:40]
+            raise InputError(f"{origin}: column {column!r} should be text, found {type(value).__name__} ({shown})")
         values.append(value)
     return values[0], values[1]
 

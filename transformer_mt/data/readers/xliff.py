@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Iterator, MutableMapping
 
@@ -12,6 +13,8 @@ from transformer_mt.data.readers.xml_units import Units, local, read_units
 # Targets that nobody has looked at: copies of the source, or what a program proposes. The last is XLIFF 2's, where a
 # segment says so; by its rules it counts where nothing is said, too, which programs write whatever is there.
 _UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n", "initial"}
+_PHRASE = "{http://www.memsource.com/mxlf/"  # its attributes
+_PHRASE_CODE = re.compile(r"\{\w+>|<\w+\}")  # formatting: {b>bold<b}; {1} alone is a placeholder, and stays
 
 
 def read_xliff(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
@@ -60,6 +63,7 @@ class _XliffUnits(Units):
         self._is_turned: bool | None = None  # None: the file is in other languages
         self._found: dict[str, None] = {}  # languages of its files
         self._is_second = False  # version 2, which has the languages in the first element
+        self._is_phrase = False  # made by Phrase, formerly Memsource, which writes codes as text
         self._num_files = 0  # in the languages that are wanted
         self._open: list[tuple[str, bool]] = []  # elements; whether what is in them is to be translated
         self._tags: dict[str, str] = {}  # what codes stand for in the whole file, as Trados has it in the header
@@ -83,9 +87,11 @@ class _XliffUnits(Units):
             self._side.start(name, attributes)
             return
         match name:
-            case "xliff" if "srcLang" in attributes:
-                self._is_second = True
-                self._languages(attributes["srcLang"], attributes.get("trgLang", ""))
+            case "xliff":
+                self._is_phrase = any(key.startswith(_PHRASE) for key in attributes)
+                if "srcLang" in attributes:
+                    self._is_second = True
+                    self._languages(attributes["srcLang"], attributes.get("trgLang", ""))
             case "file" if not self._is_second:
                 self._languages(attributes.get("source-language", ""), attributes.get("target-language", ""))
                 self._tags.clear()
@@ -139,6 +145,10 @@ class _XliffUnits(Units):
 
     def _segments(self) -> Iterator[tuple[str, str]]:
         texts = {name: {key: text.text() for key, text in side.texts.items()} for name, side in self._sides.items()}
+        if self._is_phrase:
+            texts = {
+                name: {key: _PHRASE_CODE.sub("", text) for key, text in side.items()} for name, side in texts.items()
+            }
         nothing = {"": ""}
         marked, target = texts.get("seg-source", nothing), texts.get("target", nothing)
         if len(marked) > 1 and target.keys() <= marked.keys() and len(target) > 1:
