@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from harness import Trained, load_script, symbol_lines, tmt_here, write_config
+from harness import Trained, load_script, symbol_lines, tmt_here, write, write_config
 
 from transformer_mt import __version__
 from transformer_mt.checkpoints.manifest import sealed
@@ -188,8 +188,11 @@ def test_tmt_translates_with_an_export(run: Path, exported: Path) -> None:
             assert theirs["tokens"] == ours["tokens"] and theirs["score"] == pytest.approx(ours["score"], abs=0.05)
     listed = tmt_here("translate", exported, "--n-best", 2, stdin=text).ok().lines
     assert len(listed) == 2 * 61 + 2  # blank lines have one
-    starts = tmt_here("translate", exported, "--prefix", str(_prefixes(exported, lines)), stdin=text).ok().lines
-    assert all(line.startswith("x") for line in starts[:60]) and not any(starts[60:62])
+    prefixes = ["x " * (1 + 40 * (i % 3 == 1)) if line.strip() else "" for i, line in enumerate(lines)]
+    path = write(exported.parent / "prefixes", prefixes)
+    starts = tmt_here("translate", exported, "--prefix", str(path), stdin=text).ok().lines
+    assert all(line.startswith(prefix.strip()) for line, prefix in zip(starts, prefixes[:62], strict=False))
+    assert not any(starts[60:62])
 
 
 def test_single_lines_are_answered_before_the_next_is_read(exported: Path) -> None:
@@ -235,10 +238,13 @@ def test_an_export_finds_as_many_translations_as_are_asked_for(exported: Path) -
         assert asked.translate(lines) == always.translate(lines, n_best=1)
 
 
-def _prefixes(exported: Path, lines: Sequence[str]) -> Path:
-    path = exported.parent / "prefixes"
-    path.write_text("".join("x\n" if line.strip() else "\n" for line in lines))
-    return path
+def test_what_ends_by_itself_is_not_cut(exported: Path) -> None:
+    """Its limits are multiples of 16."""
+    for least, ends in ((0, {True, False}), (30, {True})):
+        with Translator.load(exported, ["search.max_extra_tokens=0", f"search.min_tokens={least}"]) as export:
+            found = export.translate(symbol_lines(40, seed=98, shortest=1, longest=8))
+        found = [one for one in found if one.num_source_tokens <= 16]
+        assert all(one.is_cut == (len(one.tokens) == 16) for one in found) and {one.is_cut for one in found} <= ends
 
 
 def test_tmt_scores_with_an_export(run: Path, exported: Path, tmp_path: Path) -> None:

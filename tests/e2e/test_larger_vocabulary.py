@@ -61,6 +61,16 @@ def test_it_starts_from_the_means_and_says_nothing_new(
     assert found == expected
 
 
+def test_it_keeps_the_length_that_it_has_learned(config: dict[str, Any], trained: Trained, tmp_path: Path) -> None:
+    """Words alone teach it no sentences, but do not make it forget how long a source it knows either."""
+    words, run = str(write(tmp_path / "words", WORDS)), tmp_path / "run"
+    config["data"]["train"], config["tokenizer"] = [{"src": words, "tgt": words}], {}
+    train(config, run, "--set", "train.max_steps=2").ok()
+    train(config, run, "--resume").ok()
+    longest = load_model(trained.run).longest_src_tokens
+    assert longest > 5 and load_model(run).longest_src_tokens == longest
+
+
 def test_it_goes_on_exactly_and_is_a_start_itself(config: dict[str, Any], trained: Trained, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     told = train(config, whole).ok().stderr

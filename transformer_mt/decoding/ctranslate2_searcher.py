@@ -151,6 +151,9 @@ class CTranslate2Searcher:
         # Its threads translate one chunk, this one reads the next; but who sends single lines waits for each.
         return Work(self._submit, 1 if num_lines > 1 else 0)
 
+    def most_tokens(self, part: SourcePart) -> int:
+        return self._limit(part) + 1  # its limit is of ids without </s>
+
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         filled = [i for i, ids in enumerate(src) if len(ids) > 1]
         found = self._engine.score_batch(
@@ -209,9 +212,10 @@ class CTranslate2Searcher:
         while order:
             length = len(parts[order[0]].src)
             rows = max(1, self._batch_tokens // (length * self._config.beam_size))
-            batch = [i for i in order[:rows] if self._limit(parts[i]) == self._limit(parts[order[0]])]
-            yield batch
-            order = order[len(batch) :]
+            limit = self._limit(parts[order[0]])
+            is_now = [self._limit(parts[i]) == limit for i in order[:rows]]
+            yield [i for i, now in zip(order, is_now, strict=False) if now]
+            order[:rows] = [i for i, now in zip(order, is_now, strict=False) if not now]
 
     def _begin(self, parts: Sequence[SourcePart]) -> Callable[[], list[Found]]:
         """Begin to search one batch and return what waits for its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ class ModelSearcher:
         workers = self._workers(num_processes if num_lines >= 2 * num_processes else 1)
         # Processes translate one chunk, this one reads the next.
         return Work(lambda parts: self._submit(workers, parts), 1 if workers.num_processes > 1 else 0)
+
+    def most_tokens(self, part: SourcePart) -> int:
+        return min(len(part.src) + self._config.max_extra_tokens, self.max_positions or sys.maxsize)
 
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         return log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))

@@ -66,6 +66,9 @@ class Searcher(Protocol):
             on_all_cores: it may take all of them, where `search.workers` does not say otherwise; else one.
         """
 
+    def most_tokens(self, part: SourcePart) -> int:
+        """Return how many tokens, with </s>, the translation of a part may have."""
+
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         """Return the log-probability of each id of each target, given its source; None for a blank source.
 

@@ -515,7 +515,7 @@ class Translator:
             own,
             [found[i] for i in line.parts],
             self._tokenizers.tgt,
-            [self._limit(part.src) for part in own],
+            [self._searcher.most_tokens(part) for part in own],
             align=align,
             log_probs=log_probs,
         )

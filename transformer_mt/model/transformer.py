@@ -135,8 +135,12 @@ class EncoderDecoder(nn.Module, abc.ABC):
 
     def freeze(self, parts: Iterable[str]) -> None:
         """Exclude weights from training: ``embeddings`` (and what is tied to them), ``encoder`` or ``decoder``."""
-        tables = ("src_embed", "tgt_embed", "src_positions", "tgt_positions")
-        modules = {module for part in parts for module in (tables if part == "embeddings" else (part,))}
+        modules_of = {
+            "embeddings": ("src_embed", "tgt_embed", "src_positions", "tgt_positions"),
+            "encoder": ("encoder",),
+            "decoder": ("decoder", "first_states", "attention", "readout"),  # the others are a recurrent model's
+        }
+        modules = {module for part in parts for module in modules_of[part]}
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] not in modules)
 

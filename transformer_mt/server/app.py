@@ -212,6 +212,9 @@ class Interface:
         await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if found.done():
             gone.cancel()
+            if found.exception() is not None:  # of one of them: nobody waits for the others any more
+                for one in waiting:
+                    one.cancel()
             try:
                 return found.result()
             except InputError as error:  # what only the model can tell of a request

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -295,6 +296,7 @@ def _end(owner: int, processes: list[int]) -> None:
 def _work(function: Callable[[Job], Result], connection: Connection, parent: int) -> NoReturn:
     """A process of its own: one job after the other, until it is ended."""
     try:
+        _close_sockets(connection)
         # At a terminal it goes to all; the parent ends its processes itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         multiprocessing.current_process().daemon = True  # so that it starts none of its own, see `can_fork`
@@ -313,6 +315,16 @@ def _work(function: Callable[[Job], Result], connection: Connection, parent: int
             connection.send((number, outcome))
     finally:
         os._exit(1)
+
+
+def _close_sockets(own: Connection) -> None:
+    """Close the program's sockets, its server's clients: open here, they stay open for these when it closes them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        with contextlib.suppress(OSError):  # that of the directory itself
+            if descriptor > 2 and descriptor != own.fileno() and stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.dup2(nothing, descriptor)  # some object has the number, and may close it
 
 
 def _read(connection: Connection, jobs: queue.SimpleQueue[tuple[int, Job]], parent: int) -> None:

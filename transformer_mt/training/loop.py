@@ -61,7 +61,7 @@ class _Loop:
         self.stop_signal = cleanup.enter_context(StopSignal())
         self.saver: Saver | None = None
         if ranks.is_first:
-            self.saver = Saver(run, setup.given, setup.tokenizers, setup.store.longest_src, setup.is_ours)
+            self.saver = Saver(run, setup.given, setup.tokenizers, setup.longest_src, setup.is_ours)
             cleanup.callback(self.saver.close)
 
     def run(self) -> None:

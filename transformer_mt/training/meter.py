@@ -31,10 +31,11 @@ class Meter:
         self._state, self._log_steps = state, log_steps
         self._lag = _LAG_STEPS.get(device.type, 0)
         self._pending: deque[tuple[int, batching.Pairs, int, float, Tensor, torch.cuda.Event | None]] = deque()
+        self._latest = time.monotonic()  # when an update was done last
         self._restart_clock()
 
     def _restart_clock(self) -> None:
-        self._since, self._labels_since = time.monotonic(), 0
+        self._since, self._labels_since = self._latest, 0
 
     def add(self, step: int, pairs: batching.Pairs, num_labels: int, rate: float, numbers: Tensor) -> None:
         """Take in the numbers of an update, and read those of earlier ones that are there by now.
@@ -49,21 +50,31 @@ class Meter:
             event.record()
         self._pending.append((step, pairs, num_labels, rate, numbers, event))
         while len(self._pending) > self._lag:
-            self._read()
+            self._wait_for(self._pending[0][-1])
+            self._read(time.monotonic())
 
     def pause(self) -> None:
         """Read what is pending, and stop the clock while something else than training happens."""
-        while self._pending:
-            self._read()
+        if self._pending:  # all are waited for, and each took its share
+            self._wait_for(self._pending[-1][-1])
+            each = (time.monotonic() - self._latest) / len(self._pending)
+            while self._pending:
+                self._read(self._latest + each)
         self._paused = time.monotonic()
 
     def resume(self) -> None:
-        self._since += time.monotonic() - self._paused
+        paused = time.monotonic() - self._paused
+        self._since += paused
+        self._latest += paused
 
-    def _read(self) -> None:
-        step, pairs, num_labels, rate, numbers, event = self._pending.popleft()
+    def _wait_for(self, event: torch.cuda.Event | None) -> None:
         if event is not None:
             self._ranks.wait_for(event)
+
+    def _read(self, done: float) -> None:
+        """Take in the numbers of the next update, which was done at that time."""
+        self._latest = done
+        step, pairs, num_labels, rate, numbers, _ = self._pending.popleft()
         loss, nll, norm, is_bad = numbers.tolist()
         if is_bad:
             self._log.record(
@@ -80,7 +91,7 @@ class Meter:
         sums.loss, sums.nll, sums.norm = sums.loss + loss, sums.nll + nll, sums.norm + norm
         sums.labels, sums.steps = sums.labels + num_labels, sums.steps + 1
         self._labels_since += num_labels
-        per_second = self._labels_since / (time.monotonic() - self._since)
+        per_second = self._labels_since / (done - self._since)
         self._log.progress(step, f"loss {loss / num_labels:.3f}, {per_second:,.0f} tokens/s, lr {rate:.1e}")
         if step % self._log_steps == 0:
             self._report(step, rate, per_second)

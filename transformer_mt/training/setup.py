@@ -59,6 +59,7 @@ class Setup:
     tokenizers: Tokenizers
     epochs: Epochs
     store: IdStore
+    longest_src: int  # ids of the longest source that the model has learned from, also before this run
     updater: Updater
     validation: Validation
     state: TrainState
@@ -120,7 +121,8 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
     for line in _opening(config, model, store, device, ranks.num_ranks):
         tell(line)
-    validation = Validation(valid_pairs, config, tokenizers, model, given.train.precision, store.longest_src, tell)
+    longest_src = max(store.longest_src, _longest_src_before(config, latest))
+    validation = Validation(valid_pairs, config, tokenizers, model, given.train.precision, longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
 
     # 4. Does it fit?
@@ -139,6 +141,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         tokenizers=tokenizers,
         epochs=epochs,
         store=store,
+        longest_src=longest_src,
         updater=updater,
         validation=validation,
         state=state,
@@ -260,6 +263,12 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
     model.freeze(config.train.freeze)
     model.to(device).train()
     return model
+
+
+def _longest_src_before(config: Config, latest: Path | None) -> int:
+    """Return the ids of the longest source that a model has learned from before it goes on with the text of a run."""
+    start = latest or (config.train.init_from and run_directory.resolve_model(Path(config.train.init_from)))
+    return int(read_manifest(start)["longest_src_tokens"]) if start else 0
 
 
 def _largest_batches(

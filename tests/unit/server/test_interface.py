@@ -441,6 +441,16 @@ def test_a_full_queue_and_a_late_answer() -> None:
         assert client.translate(q="a")[0] == 200  # who gave up takes no room
 
 
+def test_a_text_that_fails_takes_those_back_that_nobody_waits_for() -> None:
+    texts = ["fail", "wait", *"a" * 68]  # a batch, of which each is tried by itself, and six more
+    with served(Settings(2000, 100, timeout_seconds=30)) as client:
+        assert client.translate(q=texts)[0] == 500
+        assert client.engine.begun.acquire(timeout=30)
+        client.engine.may_go.set()
+        assert client.translate(q="b")[0] == 200
+        assert len(client.engine.seen) == 64 + 64 + 1
+
+
 def test_models_of_pytorch_share_a_thread() -> None:
     engines = [Fake() for _ in range(3)]
     engines[2].is_pytorch = False

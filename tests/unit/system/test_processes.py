@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -69,6 +70,19 @@ def test_a_refusal_of_a_process_is_ours() -> None:
     found: list[int] = []
     with pytest.raises(InputError, match=r"^line 5: no$"):
         found.extend(on_all_cores(refuse, range(100)))
+
+
+@needs_forks
+def test_a_socket_that_the_program_closes_is_closed() -> None:
+    """A server's client waits for that, and its connections were open in the processes."""
+    ours, clients = socket.socketpair()
+    pool: Workers[int, int] = Workers(abs, 2)
+    ours.close()
+    clients.settimeout(30)
+    assert clients.recv(1) == b""
+    assert [pool.result(number) for number in pool.submit([-1, -2, -3])] == [1, 2, 3]
+    pool.close()
+    clients.close()
 
 
 class Unreadable:

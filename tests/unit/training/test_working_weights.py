@@ -62,6 +62,9 @@ def test_frozen_weights_have_no_gradient(shape: ModelConfig, part: str) -> None:
     for one in (model, other):
         one.freeze([part])
     frozen = [not p.requires_grad for p in model.parameters()]
+    if part == "decoder":  # also what a recurrent one has besides its layers
+        rest = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+        assert rest <= {"encoder", "src_embed", "tgt_embed", "src_positions", "tgt_positions", "generator"}
     expected = gradients_of(full).split([p.numel() for p in full.parameters()])
     assert any(frozen) and not all(frozen)
     pairs = zip(expected, frozen, strict=True)
