@@ -63,7 +63,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 LENGTHS = [8, 16, 32, 64, 128, 256]
 TOKENS = 4096  # of a synthetic batch, on each side
-ROUNDS, NUM_UPDATES = 3, 2
+ROUNDS, NUM_UPDATES = 3, 24
 EDGES = [8, 12, 16, 20]  # words of the source
 LONGEST_JOINED = 3
 WHOLE = {"max_source_tokens": 4096}
@@ -120,10 +120,14 @@ def synthetic(length: int, vocab_size: int, tokens: int = TOKENS) -> Batch:
 
 
 def of_text(config: Config, tokenizers: Tokenizers, count: int) -> list[list[Batch]]:
-    """Return the micro-batches of the first updates of training."""
+    """Return the micro-batches of some updates of an epoch, of sentences of all lengths, since what a recurrent model
+    takes for a token depends on them."""
     store = preparing.prepare(config.data, config.batch, tokenizers)
     src, tgt, [weights, *_] = store.lengths("src"), store.lengths("tgt"), source_weights(config.data, store)
-    updates = next(plan(src, tgt, store.parts(), weights, config, epoch=0))[:count]
+    updates = sorted(
+        next(plan(src, tgt, store.parts(), weights, config, epoch=0)), key=lambda pairs: -src[pairs].mean()
+    )
+    updates = [updates[i * len(updates) // count] for i in range(count)]
     cut = [
         cut_update(pairs, src, tgt, num_ranks=1, micro_tokens=config.batch.micro_tokens or MICRO_TOKENS)[0]
         for pairs in updates

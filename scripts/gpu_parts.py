@@ -210,7 +210,7 @@ def measure_training(sizes: Sizes, work: Path, preset: str, way: str) -> dict[st
         "updates_per_second": updates / timed.seconds,
         "target_tokens_per_second": timed.labels / timed.seconds,
         "tflops": teraflops,
-        "share_of_chip": teraflops / PEAK_TFLOPS,
+        "share_of_chip": teraflops / PEAK_TFLOPS if has_peak(config.train.precision) else None,
         "host_ms": 1000 * timed.host / updates,
         "device_ms": timed.milliseconds(),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
@@ -218,6 +218,11 @@ def measure_training(sizes: Sizes, work: Path, preset: str, way: str) -> dict[st
         "mean_lengths": f"{src.mean():.1f}/{tgt.mean():.1f}",
         "estimated_ms": estimated_milliseconds(work.parent, preset),
     }
+
+
+def has_peak(precision: str) -> bool:
+    """Whether `PEAK_TFLOPS` is this chip's, in a precision."""
+    return precision == "bfloat16" and any(chip in describe(local_device()) for chip in ("H100", "H200"))
 
 
 def estimate(sizes: Sizes, shared: Path) -> Iterator[dict[str, Any]]:

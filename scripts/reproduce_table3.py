@@ -163,7 +163,8 @@ def report(args: argparse.Namespace) -> str:
     """Return the table of what is trained, as Markdown: of each number the mean, and each seed's."""
     records: dict[str, list[Record]] = {}
     for key in ROWS:
-        found = (final_record(args.output / f"{key}_{seed}", args.steps) for seed in range(1, args.base_seeds + 1))
+        seeds = range(1, max(args.seeds, args.base_seeds) + 1)
+        found = (final_record(args.output / f"{key}_{seed}", args.steps) for seed in seeds)
         if trained := [record for record in found if record is not None]:
             records[key] = trained
     if "base" not in records:

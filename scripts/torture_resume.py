@@ -111,17 +111,23 @@ class Run:
         """Whether all ranks ended well by themselves in that time."""
         end = time.monotonic() + seconds
         while self._ranks and time.monotonic() < end:
-            if any(self._reap()):
-                self.kill()
-                raise SystemExit(f"a rank failed by itself; see {self.directory}/stderr.*")
+            self._refuse_failed()
             time.sleep(0.001)
         return not self._ranks
 
-    def wait_for_writing(self, seconds: float) -> None:
-        """Until a checkpoint is being written, the run has ended, or so many seconds."""
+    def wait_for_writing(self, seconds: float) -> bool:
+        """Wait for a checkpoint that is being written, so many seconds; return whether the run ended well before."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.unfinished() and not any(self._reap()):
+        while self._ranks and time.monotonic() < end and not self.unfinished():
+            self._refuse_failed()
             time.sleep(0.0005)
+        return not self._ranks
+
+    def _refuse_failed(self) -> None:
+        """End with a rank that has ended by itself, and not well."""
+        if any(self._reap()):
+            self.kill()
+            raise SystemExit(f"a rank failed by itself; see {self.directory}/stderr.*")
 
     def _reap(self) -> list[int]:
         """The exit statuses of ranks that have ended since the last call."""
@@ -230,13 +236,12 @@ def main() -> int:
         run.start()
         after, only = draw.uniform(0, 0.75 * seconds), draw.choice([None, draw.randrange(args.ranks)])
         is_while_writing = draw.random() < 0.5
-        if run.wait(after):
+        if run.wait(after) or (is_while_writing and run.wait_for_writing(seconds)):
             are_same &= is_same(run, reference)
             number += 1
             run = new_run(f"run{number}")
             continue
         if is_while_writing:
-            run.wait_for_writing(seconds)
             time.sleep(draw.choice([0, draw.uniform(0, 0.01)]))  # writing takes some milliseconds
         run.kill(only if args.ranks > 1 else None)
         kills += 1

@@ -91,15 +91,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--show", action="store_true", help="train nothing")
     options = parser.parse_args()
-    metric = load_config(options.config).train.best_metric
+    chosen = load_config(options.config)
+    metric = chosen.train.best_metric
     print(f"| values | steps | validation BLEU | chrF2 | loss | test BLEU | chrF2 |\n|{' --- |' * 7}")
-    for name, changes in neighbours(load_config(options.config)):
+    for name, changes in neighbours(chosen):
         if options.only and name not in options.only:
             continue
         run, config = options.output / name, load_config(options.config, changes)
         found = result(run, metric)
-        if not options.show and found.get("steps", 0) < config.train.max_steps:
-            sets = [word for change in changes for word in ("--set", change)]
+        is_done = found.get("steps", 0) >= config.train.max_steps
+        is_done &= bool(changes or found.get("test") or not config.data.test)
+        if not options.show and not is_done:
+            # The test text is looked at by what was chosen only.
+            all_changes = [*changes, "data.test=[]"] if changes else changes
+            sets = [word for change in all_changes for word in ("--set", change)]
             command = [
                 sys.executable,
                 "-m",
@@ -117,10 +122,10 @@ def main() -> None:
             print(f"| {what} | not trained | | | | | |", flush=True)
             continue
         best, test = found["best"], found["test"]
-        scores = [
-            f"{of.get(key, float('nan')):.2f}"
-            for of, key in ((best, "bleu"), (best, "chrf"), (best, "loss"), (test, "bleu"), (test, "chrf"))
-        ]
+        shown = [(best, "bleu"), (best, "chrf"), (best, "loss"), (test, "bleu"), (test, "chrf")]
+        if config.tokenizer != chosen.tokenizer:
+            shown[2] = ({}, "loss")  # that of a piece: not to be compared where pieces are others
+        scores = [f"{of[key]:.2f}" if key in of else "" for of, key in shown]
         print(f"| {what} | {found['steps']:,} | {' | '.join(scores)} |", flush=True)
 
 

@@ -490,7 +490,7 @@ def test_json_is_not_escaped(trained: Trained, tmp_path: Path) -> None:
     prefixes = ["é ß", "한국어", "😀 a"]
     file, lines = write(tmp_path / "prefixes", prefixes), ["a b", "c d", "a\u2028\x00b 한"]
     done = tmt("translate", trained.run, "--json", "--prefix", file, stdin=text(lines)).ok()
-    assert [json.loads(line)["text"].startswith(start) for line, start in zip(done.lines, prefixes, strict=True)]
+    assert all(json.loads(line)["text"].startswith(start) for line, start in zip(done.lines, prefixes, strict=True))
     assert all(line.startswith(f'{{"text": "{start}') for line, start in zip(done.lines, prefixes, strict=True))
 
 

@@ -259,12 +259,10 @@ def test_tmt_scores_with_an_export(run: Path, exported: Path, tmp_path: Path) ->
     )
     for our, their in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
         assert their["tokens"] == our["tokens"] and their["log_probs"] == pytest.approx(our["log_probs"], abs=1e-3)
-    ours, theirs = (
-        tmt_here("eval", model, "--src", src, "--ref", tgt, *options).ok().lines
-        for model, options in ((run, COMMON), (exported, ()))
-    )
-    [bleu, *_], [ours_bleu, *_] = ([float(line.split(" = ")[1].split()[0]) for line in one] for one in (theirs, ours))
-    assert bleu == pytest.approx(ours_bleu, abs=0.5)
+    # What the model makes is the reference: the export makes the same of nearly all lines.
+    tmt_here("translate", run, *COMMON, "--input", src, "--output", tgt).ok()
+    found = tmt_here("eval", exported, "--src", src, "--ref", tgt).ok().lines
+    assert float(found[0].split(" = ")[1].split()[0]) > 95
 
 
 def test_what_an_export_cannot_do_is_refused(run: Path, exported: Path, tmp_path: Path) -> None:

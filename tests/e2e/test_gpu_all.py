@@ -54,6 +54,8 @@ def test_each_part_measures(
     parts.main()
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records
+    numbers = [value for record in records for value in record.values() if isinstance(value, float)]
+    assert all(0 < number < 1e12 for number in numbers) and (numbers or part in ("machine", "resume"))
     if part == "train base compiled":
         assert records[0]["updates_per_second"] > 0 and records[0]["host_ms"] > 0
     if part == "resume":

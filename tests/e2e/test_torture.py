@@ -4,6 +4,7 @@ release)."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,21 @@ def flip_last_bit(path: Path) -> None:
 def log(path: Path, **values: Any) -> None:
     with open(path, "a") as file:
         file.write(json.dumps({"kind": "train", "step": 2} | values) + "\n")
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_rank_that_ends_by_itself_is_noticed_where_writing_is_awaited(
+    status: int, script: ModuleType, tmp_path: Path
+) -> None:
+    run = script.Run(tmp_path / "run", 1)
+    if (child := os.fork()) == 0:
+        os._exit(status)
+    run._ranks = [child]
+    if status == 0:
+        assert run.wait_for_writing(60) is True
+    else:
+        with pytest.raises(SystemExit, match="a rank failed by itself"):
+            run.wait_for_writing(60)
 
 
 WEIGHTS = "checkpoints/step_00000004/model.safetensors"

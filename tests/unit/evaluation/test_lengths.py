@@ -105,7 +105,7 @@ def test_the_picture_has_each_score_and_interval(tmp_path: Path, monkeypatch: py
     for number, (axes, label) in enumerate(zip(figure.axes, ("BLEU", "chrF2"), strict=True)):
         assert axes.get_title() == label
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1–4\n(4)", "5–6\n(4)", "7+\n(2)"]
-        for rank, line in enumerate(axes.lines):
+        for line, rank in zip(axes.lines, (0, 1), strict=True):
             of_groups = [group.reports[rank].scores[number] for group in scores.groups]
             points = np.asarray(line.get_xydata()).tolist()
             assert [(round(place), score) for place, score in points] == [

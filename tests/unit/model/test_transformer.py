@@ -190,6 +190,22 @@ def test_initial_weights_are_xaviers_and_q_k_v_are_one_matrix(tie: str) -> None:
             assert float(weights.std()) == pytest.approx(64**-0.5, rel=0.1), name
 
 
+@pytest.mark.parametrize("key", ["dropout", "attention_dropout", "activation_dropout"])
+def test_each_dropout_is_in_force_in_training_alone(key: str) -> None:
+    def losses(model: Transformer) -> list[float]:
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            found.append(float(model(collate(SRC, TGT), 0.1)[0].detach()))
+        return found
+
+    dropping, plain = small_model(**{key: 0.5}), small_model()
+    whole = losses(plain.train())
+    assert whole[0] == whole[1] and losses(dropping.eval()) == whole
+    dropped = losses(dropping.train())
+    assert len({*dropped, whole[0]}) == 3
+
+
 def test_recomputed_activations_give_the_same_bits() -> None:
     """Dropout draws the same numbers again, so that loss and gradients are equal, not only close."""
     found = []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from transformer_mt.config.loading import load_config, validate
 from transformer_mt.config.parts import AdaptedConfig
@@ -191,6 +193,26 @@ def test_what_other_programs_take_is_not_counted(tokenizers: Tokenizers, monkeyp
     seconds = trial.seconds_per_update(config, tokenizers, [[5] * 20] * 3, [[6] * 20] * 3)
     assert seconds is not None
     assert 0 < seconds < 1
+
+
+def test_an_update_takes_what_its_labels_and_the_step_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of which a label takes 2 ms, and a step of the optimizer 300."""
+    now = [0.0]
+    monkeypatch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: now[0]))
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    updater: Any = SimpleNamespace(
+        device=torch.device("cpu"),
+        begin=lambda: None,
+        add=lambda batch, num_labels: passes(0.002 * batch.num_labels),
+        finish=lambda step: passes(0.3),
+    )
+    settings = {"batch": [Choice("max_tokens", 100)]}
+    config = validate(as_tree(DATA | sizes.sizes_for(TINY, Corpus(2000, 20, 20)) | settings), "test")
+    src, tgt = [[5] * 9] * 50, [[6] * 10] * 50  # 10 sentences, 100 labels an update
+    assert trial._seconds(updater, config, src, tgt) == pytest.approx(0.002 * 100 + 0.3)
 
 
 def test_what_is_written_reads_as_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

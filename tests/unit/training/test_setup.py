@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from transformer_mt.data import preparing
 from transformer_mt.system.ranks import Ranks
-from transformer_mt.training import setup
+from transformer_mt.training import memory, setup
 
 
 class Listening(Ranks):
@@ -36,3 +38,32 @@ def test_a_corpus_is_checked_once_a_node(
     anything: Any = SimpleNamespace(data=None, batch=None)
     store = setup._corpus(anything, anything, Listening(rank, 8, local))
     assert store == (made if prepares else "opened there")
+
+
+def test_the_time_that_is_told_is_that_of_all_labels_on_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of which a pass over the largest batch, of 500 labels, takes half a second."""
+    now = [0.0]
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def run(*_: Any) -> int:
+        now[0] += 0.5
+        return 500
+
+    monkeypatch.setattr(memory, "_run", run)
+    told: list[str] = []
+    epoch = SimpleNamespace(tgt_lengths=np.full(6000, 20))
+    plan = [[np.arange(i, i + 50) for i in range(start, start + 3000, 50)] for start in (0, 3000)]
+    anything: Any = SimpleNamespace(
+        config=SimpleNamespace(train=SimpleNamespace(max_steps=1200)),
+        ranks=SimpleNamespace(num_ranks=2),
+        largest=SimpleNamespace(shapes=[]),
+        updater=SimpleNamespace(device=torch.device("cpu"), begin=lambda: None),
+        epochs=SimpleNamespace(open=lambda *_: epoch, plan=lambda *_: plan),
+        tried="tried",
+        tell=told.append,
+    )
+    setup.tell_plan(anything)  # 120 updates of 1,000 labels, 2,000 labels a second on two ranks
+    assert told == [
+        "plan: 120 updates an epoch; tried",
+        "time, by that batch: about 1 min an epoch and 10 min for train.max_steps 1,200, validation and saving apart",
+    ]

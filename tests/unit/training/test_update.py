@@ -21,11 +21,12 @@ BATCH = collate([[4, 5, 6, EOS_ID], [7, EOS_ID]], [[8, EOS_ID], [9, 10, 11, EOS_
 OTHER = collate([[12, EOS_ID]], [[13, 4, 5, EOS_ID]], 8)
 
 
-def new_updater(tell: Callable[[str], None] = print, **train: Any) -> Updater:
+def new_updater(tell: Callable[[str], None] = print, clip_norm: float = 0.0, **train: Any) -> Updater:
     sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dropout": 0}
     tree = {
         "data": {"src_lang": "en", "tgt_lang": "de", "train": [{"src": "a", "tgt": "b"}]},
         "model": sizes,
+        "optim": {"clip_norm": clip_norm},
         "train": {"precision": "float32", **train},
     }
     config = Config.model_validate(tree)
@@ -63,6 +64,19 @@ def test_the_numbers_are_those_of_all_micro_batches() -> None:
     assert [loss, nll] == pytest.approx(expected, rel=1e-5)
     assert norm == pytest.approx(float(updater.gradients.buffer.norm()))
     assert is_bad == 0
+
+
+def test_the_gradient_is_clipped_and_its_norm_told_before() -> None:
+    """By the norm over all weights (Pascanu et al. 2013, algorithm 1)."""
+    updaters = [new_updater(), new_updater(clip_norm=0.01)]
+    norms = []
+    for updater in updaters:
+        updater.begin()
+        updater.add(BATCH, BATCH.num_labels)
+        norms.append(float(updater.finish(1)[2]))
+    whole, clipped = (updater.gradients.buffer for updater in updaters)
+    assert norms[0] == norms[1] == pytest.approx(float(whole.norm())) and norms[0] > 0.1
+    torch.testing.assert_close(clipped, whole * (0.01 / norms[0]))
 
 
 def test_an_update_that_is_not_finite_changes_nothing() -> None:
