@@ -10,6 +10,7 @@ import itertools
 import json
 import random
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ def test_pieces_and_text_are_equal(kind: dict[str, Any]) -> None:
     theirs = hf.Tokenizer.from_str(json.dumps(tokenizer_json(Tokenizers(tokenizer, tokenizer))))
     draw = random.Random(4)
     lines = [*mixed_lines(10_000, seed=3), "İstanbul ve DİYARBAKIR"]
+    lines += [unicodedata.normalize("NFD", line) for line in ("Tiếng Việt rất đẹp và được nói", "ǖ ṩ ῷ ΐ", "한국어")]
     for symbol in config.user_symbols:
         lines = [line if draw.random() < 0.8 else f"{line[:3]}{symbol}{line[3:]}" for line in lines]
     expected = tokenizer.encode(lines)

@@ -261,14 +261,18 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _expand(value: Any, from_environment: bool) -> Any:
-    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value, if wanted, and ``$${`` by ``${``."""
+    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's value, if wanted, and ``$${`` by ``${``.
+
+    Raises:
+        InputError: anything else with ``${``, if wanted.
+    """
 
     def text_of(match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"
         return _environment_value(match) if from_environment else match[0]
 
-    return _map_strings(lambda text: re.sub(r"\$\$\{|\$\{(\w+)(?::-([^}]*))?\}", text_of, text), value)
+    return _map_strings(lambda text: re.sub(r"\$\$\{|\$\{(\w+)(?::-([^}]*))?\}|\$\{[^}]*\}?", text_of, text), value)
 
 
 def _map_strings(change: Callable[[str], str], value: Any) -> Any:
@@ -282,11 +286,13 @@ def _map_strings(change: Callable[[str], str], value: Any) -> Any:
 
 def _environment_value(match: re.Match[str]) -> str:
     name, default = match.groups()
+    if name is None:
+        raise InputError(f"{match[0]}: write ${{NAME}} or ${{NAME:-default}}, or $${{ for ${{ itself")
     if default is not None and "${" in default:
         raise InputError(f"{match[0]}}}: a default has no ${{ of its own; write the value")
     value = os.environ.get(name) or default
     if value is None:
-        raise InputError(f"${{{name}}} is used in the configuration but not set; export {name}=...")
+        raise InputError(f"${{{name}}} is used in the configuration but not set, or empty; export {name}=...")
     return value
 
 

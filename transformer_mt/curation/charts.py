@@ -73,7 +73,7 @@ def _length_histogram(src: Lengths, tgt: Lengths, unit: str, max_chars: int | No
         bins: Counter[int] = Counter()
         for length, number in lengths.counts.items():
             bins[min(length // width, num_bars - 1)] += number
-        total = lengths.counts.total()
+        total = max(1, lengths.counts.total())
         shares = [100 * bins[b] / total for b in range(num_bars)]
         titles = [f"{_range_of(b, width, num_bars)} {unit}: {share(bins[b], total)} lines" for b in range(num_bars)]
         series.append(Series(css_class, shares, titles))

@@ -94,23 +94,12 @@ def clean_corpus(data: DataConfig, output: Path, suffix: str) -> CleanReport:
                 data,
                 "What tmt data clean has left. Every pair passes the rules below, but for the token limits.",
                 train=[source_entry(named, output, both) for named, both in left],
-                **_stages(data, {named.source.name for named, _ in left}),
                 clean=data.clean.model_dump(
                     mode="json", exclude_unset=True, exclude={"duplicates", "min_score", "score_model"}
                 ),
             )
         )
     return total
-
-
-def _stages(data: DataConfig, names: set[str | None]) -> dict[str, Any]:
-    """Return the stages, without the sources of which nothing is left."""
-    if not data.stages:
-        return {}
-    stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in data.stages]
-    for stage in stages:
-        stage["weights"] = {name: weight for name, weight in stage["weights"].items() if name in names}
-    return {"stages": stages}
 
 
 @contextlib.contextmanager

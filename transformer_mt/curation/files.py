@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
+from pydantic import ValidationError
+
 from transformer_mt.config.data_sections import DataConfig
 from transformer_mt.config.loading import as_yaml
 from transformer_mt.data.pairs import NamedSource
@@ -75,8 +77,25 @@ class PairFiles:
 
 
 def data_section(data: DataConfig, comment: str, **replaced: Any) -> bytes:
-    """The section ``data`` of a configuration as YAML, less what it leaves to defaults, with some keys replaced."""
+    """The section ``data`` of a configuration as YAML, less what it leaves to defaults, with some keys replaced, and
+    without stages' weights and languages' scripts of sources that it no longer has.
+
+    Raises:
+        InputError: that is no configuration: all sources with a weight are gone.
+    """
     section = data.model_dump(mode="json", exclude_unset=True) | replaced
+    sources = section["train"]
+    names = {source.get("name") for source in sources}
+    for stage in section.get("stages", []):
+        stage["weights"] = {name: weight for name, weight in stage["weights"].items() if name in names}
+    if scripts := section.get("clean", {}).get("scripts"):
+        languages = {source.get(key, section[key]) for source in sources for key in ("src_lang", "tgt_lang")}
+        section["clean"]["scripts"] = {language: own for language, own in scripts.items() if language in languages}
+    try:
+        DataConfig.model_validate(section)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"what is left makes no configuration ({problem}); change data.stages or weights") from None
     return f"# {comment}\n{as_yaml({'data': section})}".encode()
 
 

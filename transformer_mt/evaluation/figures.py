@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMATS = ("png", "svg", "pdf")
 # Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows. More lines
 # than colours are told apart by dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
@@ -82,7 +84,13 @@ def _write(figure: Figure, file: IO[bytes], form: str, transparent: bool = False
     how: dict[str, Any] = {"metadata": dates.get(form), "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
     with matplotlib.rc_context({"svg.hashsalt": "transformer_mt"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # that no font has, which `font_families` has told
-        figure.savefig(file, format=form, transparent=transparent, **how)
+        if form != "svg":
+            figure.savefig(file, format=form, transparent=transparent, **how)
+            return
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, transparent=transparent, **how)
+        # Texts stand in comments, too, and XML has no place for some characters.
+        file.write(_NOT_IN_XML.sub("\ufffd", drawn.getvalue().decode()).encode())
 
 
 def _format(output: Path) -> str:

@@ -109,6 +109,8 @@ def _normalizers(proto: Any, replacements: dict[str, str]) -> list[dict[str, Any
     steps = list(symbols)
     if spec.precompiled_charsmap:
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
+        if "nfkc" in spec.name:  # ``tokenizers`` sees a letter's first mark only, and loses the second
+            steps.append({"type": "NFC"})
         steps += [{"type": "Precompiled", "precompiled_charsmap": charsmap}, *_voiced_kana()]
         if spec.name.endswith("_cf"):
             # For transformers.js, which has NFKC for such tables. SentencePiece's leave the dotted capital I as it is.

@@ -58,7 +58,7 @@ _ABBREVIATIONS = (
     "Mr Mrs Ms Mx Dr Prof St Mt Sr Jr Ph.D Gen Col Lt Sgt Capt Rev Hon Gov Sen Rep Hr Fr Mme Mlle MM Sra Srta Dña Dott "
     "Ing Dipl vs cf ca approx bzw vgl inkl zzgl bspw sog evtl ggf"
 )
-ABBREVIATIONS = _ABBREVIATIONS.split()
+ABBREVIATIONS = [*dict.fromkeys(form for word in _ABBREVIATIONS.split() for form in (word, word[0].upper() + word[1:]))]
 _LETTER = "[A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f]"
 _ABBREVIATION = re.compile(
     rf"(?:(?<!\w)(?:{_LETTER}\.)*{_LETTER}"  # J. R. R. Tolkien, z.B., U.S.

@@ -18,6 +18,7 @@ import numpy as np
 import sentencepiece as spm
 
 from transformer_mt.errors import InputError
+from transformer_mt.system.compression import READ_ERRORS, open_binary
 from transformer_mt.system.whole_files import read_plain
 from transformer_mt.text import sentencepiece_file
 from transformer_mt.text.sentencepiece_file import Piece
@@ -263,9 +264,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         InputError: it cannot be read, is no such model, or makes our special symbols of text.
     """
     try:
-        tokenizer = Tokenizer(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a SentencePiece model file") from None
+        with open_binary(path) as file:
+            tokenizer = Tokenizer(file.read())
+    except READ_ERRORS as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: cannot be read ({reason}); name a SentencePiece model file") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if special := tokenizer.specials_of_text():

@@ -397,7 +397,11 @@ def test_environment_in_values(load: Any, refusal: Any, monkeypatch: pytest.Monk
     monkeypatch.delenv("TMT_Y")
     nested = text.replace("${TMT_X:-data}/a-${TMT_Y}", "${TMT_X:-${TMT_Y}}")
     assert "${TMT_X:-${TMT_Y}}: a default has no ${ of its own; write the value" in refusal(nested)
-    assert "${TMT_Y} is used in the configuration but not set; export TMT_Y=..." in refusal(text)
+    assert "${TMT_Y} is used in the configuration but not set, or empty; export TMT_Y=..." in refusal(text)
+    for wrong in ("${TMT-Y}", "${a.b}", "${}", "${TMT_Y"):
+        assert f"{wrong}: write ${{NAME}} or ${{NAME:-default}}, or $${{ for ${{" in refusal(
+            text.replace("$CACHE/{x}", wrong)
+        )
 
 
 def test_a_models_configuration_takes_nothing_from_the_environment(load: Any, tmp_path: Path) -> None:

@@ -303,3 +303,33 @@ def test_a_line_that_is_too_long_to_be_read_is_in_no_part(tmp_path: Path, monkey
         "3 pairs: 1 train, 1 valid, 0 test, 1 left out (a line of more than 4 MiB); 2 could have been held out"
     )
     assert {*lines_of(tmp_path / "out", "train"), *lines_of(tmp_path / "out", "valid")} == {("a", "가"), ("c", "다")}
+
+
+@pytest.mark.parametrize("command", ["clean", "split"])
+def test_what_is_left_is_a_configuration_or_refused(command: str, tmp_path: Path) -> None:
+    """Of the second source nothing is left, as all of it is blank or held out."""
+    gone = [("", "")] if command == "clean" else [("only here", "하나")]
+    data = corpus(tmp_path, [("a dog", "개"), ("a dog", "개"), ("cats", "고양이")], gone)
+    train = [
+        source.model_copy(update={"name": name, **more})
+        for source, name, more in zip(data.train, "ab", ({}, {"src_lang": "xx"}), strict=True)
+    ]
+
+    def made(name: str, **settings: object) -> DataConfig:
+        values = {**data.model_dump(exclude_unset=True), "train": [one.model_dump(exclude_unset=True) for one in train]}
+        given = DataConfig(**{**values, **settings})
+        if command == "clean":
+            clean_corpus(given, tmp_path / name, "")
+        else:  # of the unique pairs that with seed 0 is the second source's
+            split_corpus(given, tmp_path / name, 1, 0, 0, "")
+        path = tmp_path / f"{name}.yaml"
+        path.write_text((tmp_path / name / "data.yaml").read_text())
+        return load_config(path).data
+
+    left = made("scripts", clean={"scripts": {"en": ["Latin"], "xx": ["Latin"]}})
+    assert len(left.train) == 1 and [*left.clean.scripts] == ["en"]
+    stages = [{"steps": 2, "weights": {"a": 1, "b": 1}}, {"weights": {"a": 1, "b": 0}}]
+    assert [stage.weights for stage in made("stages", stages=stages).stages] == [{"a": 1}, {"a": 1}]
+    with pytest.raises(InputError, match=r"what is left makes no configuration \(.*\); change data\.stages or weights"):
+        made("nothing", stages=[{"steps": 2, "weights": {"a": 0, "b": 1}}, {"weights": {"a": 1, "b": 0}}])
+    assert not (tmp_path / "nothing").exists()

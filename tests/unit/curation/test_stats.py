@@ -318,3 +318,5 @@ def test_lines_that_are_too_long_to_be_read_are_only_counted(tmp_path: Path, mon
     assert set(total.repeats.values()) == {0}
     assert as_dict([stats])["train"]["total"]["suspicious"]["too_long_line"]["pairs"] == 2
     assert "too_long_line" in format_summary([stats])
+    (tmp_path / "all").mkdir()
+    assert_well_formed(render_page([stats_of(tmp_path / "all", [("x" * 101, "y" * 101)])], "no line", CleanConfig()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def make_run(directory: Path, num_steps: int = 6, with_valid: bool = True, scale
             lines.append({"kind": "valid", "step": step, **scores, "signatures": {"bleu": "x"}})
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return directory
+
+
+def test_a_picture_is_xml_whatever_is_written_in_it(tmp_path: Path) -> None:
+    """Matplotlib has texts in comments as they are, and no viewer opens what has a control character there."""
+    run = make_run(tmp_path / "a\x01b\x1bc")
+    plot_curves([run, make_run(tmp_path / "other")], tmp_path / "a.svg", lambda _: None)
+    ElementTree.fromstring((tmp_path / "a.svg").read_bytes())
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def checked(line: str, split: SplitLine) -> list[str]:
             "OK.",
         ],
         ["Did he say no.", "Yes.", "No.", "Yes.", "5 of them did.", "$5 is enough."],
+        ["Approx. 5 dogs ran.", "Cf. Smith."],
         ["“Really?” he asked.", "‘Stop!’ – she cried.", "“Well...” and he left."],
         ["Version 2.0.1 of example.com/a.b?c=d is out.", "Nice."],
         ["1. Introduction.", "It begins.", "2. The end"],
@@ -55,6 +56,7 @@ def checked(line: str, split: SplitLine) -> list[str]:
         ["Great! 👍 Thanks. 🎉🎉", "Bye."],
         # German
         ["Am 3. Mai kam er an.", "Prof. Müller und Hr. Weiß waren z. B. am 24.12. geschlossen.", "Schade."],
+        ["Vgl. Müller.", "Ca. 5 Hunde."],
         ["Er sagte: „Komm her!“", "»Nein.«", "Dann ging er, bzw. er fuhr.", "Über 1.000,5 Meter!"],
         # French, with its spaces before marks, no-break ones too
         ["Bonjour !", "Ça va ?", "« Oui ! »", "Il dit : « Non. »", "Elle part."],

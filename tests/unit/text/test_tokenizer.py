@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -546,3 +547,8 @@ def test_table_that_is_not_utf8_is_one_refusal(tokenizers: Tokenizers, tmp_path:
 def test_bare_model_file_gets_its_own_table(tokenizers: Tokenizers, tmp_path: Path) -> None:
     (tmp_path / "tok.model").write_bytes(tokenizers.src.model)
     assert load_tokenizer(tmp_path / "tok.model").fingerprint == tokenizers.src.fingerprint
+    (tmp_path / "tok.model.gz").write_bytes(gzip.compress(tokenizers.src.model))
+    assert load_tokenizer(tmp_path / "tok.model.gz").fingerprint == tokenizers.src.fingerprint
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(tokenizers.src.model)[:-100])
+    with pytest.raises(InputError, match=r"cut\.gz: cannot be read \(.*\); name a SentencePiece model file"):
+        load_tokenizer(tmp_path / "cut.gz")
