@@ -103,10 +103,10 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         rows = _first_rows(row for _, row in csv_rows(first, delimiter))
         if delimiter != ",":
             settings["delimiter"] = "tab" if delimiter == "\t" else delimiter
-    is_json = kind not in ("tsv", "csv")
-    columns_of_text = columns_in(kind, first) if is_json else _below(rows)
+    has_names = kind not in ("tsv", "csv")
+    columns_of_text = columns_in(kind, first) if has_names else _below(rows)
     of_codes = {name: cells for name, cells in columns_of_text.items() if are_codes(cells, name)}
-    names = [name for name in columns_of_text if name not in of_codes] if is_json else rows[0] if rows else []
+    names = [name for name in columns_of_text if name not in of_codes] if has_names else rows[0] if rows else []
     table = _Table(src, settings, rows, names, codes_of_file(src))
     if rows:
         _refuse_unlike(table, files, delimiter)

@@ -47,7 +47,7 @@ _WORD = re.compile(r"[^\W_]")
 _OPENINGS = re.compile(rf"(?:[{OPENING}]\s*+){{0,8}}+")  # more are a row of dots or dashes, which may be very long
 _HAS_NO_SPACE_AFTER = re.compile(f"[{UNSPACED}{SURE}]")
 # Unicode's annex 29, and marks of direction, soft hyphens and the like stay with the character before them.
-# A flag is two letters; `\\X` alone looks back to the first of a row of flags at each of them.
+# A flag is two letters; `\X` alone looks back to the first of a row of flags at each of them.
 _CHARACTER = regex.compile(r"(?:[\U0001F1E6-\U0001F1FF]{2}\p{M}*|\X)\p{Cf}*+")
 _NO_BREAK = "\u00a0\u2007\u202f"
 _OPENING_BRACKETS = "«‹„‚([{¿¡"

@@ -79,10 +79,11 @@ def texts_of(
         InputError: there are no such columns, or something else than text in them.
     """
     names_of_sides = columns.among(cells)
-    may_lack = like is not None and cells.keys() <= like.keys() and any(column in cells for column in names_of_sides)
     values = []
     for column in names_of_sides:
-        if column not in cells and not may_lack:
+        if column not in cells and not (
+            like is not None and cells.keys() <= like.keys() and any(one in cells for one in names_of_sides)
+        ):
             names = " ".join(", ".join(map(str, cells)).split())
             missing = no_column(str(column), map(str, cells))
             raise InputError(f"{origin}: {missing}; it has {names}; name the right ones with src_column and tgt_column")
