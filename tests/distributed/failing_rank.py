@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -65,7 +66,8 @@ def be_asynchronous() -> None:
     def add(own: Any, step: int, pairs: Any, num_labels: int, rate: float, numbers: Tensor) -> None:
         own._pending.append((step, pairs, num_labels, rate, numbers, Begun()))
         while len(own._pending) > 2:
-            own._read()
+            own._wait_for(own._pending[0][-1])
+            own._read(time.monotonic())
 
     def connect(own: system_ranks.Ranks, where: torch.device) -> None:
         system_ranks._device_group = dist.new_group(backend="gloo")
