@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from transformer_mt.decoding.engine import Engine
 from transformer_mt.decoding.fitting import Batches, batch_tokens
 from transformer_mt.decoding.given_targets import log_probs, next_ids
 from transformer_mt.decoding.recurrent_scorer import RecurrentScorer
-from transformer_mt.decoding.searcher import Found, SourcePart, Work
+from transformer_mt.decoding.searcher import Found, SourcePart, Work, most_tokens
 from transformer_mt.decoding.word_alignments import align_pairs, check_model
 from transformer_mt.errors import InputError
 from transformer_mt.model.recurrent import Recurrent
@@ -92,7 +91,7 @@ class ModelSearcher:
         return Work(lambda parts: self._submit(workers, parts), 1 if workers.num_processes > 1 else 0)
 
     def most_tokens(self, part: SourcePart) -> int:
-        return min(len(part.src) + self._config.max_extra_tokens, self.max_positions or sys.maxsize)
+        return most_tokens(part.src, self._config, self.max_positions)
 
     def log_probs(self, src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]]) -> list[list[float] | None]:
         return log_probs(self._models[0], src, tgt, min(2 * batch_tokens(self._config, self._device), 65_536))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -50,6 +51,11 @@ class Work(NamedTuple):
 
     submit: Callable[[Sequence[SourcePart]], Pending]
     most_ahead: int  # chunks that are begun before the result of the first is asked for
+
+
+def most_tokens(src: Sequence[int], config: SearchConfig, max_positions: int | None) -> int:
+    """Return how many tokens, with </s>, a model's translation of a source may have."""
+    return min(len(src) + config.max_extra_tokens, max_positions or sys.maxsize)
 
 
 class Searcher(Protocol):

@@ -7,7 +7,6 @@ input; a blank line stays blank; a translation does not depend on the lines arou
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from transformer_mt.decoding.arguments import (
 )
 from transformer_mt.decoding.explanations import Candidate, Explanation, explained, find_candidates, prefix_ids
 from transformer_mt.decoding.line_cutting import Line, LineCutter
-from transformer_mt.decoding.searcher import Found, Loaded, Pending, Searcher, SourcePart
+from transformer_mt.decoding.searcher import Found, Loaded, Pending, Searcher, SourcePart, most_tokens
 from transformer_mt.decoding.translations import ScoredTokens, Translation, joined
 from transformer_mt.decoding.word_links import source_words
 from transformer_mt.errors import InputError
@@ -407,9 +406,10 @@ class Translator:
                 f"a text of {odd} parts: a prefix, and what may follow it, is of a text that is translated as a whole; "
                 "give one of its parts"
             )
+        most = [most_tokens(src, self._config, self._max_positions) - num_more - 1 for src in sources]
         return split, [
-            SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, self._limit(src) - num_more - 1))
-            for src in sources
+            SourcePart(src, prefix_ids(prefix, self._tokenizers.tgt, room))
+            for src, room in zip(sources, most, strict=True)
         ]
 
     def _sentence(self, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
@@ -519,10 +519,6 @@ class Translator:
             align=align,
             log_probs=log_probs,
         )
-
-    def _limit(self, src: Sequence[int]) -> int:
-        """Return how many tokens, with </s>, the translation of a source may have."""
-        return min(len(src) + self._config.max_extra_tokens, self._max_positions or sys.maxsize)
 
 
 def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:

@@ -43,6 +43,7 @@ class _Table(NamedTuple):
     settings: dict[str, Any]  # what is known of the source
     rows: list[list[str]]  # none of JSON and Parquet
     names: list[str]  # of the columns, or the first row
+    of_codes: Mapping[str, Sequence[str]]  # the columns that say which language each row is in
     by_name: MaybeCodes  # languages that the file's name tells
 
     @property
@@ -64,8 +65,7 @@ class _Table(NamedTuple):
     @property
     def two_sides(self) -> tuple[str, str] | None:
         """The columns that are called source and target, and do not say the language of each row."""
-        columns = _below(self.rows)
-        names = [name for name in self.names if not are_codes(columns.get(name, ()), name)]
+        names = [name for name in self.names if name not in self.of_codes]
         # Beside the columns of two languages, "source" and "reference" say where a row is from.
         return two_sides(names) or (None if len(self.languages) > 1 else two_sides(names, WITH_REFERENCE))
 
@@ -107,7 +107,7 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     columns_of_text = columns_in(kind, first) if has_names else _below(rows)
     of_codes = {name: cells for name, cells in columns_of_text.items() if are_codes(cells, name)}
     names = [name for name in columns_of_text if name not in of_codes] if has_names else rows[0] if rows else []
-    table = _Table(src, settings, rows, names, codes_of_file(src))
+    table = _Table(src, settings, rows, names, of_codes, codes_of_file(src))
     if rows:
         _refuse_unlike(table, files, delimiter)
     elif not names and kind == "jsonl" and is_one_object(first):

@@ -524,10 +524,10 @@ def test_rows_of_several_languages_are_refused(tmp_path: Path) -> None:
     src, tgt = names[2:]
     path = str(tmp_path / "c.jsonl")
     assert files_of(path, None, (src, tgt), NO).settings == {"jsonl": path, "src_column": src, "tgt_column": tgt}
-    one_way = [(*row[:2], *row[2:]) if row[0] == "de" else (*row[1::-1], *row[:1:-1]) for row in rows]
-    for name, first in ("e.csv", [",".join(names)]), ("f.tsv", []):
-        text = [(",", "\t")[not first].join(row) for row in one_way]
-        found = files_of(str(write(tmp_path / name, [*first, *text])), None, NO, NO)
+    one_way = [row for row in rows if row[0] == "de"] * 2
+    for name, mark, first in ("e.csv", ",", [names]), ("f.tsv", "\t", []):
+        text = [mark.join(row) for row in [*first, *one_way]]
+        found = files_of(str(write(tmp_path / name, text)), None, NO, NO)
         assert (found.codes, found.how) == (("de", "hsb"), "columns of the file")
         assert files_of(str(tmp_path / name), None, NO, ("hsb", "de")).columns[0] == found.columns[1]
     # Countries are no languages.
