@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from transformer_mt.model import attention_on_cpu
 from transformer_mt.model.attention import MultiHeadAttention
 from transformer_mt.model.layout import Layout
 
 D, H = 24, 3
-CASES = {"padded": ([3, 1, 5], [4, 6, 2]), "full": ([4, 4], [7, 7]), "one": ([1], [1]), "mixed": ([2, 2, 2], [1, 5, 3])}
+CASES = {
+    "padded": ([3, 1, 5], [4, 6, 2]),
+    "full": ([4, 4], [7, 7]),
+    "one": ([1], [1]),
+    "mixed": ([2, 2, 2], [1, 5, 3]),
+    "longer than a vector": ([17, 20], [33, 8]),  # of the processor; PyTorch's softmax takes those
+}
 cases = pytest.mark.parametrize(("tgt_lengths", "src_lengths"), CASES.values(), ids=CASES.keys())
 
 
@@ -70,9 +77,10 @@ def test_attention_over_memory_is_equation_1(tgt_lengths: list[int], src_lengths
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-def test_the_gradient_knows_the_dropped_weights() -> None:
+@pytest.mark.parametrize("length", [3, 17])
+def test_the_gradient_knows_the_dropped_weights(length: int) -> None:
     """By finite differences, with the same random numbers in each call."""
-    layer, layout = attention(dropout=0.4), Layout.packed([3, 2])
+    layer, layout = attention(dropout=0.4), Layout.packed([length, 2])
     qkv_PC = torch.randn(layout.num_rows, H * 24, dtype=torch.float64, requires_grad=True)
 
     def attend(qkv_PC: Tensor) -> Tensor:
@@ -82,6 +90,13 @@ def test_the_gradient_knows_the_dropped_weights() -> None:
     without = attention(dropout=0.0)._attend_on_cpu(qkv_PC, layout, None, layout, True)[: layout.num_real]
     assert not torch.allclose(attend(qkv_PC), without)
     assert torch.autograd.gradcheck(attend, (qkv_PC,))
+
+
+def test_a_softmax_of_short_rows_is_finite_whatever_the_scores() -> None:
+    """As PyTorch's is: the largest of a row is taken off before."""
+    scores = torch.tensor([[800.0, -800.0, float("-inf")], [1e30, -1e30, 0.0], [-900.0, -901.0, -902.0]])
+    expected = torch.softmax(scores, dim=-1)
+    torch.testing.assert_close(attention_on_cpu._softmax(scores.clone()), expected)
 
 
 def test_narrow_rows_stay_narrow_and_are_computed_wide() -> None:

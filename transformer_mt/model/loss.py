@@ -1,6 +1,6 @@
 """Label-smoothed cross-entropy as a sum, without ever holding the logits of a whole batch.
 
-Shapes: P rows, of which the first N have labels, C rows of one chunk, D d_model, V vocabulary.
+Shapes: P rows, of which the first N have labels, C rows of one chunk, E of one block, D d_model, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from transformer_mt.model.layout import ROWS_MULTIPLE
 
-# Logits of one chunk, in bytes. On a CPU a chunk should stay in the cache between its passes; a GPU wants
+# Logits of one chunk, in bytes. On a CPU a chunk should stay in the cache between its products; a GPU wants
 # enough rows to fill its multiprocessors.
 _CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}
+# What a thread of a CPU takes the softmax of, in bytes of float32: it is read and written some six times, and should
+# stay in the cache that is the core's own.
+_BLOCK_BYTES = 1 << 20
 
 
 def label_smoothed_cross_entropy(
@@ -71,34 +74,38 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         rows = min(len(hidden_PD), chunk_rows(hidden_PD, num_pieces))
         # The same memory for every chunk: fresh pages would cost more than the arithmetic. On a GPU memory traffic
         # does: softmax reads narrow logits, computes in float32, and writes narrow ones, as the product wants them.
-        narrow_buffer = hidden_PD.new_empty(rows, num_pieces)
-        wide_buffer = narrow_buffer
+        buffer = hidden_PD.new_empty(rows, num_pieces)
+        block_rows = rows if hidden_PD.is_cuda else _block_rows(num_pieces)
+        wide_buffer = None
         if narrow is not wide and not hidden_PD.is_cuda:
-            wide_buffer = narrow_buffer.new_empty(rows, num_pieces, dtype=wide)
+            wide_buffer = buffer.new_empty(block_rows, num_pieces, dtype=wide)
         for start in range(0, len(hidden_PD), rows):
-            hidden_CD, labels_1 = hidden_PD[start : start + rows], labels_N[start : start + rows, None]
-            narrow_CV, wide_CV = narrow_buffer[: len(hidden_CD)], wide_buffer[: len(hidden_CD)]
-            torch.mm(hidden_CD, compute_weight_VD.T, out=narrow_CV)
-            if wide_buffer is not narrow_buffer:
-                wide_CV.copy_(narrow_CV)
-            labelled_V = wide_CV[: len(labels_1)]
-            gold_logits_1 = labelled_V.gather(1, labels_1).to(wide)
-            torch.softmax(wide_CV, dim=-1, out=wide_CV)
-            gold_1 = labelled_V.gather(1, labels_1).to(wide)
-            chunk_nll = -gold_1.clamp_min(smallest).log().sum()
-            nll += chunk_nll
-            log_normalizers += chunk_nll + gold_logits_1.sum()
+            hidden_CD = hidden_PD[start : start + rows]
+            logits_CV = buffer[: len(hidden_CD)]
+            torch.mm(hidden_CD, compute_weight_VD.T, out=logits_CV)
+            for first in range(0, len(hidden_CD), block_rows):
+                logits_EV = logits_CV[first : first + block_rows]
+                labels_1 = labels_N[start + first :][: len(logits_EV), None]
+                softmax_EV = logits_EV if wide_buffer is None else wide_buffer[: len(logits_EV)].copy_(logits_EV)
+                labelled_V = softmax_EV[: len(labels_1)]
+                gold_logits_1 = labelled_V.gather(1, labels_1).to(wide)
+                torch.softmax(softmax_EV, dim=-1, out=softmax_EV)
+                gold_1 = labelled_V.gather(1, labels_1).to(wide)
+                block_nll = -gold_1.clamp_min(smallest).log().sum()
+                nll += block_nll
+                log_normalizers += block_nll + gold_logits_1.sum()
+                if needs_grad:
+                    # d loss / d logits = softmax - smoothed target
+                    labelled_V.scatter_(1, labels_1, (gold_1 - (1 - smoothing)).to(softmax_EV.dtype))
+                    softmax_EV[len(labels_1) :] = 0
+                    if wide_buffer is not None:
+                        logits_EV.copy_(softmax_EV)
             if grad_hidden_PD is not None and grad_weight_VD is not None:
-                # d loss / d logits = softmax - smoothed target
-                labelled_V.scatter_(1, labels_1, (gold_1 - (1 - smoothing)).to(wide_CV.dtype))
-                wide_CV[len(labels_1) :] = 0
                 if wide is narrow:
-                    grad_weight_VD.addmm_(narrow_CV.T, hidden_CD)
+                    grad_weight_VD.addmm_(logits_CV.T, hidden_CD)
                 else:
-                    if wide_buffer is not narrow_buffer:
-                        narrow_CV.copy_(wide_CV)
-                    grad_weight_VD += narrow_CV.T @ hidden_CD
-                torch.mm(narrow_CV, compute_weight_VD, out=grad_hidden_PD[start : start + rows])
+                    grad_weight_VD += logits_CV.T @ hidden_CD
+                torch.mm(logits_CV, compute_weight_VD, out=grad_hidden_PD[start : start + rows])
         if grad_hidden_PD is not None and grad_weight_VD is not None:
             grad_hidden_PD[:num_labels] -= uniform * sum_weight_D
             grad_weight_VD -= uniform * sum_hidden_D
@@ -114,6 +121,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden_PD, grad_weight_VD = ctx.saved_tensors
         return grad_hidden_PD * grad_loss, (grad_weight_VD * grad_loss).to(ctx.weight_dtype), None, None, None
+
+
+def _block_rows(num_pieces: int) -> int:
+    """Return of how many rows the softmax is taken at once on a CPU."""
+    return max(1, torch.get_num_threads() * _BLOCK_BYTES // (4 * num_pieces))
 
 
 def chunk_rows(hidden_PD: Tensor, num_pieces: int) -> int:

@@ -51,12 +51,13 @@ def test_value_and_gradients_are_those_of_torch(num_pieces: int, smoothing: floa
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16, 17, 18])
-def test_the_chunk_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one position a chunk over a short last chunk to all positions in one."""
+@pytest.mark.parametrize(("rows", "block"), [(1, 1), (3, 2), (16, 5), (16, 16), (17, 4), (18, 100)])
+def test_the_sizes_of_chunks_and_blocks_change_nothing(rows: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one position a chunk over a short last chunk, and short last blocks, to all positions in one."""
     given = inputs(7)
     expected = value_and_gradients(torchs, given, 0.1)
     monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "_block_rows", lambda *_: block)
     for found, value in zip(value_and_gradients(ours, given, 0.1), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
 
@@ -72,7 +73,7 @@ def test_each_label_has_its_own_log_probability(rows: int, monkeypatch: pytest.M
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_no_more_logits_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_logits_than_a_block_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     softmax = torch.softmax
 
@@ -82,8 +83,15 @@ def test_no_more_logits_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(torch, "softmax", watched)
     monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: 6)
+    monkeypatch.setattr(loss_module, "_block_rows", lambda *_: 4)
     label_smoothed_cross_entropy(*inputs(7), 0.1)
-    assert shapes == [(6, 7), (6, 7), (5, 7)]
+    assert shapes == [(4, 7), (2, 7), (4, 7), (2, 7), (4, 7), (1, 7)]
+
+
+def test_a_thread_has_a_mebibyte_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert loss_module._block_rows(32_000) == 4 * 2**20 // (4 * 32_000)
+    assert loss_module._block_rows(10**9) == 1
 
 
 def test_gradcheck() -> None:
@@ -173,6 +181,7 @@ def test_bfloat16_is_close_to_float32() -> None:
 def test_a_tail_without_labels_takes_no_part(rows: int, tail: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it fills up the last chunk or has chunks of its own."""
     monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "_block_rows", lambda *_: 3)
     hidden_ND, weight_VD, labels_N = inputs(7)
     value, grad_hidden_ND, grad_weight_VD = value_and_gradients(torchs, (hidden_ND, weight_VD, labels_N), 0.1)
     longer = torch.cat([hidden_ND.detach(), torch.full((tail, 6), 3.0, dtype=torch.float64)]).requires_grad_()
