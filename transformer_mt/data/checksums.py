@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_mt.errors import RunError
+from transformer_mt.system.processes import num_cores
 from transformer_mt.system.whole_files import refused_read, replaced_file
 
 _READ_BYTES = 1 << 20
@@ -94,7 +94,7 @@ def changed_file(directory: Path, files: Mapping[str, Sequence[int]]) -> str | N
         except ValueError as error:
             return f"{name}: {error}"
 
-    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_READERS, num_cores())) as pool:
         return next(filter(None, pool.map(wrong, files)), None)
 
 

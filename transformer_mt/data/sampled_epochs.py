@@ -36,7 +36,7 @@ from transformer_mt.data.store import SIDES, IdStore, finish_store, write_places
 from transformer_mt.errors import RunError
 from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import exchange, remove_directory, unfinished
-from transformer_mt.system.processes import end_with_parent
+from transformer_mt.system.processes import end_with_parent, num_cores
 from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.subword_sampling import Sampler
 from transformer_mt.text.vocabulary import EOS_ID
@@ -106,7 +106,7 @@ class SampledEpochs:
             raise write_error(building, error) from error
         if not self._workers:
             context = multiprocessing.get_context("spawn")  # a fork would inherit CUDA and other threads' locks
-            for _ in range(min(os.cpu_count() or 1, len(self._store.shard_sizes))):
+            for _ in range(min(num_cores(), len(self._store.shard_sizes))):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(self._job, theirs), daemon=True)
                 process.start()

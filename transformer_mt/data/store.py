@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import resource
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +25,13 @@ from transformer_mt.data.checksums import Checksums, reading, write_note
 from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.pairs import Places
 from transformer_mt.errors import InputError, RunError
+from transformer_mt.system.open_files import allow_open_files
 from transformer_mt.system.whole_files import replaced_file
 
 FORMAT = 2
 SIDES = ("src", "tgt")
-_MAX_OPEN_SHARDS = 32
-
+# Of as many sources, an update has some of each. To open one takes 2 ms, as its offsets are looked through.
+_MAX_OPEN_SHARDS = 1024
 
 Ids = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
@@ -189,8 +189,7 @@ def _most_open_shards() -> int:
 
     A memory map keeps its file open: four a shard. Of a run's two stores each takes a quarter of all.
     """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MAX_OPEN_SHARDS if files == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_SHARDS, files // 16))
+    return max(1, allow_open_files(16 * _MAX_OPEN_SHARDS) // 16)
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

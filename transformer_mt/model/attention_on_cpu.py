@@ -100,7 +100,8 @@ def _softmax(scores: Tensor) -> Tensor:
 def _softmax_backward(grad_weights: Tensor, weights: Tensor) -> Tensor:
     """Return the gradient of the scores of `_softmax`; ``grad_weights`` may be overwritten."""
     if weights.shape[-1] >= _VECTOR:
-        return torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_scores: Tensor = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        return grad_scores
     grad_scores = grad_weights.mul_(weights)
     return grad_scores.addcmul_(weights, grad_scores.sum(-1, keepdim=True), value=-1)
 

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import math
 import os
-import resource
 import signal
 import socket
 import threading
@@ -26,6 +25,7 @@ from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
 from transformer_mt.system.allocator import give_back_freed_memory
 from transformer_mt.system.console import tell
+from transformer_mt.system.open_files import allow_open_files
 
 _OTHER_FILES = 64  # beside those of connections
 # oneDNN compiles a kernel of up to half a MB for each shape of a product, and batches of ever other sizes ask for ever
@@ -117,14 +117,11 @@ def allow_files(max_connections: int) -> None:
         InputError: the system does not.
     """
     wanted = 2 * max_connections + _OTHER_FILES  # as `Connection` has it
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and most < wanted:
+    if (allowed := allow_open_files(wanted)) < wanted:
         raise InputError(
-            f"--max-connections {max_connections}: takes {wanted} open files, and this process may have {most}; choose "
-            "fewer, or raise that limit (ulimit -n)"
+            f"--max-connections {max_connections}: takes {wanted} open files, and this process may have {allowed}; "
+            "choose fewer, or raise that limit (ulimit -n)"
         )
-    if now != resource.RLIM_INFINITY and now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -111,11 +111,11 @@ def test_pieces_depend_on_seed_epoch_and_pair_only(
     assert one._store.shard_sizes == [64, 64, 22]
     expected = [sampled_by_hand(one, tokenizers, epoch) for epoch in (0, 1)]
     assert expected[0] != expected[1]
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(sampled_epochs, "num_cores", lambda: 1)
     assert [ids_of(one.open(epoch, quiet).store) for epoch in (0, 1)] == expected
     monkeypatch.setattr(preparing, "SHARD_PAIRS", 20)
     monkeypatch.setattr(sampled_epochs, "_CHUNK_PAIRS", 7)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(sampled_epochs, "num_cores", lambda: 3)
     shutil.rmtree(one._store.directory)
     other = made("others")
     assert len(other._store.shard_sizes) == 8

@@ -844,12 +844,33 @@ def test_only_so_many_files_are_open(
         64, (len(os.listdir("/proc/self/fd")) + 20) * 3 // 2
     )  # a store takes a quarter of what this process may open
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (few, few))  # no more, if it asks
     try:
         again = IdStore(store.directory)
         assert [again.get("src", np.array([pair]))[0].tolist() for pair in order] == [expected[i][0] for i in order]
         assert damage(store.directory) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_shards_of_many_sources_stay_open(
+    prepared: Prepare, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update has pairs of each source: kept open, a shard is looked through once."""
+    monkeypatch.setattr(preparing, "SHARD_PAIRS", 1)
+    store = IdStore(prepared(text_files(tmp_path, PAIRS)).directory)
+    opened: list[str] = []
+    array = store._array
+
+    def watched(name: str) -> Any:
+        opened.append(name)
+        return array(name)
+
+    monkeypatch.setattr(store, "_array", watched)
+    for _ in range(3):
+        store.gather("src", np.arange(60))
+        store.gather("tgt", np.arange(60))
+    assert len(opened) == len(set(opened)) == 2 * 60  # offsets of both sides
 
 
 # ---------------------------------------------------------------- several sources
