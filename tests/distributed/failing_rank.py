@@ -1,7 +1,8 @@
 """``tmt`` for torchrun, in which one rank fails by itself: ``failing_rank.py RANK STEP KIND train …``.
 
-Of the kind "step" it fails in that step, of the kind "validation" in its first one, whatever its step. Of the kind
-"asynchronous" none fails, but sums are like NCCL's: begun, not awaited, and never there when a rank is lost.
+Of the kind "step" it fails in that step, of the kinds "validation" and "log" in its first validation, whatever its
+step, or as it logs that. Of the kind "asynchronous" none fails, but sums are like NCCL's: begun, not awaited, and never
+there when a rank is lost.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from transformer_mt.errors import RunError
 from transformer_mt.system import device
 from transformer_mt.system import ranks as system_ranks
 from transformer_mt.training import meter
+from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.validation import Validation
 
 rank, step, kind, *arguments = sys.argv[1:]
-seed_stream = device.seed_stream
+seed_stream, log_record = device.seed_stream, RunLog.record
 
 
 def fail_at_step(*key: int) -> None:
@@ -36,6 +38,12 @@ def fail_at_step(*key: int) -> None:
 
 def fail(validation: Validation, numbers: Sequence[int]) -> NoReturn:
     raise RunError(f"rank {rank} failed on purpose")
+
+
+def fail_to_log(log: RunLog, **record: Any) -> None:
+    if record["kind"] == "valid":
+        raise RunError(f"rank {rank} failed on purpose")
+    log_record(log, **record)
 
 
 class Begun:
@@ -82,6 +90,8 @@ def main(words: Sequence[str]) -> Any:
         be_asynchronous()
     elif os.environ["RANK"] == rank and kind == "validation":
         Validation._translate = fail  # type: ignore[assignment, method-assign]
+    elif os.environ["RANK"] == rank and kind == "log":
+        RunLog.record = fail_to_log  # type: ignore[assignment, method-assign]
     elif os.environ["RANK"] == rank:
         device.seed_stream = fail_at_step
     sys.argv = ["tmt", *words]

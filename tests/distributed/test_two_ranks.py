@@ -82,12 +82,18 @@ def test_two_ranks_reach_the_weights_and_scores_of_one(finished: Finished, tmp_p
             assert same, (key, value, theirs[key])
 
 
-def test_a_validation_that_fails_on_one_rank_is_made_up_for(finished: Finished, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rank", "kind", "told"),
+    [("1", "validation", "rank 1: rank 1 failed on purpose"), ("0", "log", "rank 0 failed on purpose")],
+)
+def test_a_validation_that_fails_on_one_rank_is_made_up_for(
+    rank: str, kind: str, told: str, finished: Finished, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    one_fails = (sys.executable, str(Path(__file__).parent / "failing_rank.py"), "1", "0", "validation")
+    one_fails = (sys.executable, str(Path(__file__).parent / "failing_rank.py"), rank, "0", kind)
     failed = tmt_on_ranks(2, "train", finished.path, "--output", run, launcher=one_fails)
     [reason] = reasons(failed)
-    assert "step 15 is saved, but its validation failed: rank 1: rank 1 failed on purpose; " in reason
+    assert f"step 15 is saved, but its validation failed: {told}; " in reason
     assert last_checkpoint(run).name == "step_00000015"
     tmt_on_ranks(2, "train", finished.path, "--output", run, "--resume").ok()
     assert_same_end(run, finished.run)

@@ -19,7 +19,7 @@ def local_device(local_rank: int = 0) -> torch.device:
     """The CUDA device of this process where there is one, else the CPU.
 
     Raises:
-        InputError: there are GPUs, but fewer than processes on this machine.
+        InputError: there are GPUs, but fewer than processes on this machine, or one that PyTorch cannot use.
     """
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
@@ -30,8 +30,22 @@ def local_device(local_rank: int = 0) -> torch.device:
         torch.cuda.set_device(local_rank)
         # It prepares a graph for each new shape of a batch, in tens of milliseconds; translation has new ones always.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        return torch.device("cuda", local_rank)
+        device = torch.device("cuda", local_rank)
+        _refuse_unknown(device)
+        return device
     return torch.device("cpu")
+
+
+def _refuse_unknown(device: torch.device) -> None:
+    """Refuse a GPU that PyTorch finds, but has no programs for: older ones than it was built for are such."""
+    try:
+        torch.zeros(1, device=device)
+    except torch.AcceleratorError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{torch.cuda.get_device_name(device)}: PyTorch {torch.__version__} cannot use it ({reason}); install a "
+            "build of PyTorch for it, or set CUDA_VISIBLE_DEVICES= (to nothing) to use the CPU"
+        ) from None
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

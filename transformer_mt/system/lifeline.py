@@ -22,7 +22,10 @@ from transformer_mt.errors import RunError
 from transformer_mt.system.console import tell
 
 # To end by itself: rank 0 may be writing a checkpoint. (torchrun kills after 30 seconds.)
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 20.0
+# A machine that loses its power closes no connection. So the system asks, after seconds of silence, so many seconds
+# apart, so many times: a failure is known after two minutes at most.
+_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 6}
 _HELLO_SECONDS = 10.0  # for a stranger who has found the port
 _GOODBYE = "goodbye\n"
 
@@ -111,6 +114,7 @@ def hold(store: Any, rank: int, num_ranks: int, seconds: float) -> Lifeline:
         connection = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=seconds)
         connection.sendall(f"{secret} {rank}\n".encode())
         connection.settimeout(None)
+        _probe(connection)
         return Lifeline(rank, {0: connection})
     has_both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if has_both else socket.AF_INET
@@ -126,8 +130,17 @@ def hold(store: Any, rank: int, num_ranks: int, seconds: float) -> Lifeline:
             own, _, other = _hello(connection).partition(" ")
             if own == secret:
                 connection.settimeout(None)
+                _probe(connection)
                 connections[int(other)] = connection
     return Lifeline(0, connections)
+
+
+def _probe(connection: socket.socket) -> None:
+    """Let the system ask whether the other end is still there."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):  # macOS has no TCP_KEEPIDLE
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _hello(connection: socket.socket) -> str:

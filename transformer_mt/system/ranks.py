@@ -125,7 +125,9 @@ class Ranks:
             yield
         except RuntimeError as error:
             self._refuse_alone(_NEWS_SECONDS)
-            reason = str(error).partition("\n")[0]
+            reason, _, more = str(error).partition("\n")
+            if cause := more.partition("Last error:\n")[2].partition("\n")[0]:  # NCCL's
+                reason = f"{reason}: {cause}"
             raise RunError(f"rank {self.rank}: lost the other ranks ({reason}); see which one failed first") from None
 
     def _refuse_alone(self, wait_seconds: float = 0.0) -> None:

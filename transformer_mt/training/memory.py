@@ -124,6 +124,7 @@ def try_batches(
         RunError: out of memory. The first rank that is tells it; all of them end.
     """
     is_chosen, whole = config.batch.micro_tokens is None, 0
+    ranks.sum(updater.gradients.buffer)  # zeros: NCCL takes the memory for its sums at the first one
     while True:
         largest = largest_of(config)
         whole = whole or largest.micro_tokens

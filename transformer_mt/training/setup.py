@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,17 @@ from transformer_mt.model.kinds import new_model
 from transformer_mt.model.transformer import EncoderDecoder, count_parameters
 from transformer_mt.system import console
 from transformer_mt.system.console import Tell
-from transformer_mt.system.device import describe, local_device, prepare_determinism, processor, seed_stream
+from transformer_mt.system.device import (
+    describe,
+    local_device,
+    prepare_determinism,
+    processor,
+    resolve_precision,
+    seed_stream,
+)
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.origin import code_version
+from transformer_mt.system.processes import num_cores
 from transformer_mt.system.ranks import Ranks, join
 from transformer_mt.text import subword_sampling
 from transformer_mt.text.noise import SourceNoise
@@ -41,6 +50,7 @@ from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
 from transformer_mt.training.initial import initial_tokenizers, initial_weights
+from transformer_mt.training.meter import end_run
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
 from transformer_mt.training.update import Updater, can_compile
@@ -78,9 +88,12 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     # 1. Who and where we are.
     ranks = cleanup.enter_context(join())
     device = local_device(ranks.local_rank)
+    _refuse_mixed(config, device, ranks)
     ranks.connect(device)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # PyTorch knows of no container's share
     config = with_tokenization(config)
     prepare_determinism()
     tell = console.tell if ranks.is_first else console.tell_nobody
@@ -149,6 +162,16 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         tried=tried,
         tell=tell,
     )
+
+
+def _refuse_mixed(config: Config, device: torch.device, ranks: Ranks) -> None:
+    """Refuse ranks that would compute in different ways: what they sum, and what they save, would be neither's."""
+    ways = ranks.gather((device.type, resolve_precision(config.train.precision, device)))
+    for rank, way in enumerate(ways):
+        if way != ways[0]:
+            first, other = (f"{kind} in {precision}" for kind, precision in (ways[0], way))
+            remedy = "set train.precision" if way[0] == ways[0][0] else "see whether that machine's GPUs work"
+            end_run(ranks, f"rank 0 computes on {first}, rank {rank} on {other}; {remedy}")
 
 
 def _yes() -> bool:

@@ -189,17 +189,21 @@ class Validation:
         num_labels = sum(len(self._tgt[i]) for i in self._for_loss)
         loss = sum(nll for nll, _ in parts) / num_labels
         scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        signatures: dict[str, str] = {}
-        if self._eval.metrics:  # else the loss is all that is asked for
-            hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
-            scored = _all_or_none(ranks, lambda: self._score(hypotheses) if ranks.is_first else ({}, {}))
-            metrics, signatures = scored[0]
-            scores |= metrics
+
+        def score_and_log() -> dict[str, float]:
+            signatures: dict[str, str] = {}
+            if self._eval.metrics:  # else the loss is all that is asked for
+                hypotheses = [parts[i % ranks.num_ranks][1][i // ranks.num_ranks] for i in range(len(self._pairs))]
+                metrics, signatures = self._score(hypotheses)
+                scores.update(metrics)
+            seconds = round(time.monotonic() - started, 1)
+            log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+            log.line(f"step {step:,}: validation {numbers} ({seconds:.0f} s)")
+            return scores
+
+        [scores, *_] = _all_or_none(ranks, lambda: score_and_log() if ranks.is_first else scores)
         self._model.train()
-        seconds = round(time.monotonic() - started, 1)
-        log.record(kind="valid", step=step, **scores, signatures=signatures, seconds=seconds)
-        numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        log.line(f"step {step:,}: validation {numbers} ({seconds:.0f} s)")
         return scores
 
     @property

@@ -28,10 +28,28 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: None)
     assert local_device(1) == torch.device("cuda", 1)
     with pytest.raises(InputError, match="rank 2 of this machine has no GPU: there are 2; start as many"):
         local_device(2)
     assert chosen == [1]
+
+
+def test_a_gpu_that_pytorch_has_no_programs_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*_: int, device: torch.device) -> None:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nCompile")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GTX 1080")
+    monkeypatch.setattr(torch, "zeros", launch)
+    with pytest.raises(InputError) as refused:
+        local_device()
+    assert str(refused.value) == (
+        f"GTX 1080: PyTorch {torch.__version__} cannot use it (CUDA error: no kernel image is available for execution "
+        "on the device); install a build of PyTorch for it, or set CUDA_VISIBLE_DEVICES= (to nothing) to use the CPU"
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,18 @@ def test_a_failure_reaches_all_others_with_its_reason_on_rank_0() -> None:
         assert first.failure() == "rank 1 has failed: out of memory:\nlower batch.micro_tokens"
 
 
+def test_a_machine_that_falls_silent_is_missed() -> None:
+    """Of which the system alone can tell: so it asks, at both ends."""
+    with lifelines() as ends:
+        for connection in (one for end in ends for one in end._connections.values()):
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle, apart, times = (
+                connection.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert 0 < idle + apart * times <= 120
+
+
 def test_the_failure_of_rank_0_reaches_all() -> None:
     with lifelines() as (first, second, third):
         first.fail("a full disk")

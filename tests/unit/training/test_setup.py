@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from transformer_mt.data import preparing
+from transformer_mt.errors import RunError
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.training import memory, setup
 
@@ -38,6 +40,33 @@ def test_a_corpus_is_checked_once_a_node(
     anything: Any = SimpleNamespace(data=None, batch=None)
     store = setup._corpus(anything, anything, Listening(rank, 8, local))
     assert store == (made if prepares else "opened there")
+
+
+@pytest.mark.parametrize(
+    ("ways", "reason"),
+    [
+        ([("cuda", "bfloat16"), ("cuda", "bfloat16")], None),
+        (
+            [("cpu", "bfloat16"), ("cpu", "float32")],
+            "rank 0 computes on cpu in bfloat16, rank 1 on cpu in float32; set train.precision",
+        ),
+        (
+            [("cuda", "bfloat16"), ("cuda", "bfloat16"), ("cpu", "float32")],
+            "rank 0 computes on cuda in bfloat16, rank 2 on cpu in float32; see whether that machine's GPUs work",
+        ),
+    ],
+)
+def test_ranks_that_compute_in_different_ways_are_refused(
+    ways: list[tuple[str, str]], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = SimpleNamespace(train=SimpleNamespace(precision="float32"))
+    for rank in range(len(ways)):
+        ranks = Ranks(rank, len(ways))
+        monkeypatch.setattr(Ranks, "gather", lambda *_: ways)
+        refused = nullcontext() if reason is None else pytest.raises(RunError if rank == 0 else SystemExit)
+        with refused as error:
+            setup._refuse_mixed(config, torch.device("cpu"), ranks)
+        assert error is None or rank > 0 or str(error.value) == reason
 
 
 def test_the_time_that_is_told_is_that_of_all_labels_on_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
