@@ -35,7 +35,7 @@ Shape = tuple[int, int, int]  # of a micro-batch: rows, longest source, longest 
 class Largest:
     """What to try, and how to cut updates so that nothing larger comes."""
 
-    shapes: list[Shape]  # no micro-batch has more positions than the first, nor more attention scores than the last
+    shapes: list[Shape]  # no micro-batch has more positions than the first, nor more attention scores than all of them
     micro_tokens: int  # to cut all updates with; at most batch.micro_tokens where that is given
 
 
@@ -61,6 +61,10 @@ def largest_batches(
       in advance. There a larger micro-batch is cut in two, and what is tried is a bound: as many rows of the longest
       source and target that cleaning allows as have that many positions. Scores per position,
       (S² + ST + T²) / (S + T) or ST / (S + T), grow with both S and T, so no other micro-batch has more scores either.
+
+    The one with most rows, which are short, is tried as well: flash attention's backward pass takes memory for 128
+    positions a row, however short. Where there is a bound only, it is the first window's, and other windows may have
+    some rows more.
     """
     src_budget, tgt_budget = config.batch.budget
     src = min(config.data.clean.max_src_tokens + 1, src_budget)
@@ -76,15 +80,15 @@ def largest_batches(
         )
         for micro in of_rank
     ]
-    if micro_batches:  # an epoch of a small sample may have none
-        widest = max(micro_batches, key=_num_positions)
-        micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
-        if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
-            most_scores = max(
-                micro_batches, key=_num_scores if config.model.kind == "transformer" else _num_cross_scores
-            )
-            return Largest(list(dict.fromkeys([widest, most_scores])), micro_tokens)
-    return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
+    if not micro_batches:  # an epoch of a small sample may have none
+        return Largest([(-(-micro_tokens // (src + tgt)), src, tgt)], micro_tokens)
+    widest, most_rows = max(micro_batches, key=_num_positions), max(micro_batches)
+    micro_tokens = min(micro_tokens, _num_positions(widest))  # a single pair may have more
+    if not is_sampled and all(batching.is_same_in_all_epochs(parts, stage) for stage in weights):
+        most_scores = max(micro_batches, key=_num_scores if config.model.kind == "transformer" else _num_cross_scores)
+        return Largest(list(dict.fromkeys([widest, most_scores, most_rows])), micro_tokens)
+    bound = (-(-micro_tokens // (src + tgt)), src, tgt)
+    return Largest(list(dict.fromkeys([bound, most_rows])), micro_tokens)
 
 
 def _num_positions(shape: Shape) -> int:
