@@ -26,7 +26,10 @@ _MARKS = {
 }
 _WITH_CJK = ("HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "HANGUL", "IDEOGRAPHIC")  # stand beside its ideographs
 _WHITE = "\t\n\v\f\r\x85"
-_MOST_CONTROLS = 0.2  # of the characters of UTF-8 text that has a zero in it; what is UTF-16 looks like half of them
+# Of the characters of UTF-8 text that has a zero in it, tabs and line ends among them. What is UTF-16 looks like half
+# of them: zeros or, in each letter of Devanagari (0x0915) or Gurmukhi (0x0A15), tabs or line ends.
+_MOST_CONTROLS = 0.2
+_WITH_BLANKS = re.compile("[\u0900-\u0aff]")  # letters with the byte of a tab or line end
 _FEW_CHARACTERS = 10  # tell nothing: they are of one script by chance
 _OF_ONE_SCRIPT = 0.95  # of the letters, at least
 
@@ -111,19 +114,20 @@ def unmarked(start: bytes) -> str | None:
     """Return which of UTF-16 and UTF-32 a file without a mark is: that which makes text of one script of its start."""
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8")().decode(start)
-        if sum(character < " " and character not in _WHITE for character in text) < _MOST_CONTROLS * len(text):
+        if sum(character < " " for character in text) < _MOST_CONTROLS * len(text):
             return None
     for encoding in _MARKS.values():
         with contextlib.suppress(UnicodeDecodeError):
             text = codecs.getincrementaldecoder(encoding)().decode(start)
-            # What looks like a line end or a space is one, as a rule, and not a part of another character.
-            if 4 * _num_blanks(text) >= _num_blanks(start.decode("latin-1")) and _is_of_one_script(text):
+            # What looks like a line end, a tab or a space is one, as a rule, and not a part of another character.
+            in_bytes = _num_blanks(start.decode("latin-1")) - len(_WITH_BLANKS.findall(text))
+            if 4 * _num_blanks(text) >= in_bytes and _is_of_one_script(text):
                 return encoding
     return None
 
 
 def _num_blanks(text: str) -> int:
-    return text.count("\n") + text.count(" ")
+    return sum(map(text.count, "\n\t "))
 
 
 def _is_of_one_script(text: str) -> bool:

@@ -244,6 +244,12 @@ def test_encodings_with_and_without_a_mark(encoding: str, tmp_path: Path) -> Non
         ["汉字没有空格。", "也没有标点"],
         ["Дом.", "Два дома."],
         ["There is one house.\t집이 하나 있다.", "There are two houses.\t두 집이 있다."],
+        ["घर में पानी है।", "दो घर हैं।"],  # each letter has the byte of a tab in it
+        ["ਘਰ ਵਿੱਚ ਪਾਣੀ ਹੈ।", "ਦੋ ਘਰ ਹਨ।"],  # of a line end
+        ["A house.\tઘરમાં પાણી છે.", "Two houses.\tબે ઘર છે."],
+        ["ଘରେ ପାଣି ଅଛି।", "ଦୁଇଟି ଘର।"],
+        ["ఇంట్లో నీళ్ళు ఉన్నాయి.", "రెండు ఇళ్ళు."],
+        ["വീട്ടിൽ വെള്ളമുണ്ട്.", "രണ്ട് വീടുകൾ."],
     ):
         path.write_bytes("\n".join(lines).encode(encoding))
         assert list(read_lines(path)) == lines
@@ -313,8 +319,9 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
     path.write_bytes("집이 하나 있다.\0\n두 집이 있다.\n".encode("euc-kr"))  # a stray zero makes no UTF-16 of it
     with pytest.raises(InputError, match="it looks like Korean in CP949; convert it: iconv -f CP949 -t UTF-8"):
         list(read_lines(path))
-    path.write_bytes(b"a\0b is UTF-8\n")
-    assert list(read_lines(path)) == ["a\0b is UTF-8"]
+    for text in ("a\0b is UTF-8", "so\tis\tthis\ta\t\0\ttable"):
+        path.write_bytes(f"{text}\n".encode())
+        assert list(read_lines(path)) == [text]
 
 
 @pytest.mark.parametrize(
