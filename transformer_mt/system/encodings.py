@@ -46,6 +46,7 @@ _EAST_ASIAN = (
     ("CP949", "Korean", "이다는을의에하가고지한로은사도", 0.1),
     ("CP932", "Japanese", "のにはをたがでてとしれさいなる", 0.1),
     ("EUC-JP", "Japanese", "のにはをたがでてとしれさいなる", 0.1),
+    ("CP950", "Chinese", "的一是不了在人有我他這中大來上", 0.05),
     ("GB18030", "Chinese", "的一是不了在人有我他这中大来上", 0.05),
 )
 
@@ -169,10 +170,11 @@ def advice(block: bytes, error: UnicodeDecodeError) -> str:
     """Return what to do about bytes that are not UTF-8, as far as these tell."""
     if (archive := advice_on_archive(block)) is not None:
         return archive
-    if any(byte >= 0x80 for byte in block[: error.start]):
-        return "the text before it is UTF-8: mend this line, or remove it"
+    # First, as two of their bytes may be a letter of UTF-8 by chance.
     if (found := _of_east_asia(block)) is not None:
         return f"it looks like {found[1]} in {found[0]}; convert it: iconv -f {found[0]} -t UTF-8"
+    if any(byte >= 0x80 for byte in block[: error.start]):
+        return "the text before it is UTF-8: mend this line, or remove it"
     return (
         "find out which encoding the file has, and convert it: iconv -f ENCODING -t UTF-8 (or have its program save it "
         "as UTF-8)"

@@ -281,7 +281,9 @@ def test_text_of_seven_bits_is_refused_by_name(name: str, tmp_path: Path) -> Non
         ("これは本です。猫がいます。", "euc_jp", "Japanese in EUC-JP"),
         ("東京都知事選挙結果速報。人口減少対策、経済成長。", "euc_jp", None),
         ("这是一本书,我们都喜欢读书。今天天气很好。", "gb18030", "Chinese in GB18030"),
-        ("這是一本書,我們都喜歡讀書。今天天氣很好。", "big5", None),
+        ("這是一本書,我們都喜歡讀書。今天天氣很好。", "big5", "Chinese in CP950"),
+        ("타이어가 터졌습니다. 나는 학교에 간다.", "cp949", "Korean in CP949"),  # two bytes are a letter of UTF-8
+        ("一只小狗在河边。我们昨天去了北京。", "gb18030", "Chinese in GB18030"),
         ("Ein Mädchen läuft über die Straße. Grüße aus München, schöne Wörter.", "mac_roman", None),
         ("Noël, une école naïve rêve à travers l'été. Voilà, garçon !", "cp850", None),
         ("Żółta łódź płynie wśród fal, mężczyzna słucha muzyki.", "iso-8859-2", None),
@@ -304,6 +306,7 @@ def test_advice_on_other_encodings_destroys_nothing(tmp_path: Path) -> None:
     for content, words in [
         (b"\xe9t\xe9\n", "find out which encoding"),
         ("é\n".encode() + b"\xe9\n", "mend this line"),
+        ("두 집이 있다; 나는 학교에 간다.\n".encode() * 9 + b"\xe9\n", "mend this line"),
         (b"PK\x03\x04\xff", "a ZIP archive"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "a document of an old office program"),
         (gzip.compress(gzip.compress(b"a")), "compressed twice"),
