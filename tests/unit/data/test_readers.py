@@ -391,7 +391,11 @@ def test_tsv_of_uneven_lines_is_refused(tmp_path: Path) -> None:
         "fields as csv with delimiter: tab"
     )
     path = write(tmp_path / "x.tsv", "a b\tc\na b c\n")
-    assert refusal_of({"tsv": path}).startswith(f"{path}, line 2: 1 column where the first line has 2;")
+    assert refusal_of({"tsv": path}) == (
+        f"{path}, line 2: 1 column where the first line has 2; mend the line, or, of a spreadsheet that left out empty "
+        "cells at the ends of lines, delete the rows without a translation, or read a table with quotes around its "
+        "fields as csv with delimiter: tab"
+    )
     assert refusal_of({"tsv": path, "src_column": 3, "tgt_column": 1}) == (
         f"{path}, line 1: no column 3 (columns found, separated by tabs: 2); mend the line, or name the right ones "
         "with src_column and tgt_column"
@@ -482,6 +486,18 @@ def test_of_columns_as_near_none_is_taken(tmp_path: Path) -> None:
             "1: 2 columns are called 'en'; it has en, de",
         ),
         ("en,de\na,b\n\nb,c,d\n", {}, "4: 3 columns where the first line has 2; mend the line"),
+        (
+            "id,en,de\n1,a\n",
+            {},
+            "2: 2 columns where the first line has 3; mend the line, or, of a spreadsheet that left out empty cells at "
+            "the ends of lines, delete the rows without a translation",
+        ),
+        (
+            "de,en,note\na,b\n",
+            {},
+            "2: 2 columns where the first line has 3; mend the line, or, of a spreadsheet that left out empty cells at "
+            "the ends of lines, delete the columns behind the text",
+        ),
         ('en,de\n"a\nb",c\n"d\n,e\nf,g\n', {}, "4: quotes that are not as CSV has them (unexpected end of data); mend"),
         ('en,de\n"a" b,c\n', {}, "2: quotes that are not as CSV has them (',' expected after '\"'); mend the line"),
         (
@@ -490,7 +506,7 @@ def test_of_columns_as_near_none_is_taken(tmp_path: Path) -> None:
             "1: no column 'en'; it has en,de (columns found, separated by tabs:",
         ),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_unusable_csv_is_refused_with_its_line(content: str, keys: dict[str, Any], reason: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", content)

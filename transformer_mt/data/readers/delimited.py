@@ -111,18 +111,20 @@ def _pairs(
         if len(row) != len(first):
             raise InputError(
                 f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line"
-                + _other_remedy(row, first, source)
+                + _other_remedies(row, len(first), max(src, tgt), source)
             )
         yield row[src], row[tgt]
 
 
-def _other_remedy(row: list[str], first: list[str], source: SourceConfig) -> str:
+def _other_remedies(row: list[str], width: int, last_of_text: int, source: SourceConfig) -> str:
     """What else to do than to mend a line that has more or fewer columns than the first one."""
+    remedies = ""
+    if len(row) < width:
+        superfluous = "the rows without a translation" if len(row) <= last_of_text else "the columns behind the text"
+        remedies = f", or, of a spreadsheet that left out empty cells at the ends of lines, delete {superfluous}"
     if source.tsv:
-        return ", or read a table with quotes around its fields as csv with delimiter: tab"
-    if len(row) < len(first):
-        return ", or, of a spreadsheet that left out empty cells at the ends of lines, delete its last columns"
-    return f", or {_AS_TSV}" if _delimiter(source) == "\t" else ""
+        return f"{remedies}, or read a table with quotes around its fields as csv with delimiter: tab"
+    return f"{remedies}, or {_AS_TSV}" if len(row) > width and _delimiter(source) == "\t" else remedies
 
 
 def is_blank(row: list[str]) -> bool:
