@@ -41,12 +41,20 @@ _CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\uf
 _LETTER = "[a-zß-öø-ÿ\u0100-\u024f\u0370-\u052f]"
 _MAYBE_LOST = re.compile(rf"\?(?<={_LETTER}\?){_LETTER}", re.IGNORECASE)  # fast, as it begins with one character
 _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETTER}", re.IGNORECASE)
-_TIMES = re.compile(r"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^Dialogue:\s*\d+,\d+:\d\d:", re.MULTILINE)
+# Of SubRip and WebVTT, YouTube (.sbv), lyrics (.lrc) and Substation Alpha.
+_SPAN = r"\d+:\d\d:\d\d\.\d+,\d+:\d\d:\d\d\.\d"
+TIMES = re.compile(
+    rf"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^{_SPAN}|^\[\d+:\d\d[.:]\d+\]|^Dialogue:\s*\d+,\d+:\d\d:",
+    re.MULTILINE | re.IGNORECASE,
+)
+_PIECE = re.compile(r"\w@@(?: |$)|(?:^| )▁\w", re.MULTILINE)  # of BPE and of SentencePiece
 _KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
-_NUMBER = re.compile(r"^[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
-# Before text: 17. or 1:3, {25}{60} of subtitles, menu.open= of catalogues.
+_NUMBER = re.compile(rf"^(?!{_SPAN})[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
+# Before text: 17. or 1:3, GEN 1:3 or [1.3] of verses, {25}{60} of subtitles, menu.open= of catalogues.
 _PREFIX = re.compile(
-    r"^(?:\d[\d.:]*[.)]? |\{\d+\}\{\d+\}|[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])", re.MULTILINE
+    r"^(?:(?:\\v )?\d[\d.:]*[.)]? |(?:[^\W\d_]++\.? ){1,4}\d+[:.,]\d+ |[\[(]\d+[:.,]\d+[\])] ?|\{\d+\}\{\d+\}|"
+    r"[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])",
+    re.MULTILINE,
 )
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
@@ -97,6 +105,7 @@ FAULTS = {
         told_from=RUINOUS_SHARE,
     ),
     "times": Fault("are the times of subtitles"),
+    "pieces": Fault("are cut into pieces (Wa@@ ter, or ▁Wa ter); give the text as it was before that", fewest=5),
     "tabs": Fault("hold tabs, as tables have between columns", told_from=0.5, ruins_from=0.5),
     "keys": Fault("are keys, as menu.file.open, which programs find texts by", told_from=0.5, ruins_from=0.5),
     "numbers": Fault(
@@ -106,7 +115,8 @@ FAULTS = {
         fewest=5,
     ),
     "prefixes": Fault(
-        "begin with a number or a key, as lists have before their text; cut it off, if it does not belong to that",
+        "begin with a number or a key (17., GEN 1:3, menu.open=), as lists have before their text; cut it off, if it "
+        "does not belong to that",
         told_from=0.9,
         ruins_from=_NEVER,
         fewest=5,
@@ -184,7 +194,9 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "prefixes": _PREFIX.search,
     }
     if ":" in text:
-        tests["times"] = _TIMES.search
+        tests["times"] = TIMES.search
+    if "@@" in text or "▁" in text:
+        tests["pieces"] = _PIECE.search
     if not text.isascii():
         tests |= {
             "lost": lambda line: "\ufffd" in line,

@@ -6,6 +6,7 @@ import itertools
 import re
 from pathlib import Path
 
+from transformer_mt.curation.text_faults import TIMES
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import COMPRESSED
 from transformer_mt.system.lines import read_parts
@@ -25,7 +26,7 @@ _SUFFIXES = {
     **dict.fromkeys((".sgm", ".sgml"), f"SGML, {_SEGMENTS}"),
     **dict.fromkeys((".html", ".htm"), f"HTML; {_AS_TEXT}"),
     **dict.fromkeys((".yml", ".yaml"), f"YAML, with a key before each text; {_AS_PO.format('yaml2po')}"),
-    **dict.fromkeys((".srt", ".vtt"), f"subtitles, with times; {_AS_PO.format('sub2po')}"),
+    **dict.fromkeys((".srt", ".vtt"), f"subtitles, with times; save them as .srt, and {_AS_PO.format('sub2po')}"),
     ".strings": f"keys and texts of Apple's; {_AS_PO.format('prop2po --personality=strings')}",
     ".properties": f"keys and texts of Java's; {_AS_PO.format('prop2po')}",
     ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
@@ -51,7 +52,6 @@ _ROOTS = {
 }
 _OTHER_XML = f"XML; {_AS_TEXT}"
 _FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
-_TIMES = re.compile(r"\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|dialogue:\s*\d+,\d+:\d\d:")  # of subtitles
 _PICTURES = re.compile(r"\{\d+\}\{\d+\}")  # their numbers, in subtitles of MicroDVD; in texts of programs, {0}{1}
 _MOST_LINES = 50  # that are looked at for the first element
 
@@ -78,8 +78,10 @@ def _by_beginning(path: str) -> str | None:
     if lines and (anki := re.fullmatch(r"#separator:(\S+)", lines[0])):
         end = ".tsv" if anki[1] == "tab" else ".csv"
         return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
-    if any(map(_TIMES.match, lines)) or 2 * sum(map(bool, map(_PICTURES.match, lines))) > len(lines):
+    if any(map(TIMES.match, lines)) or 2 * sum(map(bool, map(_PICTURES.match, lines))) > len(lines):
         return _SUFFIXES[".srt"]
+    if lines and re.match(r"\\id [a-z\d]{3}\b", lines[0]):
+        return f"USFM, with marks before its verses; {_AS_TEXT}"
     if lines and lines[0].startswith("<?php"):
         return _PHP
     if lines and (lines[0] in ("{", "[", "[{") or all(line.startswith(('{"', '[{"')) for line in lines)):

@@ -235,6 +235,11 @@ def faults(text: str, other: str = "x") -> list[str]:
         ("안녕하세요 Привет 你好 नमस्ते", []),
         ("tab\tinside", ["tabs"]),
         ("00:01:02,500 --> 00:01:04,000", ["times"]),
+        ("0:00:01.000,0:00:02.900", ["times"]),
+        ("[00:12.00]Good day", ["times"]),
+        ("Wa@@ ter", ["pieces"]),
+        ("▁Wa ter", ["pieces"]),
+        ("@@ -1,3 +1,3 @@, a ▁ and me@@home", []),
         ("menu.file.open", ["keys"]),
         ("12,345.67", ["numbers"]),
         ("# 7: 10/12", ["numbers"]),
@@ -440,7 +445,8 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
 
 def test_numbers_and_keys_before_the_text_are_told(tmp_path: Path) -> None:
     pairs = good_pairs(20)
-    for prefix in ("{0}. ", "{0}001001 ", "menu.item_{0}=", "{{{0}}}{{{0}5}}"):
+    verses = ("GEN 1:{0} ", "1 Mose 1,{0} ", "Song of Songs 1:{0} ", "Gen. 1:{0} ", "[1.{0}] ", "(1:{0})", "\\v {0} ")
+    for prefix in ("{0}. ", "{0}001001 ", "menu.item_{0}=", "{{{0}}}{{{0}5}}", *verses):
         train = [(prefix.format(i + 1) + src, tgt) for i, (src, tgt) in enumerate(pairs)]
         [finding] = check(data_of(tmp_path, train))
         assert "20 (100.0 %) of 20 source sides begin with a number or a key" in finding.text and not finding.ruins
