@@ -332,12 +332,15 @@ def _has_letter(cell: str) -> bool:
 
 
 def _languages_of_rows(rows: list[list[str]]) -> tuple[MaybeCodes, list[int]] | None:
-    """Return the languages that two columns name in each row, where the other columns are text, and the numbers of
-    those; None of other tables."""
-    if len(rows) < 2 or len(rows[0]) != 4:
+    """Return the languages that two columns name in each row, where two others are text, and the numbers of those; None
+    of other tables."""
+    if len(rows) < 2:
         return None
-    places = [i for i, name in enumerate(rows[0]) if is_code(name) and all(row[i : i + 1] == [name] for row in rows)]
-    if len(places) != 2:
+    width = len(rows[0])
+    codes = [i for i, name in enumerate(rows[0]) if is_code(name) and all(row[i : i + 1] == [name] for row in rows)]
+    text = [i for i in range(width) if i not in codes]
+    if len(text) > 2:  # beside scores, say
+        text = [i for i in _text_columns(rows, width) if i not in codes]
+    if not len(codes) == len(text) == 2:
         return None
-    text = [i + 1 for i in range(4) if i not in places]
-    return (written(rows[0][places[0]]), written(rows[0][places[1]])), text
+    return (written(rows[0][codes[0]]), written(rows[0][codes[1]])), [i + 1 for i in text]

@@ -267,6 +267,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
             ("en", "de"),
         ),
         ("a.tsv", "eng\tHello\tdeu\tHallo\neng\ta\tdeu\tb", {"src_column": 2, "tgt_column": 4}, ("eng", "deu")),
+        ("a.tsv", "A dog\tEin Hund\t1.1\ten\tde\nA cat\tEine Katze\t1\ten\tde", numbered(1, 2), ("en", "de")),
         ("a.csv", "en,de\ra,b\r", {}, ("en", "de")),  # of old Macs
         # words that look like codes
         ("a.tsv", "Hi\tTag\nA dog\tEin Hund", {}, NO),
