@@ -19,6 +19,7 @@ from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.languages import is_language, language_label, likely_language
+from transformer_mt.text.scripts import script_of
 
 _MOST_LINES = 256  # of a chunk, drawn at random, of which letters are counted
 _LONGEST = 1000  # characters of a line that are looked at
@@ -33,6 +34,15 @@ _FEWEST_LETTERS_ASKED, _LEAST_PROBABILITY = 40, 0.02
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>|[%$&]\S*|\d+")
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
+# In which languages are written, too; the identifier, which knows them in others, takes them for other languages then.
+_OTHER_SCRIPTS = {
+    **dict.fromkeys(("ace", "ha", "ms", "pa", "so", "uz"), ("Arabic",)),
+    **dict.fromkeys(("az", "ku", "tk"), ("Arabic", "Cyrillic")),
+    **dict.fromkeys(("kk", "ky", "tt"), ("Arabic", "Latin")),
+    **dict.fromkeys(("bs", "crh"), ("Cyrillic",)),
+    "mn": ("Mongolian",),
+    "ug": ("Cyrillic", "Latin"),
+}
 
 
 @dataclass
@@ -176,21 +186,37 @@ class WrongLanguages:
 
 
 def _identified(named: NamedSource, sides: Sequence[SideLanguage]) -> Iterator[Finding]:
-    for name, code, side in zip(("source", "target"), named.languages, sides, strict=True):
+    for name, code, label, side in zip(("source", "target"), named.languages, labels_of(named), sides, strict=True):
         asked, num_foreign = side.num_identified, side.foreign.total()
-        if asked >= _FEWEST_IDENTIFIED and num_foreign >= _TOLD_FROM * asked:
-            names = ", ".join(name for name, _ in side.foreign.most_common(3))
-            is_most = num_foreign >= _RUINS_FROM * asked
-            advice = (
-                "look whether it is the right file, or column"
-                if is_most
-                else "data.clean.min_language_probability leaves them out of training"
-            )
+        if asked < _FEWEST_IDENTIFIED or num_foreign < _TOLD_FROM * asked:
+            continue
+        names = ", ".join(name for name, _ in side.foreign.most_common(3))
+        what = f"{percent(num_foreign, asked)} of {asked:,} passages of its {name} side that were looked at"
+        script = _script_of(side.letters)
+        if script in _OTHER_SCRIPTS.get(str(label), ()):
             yield Finding(
-                f"{named.label}: {percent(num_foreign, asked)} of {asked:,} passages of its {name} side that "
-                f"were looked at are not in {code}, but look like {names}; {advice} ({named.source})",
-                ruins=is_most,
+                f"{named.label}: {what} look like {names}; the identifier does not know {code} in {script} letters, so "
+                f"look whether they are in it ({named.source})",
+                ruins=False,
             )
+            continue
+        is_most = num_foreign >= _RUINS_FROM * asked
+        advice = (
+            "look whether it is the right file, or column"
+            if is_most
+            else "data.clean.min_language_probability leaves them out of training"
+        )
+        yield Finding(
+            f"{named.label}: {what} are not in {code}, but look like {names}; {advice} ({named.source})", ruins=is_most
+        )
+
+
+def _script_of(letters: Counter[str]) -> str | None:
+    """Return the script of most letters, by how often two follow each other."""
+    scripts: Counter[str | None] = Counter()
+    for pair, count in letters.items():
+        scripts[script_of(pair[0])] += count
+    return max(scripts, key=lambda script: scripts[script], default=None)
 
 
 def _is_exchanged(sides: Sequence[SideLanguage], labels: Sequence[str | None]) -> bool:

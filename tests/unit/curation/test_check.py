@@ -511,6 +511,17 @@ def test_another_language_is_found_where_the_extra_is(tmp_path: Path) -> None:
     assert finding.ruins
 
 
+def test_a_language_in_its_second_script_ruins_nothing(tmp_path: Path) -> None:
+    """Central Kurdish is taken for Southern Kurdish, the language of Arabic letters that the identifier knows."""
+    pytest.importorskip("py3langid")
+    kurdish = "من لە کوردستان دەژیم و کتێبەکە دەخوێنمەوە، ئەمڕۆ باران دەبارێت"
+    pairs = [(f"I live in Kurdistan and read the book, number {i}.", f"{kurdish} {i}.") for i in range(40)]
+    for code, ruins in (("ku", False), ("tr", True)):
+        [finding] = check(data_of(tmp_path, pairs).model_copy(update={"tgt_lang": code}))
+        assert finding.ruins == ruins
+        assert ("look like sdh; the identifier does not know ku in Arabic letters" in finding.text) != ruins
+
+
 @pytest.mark.parametrize("shift", [1, -1, 2, -3])
 @pytest.mark.parametrize("kind", ["lengths", "words"])
 def test_a_shift_is_found_by_lengths_or_by_words_alone(shift: int, kind: str) -> None:
