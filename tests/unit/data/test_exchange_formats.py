@@ -180,6 +180,21 @@ def test_codes_that_trados_explains_in_the_header(tmp_path: Path) -> None:
     assert pairs_of("xliff", tmp_path / "a.sdlxliff", content) == [("{0} X. Y & Z", "{0} X. Y & Z!")] * 2
 
 
+def test_what_trados_and_memoq_have_rejected_is_not_translated(tmp_path: Path) -> None:
+    source, target = (
+        "".join(f'<mrk mtype="seg" mid="{i}">{text}</mrk>' for i, text in enumerate(texts)) for texts in ("ab", "xy")
+    )
+    unit = f"<trans-unit id='1'><source>ab</source><seg-source>{source}</seg-source><target>{target}</target>"
+    states = '<seg id="0" conf="RejectedTranslation"/><seg id="1" conf="Translated"/>'
+    unit += f'<seg-defs xmlns="http://sdl.com/FileTypes/SdlXliff/1.0">{states}</seg-defs></trans-unit>'
+    assert pairs_of("xliff", tmp_path / "a.sdlxliff", xliff(unit * 2)) == [("a", ""), ("b", "y")] * 2
+    units = "".join(
+        f'<trans-unit xmlns:mq="MQXliff" mq:status="{state}"><source>a</source><target>b</target></trans-unit>'
+        for state in ("Rejected", "ManuallyConfirmed")
+    )
+    assert pairs_of("xliff", tmp_path / "a.mqxliff", xliff(units)) == [("a", ""), ("a", "b")]
+
+
 def test_codes_that_phrase_writes_as_text(tmp_path: Path) -> None:
     """{b>bold<b} and {1>any<1} are formatting, {2} a placeholder; elsewhere they are text."""
     unit = "<trans-unit><source>Click {1&gt;here&lt;1} {2}.</source><target>{b&gt;Hier&lt;b} {2}.</target></trans-unit>"

@@ -527,6 +527,13 @@ def test_csv_as_programs_write_it(tmp_path: Path) -> None:
         assert pairs_of(source) == [(src.format(delimiter), tgt) for src, tgt in pairs]
 
 
+def test_fuzzy_rows_of_weblate_are_not_translated(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", '"source","target","fuzzy"\n"a","b","True"\n"c","d",""\n"e","f","False"\n')
+    columns = {"src_column": "source", "tgt_column": "target"}
+    assert pairs_of({"csv": path, **columns}) == [("a", ""), ("c", "d"), ("e", "f")]
+    assert pairs_of({"csv": path, "src_column": 1, "tgt_column": 2, "header": False})[1] == ("a", "b")
+
+
 def test_spaces_between_the_fields_of_a_csv(tmp_path: Path) -> None:
     """As people write them, whatever the first line has; a quote inside of a field is doubled."""
     for header in ("en,de", '"en", "de"', "en, de"):

@@ -88,6 +88,7 @@ def _pairs(
 ) -> Iterator[tuple[str, str]]:
     first: list[str] | None = None
     src = tgt = 0
+    fuzzy: int | None = None  # the column that says "True" of what is not translated, in Weblate's tables
     is_second = False
     for number, row in rows:
         if row == [TOO_LONG]:
@@ -100,6 +101,7 @@ def _pairs(
             src, tgt, has_header = _places(row, f"{path}, line {number}", source, langs)
             first = row
             if has_header:
+                fuzzy = row.index("fuzzy") if "fuzzy" in row else None
                 is_second = True
                 continue
         if is_second and len(row) == len(first) and (row[src], row[tgt]) == (first[src], first[tgt]):
@@ -113,7 +115,7 @@ def _pairs(
                 f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line"
                 + _other_remedies(row, len(first), max(src, tgt), source)
             )
-        yield row[src], row[tgt]
+        yield row[src], "" if fuzzy is not None and row[fuzzy] == "True" else row[tgt]
 
 
 def _other_remedies(row: list[str], width: int, last_of_text: int, source: SourceConfig) -> str:

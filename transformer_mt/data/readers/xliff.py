@@ -11,8 +11,13 @@ from transformer_mt.data.readers.languages import MAX_CODES, is_turned, not_amon
 from transformer_mt.data.readers.xml_units import Units, local, read_units
 
 # Targets that nobody has looked at: copies of the source, or what a program proposes. The last is XLIFF 2's, where a
-# segment says so; by its rules it counts where nothing is said, too, which programs write whatever is there.
-_UNTRANSLATED = {"new", "needs-translation", "needs-adaptation", "needs-l10n", "initial"}
+# segment says so; by its rules it counts where nothing is said, too, which programs write whatever is there. And those
+# that somebody has looked at and found wrong, in memoQ and in Trados.
+_UNTRANSLATED = {
+    *("new", "needs-translation", "needs-adaptation", "needs-l10n", "initial"),
+    *("Rejected", "RejectedTranslation", "RejectedSignOff"),
+}
+_MEMOQ_STATE = "{MQXliff}status"
 _PHRASE = "{http://www.memsource.com/mxlf/"  # its attributes
 _PHRASE_CODE = re.compile(r"\{\w+>|<\w+\}")  # formatting: {b>bold<b}; {1} alone is a placeholder, and stays
 
@@ -71,6 +76,7 @@ class _XliffUnits(Units):
         self._sides: dict[str, _Side] = {}
         self._side: _Side | None = None
         self._state: str | None = None  # of a segment
+        self._rejected: set[str] = set()  # segments of a unit, which Trados tells behind their text
         self._data: list[str] | None = None  # the original of a code that is told apart from the segments
         self._data_id = ""
 
@@ -96,9 +102,12 @@ class _XliffUnits(Units):
                 self._languages(attributes.get("source-language", ""), attributes.get("target-language", ""))
                 self._tags.clear()
             case "trans-unit" | "unit":
-                self._codes, self._sides, self._state = ChainMap({}, self._tags), {}, None
+                self._codes, self._sides, self._rejected = ChainMap({}, self._tags), {}, set()
+                self._state = attributes.get(_MEMOQ_STATE)
             case "segment":
                 self._sides, self._state = {}, attributes.get("state")
+            case "seg" if parent == "seg-defs" and attributes.get("conf") in _UNTRANSLATED:
+                self._rejected.add(attributes.get("id", ""))
             case "tag" if parent == "tag-defs":
                 self._data_id = attributes.get("id", "")
             case "ph" if parent == "tag":
@@ -151,6 +160,7 @@ class _XliffUnits(Units):
             }
         nothing = {"": ""}
         marked, target = texts.get("seg-source", nothing), texts.get("target", nothing)
+        target = {**target, **dict.fromkeys(self._rejected, "")}
         if len(marked) > 1 and target.keys() <= marked.keys() and len(target) > 1:
             yield from ((text, target.get(key, "")) for key, text in marked.items() if key)
         else:
