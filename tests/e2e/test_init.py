@@ -155,9 +155,10 @@ def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) 
             {"src": "mac.en", "tgt": "mac.de"},
             "mac.de: pairs with text on both sides: 1, too few to learn from; its lines",
         ),
+        ({"src": "nel.en", "tgt": "nel.de"}, "1, too few to learn from; its lines end with U+2028 or NEL; give them"),
         ({"src": "latin.en"}, "latin.en"),
     ],
-    ids=["there", "no directory", "stdout", "missing", "few", "unequal", "old line ends", "not UTF-8"],
+    ids=["there", "no directory", "stdout", "missing", "few", "unequal", "old line ends", "NEL", "not UTF-8"],
 )
 def test_what_cannot_be_is_refused(
     options: dict[str, str], reason: str, text: list[tuple[str, str]], tmp_path: Path
@@ -167,6 +168,8 @@ def test_what_cannot_be_is_refused(
         write(tmp_path / name, ["a", "b", "c"])
     for name in ("mac.en", "mac.de"):
         (tmp_path / name).write_bytes(b"a\rb\rc\r")
+    for name in ("nel.en", "nel.de"):
+        (tmp_path / name).write_text("a\u0085b\u2028c\u0085", encoding="utf-8")
     (tmp_path / "latin.en").write_bytes(b"M\xfcll\n" * 300)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = init(tmp_path, **options)

@@ -90,7 +90,12 @@ FAULTS = {
     ),
     "escape": Fault(r"hold escapes instead of letters (\u00e4 for ä)", fewest=5),
     # Placeholders such as <file> are common in the texts of programs.
-    "html": Fault("hold tags or references of HTML", told_from=0.1, ruins_from=0.5, rule="drop_html"),
+    "html": Fault(
+        "hold tags of HTML, or references as &apos; (which Moses' deescape-special-chars.perl makes text)",
+        told_from=0.1,
+        ruins_from=0.5,
+        rule="drop_html",
+    ),
     "nfc": Fault("are not in Unicode's normal form NFC", ruins_from=_NEVER),
     "doubled": Fault(
         "stand in quotes with doubled quotes inside, as spreadsheets write them; read it as csv, with its delimiter"

@@ -172,7 +172,8 @@ class _Languages(Units):
 
 
 def codes_in(kind: str, path: str) -> Sequence[str | None]:
-    """Return the languages that the beginning of a file has, the source's first where it says which that is."""
+    """Return the languages that the beginning of a file has, the source's first where it says which that is; of formats
+    that have two, None where it does not say one."""
     if kind == "po":
         header = "\n".join(itertools.islice(lines_of(path), 100))
         src, tgt = (
@@ -189,4 +190,8 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
     for code in units.codes:  # en-US and EN-US are one
         codes.setdefault(code.casefold(), code)
     in_order = sorted(codes.values(), key=lambda code: code.lower() != source)
-    return [code_of_name(code) or written(code) for code in in_order]
+    as_written = [code_of_name(code) or written(code) for code in in_order]
+    if kind == "xliff" and len(as_written) < 2:
+        one = as_written[0] if as_written else None
+        return [one, None] if source else [None, one]
+    return as_written

@@ -53,8 +53,15 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
     if kind in ("tmx", "xliff", "po"):
         codes = codes_in(kind, first)
         both = (asked[0] or codes[0], asked[1] or codes[1]) if len(codes) == 2 else asked
+        if len(codes) == 2 and not all(both):
+            missing = [side for side, code in zip(("src", "tgt"), both, strict=True) if code is None]
+            raise InputError(
+                f"{src}: does not say which language it is translated "
+                f"{' and '.join({'src': 'from', 'tgt': 'into'}[side] for side in missing)}; say "
+                f"{' and '.join(f'--{side}-lang' for side in missing)}"
+            )
         if not all(both):
-            found = ", ".join(filter(None, codes)) or "none"
+            found = ", ".join(map(str, codes)) or "none"
             raise InputError(f"{src}: has the languages {found}; say with --src-lang and --tgt-lang which to take")
         return Files({kind: src}, both, "as the file has it", is_by_language=True)
     return table_of(kind, src, files, columns, asked)

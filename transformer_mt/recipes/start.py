@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -204,6 +205,8 @@ def _inputs(asked: Asked, of_model: MaybeCodes) -> _Inputs:
         remedy = "some thousands are the least, some hundreds are enough to try it out"
         if any(map(ends_at_cr, source_files(train.source, *codes_by_files))):
             remedy = f"its lines {OLD_LINE_ENDS}"
+        elif len(re.findall("[\x85\u2028]", "".join(map("".join, look.sample)))) > len(look.sample):
+            remedy = r"its lines end with U+2028 or NEL; give them line feeds: perl -CSD -pe 's/[\x{2028}\x{85}]/\n/g'"
         raise InputError(
             f"{train.source}: pairs with text on both sides: {len(look.src_keys):,}, too few to learn from; {remedy}"
         )

@@ -26,7 +26,7 @@ _SUFFIXES = {
     **dict.fromkeys((".sgm", ".sgml"), f"SGML, {_SEGMENTS}"),
     **dict.fromkeys((".html", ".htm"), f"HTML; {_AS_TEXT}"),
     **dict.fromkeys((".yml", ".yaml"), f"YAML, with a key before each text; {_AS_PO.format('yaml2po')}"),
-    **dict.fromkeys((".srt", ".vtt"), f"subtitles, with times; save them as .srt, and {_AS_PO.format('sub2po')}"),
+    **dict.fromkeys((".srt", ".vtt"), f"subtitles, with times; {_AS_PO.format('sub2po')}"),
     ".strings": f"keys and texts of Apple's; {_AS_PO.format('prop2po --personality=strings')}",
     ".properties": f"keys and texts of Java's; {_AS_PO.format('prop2po')}",
     ".resx": f"keys and texts of .NET's; {_AS_PO.format('resx2po')}",
@@ -78,8 +78,11 @@ def _by_beginning(path: str) -> str | None:
     if lines and (anki := re.fullmatch(r"#separator:(\S+)", lines[0])):
         end = ".tsv" if anki[1] == "tab" else ".csv"
         return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
+    tabs = {line.count("\t") for line in lines if not line.startswith("#")}
+    if lines and lines[0].startswith("#") and tabs and not {0, lines[0].count("\t")} & tabs:  # of OmegaT, of dict.cc
+        return "a table with remarks above it; remove its first lines, which begin with #, and name it .tsv"
     if any(map(TIMES.match, lines)) or 2 * sum(map(bool, map(_PICTURES.match, lines))) > len(lines):
-        return _SUFFIXES[".srt"]
+        return f"subtitles, with times; save them as .srt, and {_AS_PO.format('sub2po')}"
     if lines and re.match(r"\\id [a-z\d]{3}\b", lines[0]):
         return f"USFM, with marks before its verses; {_AS_TEXT}"
     if lines and lines[0].startswith("<?php"):

@@ -309,6 +309,11 @@ def test_utf8_read_as_windows_1252_is_found(text: str) -> None:
     assert "mojibake" not in faults(text)
 
 
+def test_references_are_told_with_what_makes_text_of_them(tmp_path: Path) -> None:
+    [finding] = check(data_of(tmp_path, [(f"{src} It &apos;s .", tgt) for src, tgt in good_pairs(20)]))
+    assert "references as &apos; (which Moses' deescape-special-chars.perl makes text)" in finding.text
+
+
 def test_damage_is_told_by_file_and_line(tmp_path: Path) -> None:
     data = data_of(tmp_path, good_pairs(20))
     path = tmp_path / "train.de"

@@ -658,6 +658,7 @@ def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_t
     ("line", "reason"),
     [
         ("en\tde", "not JSON (Expecting value at character 1); mend the line (one object a line, or all in one array)"),
+        ('\ufeff{"en": "a", "de": "b"}', "begins with a byte order mark, as where files were joined; remove it"),
         ('{"en": "a" "de"}', "not JSON (Expecting ',' delimiter at character 12); mend the line"),
         ('{"en": "a", "de": "b"} {}', "not JSON (Extra data at character 24); mend the line"),
         ('["a", "b"]', "columns with names are needed, found list"),
@@ -673,7 +674,7 @@ def test_jsonl_columns_may_have_other_names_and_languages_other_columns_beside_t
         ('{"en": ' + "[" * 100_000 + "]" * 100_000 + "}", "unusable JSON (maximum recursion depth exceeded"),
         ('{"en": ' + "1" * 5000 + "}", "unusable JSON (Exceeds the limit (4300 digits) for integer string conversion"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_unusable_json_is_refused_with_its_line(line: str, reason: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", f'{{"en": "a", "de": "\\ud83d\\ude42"}}\n{line}\n')

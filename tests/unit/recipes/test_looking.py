@@ -587,6 +587,23 @@ def test_a_translation_memory_names_its_languages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.po", 'msgid "a"\nmsgstr "b"', "translated into; say --tgt-lang$"),
+        ("a.xlf", '<xliff><file source-language="en"/></xliff>', "translated into; say --tgt-lang$"),
+        ("a.xlf", '<xliff><file target-language="en"/></xliff>', "translated from; say --src-lang$"),
+        ("a.xlf", "<xliff><file/></xliff>", "translated from and into; say --src-lang and --tgt-lang$"),
+    ],
+)
+def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str, reason: str, tmp_path: Path) -> None:
+    path = str(write(tmp_path / name, content.split("\n")))
+    with pytest.raises(InputError, match=f"{name}: does not say which language it is {reason}"):
+        files_of(path, None, NO, NO)
+    codes = tuple("en" if option in reason else None for option in ("--src-lang", "--tgt-lang"))
+    assert all(files_of(path, None, NO, codes).codes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("src", "tgt", "reason"),
     [
         ("-", None, "stdin: training reads its text more than once"),
@@ -706,10 +723,15 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
         ("a.xml", "<?xml version='1.0'?><TMX>", r"a translation memory; name it \.tmx"),
         ("a.xml", "<?xml version='1.0'?><other>", r"XML; write its sentences"),
         ("a.txt", "#separator:tab\n#html:true\na b\tc d", r"an export of Anki"),
+        ("a.txt", "# Glossary in tab-separated format\nA dog\tEin Hund\ta note\nRain\tRegen", r"remarks above it; rem"),
         ("a.sub", "{25}{45}A dog", r"subtitles"),
         ("a.sbv", "0:00:01.000,0:00:02.900\nA dog", r"subtitles"),
         ("a.lrc", "[ti:Rain]\n[00:01.00]A dog", r"subtitles"),
-        ("a.ass", "Dialogue: 0,0:00:01.00,0:00:02.90,Default,,0,0,0,,A dog", r"subtitles"),
+        (
+            "a.ass",
+            "Dialogue: 0,0:00:01.00,0:00:02.90,Default,,0,0,0,,A dog",
+            r"subtitles, with times; save them as \.srt, and",
+        ),
         ("a.sfm", "\\id GEN\n\\c 1\n\\v 1 A dog", r"USFM, with marks before its verses; write"),
         ("a.arb", '{\n  "@@locale": "en",', r"Flutter"),
         ("a.txt", '[{"en": "a", "de": "b"}]', r"JSON; name it \.jsonl"),

@@ -105,6 +105,10 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
                     f"{path}: one object over several lines, not rows; write an array or one object a line (pandas: "
                     "orient='records', lines=True)"
                 ) from None
+            if line.startswith("\ufeff"):
+                raise InputError(
+                    f"{origin}: begins with a byte order mark, as where files were joined; remove it"
+                ) from None
             raise InputError(
                 f"{origin}: not JSON ({error.msg} at character {error.pos + 1}); mend the line (one object a "
                 "line, or all in one array)"
