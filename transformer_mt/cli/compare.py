@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import SetOption, TgtLangOption, TokenizeOption
+from transformer_mt.cli.options import SetSearchOption, TgtLangOption, TokenizeOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -33,7 +33,7 @@ def compare(
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     tokenize: TokenizeOption = None,
     tgt_lang: TgtLangOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Compare systems with the first: scores, whether differences may be chance, sentences, lengths, numbers, names."""
     from transformer_mt.cli.evaluate import load_systems

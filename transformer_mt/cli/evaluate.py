@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelOrExportArgument, SetOption
+from transformer_mt.cli.options import ModelOrExportArgument, SetSearchOption
 from transformer_mt.cli.translate import LongLines
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
@@ -27,7 +27,7 @@ def score(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="One JSON object a line instead: log_prob, tokens, log_probs.")
     ] = False,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Print the log-probability (float32) of each given translation, its end included; blank where the source is.
 
@@ -245,7 +245,7 @@ def evaluate(
         str | None, typer.Option("--tgt-lang", help="Of the translations: zh, ja, …; with MODEL, the one wanted.")
     ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case in BLEU and chrF.")] = False,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Score translations with sacreBLEU; every number comes with its signature."""
     from transformer_mt.evaluation import scores as scoring

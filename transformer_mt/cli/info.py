@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelOrExportArgument
-
 _Lines = Iterator[tuple[str, str]]  # a topic, or "" where it goes on, and a line of it
 
 
 def info(
-    model: ModelOrExportArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model, or an export."),
+    ],
     json_output: Annotated[bool, typer.Option("--json", help="Print all that is known, as one JSON object.")] = False,
 ) -> None:
     """Tell a model's shape, parameters, languages, vocabulary, training and scores."""

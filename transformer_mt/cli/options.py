@@ -22,12 +22,21 @@ TgtLangOption = Annotated[str | None, typer.Option("--tgt-lang", help="Of the tr
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 
 
+# Of commands that use a trained model, whose configuration it has.
+SetSearchOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a search.* key, as search.precision=int8.")
+]
+
+
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model.")
 ]
 
 
-# Of commands that run an export for CTranslate2, or tell of one, too.
+# Of commands that run an export for CTranslate2, too.
 ModelOrExportArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model, or an export.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model, or an export for CTranslate2."
+    ),
 ]

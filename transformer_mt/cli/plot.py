@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import ModelArgument, SetOption, TgtLangOption, TokenizeOption
+from transformer_mt.cli.options import ModelArgument, SetSearchOption, TgtLangOption, TokenizeOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -46,7 +46,7 @@ def plot_lengths(
     json_output: Annotated[bool, typer.Option("--json", help="Print the numbers, as one JSON object.")] = False,
     tokenize: TokenizeOption = None,
     tgt_lang: TgtLangOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Draw BLEU and chrF by the length of the source, of models or translations, with intervals and signatures."""
     from transformer_mt.cli.evaluate import load_systems
@@ -105,7 +105,7 @@ def plot_attention(
     tgt_lang: Annotated[
         str | None, typer.Option("--tgt-lang", help="Of a model with several target languages: the one wanted.")
     ] = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Draw what a model looks at in a sentence and its translation, a query a row and a key a column.
 

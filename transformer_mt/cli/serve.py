@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import SetOption
+from transformer_mt.cli.options import SetSearchOption
 from transformer_mt.errors import InputError
 
 _PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client", "langcodes", "language_data", "lxml")
@@ -39,7 +39,7 @@ def serve(
     timeout: Annotated[
         int, typer.Option("--timeout", min=1, max=86_400, help="Seconds for a request to come, and for its answer.")
     ] = 60,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Serve models over HTTP, as LibreTranslate does; Ctrl-C or SIGTERM ends it when all is answered."""
     if any(find_spec(name) is None for name in _PACKAGES):

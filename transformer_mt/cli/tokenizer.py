@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.cli.options import SetOption
 from transformer_mt.system.console import tell
 
 tokenizer_app = typer.Typer(
@@ -26,7 +25,9 @@ def tokenizer_train(
         int, typer.Option("--vocab-size", help="Pieces; lowered where the text supports fewer.")
     ] = 10000,
     kind: Annotated[str, typer.Option("--type", help="bpe or unigram.")] = "bpe",
-    overrides: SetOption = [],  # noqa: B006 (typer copies it)
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a tokenizer.* key.")
+    ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a tokenizer on text files."""
     from transformer_mt.config.loading import tokenizer_config

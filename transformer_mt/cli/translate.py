@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelOrExportArgument, SetOption
+from transformer_mt.cli.options import ModelOrExportArgument, SetSearchOption
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -78,7 +78,7 @@ def translate(
     line_buffered: Annotated[
         bool, typer.Option("--line-buffered", help="Answer each line before the next is read, as a terminal has it.")
     ] = False,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetSearchOption = [],  # noqa: B006
 ) -> None:
     """Translate text, line by line: beam search, greedy or sampling."""
     from transformer_mt.evaluation.output_checks import OutputStats

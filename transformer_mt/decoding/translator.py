@@ -269,11 +269,11 @@ class Translator:
     ) -> list[ScoredTokens | None]:
         """The log-probability of each token of a target given its source; None where the source is blank.
 
-        By the first model where there are several, in float32 whatever `search.precision` is. ``first_line`` is the
-        number of the first line, for warnings and refusals. A pair is scored as a whole, also where the source is so
-        long that `translate` would split it, whose score is then another: a warning says so. Of strings with line
-        ends in them each line is scored by itself, as `translate` translates it, one after the other. Memory is
-        bounded: it grows with the square of a side, of at most 4,096 tokens.
+        By the first model where there are several, in float32 whatever `search.precision` is (of an export, in its
+        own). ``first_line`` is the number of the first line, for warnings and refusals. A pair is scored as a whole,
+        also where the source is so long that `translate` would split it, whose score is then another: a warning says
+        so. Of strings with line ends in them each line is scored by itself, as `translate` translates it, one after the
+        other. Memory is bounded: it grows with the square of a side, of at most 4,096 tokens.
 
         Raises:
             InputError: a side is longer than that, or than the positions that the model has learned; there are not as

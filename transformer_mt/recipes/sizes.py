@@ -25,7 +25,7 @@ _BY_ROOT_IN_PAPER = 100_000 * 25_000 / math.sqrt(130_000_000)
 
 # Target tokens of a text, of which the borders between sizes are made: what 5,000 everyday sentences have (of twice as
 # many the larger choices are better, docs/results.md), 100,000 of talks, 300,000 and a million of longer sentences.
-_LITTLE, _ENOUGH_FOR_SMALL, _ENOUGH_FOR_BASE, _AS_IN_PAPER = 50_000, 1_500_000, 6_000_000, 30_000_000
+_LITTLE, _ENOUGH_FOR_SMALL, _ENOUGH_FOR_BASE, _AS_IN_PAPER = 45_000, 1_500_000, 6_000_000, 30_000_000
 _CHARACTERS_OF_TOKEN = 4.4  # in 10,000 pieces of English, German or French; of Chinese, Japanese or Korean there are …
 _SYLLABLES_OF_TOKEN = 1.7
 

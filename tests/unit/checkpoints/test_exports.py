@@ -97,6 +97,16 @@ def test_a_changed_byte_is_told(out: Path, name: str) -> None:
     check_export(out)
 
 
+@pytest.mark.parametrize("format", ["marian", "ctranslate2"])
+def test_the_list_may_be_removed_where_nothing_else_tells_an_export(format: str, tmp_path: Path) -> None:
+    with exported_directory(tmp_path / "out", FACTS | {"format": format}) as directory:
+        (directory / "a").write_bytes(b"a")
+    (tmp_path / "out" / "a").write_bytes(b"b")
+    with pytest.raises(InputError, match="export the model again") as caught:
+        check_export(tmp_path / "out")
+    assert ("where it was changed on purpose, remove export.json" in str(caught.value)) == (format == "marian")
+
+
 def test_what_is_missing_or_cut_is_told_by_its_size(out: Path) -> None:
     (out / "inner" / "b").write_bytes(b"inner/b")
     with pytest.raises(InputError, match=r"inner/b: cut short or changed \(7 bytes, expected 350\)"):
