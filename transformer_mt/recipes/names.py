@@ -11,15 +11,25 @@ from transformer_mt.errors import InputError
 from transformer_mt.recipes.languages import MaybeCodes
 from transformer_mt.system.compression import COMPRESSED
 
-_CODE = re.compile(r"([a-z]{2,3})(?:[-_][a-z]{4})?(?:[-_][a-z]{2})?", re.IGNORECASE)
-_TWO_CODES = re.compile(r"(?:^|_)([a-z]{2,3})[-_]([a-z]{2,3})$", re.IGNORECASE)
-_LOCALE = r"(?<![A-Za-z])[a-z]{2,3}(?:[-_][A-Z][a-z]{3})?[-_][A-Z]{2}(?![A-Za-z])"  # en_US, zh-Hans-CN
-_TWO_LOCALES = re.compile(rf"({_LOCALE})[-_.]({_LOCALE})")
+# ISO 15924's names of scripts, as codes of languages have them; en_test and key_name have none.
+_SCRIPT = (
+    "(?i:Adlm|Arab|Armn|Beng|Cans|Cher|Cyrl|Deva|Ethi|Geor|Grek|Gujr|Guru|Hang|Hans|Hant|Hebr|Jpan|Khmr|Knda|Kore|"
+    "Laoo|Latn|Lisu|Mlym|Mong|Mtei|Mymr|Nkoo|Olck|Orya|Sinh|Syrc|Taml|Telu|"  # codespell:ignore
+    "Tfng|Thaa|Thai|Tibt|Vaii|Yiii)"
+)
+_REGION = "(?:[A-Z]{2}|419)"  # other numbers are those of parts: en_001
+# In small letters others are usual ends of names (en_tc, en_ok), but for the language's own letters: de_de.
+_SMALL_REGION = r"(?i:us|gb|uk|ca|au|nz|za|mx|br|cn|tw|hk|jp|kr|at|ch|be|\1)"
+_CODE = re.compile(rf"([A-Za-z]{{2,3}})(?:[-_]{_SCRIPT})?(?:[-_](?:{_REGION}|{_SMALL_REGION}))?")
+_LOCALE = (  # en_US, zh-Hans-CN, eng_Latn
+    rf"(?<![A-Za-z])[a-z]{{2,3}}(?:[-_]{_SCRIPT}(?:[-_]{_REGION})?|[-_]{_REGION})(?![A-Za-z])"
+)
+_WORD_OR_MARK = re.compile(rf"{_LOCALE}|[^-_.]+|[-_.]")
 _NO_CODES = {
     *("src", "tgt", "trg", "ref", "hyp", "txt", "tok", "raw", "bpe", "new", "old", "in", "out", "and", "to", "all"),
     *("dev", "set", "one", "two", "lhs", "rhs"),
 }
-_NO_SCRIPTS = tuple(f"{mark}{word}" for mark in "-_" for word in ("text", "lang", "sent", "line", "code", "word"))
+_CODES_TOO = {"in", "to"}  # of those; beside another code they are Indonesian's old one and Tongan's
 # Of columns beside those of text; some are codes as well.
 _BESIDE = {"id", "idx", "sid", "uid", "key", "nr", "no", "num", "row", "tag", "url", "doc", "lp", "pe"}
 # Where two other languages have columns, these are no Shona and Maltese but a number, and what a machine has made.
@@ -78,14 +88,22 @@ def _behind_a_word(one: str, other: str) -> tuple[str, str] | None:
 
 
 def codes_of_file(path: str) -> MaybeCodes:
-    """Return the languages of a file of pairs by its name: corpus.en-de.tsv. ko-KR.tsv tells one only."""
-    name = Path(path).name
-    if locales := _TWO_LOCALES.search(name):
-        return locales[1], locales[2]
-    for part in re.split(r"[.]+", re.sub(_LOCALE, "", name))[::-1]:
-        found = _TWO_CODES.search(part)
-        if found and all(map(is_code, found.groups())) and are_languages(*found.groups()):
-            return written(found[1]), written(found[2])
+    """Return the languages of a file of pairs by its name: corpus.en-de.tsv, en2de.tsv. ko-KR.tsv tells one only."""
+    name = re.sub(r"(?<![a-z])([a-z]{2,3})2([a-z]{2,3})(?![a-z])", r"\1-\2", Path(path).name)
+    words = _WORD_OR_MARK.findall(name)
+    beside = [*zip(words, words[1:], words[2:], words[3:], strict=False)]
+    for mark in "-_.":  # of my_en-de, the languages are en and de
+        found = [
+            (written(one), written(other))
+            for one, its_mark, other, end in beside
+            if its_mark == mark
+            and is_code(one)
+            and is_code(other)
+            # Elsewhere than at the end, what is not in the table may be any word.
+            and ((_is_known(one) and _is_known(other)) or (mark != "." and end == "." and are_languages(one, other)))
+        ]
+        if len(found) == 1:
+            return found[0]
     return None, None
 
 
@@ -93,6 +111,9 @@ def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     """Return the columns that are called like languages, and their codes; none where they are words: "Hi", "Tag"."""
     possible = [name for name in names if names.count(name) == 1 and not (len(names) > 2 and is_beside(name))]
     found = {name: code for name in possible if (code := _of_column(name))}
+    if len(names) == 2 and len(found) == 1:
+        words = {name: name.strip().lower() for name in names}
+        found = {name: found.get(name, word) for name, word in words.items() if name in found or word in _CODES_TOO}
     surer = {name: code for name, code in found.items() if name.strip().lower() not in _MAYBE_BESIDE}
     if len(surer) > 1 or not _BESIDE_MACHINES.isdisjoint(name.strip().lower() for name in names):
         found = surer
@@ -104,7 +125,9 @@ def languages_of_header(names: Sequence[str]) -> dict[str, str]:
     bare = {name.strip(): code for name, code in found.items() if code == written(name.strip())}
     if not all(_is_known(code) for code in bare.values()):  # then "ice" and "Eis" are words, eng and hsb languages
         is_header = any(map(_is_known, found.values())) and (all(map(str.islower, bare)) or all(map(str.isupper, bare)))
-        return found if is_header else {}
+        if not is_header:
+            found = {name: code for name, code in found.items() if len(name.strip()) > 3}  # beside en-US, Foo is a word
+        return found if len(found) > 1 else {}
     is_word = len(found) == len(bare) == 1 and (len(names) == 2 or next(iter(bare)).istitle())
     return {} if is_word else found
 
@@ -147,7 +170,8 @@ def are_codes(cells: Sequence[str], name: str) -> bool:
     is_short = len(cells) >= _FEWEST_CODES and 5 * len(values) <= len(cells)
     # Three letters may be any language's: one is in the table, or the name says what they are.
     is_sure = name.strip().lower().endswith(("lang", "language", "locale")) or any(map(_is_known, values))
-    return is_short and is_sure and all(map(is_code, values))
+    words = [_WORD_OR_MARK.findall(value)[::2] for value in values]  # also of two: en-de
+    return is_short and is_sure and all(one and all(map(is_code, one)) for one in words)
 
 
 def _is_known(code: str) -> bool:
@@ -157,9 +181,9 @@ def _is_known(code: str) -> bool:
 def is_code(text: str) -> bool:
     """Return whether a text looks like a language's code, and like no word that often stands in its place."""
     found = _CODE.fullmatch(text)
-    return found is not None and found[1].lower() not in _NO_CODES and not text.lower().endswith(_NO_SCRIPTS)
+    return found is not None and found[1].lower() not in _NO_CODES
 
 
 def written(code: str) -> str:
-    """Return a code as it is written as a rule: EN as en, EN-US as en-US."""
-    return re.sub("^[A-Z]+", lambda language: language[0].lower(), code) if code.isupper() else code
+    """Return a code as it is written as a rule: EN and En as en, EN-US as en-US."""
+    return re.sub("^[A-Za-z]+", lambda language: language[0].lower(), code)

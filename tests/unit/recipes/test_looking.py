@@ -89,6 +89,15 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("train.en", "x/train.de.gz", ("en", "de")),  # only what they end in
         ("a.en-sh.en", "a.en-sh.sh", ("en", "sh")),
         ("a/part.one", "part.txt", NO),
+        # words that are no script or region, and some that are
+        ("en_test.txt", "de_test.txt", ("en", "de")),
+        ("en-wiki.txt", "de-wiki.txt", ("en", "de")),
+        ("a.eng_file.txt", "a.deu_file.txt", ("eng", "deu")),
+        ("en_tc.txt", "de_tc.txt", ("en", "de")),
+        ("en_001.txt", "de_001.txt", ("en", "de")),
+        ("x.es-419", "x.en", ("es-419", "en")),
+        ("x_eng_Latn.txt", "x_zho_Hans.txt", ("eng_Latn", "zho_Hans")),
+        ("x.fr_fr", "x.ko_kr", ("fr_fr", "ko_kr")),
     ],
 )
 def test_names_of_two_files_tell_languages(src: str, tgt: str, codes: tuple[str | None, str | None]) -> None:
@@ -276,6 +285,13 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.tsv", "\n".join(f"Hi, {i}.\tTag, {i}.\tCC-BY 2.0 (France) #{i}" for i in range(20)), {}, NO),
         ("a.csv", "en,hsb", {}, ("en", "hsb")),
         ("a.csv", "EN,DE", {}, ("en", "de")),
+        ("a.csv", "En,De", {}, ("en", "de")),
+        ("a.csv", "in,en", {}, ("in", "en")),
+        ("a.csv", "to,from", {"header": False}, NO),
+        ("a.csv", "key_name,en,de", {}, ("en", "de")),
+        ("a.csv", "key_name,comment,en-US,de-DE,max_characters", {}, ("en-US", "de-DE")),
+        ("a.csv", "Map,en-US,de-DE", {}, ("en-US", "de-DE")),
+        ("a.csv", "Map,English,de-DE", {}, ("en", "de-DE")),
         ("a.csv", "EN,CN", {"src_column": "EN", "tgt_column": "CN"}, ("en", "zh")),
         ("a.csv", "Key,KR,EN", {"src_column": "KR", "tgt_column": "EN"}, ("ko", "en")),
         # other names of columns
@@ -411,6 +427,28 @@ def test_columns_may_be_named(
     assert (header, found.codes) == (settings, codes)
     assert len(list(read_pairs(found.source, "xx", "yy"))) == 1
     assert files_of(path, None, columns, ("xx", "yy")).codes == ("xx", "yy")
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("en-zh_CN.tsv", ("en", "zh_CN")),
+        ("en-pt-BR.tsv", ("en", "pt-BR")),
+        ("NLLB.eng_Latn-kac_Latn.tsv", ("eng_Latn", "kac_Latn")),
+        ("sr-Latn-en.tsv", ("sr-Latn", "en")),
+        ("en-de_data.tsv", ("en", "de")),
+        ("EN-DE-test.tsv", ("en", "de")),
+        ("my_en-de.tsv", ("en", "de")),
+        ("en2de.tsv.gz", ("en", "de")),
+        ("de.en.tsv", ("de", "en")),
+        ("x.de_hsb.tsv", ("de", "hsb")),
+        ("en-hsb-test.tsv", NO),
+        ("en-de-fr.tsv", NO),
+        ("en.zip.tsv", NO),
+    ],
+)
+def test_names_of_files_of_pairs_tell_languages(name: str, codes: tuple[str | None, str | None]) -> None:
+    assert codes_of_file(f"a/{name}") == codes
 
 
 @pytest.mark.parametrize("name", ["dev-set.tsv", "git_log.tsv", "pre-war.csv", "add-ons.tsv", "en.tsv"])
