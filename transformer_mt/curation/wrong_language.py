@@ -34,6 +34,7 @@ _FEWEST_LETTERS_ASKED, _LEAST_PROBABILITY = 40, 0.02
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>|[%$&]\S*|\d+")
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
+_NO_LANGUAGE = "no language"  # numbers, keys
 # In which languages are written, too; the identifier, which knows them in others, takes them for other languages then.
 _OTHER_SCRIPTS = {
     **dict.fromkeys(("ace", "ha", "ms", "pa", "so", "uz"), ("Arabic",)),
@@ -86,14 +87,15 @@ def another_language(lines: Sequence[str], code: str) -> str | None:
     asked = [*_passages([line[:_LONGEST] for line in lines])]
     foreign = _foreign(asked, label)
     is_most = len(asked) >= _FEWEST_IDENTIFIED and foreign.total() >= _RUINS_FROM * len(asked)
-    return foreign.most_common(1)[0][0] if is_most else None
+    found = foreign.most_common(1)[0][0] if is_most else None
+    return None if found == _NO_LANGUAGE else found
 
 
 def _foreign(passages: Sequence[str], label: str | None) -> Counter[str]:
     """Count what the identifier takes those passages for that are hardly in the language of a label."""
     wrong = [passage for passage in passages if not is_language(passage, str(label), _LEAST_PROBABILITY)]
     # Of two languages that are alike, the one that is meant may be the likeliest, with little probability.
-    return Counter(one for passage in wrong if (one := str(likely_language(passage))) != label)
+    return Counter(one for passage in wrong if (one := likely_language(passage) or _NO_LANGUAGE) != label)
 
 
 def _passages(lines: Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from transformer_mt.errors import InputError
 
 # What the identifier calls by another name than `langcodes`, and members of macrolanguages that this leaves alone.
 _LABELS = {"nb": "no", "fil": "tl", "ki": "kik", "gn": "gug", "pbt": "ps", "quy": "qu"}
+_NO_LANGUAGE = "zxx"
 
 
 def _import(name: str) -> Any:
@@ -55,12 +56,14 @@ def is_language(text: str, label: str, min_probability: float) -> bool:
     return bool(probability >= min_probability)
 
 
-def likely_language(text: str) -> str | None:
-    """Return the language that a text most likely is in; None where the extra `langid` is not installed."""
+def likely_language(text: str, min_probability: float = 0) -> str | None:
+    """Return the language that a text most likely is in; None where none is as probable, where it is in none (numbers,
+    keys), or the extra `langid` is not installed."""
     try:
-        return str(_identifier().classify(text)[0])
+        best, probability = _identifier().classify(text)
     except InputError:
         return None
+    return str(best) if best != _NO_LANGUAGE and probability >= min_probability else None
 
 
 def probable_languages(text: str, langs: Iterable[str]) -> list[tuple[str, float]]:

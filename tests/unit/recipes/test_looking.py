@@ -143,6 +143,8 @@ def test_text_in_another_language_than_is_said_is_warned_of() -> None:
     ):
         assert [*contradictions(Direction(*codes, ("said", "by name")), pairs)] == warnings
     assert [*contradictions(Direction("fr", "nl", ("said", "said")), pairs[:3])] == []  # too few to tell
+    none = [SentencePair("x_1 = f(0x3a); " * 4, "12 345 678 " * 9)] * 100
+    assert "zxx" not in " ".join(contradictions(Direction("en", "de", ("said", "said")), none))
     turned = [SentencePair(tgt, src) for src, tgt in pairs]  # at the beginning only
     assert [*contradictions(Direction("en", "de", ("said", "said")), turned * 3 + pairs * 7)] == []
 
@@ -157,12 +159,32 @@ def test_text_in_another_language_than_is_said_is_warned_of() -> None:
         ("这是一本书", "zh"),
         ("สวัสดี", "th"),
         ("καλημέρα", "el"),
+        ("ᎣᏏᏲ ᎤᏪᏘ ᎠᏓᏅᏖᏗ", "chr"),
     ],
 )
 def test_scripts_tell_some_languages(text: str, language: str) -> None:
     stats = SideStats()
     stats.add([text])
     assert language_of(stats, [text]) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The old man goes to the school every morning. ", "en"),
+        ("ذهب الولد إلى المدرسة في الصباح. كان الجو باردا جدا والمطر ينزل بغزارة على الشوارع. ", "ar"),
+        ("ꨌꩌ ꨀꨇꩉ ꨣꨮꩀ ", None),  # Cham, for which it says Korean
+        ("ⵜⴰⵎⴰⵣⵉⵖⵜ ⴰⵎⴰⵏ ", None),
+        ("menu.open menu.file\n", None),
+        ("17 3.5 ", None),
+        ("Hānau kūʻokoʻa ʻia nā kānaka apau loa, a ua kau like ka hanohano. ", None),
+    ],
+)
+def test_what_the_identifier_does_not_know_is_not_guessed(text: str, language: str | None) -> None:
+    pytest.importorskip("py3langid")
+    stats, lines = SideStats(), [text] * 50
+    stats.add(lines)
+    assert language_of(stats, lines) == language
 
 
 def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) -> None:
