@@ -57,6 +57,12 @@ def two_sides(names: Sequence[str], words_of_sides: Sequence[_Words] = _WORDS) -
     return None
 
 
+def may_be_language(name: str) -> bool:
+    """Return whether a column is called as none of text usually is: not "translation", but perhaps "Mixtec"."""
+    bare = re.sub(r"\(.*?\)", "", name).strip()
+    return not any(side.fullmatch(bare) for words in _WORDS for side in words)
+
+
 def delimiter_of(path: str) -> str:
     """Return what a CSV's fields are separated by: what cuts its first rows into as many fields each, or its first line
     into most."""

@@ -16,6 +16,7 @@ from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
 
 MaybeCodes = tuple[str | None, str | None]  # of the source and the target
+UNKNOWN = ""  # the code of a language that has a name, but none that we know
 
 _MOST_LINES = 200  # that a language is told by
 
@@ -25,8 +26,8 @@ _OF_SCRIPT = {
     **{"Greek": "el", "Hebrew": "he", "Georgian": "ka", "Armenian": "hy", "Tamil": "ta", "Kannada": "kn"},
     **{"Telugu": "te"},  # codespell:ignore
     **{"Malayalam": "ml", "Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or", "Sinhala": "si", "Thaana": "dv"},
-    **{"Ethiopic": "am", "Cherokee": "chr", "Nko": "nqo", "Ol Chiki": "sat", "Meetei Mayek": "mni", "Vai": "vai"},
-    **{"Yi": "ii", "Lisu": "lis"},
+    **{"Ethiopic": "am", "Cherokee": "chr", "Nko": "nqo", "Ol Chiki": "sat", "Meetei Mayek": "mni", "Lisu": "lis"},
+    **{"Yi": "ii", "Vai": "vai"},  # codespell:ignore
 }
 # Scripts of several languages, of which the identifier knows some; of others it takes any text for Korean.
 _TOLD_APART = {"Latin", "Cyrillic", "Arabic", "Devanagari", "Bengali"}
@@ -81,9 +82,9 @@ def direction(
             (code, how)
             for code, how in (
                 (asked[side], "as said on the command line"),
-                (found[side] if _may_be(found[side], of_text[side]) else None, how_found),
+                (found[side] if found[side] and _may_be(found[side], of_text[side]) else None, how_found),
                 (of_model[side], "that of the model"),
-                (of_text[side], "by the text itself"),
+                (None if found[side] == UNKNOWN else of_text[side], "by the text itself"),
                 (("src", "tgt")[side], "nothing tells which language it is: put its code here"),
             )
             if code is not None

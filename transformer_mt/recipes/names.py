@@ -8,13 +8,13 @@ from pathlib import Path
 
 from transformer_mt.data.readers.languages import are_languages, code_of_name, is_language
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.languages import MaybeCodes
+from transformer_mt.recipes.languages import UNKNOWN, MaybeCodes
 from transformer_mt.system.compression import COMPRESSED
 
 # ISO 15924's names of scripts, as codes of languages have them; en_test and key_name have none.
 _SCRIPT = (
-    "(?i:Adlm|Arab|Armn|Beng|Cans|Cher|Cyrl|Deva|Ethi|Geor|Grek|Gujr|Guru|Hang|Hans|Hant|Hebr|Jpan|Khmr|Knda|Kore|"
-    "Laoo|Latn|Lisu|Mlym|Mong|Mtei|Mymr|Nkoo|Olck|Orya|Sinh|Syrc|Taml|Telu|"  # codespell:ignore
+    "(?i:Adlm|Arab|Armn|Cans|Cher|Cyrl|Deva|Ethi|Geor|Grek|Gujr|Guru|Hang|Hans|Hant|Hebr|Jpan|Khmr|Knda|Kore|Laoo|"
+    "Beng|Latn|Lisu|Mlym|Mong|Mtei|Mymr|Nkoo|Olck|Orya|Sinh|Syrc|Taml|Telu|"  # codespell:ignore
     "Tfng|Thaa|Thai|Tibt|Vaii|Yiii)"
 )
 _REGION = "(?:[A-Z]{2}|419)"  # other numbers are those of parts: en_001
@@ -60,20 +60,24 @@ def check_codes(asked: MaybeCodes) -> None:
 
 
 def codes_of_names(src: str, tgt: str) -> MaybeCodes:
-    """Return the languages of two files by what differs in their paths: train.en and train.de, en/text and de/text."""
-    for separators in "/.", "/._", "/._-":
+    """Return the languages of two files by what differs in their paths: train.en and train.de, en/text and de/text,
+    English.txt and German.txt."""
+    of_one: MaybeCodes = None, None
+    for separators in "/.", "/._", "/._ -":
         # Locales are not cut: en_US is one part.
         parts = [re.findall(rf"{_LOCALE}|[^{separators}]+", path) for path in (src, tgt)]
         if len(parts[0]) == len(parts[1]):
             for one, other in reversed([*zip(*parts, strict=True)]):
-                codes = _behind_a_word(one, other) or (one, other)
-                if one != other and all(is_code(code) and is_language(re.split("[-_]", code)[0]) for code in codes):
-                    return written(codes[0]), written(codes[1])
+                src_code, tgt_code = map(_language, _behind_a_word(one, other) or (one, other))
+                if src_code and tgt_code and src_code != tgt_code:
+                    return src_code, tgt_code
+                if one != other and (code_of_name(one) or code_of_name(other)):  # English and Mixtec
+                    of_one = src_code or UNKNOWN, tgt_code or UNKNOWN
     ends = [Path(path).with_suffix("") if Path(path).suffix in COMPRESSED else Path(path) for path in (src, tgt)]
     one, other = (path.suffix[1:] for path in ends)
     if one != other and is_code(one) and is_code(other) and are_languages(one, other):
         return written(one), written(other)  # in folders of different depth
-    return None, None
+    return of_one
 
 
 def _behind_a_word(one: str, other: str) -> tuple[str, str] | None:
@@ -91,14 +95,15 @@ def codes_of_file(path: str) -> MaybeCodes:
     """Return the languages of a file of pairs by its name: corpus.en-de.tsv, en2de.tsv. ko-KR.tsv tells one only."""
     name = re.sub(r"(?<![a-z])([a-z]{2,3})2([a-z]{2,3})(?![a-z])", r"\1-\2", Path(path).name)
     words = _WORD_OR_MARK.findall(name)
-    beside = [*zip(words, words[1:], words[2:], words[3:], strict=False)]
+    codes = [*map(_language, words)]
+    beside = [*zip(codes, words[1:], codes[2:], words[3:], strict=False)]
     for mark in "-_.":  # of my_en-de, the languages are en and de
         found = [
-            (written(one), written(other))
+            (one, other)
             for one, its_mark, other, end in beside
-            if its_mark == mark
-            and is_code(one)
-            and is_code(other)
+            if one
+            and its_mark == mark
+            and other
             # Elsewhere than at the end, what is not in the table may be any word.
             and ((_is_known(one) and _is_known(other)) or (mark != "." and end == "." and are_languages(one, other)))
         ]
@@ -161,7 +166,7 @@ def _of_column(name: str) -> str | None:
     if is_code(bare) and not (len(rest) < len(words) and re.fullmatch("[A-Z][a-z]+", bare)):  # "No text" is text
         code = _OF_COUNTRY.get(bare.lower(), written(bare))
         return code if bare == name.strip() or _is_known(code) else None
-    return code_of_name(bare)
+    return code_of_name(name) or code_of_name(bare)  # Chinese (Traditional), English (US)
 
 
 def are_codes(cells: Sequence[str], name: str) -> bool:
@@ -182,6 +187,11 @@ def is_code(text: str) -> bool:
     """Return whether a text looks like a language's code, and like no word that often stands in its place."""
     found = _CODE.fullmatch(text)
     return found is not None and found[1].lower() not in _NO_CODES
+
+
+def _language(word: str) -> str | None:
+    """Return the code that a word of a file's name is, or that of the language that it names."""
+    return written(word) if is_code(word) and is_language(re.split("[-_]", word)[0]) else code_of_name(word)
 
 
 def written(code: str) -> str:

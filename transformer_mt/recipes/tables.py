@@ -17,9 +17,10 @@ from transformer_mt.recipes.contents import (
     delimiter_of,
     has_quotes,
     is_one_object,
+    may_be_language,
     two_sides,
 )
-from transformer_mt.recipes.languages import MaybeCodes
+from transformer_mt.recipes.languages import UNKNOWN, MaybeCodes
 from transformer_mt.recipes.names import are_codes, codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
 
@@ -277,7 +278,10 @@ def _by_text(table: _Table) -> Files:
     if text == [0, 1] and not has_header:  # which are read where no columns are named
         del found.settings["src_column"], found.settings["tgt_column"]
     for name, code in languages.items():
-        codes = (code, None) if name == names[text[0]] else (None, code)
+        is_source = name == names[text[0]]
+        other = names[text[1 if is_source else 0]]
+        its_code = UNKNOWN if _has_letter(other) and may_be_language(other) else None
+        codes = (code, its_code) if is_source else (its_code, code)
         found = found._replace(codes=codes, how="a column of the file")
     return found
 

@@ -25,7 +25,14 @@ from transformer_mt.recipes import look as looking
 from transformer_mt.recipes.cleaning import are_kept, rules_for
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.held_out import hold_out
-from transformer_mt.recipes.languages import Direction, contradictions, direction, language_of, languages_of_pairs
+from transformer_mt.recipes.languages import (
+    UNKNOWN,
+    Direction,
+    contradictions,
+    direction,
+    language_of,
+    languages_of_pairs,
+)
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names
 from transformer_mt.recipes.sides import Files, right_way
@@ -98,6 +105,12 @@ def seen(directory: Path, pairs: list[tuple[str, str]]) -> Look:
         ("x.es-419", "x.en", ("es-419", "en")),
         ("x_eng_Latn.txt", "x_zho_Hans.txt", ("eng_Latn", "zho_Hans")),
         ("x.fr_fr", "x.ko_kr", ("fr_fr", "ko_kr")),
+        # names of languages
+        ("English.txt", "Tigrinya.txt", ("en", "ti")),
+        ("train.english.gz", "train.am.gz", ("en", "am")),
+        ("Hawaiian Bible.txt", "English Bible.txt", ("haw", "en")),
+        ("Deutsch/a.txt", "Mixtec/a.txt", ("de", UNKNOWN)),
+        ("german.old.txt", "german.new.txt", NO),
     ],
 )
 def test_names_of_two_files_tell_languages(src: str, tgt: str, codes: tuple[str | None, str | None]) -> None:
@@ -108,6 +121,8 @@ def test_what_is_surest_tells_the_language() -> None:
     assert direction(("xx", None), ("en", None), "names", ("fr", "pt"), (None, "it"))[:2] == ("xx", "it")
     assert direction(NO, ("en", None), "names", (None, "ko"))[:2] == ("en", "ko")
     assert direction(NO, NO, "names")[:2] == ("src", "tgt")
+    described = direction(NO, ("en", UNKNOWN), "names", ("en", "sw")).described()  # Mixtec is no Swahili
+    assert described == "en (names) to tgt (nothing tells which language it is: put its code here)"
     assert direction(("en", "en"), ("en", "de"), "names")[:2] == ("en", "en")
     with pytest.raises(
         InputError, match=r"languages: de \(as said on the command line\) to de \(names\); say what both"
@@ -227,7 +242,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "Nr,English,German", {}, ("en", "de")),
         ("a.tsv", "Español\tEnglish (old)\tenglish", {}, ("es", "en")),
         ("a.csv", "SID,분야,한국어,english", {}, ("ko", "en")),
-        ("a.csv", "No,English,Filipino\n1,a,b", {"header": True, **numbered(2, 3)}, ("en", None)),
+        ("a.csv", "No,English,Klingon\n1,a,b", {"header": True, **numbered(2, 3)}, ("en", UNKNOWN)),
         ("a.tsv", "\n".join(f"word{i}\tWort{i}\tnoun" for i in range(20)), {}, NO),
         ("a.tsv", "German\tDeutsch\nred\trot", {}, NO),
         ("a.tsv", "A dog.\tEin Hund.\n" + "A cat.\t\n" * 9 + "No.\tNein.", {}, NO),
@@ -320,7 +335,23 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "Deutsch;Englisch", {"delimiter": ";"}, ("de", "en")),
         ("a.csv", "Inglés;Alemán", {"delimiter": ";"}, ("en", "de")),
         ("a.tsv", "영어\t한국어", {}, ("en", "ko")),
-        ("a.csv", "Deutsch;Klingonisch", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", None)),
+        ("a.csv", "Deutsch;Klingonisch", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", UNKNOWN)),
+        ("a.csv", "Deutsch;Traduction", {"delimiter": ";", "header": True, **numbered(1, 2)}, ("de", None)),
+        ("a.csv", "English,Hawaiian", {}, ("en", "haw")),
+        ("a.csv", "Eng,Haw", {}, ("eng", "haw")),
+        ("a.csv", "Northern Sami,Norwegian Bokmål", named("Northern Sami", "Norwegian Bokmål"), ("se", "nb")),
+        (
+            "a.csv",
+            "Chinese (Simplified),Chinese (Traditional)",
+            named("Chinese (Simplified)", "Chinese (Traditional)"),
+            ("zh-Hans", "zh-Hant"),
+        ),
+        (
+            "a.csv",
+            "Simplified Chinese text,English text",
+            named("Simplified Chinese text", "English text"),
+            ("zh-Hans", "en"),
+        ),
         (
             "a.csv",
             "English (US),German (Germany)",
@@ -356,7 +387,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.tsv", "1\tA dog\tEin Hund\n2\tA cat\tEine Katze", numbered(2, 3), NO),
         ("a.tsv", "\n".join(f"court law\tA dog {i}\tEin Hund {i}" for i in range(20)), numbered(2, 3), NO),
         ("a.csv", "ID,From,To\nx1,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
-        ("a.csv", "key,en,Filipino\nx1,A dog,Ang aso", {"header": True, **numbered(2, 3)}, ("en", None)),
+        ("a.csv", "key,en,Klingon\nx1,A dog,Ang aso", {"header": True, **numbered(2, 3)}, ("en", UNKNOWN)),
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         # called alike but for the language, or as programs and people do
         (
@@ -464,9 +495,11 @@ def test_columns_may_be_named(
         ("en2de.tsv.gz", ("en", "de")),
         ("de.en.tsv", ("de", "en")),
         ("x.de_hsb.tsv", ("de", "hsb")),
-        ("en-hsb-test.tsv", NO),
+        ("en-kac-test.tsv", NO),
         ("en-de-fr.tsv", NO),
         ("en.zip.tsv", NO),
+        ("English_Hawaiian.csv", ("en", "haw")),
+        ("news.german-english.csv", ("de", "en")),
     ],
 )
 def test_names_of_files_of_pairs_tell_languages(name: str, codes: tuple[str | None, str | None]) -> None:

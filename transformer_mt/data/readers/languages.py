@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -28,7 +30,8 @@ _LETTERS = (
 )
 _OLD = {"iw": "he", "in": "id", "ji": "yi"}
 _SCRIPTS_OF_CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
-# What people write above a column, in English, in the language itself, and the commonest in other languages.
+# What people write above a column, in English, in the language itself, and the commonest in other languages; with _ for
+# what stands between the words of a name.
 _NAMES = (
     "af afrikaans am amharic ar arabic ar العربية az azerbaijani be belarusian bg bulgarian bg български bn bengali "
     "bn bangla bs bosnian ca catalan ca català cs czech cs čeština cs česky cy welsh cy cymraeg da danish da dansk "
@@ -57,7 +60,24 @@ _NAMES = (
     "en английский de немецкий fr французский es испанский en англійська de німецька "
     "en angielski de niemiecki fr francuski en anglicky en angličtina de německy de němčina en ingilizce de almanca "
     "en 영어 de 독일어 fr 프랑스어 zh 중국어 ja 일본어 en 英語 de ドイツ語 fr フランス語 zh 中国語 ko 韓国語 en 英文 "
-    "en 英语 de 德语 fr 法语 ja 日语 ko 韩语"
+    "en 英语 de 德语 fr 法语 ja 日语 ko 韩语 "
+    # Of smaller communities, and varieties.
+    "aa afar ab abkhaz ak akan an aragonese as assamese ay aymara ba bashkir bi bislama bm bambara bo tibetan br "
+    "breton ce chechen ch chamorro co corsican cr cree cv chuvash dv dhivehi dv maldivian dz dzongkha ee ewe es "
+    "castellano ff fula ff fulani fj fijian fy frisian gd scottish_gaelic gn guarani gn guaraní gv manx haw hawaiian "
+    "haw ʻōlelo_hawaiʻi ht haitian ht haitian_creole iu inuktitut jv javanese kg kongo ki kikuyu kl greenlandic kr "
+    "kanuri ku kurdish ku kurdî kv komi kw cornish lg luganda lg ganda li limburgish ln lingala mh marshallese mi "
+    "māori nb norwegian_bokmål nb norsk_bokmål nn norwegian_nynorsk nn norsk_nynorsk nv navajo ny chichewa ny chewa "
+    "ny nyanja oj ojibwe oj ojibwa om oromo or oriya os ossetian os ossetic rn kirundi sa sanskrit sc sardinian sg "
+    "sango sh serbo-croatian ss swati ss swazi st sesotho st southern_sotho su sundanese tl filipino tn tswana tn "
+    "setswana to tongan ts tsonga tw twi ty tahitian ve venda wa walloon yo yorùbá za zhuang am አማርኛ ti ትግርኛ ast "
+    "asturian bem bemba bho bhojpuri ceb cebuano chr cherokee ckb sorani ckb kurdish_sorani ckb central_kurdish crh "
+    "crimean_tatar dsb lower_sorbian grc ancient_greek gsw swiss_german hil hiligaynon hsb upper_sorbian ilo ilocano "
+    "kab kabyle kmr kurmanji kmr kurdish_kurmanji lkt lakota mai maithili mni manipuri nah nahuatl nds low_german nso "
+    "northern_sotho nso sepedi pap papiamento pcm nigerian_pidgin sah yakut sat santali scn sicilian sco scots se "
+    "northern_sami sma southern_sami smj lule_sami smn inari_sami sms skolt_sami szl silesian tet tetum tpi tok_pisin "
+    "tyv tuvan udm udmurt vec venetian yue cantonese zh-Hans simplified_chinese zh-Hans chinese_simplified zh-Hant "
+    "traditional_chinese zh-Hant chinese_traditional pt-BR brazilian_portuguese"
 )
 _CODES = dict(zip(_NAMES.split()[1::2], _NAMES.split()[::2], strict=True))
 _TWO = {code[2:]: code[:2] for code in _LETTERS.split()} | _OLD | _CODES
@@ -89,7 +109,8 @@ def primary(code: str) -> str:
 
 def code_of_name(name: str) -> str | None:
     """Return the code of a language that is called by its name; None for anything else, also for a code."""
-    return _CODES.get(name.strip().lower())
+    words = re.split(r"[\s_()]+", unicodedata.normalize("NFC", name.lower()))
+    return _CODES.get("_".join(filter(None, words)))
 
 
 def is_language(code: str) -> bool:
