@@ -196,8 +196,13 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
     for code in units.codes:  # en-US and EN-US are one
         codes.setdefault(code.casefold(), code)
     in_order = sorted(codes.values(), key=lambda code: code.lower() != source)
-    as_written = [code_of_name(code) or written(code) for code in in_order]
+    as_written = [_code_in(code) for code in in_order]
     if kind == "xliff" and len(as_written) < 2:
         one = as_written[0] if as_written else None
         return [one, None] if source else [None, one]
     return as_written
+
+
+def _code_in(code: str) -> str:
+    """Return a code as it is written as a rule, or that of a name: en for "English (US)"."""
+    return code_of_name(code) or code_of_name(code.partition("(")[0]) or written(code)

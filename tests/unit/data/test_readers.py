@@ -798,7 +798,12 @@ def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
         *(("en", "eng", 0), ("en", "en_US", 1), ("en-US", "en", 1), ("en-US", "en-GB", 2), ("en", "de", None)),
         *(("zh-Hans", "zh-CN", 1), ("zh-Hans", "zho_Hans", 0), ("zh-Hans", "zh-Hans-CN", 1), ("zh-CN", "zh-TW", 3)),
         *(("zh-Hans", "zh-Hant-TW", 3), ("zh", "zh-TW", 1), ("sr-Latn", "sr-Cyrl-RS", 3), ("sr-Latn", "sr-Latn-RS", 1)),
-        ("sr", "sr-Latn", 1),
+        *(
+            ("sr", "sr-Latn", 1),
+            ("en", "English (US)", 0),
+            ("zh-TW", "Chinese (Simplified)", 3),
+            ("mi", "Ma\u0304ori", 0),
+        ),
     ],
 )
 def test_how_far_languages_are(wanted: str, found: str, far: int | None) -> None:

@@ -582,6 +582,7 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
         ("a.xliff", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.txt.SDLXLIFF", '<xliff version="2.0" srcLang="de" trgLang="ar"/>', ("de", "ar")),
         ("a.tmx", '<tmx><tuv lang="EN"/><tuv lang="de-DE"/><tuv lang="en"/><tuv lang="DE-DE"/></tmx>', ("en", "de-DE")),
+        ("b.tmx", '<tmx><tuv lang="English (US)"/><tuv lang="Chinese (Simplified)"/></tmx>', ("en", "zh-Hans")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
         ("d.po", 'msgid ""\nmsgstr ""\n"Language: German\\n"\n', ("en", "de")),
         ("b.po", 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"X-Source-Language: fr\\n"\n', ("fr", "de")),

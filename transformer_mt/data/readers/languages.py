@@ -138,7 +138,9 @@ def no_column(wanted: str, names: Iterable[str]) -> str:
 
 
 def _parts(code: str) -> tuple[str, str]:
-    """Return the language of a code, by two letters where it has them, and the variety."""
+    """Return the language of a code or a name, by two letters where it has them, and the variety: not that in
+    "English (US)"."""
+    code = code_of_name(code) or code.partition("(")[0]
     language, _, variety = code.strip().lower().replace("_", "-").partition("-")
     return _TWO.get(language, language), variety
 
