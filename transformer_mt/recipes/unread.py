@@ -20,6 +20,7 @@ _QT = "a catalogue of Qt; convert it: lconvert -of po -o both.po FILE"
 _PHP = f"keys and texts of PHP; {_AS_PO.format('php2po')}"
 _WORDFAST = "a document of Wordfast; export TMX or XLIFF from it"
 _JSON = "JSON; name it .jsonl, and no second file, where its rows have both sides; else write out the text, one a line"
+_CATALOGUE = "a catalogue; name it .po, and no second file; if it has no translations yet (.pot), one of those"
 
 # By the ends of names. None of them may be a language's letters: train.ts is Tsonga, train.arb Arabic.
 _SUFFIXES = {
@@ -36,7 +37,6 @@ _SUFFIXES = {
     ".txml": _WORDFAST,
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV (UTF-8), and name that"),
     **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".pdf"), f"a document; {_AS_TEXT}"),
-    ".pot": "a catalogue that has no translations yet; name one of its translations, a .po",
 }
 
 # By the first element, of XML under any name.
@@ -87,6 +87,8 @@ def _by_beginning(path: str) -> str | None:
         return f"USFM, with marks before its verses; {_AS_TEXT}"
     if lines and lines[0].startswith("<?php"):
         return _PHP
+    if any(line.startswith('msgid "') for line in lines):  # not by the name: train.pot is Potawatomi
+        return _CATALOGUE
     if lines and (lines[0] in ("{", "[", "[{") or all(line.startswith(('{"', '[{"')) for line in lines)):
         return f"keys and texts of Flutter; {_AS_TEXT}" if any('"@@locale"' in line for line in lines) else _JSON
     if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag

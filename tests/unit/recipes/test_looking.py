@@ -805,7 +805,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
         ("a.yml", "", r"YAML"),
         ("a.resx", "", r"resx2po"),
         ("a.ftl", "", r"Fluent"),
-        ("a.pot", "", r"has no translations yet"),
+        ("a.pot", '# Copyright\nmsgid ""\nmsgstr ""\n', r"has no translations yet"),
         ("a.html", "", r"HTML"),
         ("a.en", '\n<srcset setid="x" srclang="any">', r"XML, with a sentence in each <seg>"),
         ("a.en", '<doc docid="x">', r"XML, with a sentence in each <seg>"),
@@ -842,6 +842,7 @@ def test_text_with_markup_or_keys_is_refused(name: str, beginning: str, reason: 
         with pytest.raises(InputError, match=f"{name}: .*{reason}"):
             files_of(str(src), None if tgt is None else str(tgt), NO, NO)
     files_of(str(good), str(write(tmp_path / "c.mo", ["<unk> a"])), NO, NO)
+    files_of(str(good), str(write(tmp_path / "c.pot", ["a"])), NO, NO)  # Potawatomi
 
 
 # ---------------------------------------------------------------- looking
