@@ -141,7 +141,7 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
             found = found._replace(codes=(src_code, tgt_code), how="columns of the file")
         return in_order(found, asked)
     if len(names) == 2:
-        return in_order(table.with_columns(*names), asked)
+        return in_order(_with_language(table.with_columns(*names), table.languages, *names), asked)
     if kind == "jsonl" and is_one_object(first):
         raise _one_object(src)
     if len(names) > 2:
@@ -277,13 +277,17 @@ def _by_text(table: _Table) -> Files:
     found = table.with_columns(text[0] + 1, text[1] + 1, has_header=has_header)
     if text == [0, 1] and not has_header:  # which are read where no columns are named
         del found.settings["src_column"], found.settings["tgt_column"]
-    for name, code in languages.items():
-        is_source = name == names[text[0]]
-        other = names[text[1 if is_source else 0]]
-        its_code = UNKNOWN if _has_letter(other) and may_be_language(other) else None
-        codes = (code, its_code) if is_source else (its_code, code)
-        found = found._replace(codes=codes, how="a column of the file")
-    return found
+    return _with_language(found, languages, names[text[0]], names[text[1]])
+
+
+def _with_language(found: Files, languages: Mapping[str, str], src: str, tgt: str) -> Files:
+    """Return a table with the code of that one of its two columns that is called like a language."""
+    if languages.keys().isdisjoint((src, tgt)):
+        return found
+    src_code, tgt_code = (
+        languages.get(name, UNKNOWN if _has_letter(name) and may_be_language(name) else None) for name in (src, tgt)
+    )
+    return found._replace(codes=(src_code, tgt_code), how="a column of the file")
 
 
 def _text_columns(rows: list[list[str]], count: int) -> list[int]:

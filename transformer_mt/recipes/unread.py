@@ -20,7 +20,7 @@ _QT = "a catalogue of Qt; convert it: lconvert -of po -o both.po FILE"
 _PHP = f"keys and texts of PHP; {_AS_PO.format('php2po')}"
 _WORDFAST = "a document of Wordfast; export TMX or XLIFF from it"
 _JSON = "JSON; name it .jsonl, and no second file, where its rows have both sides; else write out the text, one a line"
-_CATALOGUE = "a catalogue; name it .po, and no second file; if it has no translations yet (.pot), one of those"
+_CATALOGUE = "a catalogue; name it .po, and no second file; a .pot has no translations yet: name one of its .po files"
 
 # By the ends of names. None of them may be a language's letters: train.ts is Tsonga, train.arb Arabic.
 _SUFFIXES = {

@@ -414,6 +414,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ),
         ("a.json", '{"schema": {"x": [{"y": 1}]}, "tags": ["z"], "data": [{"en": "a", "ko": "b"}]}', {}, ("en", "ko")),
         ("a.json", '[{"en": "a", "ko": "b"}]', {}, ("en", "ko")),
+        ("a.json", '[{"English": "a", "Mixtec": "b"}]', named("English", "Mixtec"), ("en", UNKNOWN)),
         ("a.json", '[{"한국어": "a", "en-GB": "b"}]', {}, ("ko", "en-GB")),
         (
             "a.jsonl",
