@@ -18,7 +18,7 @@ _SCRIPT = (
     "Tfng|Thaa|Thai|Tibt|Vaii|Yiii)"
 )
 _REGION = "(?:[A-Z]{2}|419)"  # other numbers are those of parts: en_001
-# In small letters others are usual ends of names (en_tc, en_ok), but for the language's own letters: de_de.
+# In small letters only these, and those of the language itself (de_de): others end the names of files, as en_tc, en_ok.
 _SMALL_REGION = r"(?i:us|gb|uk|ca|au|nz|za|mx|br|cn|tw|hk|jp|kr|at|ch|be|\1)"
 _CODE = re.compile(rf"([A-Za-z]{{2,3}})(?:[-_]{_SCRIPT})?(?:[-_](?:{_REGION}|{_SMALL_REGION}))?")
 _LOCALE = (  # en_US, zh-Hans-CN, eng_Latn
