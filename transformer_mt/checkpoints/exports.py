@@ -93,7 +93,7 @@ def check_export(directory: Path, *, only_sizes: bool = False) -> dict[str, Any]
     try:
         content = read_plain(directory / MANIFEST, _MOST_BYTES)
         facts: dict[str, Any] = json.loads(content)
-        if facts.get("format") != "ctranslate2":  # which the list is for; others can do without
+        if facts.get("format") in ("marian", "pegasus"):  # others are known as exports by their list
             remedy = f"{remedy}, or, where it was changed on purpose, remove {MANIFEST}"
         if isinstance(facts["files"], list):
             return facts
