@@ -22,7 +22,7 @@ from transformer_mt.evaluation.run_report_page import summary
 STATES = {
     "Finished: all 9 updates": TrainState(step=9),
     "no better bleu in 3 validations": TrainState(step=4, evals_without_improvement=3),
-    "because the validation failed": TrainState(step=4, by_signal=True, awaits_validation=True),
+    "as its validation failed": TrainState(step=9, by_signal=True, awaits_validation=True),
     "Stopped by a signal at update 4 of 9": TrainState(step=4, by_signal=True),
     "stopped or crashed: the log has come to update 4 of 9; its last checkpoint is of update 2": TrainState(step=2),
     "before its first checkpoint": None,

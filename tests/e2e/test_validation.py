@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from transformer_mt.checkpoints import training_state
 from transformer_mt.config.loading import load_config
 from transformer_mt.config.sections import Config
 from transformer_mt.decoding import line_cutting
+from transformer_mt.decoding.translations import Translation
+from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import RunError
 from transformer_mt.text.sentences import SplitLine, split_line
 from transformer_mt.training.resuming import _scoring
@@ -84,6 +88,28 @@ def test_a_failing_validation_saves_the_step_and_is_made_up_for(
 
     with failing(step, RunError("once more"), "early"):  # nothing has changed
         assert "once more" in tmt_here("train", config, "--output", run, "--resume").refusal
+    assert_continued(run, config, finished)
+
+
+def test_a_signal_does_not_wait_for_the_validation(
+    config: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_long(*_: Any, **__: Any) -> list[Translation]:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(3600)
+        return []
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "translate", takes_long)
+        stopped = tmt_here("train", config, "--output", run)
+    assert stopped.status == 1
+    assert "stopped by SIGTERM as it validated step 3, which is saved; continue with --resume" in stopped.refusal
+    assert_continued(run, config, finished)
+
+
+def assert_continued(run: Path, config: Path, finished: Path) -> None:
+    """With --resume a run ends as one that nothing happened to."""
     tmt_here("train", config, "--output", run, "--resume").ok()
     assert metrics(run) == metrics(finished)
     assert weights(run) == weights(finished)

@@ -139,13 +139,13 @@ def describe_state(config: Config, records: list[Record], last: TrainState | Non
         return f"Ended at {of_all}: its loss or gradient was not finite ({FILE_NAME} names the pairs)."
     if last is None:
         return f"Ended before its first checkpoint; the log has come to {of_all}."
+    kept = f"its last checkpoint is of update {last.step:,}, from which --resume goes on"
+    if last.awaits_validation:
+        return f"Ended at {of_all}, as its validation failed or a signal stopped it; {kept}."
     if last.step >= most:
         return f"Finished: all {most:,} updates are done."
     if 0 < patience <= last.evals_without_improvement:
         return f"Finished at {of_all}: no better {config.train.best_metric} in {patience} validations."
-    kept = f"its last checkpoint is of update {last.step:,}, from which --resume goes on"
-    if last.awaits_validation:
-        return f"Ended at {of_all} because the validation failed; {kept}."
     if last.by_signal:
         return f"Stopped by a signal at {of_all}; {kept}."
     return f"Ended early, stopped or crashed: the log has come to {of_all}; {kept}."

@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
 
+from transformer_mt.errors import RunError
+
+
+class StoppedError(RunError):
+    """A signal came within `StopSignal.raised`."""
+
 
 class StopSignal:
     """Within its block, remembers SIGTERM, SIGHUP or SIGINT. A second SIGINT interrupts at once.
@@ -22,6 +28,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number = 0  # none yet
+        self._is_raised = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -41,6 +48,24 @@ class StopSignal:
         if self.number and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.number = number
+        if self._is_raised:
+            self._is_raised = False  # once
+            raise StoppedError(f"stopped by {signal.Signals(number).name}")
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within the block, raise a signal, also one from before it: for long work that can be done again.
+
+        Raises:
+            StoppedError: a signal came.
+        """
+        try:
+            self._is_raised = True
+            if self.number:
+                self._remember(self.number, None)
+            yield
+        finally:
+            self._is_raised = False
 
 
 class Ended(BaseException):

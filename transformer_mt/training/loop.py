@@ -15,7 +15,7 @@ from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError, TmtError
 from transformer_mt.system import device
 from transformer_mt.system.allocator import keep_freed_memory
-from transformer_mt.system.signals import StopSignal
+from transformer_mt.system.signals import StoppedError, StopSignal
 from transformer_mt.system.whole_files import replaced_file
 from transformer_mt.training import ending, feeding, memory
 from transformer_mt.training.meter import Meter, end_run
@@ -135,12 +135,15 @@ class _Loop:
             end_run(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
 
     def validate(self) -> bool:
-        """Score the step, and return whether it is the best. If that fails, the step is saved and the run ends."""
+        """Score the step, and return whether it is the best.
+
+        If that fails, or a signal comes, the step is saved and the run ends: the next one validates it first.
+        """
         state, ranks, average = self.state, self.setup.ranks, self.setup.updater.average
         self.meter.pause()
         try:
             with contextlib.nullcontext() if average is None else average.in_the_model():
-                scores = self.setup.validation.run(state.step, ranks, self.log)
+                scores = self.setup.validation.run(state.step, ranks, self.log, self.stop_signal.raised())
         except BaseException as error:
             state.awaits_validation = True
             self.save(by_signal=True)
@@ -151,6 +154,8 @@ class _Loop:
                 raise
             with contextlib.suppress(RunError):  # the other ranks may be gone
                 ranks.first_says(None)  # that it is written
+            if isinstance(error, StoppedError):
+                end_run(ranks, f"{error} as it validated step {state.step:,}, which is saved; continue with --resume")
             reason = f"step {state.step:,} is saved, but its validation failed: {error}; then continue with --resume"
             end_run(ranks, reason)
         state.awaits_validation = False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -28,6 +30,7 @@ from transformer_mt.system.console import Tell
 from transformer_mt.system.device import autocast
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.ranks import Ranks
+from transformer_mt.system.signals import StoppedError
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.memory import validation_fits
@@ -174,8 +177,13 @@ class Validation:
             )
         return kept
 
-    def run(self, step: int, ranks: Ranks, log: RunLog) -> dict[str, float]:
+    def run(
+        self, step: int, ranks: Ranks, log: RunLog, stoppable: AbstractContextManager[None] | None = None
+    ) -> dict[str, float]:
         """Score the model as it is; log and return the numbers, the same on every rank.
+
+        Args:
+            stoppable: entered for this rank's own part, which is nearly all of the time; what it raises ends that.
 
         Raises:
             RunError: out of memory, or another rank has failed, whose reason it has. What fails on one rank ends this
@@ -185,7 +193,12 @@ class Validation:
         self._model.eval()
         # Rank r decodes sentences r, r + R, …; rank 0 puts them together and scores them.
         own = range(ranks.rank, len(self._pairs), ranks.num_ranks)
-        parts = _all_or_none(ranks, lambda: (self._loss(ranks), self._translate(own) if self._eval.metrics else []))
+
+        def score_own() -> tuple[float, list[str]]:
+            with stoppable or contextlib.nullcontext():
+                return self._loss(ranks), self._translate(own) if self._eval.metrics else []
+
+        parts = _all_or_none(ranks, score_own)
         num_labels = sum(len(self._tgt[i]) for i in self._for_loss)
         loss = sum(nll for nll, _ in parts) / num_labels
         scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
@@ -292,7 +305,7 @@ def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
     """Return every rank's result, on every rank. Where one fails all do, and none is left waiting.
 
     Raises:
-        RunError: another rank has failed; or what this one's work raises.
+        RunError: another rank has failed; StoppedError, if by a signal; or what this one's work raises.
     """
     result, failure = None, None
     try:
@@ -300,10 +313,11 @@ def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
     except Exception as error:
         failure = error
     reason = str(failure) if isinstance(failure, TmtError) else repr(failure)
-    told = ranks.gather((result, None if failure is None else reason))
+    kind = StoppedError if isinstance(failure, StoppedError) else RunError
+    told = ranks.gather((result, kind, None if failure is None else reason))
     if failure is not None:
         raise failure
-    for rank, (_, reason) in enumerate(told):
+    for rank, (_, kind, reason) in enumerate(told):
         if reason is not None:
-            raise RunError(f"rank {rank}: {reason}")
-    return [one for one, _ in told]
+            raise kind(f"rank {rank}: {reason}")
+    return [one for one, _, _ in told]

@@ -14,7 +14,7 @@ from harness import copy_corpus, last_checkpoint, write_config
 
 from transformer_mt.config.loading import load_config
 from transformer_mt.errors import RunError
-from transformer_mt.system.signals import StopSignal, interrupts_later
+from transformer_mt.system.signals import StoppedError, StopSignal, interrupts_later
 from transformer_mt.training.loop import train
 from transformer_mt.training.validation import Validation
 
@@ -47,6 +47,19 @@ def test_remembered_until_it_is_asked_for(own_handlers: list[Any], number: signa
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert handlers() == own_handlers
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_raised_once_where_that_is_asked_for(own_handlers: list[Any], number: signal.Signals) -> None:
+    with StopSignal() as stop:
+        with stop.raised():
+            pass
+        with pytest.raises(StoppedError, match=f"stopped by {number.name}"), stop.raised():
+            signal.raise_signal(number)
+        assert stop.number == number
+        signal.raise_signal(signal.SIGTERM)  # out of the block it is remembered
+        with pytest.raises(StoppedError, match="stopped by SIGTERM"), stop.raised():
+            pytest.fail("a signal had come before")
 
 
 def test_nohup_is_left_alone(own_handlers: list[Any]) -> None:
@@ -88,7 +101,7 @@ def test_train_gives_the_handlers_back_and_works_in_a_thread(
         return run(self, *others)
 
     monkeypatch.setattr(Validation, "run", hangs_up)
-    with pytest.raises(RunError, match="stopped by SIGHUP after step 4, which is saved"):
+    with pytest.raises(RunError, match="stopped by SIGHUP as it validated step 4, which is saved"):
         train(load_config(path, ["train.max_steps=6"]), tmp_path / "run", resume=True)
     assert handlers() == own_handlers
 
