@@ -3,7 +3,7 @@
 import os
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # OpenMP's threads spin while they wait for each other. Beside another busy process that takes the time from the one
 # that they wait for: a training step becomes several times slower. After some thousand turns they sleep. After fewer
