@@ -112,6 +112,10 @@ def test_advice_follows_the_validations(ended: tuple[Path, Path], tmp_path: Path
     falling, rising = [4.0, 3.0, 2.5, 2.3, 2.2, 2.1], [1.0, 10.0, 20.0, 25.0, 28.0, 30.0]
     assert "go on with --resume and train.max_steps 120" in advice(tmp_path, config, rising, falling)
     assert "train.max_steps 80 and another --output" in advice(tmp_path, cosine, rising, falling)
+    warm = with_keys("optim", schedule="cosine", warmup_steps=40)  # the rate is at its peak, not at 0
+    assert "go on with --resume and train.max_steps 120" in advice(tmp_path, warm, rising, falling)
+    warm = with_keys("optim", schedule="cosine", warmup_steps=41)
+    assert "still rose (41 steps of warm-up): go on with --resume" in advice(tmp_path, warm, rising, falling)
     flat = [1.0, 10.0, 20.0, 30.0, 30.1, 30.2]
     assert f"tmt average {tmp_path} --output" in advice(tmp_path, config, flat, falling)
     assert "more text" in advice(tmp_path, cosine, flat, falling)

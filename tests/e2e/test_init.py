@@ -11,7 +11,8 @@ from harness import Done, Trained, symbol_lines, tmt, tmt_here, write
 from transformer_mt.checkpoints.model_directory import load_tensors
 from transformer_mt.checkpoints.run_directory import resolve_model
 from transformer_mt.config.loading import load_config
-from transformer_mt.recipes import sizes, start, trial
+from transformer_mt.recipes import adapting, sizes, start, trial
+from transformer_mt.recipes.adapting import Initial, load_initial
 from transformer_mt.toy_corpus import grammar
 
 SMALL = [
@@ -82,6 +83,7 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     fresh, replayed = config.data.train  # half of what is seen is what it was trained on
     assert fresh.src == str(tmp_path / "a.hsb") and replayed.src == before.data.train[0].src
     assert replayed.weight == pytest.approx(200 * 0.8 / 2000, rel=0.3)
+    assert [source.name for source in config.data.test] == [None]  # the model's own were never in its text
     given = ["--replay-src", tmp_path / "a.dsb", "--replay-tgt", tmp_path / "symbols"]
     init(tmp_path, "--from", trained.run, *given, src="a.hsb", tgt="symbols", output="given.yaml").ok()
     assert load_config(tmp_path / "given.yaml").data.train[1].src == str(tmp_path / "a.dsb")
@@ -93,6 +95,24 @@ def test_a_model_is_adapted(trained: Trained, tmp_path: Path) -> None:
     old, new = (load_tensors(resolve_model(path) / "model.safetensors") for path in (trained.run, tmp_path / "run"))
     changed = {name.split(".")[0] for name, weight in new.items() if not weight.equal(old[name])}
     assert changed == {"decoder"}
+
+
+def test_what_the_first_model_has_never_seen_stays_out_and_is_scored(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_that_held_out(path: Path) -> Initial:
+        initial = load_initial(path)
+        data = initial.config.data
+        data = data.model_copy(update={"clean": data.clean.model_copy(update={"drop_held_out": True})})
+        return initial._replace(config=initial.config.model_copy(update={"data": data}))
+
+    monkeypatch.setattr(adapting, "load_initial", one_that_held_out)
+    for name in ("a.hsb", "symbols"):
+        write(tmp_path / name, symbol_lines(200, seed=5))
+    init(tmp_path, "--from", trained.run, src="a.hsb", tgt="symbols").ok()
+    data, before = load_config(tmp_path / "my.yaml").data, load_config(trained.config).data
+    assert [source.name for source in data.test] == [None, "old_valid"]
+    assert data.test[1].src == before.valid[0].src and data.clean.drop_held_out
 
 
 def test_the_largest_shape_that_takes_no_more_than_half_a_day(

@@ -24,7 +24,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system import locks
 from transformer_mt.system.console import Tell, tell
 from transformer_mt.system.directories import listed_files, put_back, remove_directory, sync
-from transformer_mt.system.whole_files import open_plain, read_plain, replaced_file
+from transformer_mt.system.whole_files import looked_for_in, open_plain, read_plain, replaced_file
 
 _MARK = b"A run of transformer_mt: tmt train holds this file's lock.\n"
 _LOCK = ".lock"
@@ -189,7 +189,7 @@ def is_run(path: Path) -> bool:
 def resolve_model(path: Path) -> Path:
     """The model directory that MODEL names: a run's best checkpoint, or the directory itself."""
     if not os.path.isdir(path):
-        what = "is a file" if os.path.exists(path) else "no such model directory"
+        what = "is a file" if os.path.exists(path) else f"no such model directory{looked_for_in(path)}"
         raise InputError(f"{path}: {what}; name a run, a checkpoint or another directory with a model")
     if not is_run(path):
         return path

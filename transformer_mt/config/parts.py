@@ -30,8 +30,11 @@ class _Languages(_Part):
 
     def directions(self) -> list[tuple[str, str]]:
         """The pairs of languages that the model was trained on, in order of the alphabet."""
-        sources = self.train or (_SourceLanguages(),)
-        return sorted({(one.src_lang or self.src_lang, one.tgt_lang or self.tgt_lang) for one in sources})
+        return sorted(set(map(self.languages, self.train or (_SourceLanguages(),))))
+
+    def languages(self, source: _SourceLanguages) -> tuple[str, str]:
+        """A source's languages: its own, or the corpus's."""
+        return source.src_lang or self.src_lang, source.tgt_lang or self.tgt_lang
 
 
 class _Tokenization(_Part):
@@ -103,10 +106,19 @@ class _Begun(_Part):
     init_from: str | None = None
 
 
+class _Cleaning(_Part):
+    drop_held_out: bool = False
+
+
+class _AdaptedData(_NamedData):
+    test: Annotated[tuple[_Source, ...], AsTuple] = ()
+    clean: _Cleaning = _Cleaning()
+
+
 class AdaptedConfig(_Part):
     """What adapting a model to other text takes: what it is, and how it was trained, and on what."""
 
-    data: _NamedData
+    data: _AdaptedData
     model: ModelConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()

@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,17 @@ class HeldOutText(NamedTuple):
     @property
     def num_drawn(self) -> int:
         return sum(map(len, self.drawn.values()))
+
+    def with_old(self, sources: list[dict[str, Any]]) -> HeldOutText:
+        """Return it with what the model that is adapted has never seen, which would else be in the old text."""
+        if not sources:
+            return self
+        why = "what is called old is what the first model was scored on: it shows what is forgotten"
+        test = next((one for one in self.sources if one.key == "test"), Choice("test", []))
+        others = [one for one in self.sources if one.key != "test"]
+        why_test = "; ".join(filter(None, (test.why, why)))
+        rules = self.rules or [Choice("drop_held_out", True, "the old text still has what its model was scored on")]
+        return self._replace(sources=[*others, Choice("test", [*test.value, *sources], why_test)], rules=rules)
 
     def write(self, cleanup: contextlib.ExitStack) -> None:
         """Write the files; ``cleanup`` removes them where the configuration is not written in the end."""

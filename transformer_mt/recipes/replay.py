@@ -23,9 +23,10 @@ class Replay(NamedTuple):
     sources: list[dict[str, Any]]  # as a configuration has them
     share: float  # old text in an epoch, by the new
     why: str
+    held_out: list[dict[str, Any]]  # what the model's own training has left out of the sources
 
 
-NOTHING = Replay([], 0.0, "")
+NOTHING = Replay([], 0.0, "", [])
 
 
 class Amount(NamedTuple):
@@ -69,7 +70,8 @@ def replay_for(
         f"what {initial.name} could before is not forgotten (mixed fine-tuning, Chu et al. 2017; docs/adapting.md)"
     )
     tell(f"replay: {num_old:,} old pairs, about {an_epoch:,.0f} of them an epoch")
-    return Replay(sources, scale * sum(weight * old.characters for _, weight, old in found) / amount.characters, why)
+    share = scale * sum(weight * old.characters for _, weight, old in found) / amount.characters
+    return Replay(sources, share, why, [] if given else [*_held_out(initial, languages, tell)])
 
 
 def _own(
@@ -78,19 +80,43 @@ def _own(
     """Yield the sources that a model was trained on and that are still there, with their weights and amounts."""
     data = initial.config.data
     for source in data.train:
-        own = source.src_lang or data.src_lang, source.tgt_lang or data.tgt_lang
-        is_possible = next(source.conflicts(), None) is None
         weight = 1.0 if source.weight is None else source.weight
-        if not is_possible or source.kind not in _OF_FILES or weight == 0 or _is_same(source, new.source):
+        if not _is_of_files(source) or weight == 0 or _is_same(source, new.source):
             continue
+        own = data.languages(source)
         try:
             amount = _amount(source, own)
         except InputError as error:
             tell(f"warning: not replayed: {error}")
             continue
-        keys = source.model_dump(mode="json", exclude_defaults=True, exclude={"name", "weight", "src_lang", "tgt_lang"})
-        named = zip(("src_lang", "tgt_lang"), own, languages, strict=True)
-        yield {**keys, **{key: code for key, code, usual in named if code != usual}}, weight, amount
+        yield _settings(source, own, languages), weight, amount
+
+
+def _held_out(initial: Initial, languages: tuple[str, str], tell: Tell) -> Iterator[dict[str, Any]]:
+    """Yield the validation and test text that a model's training has left out of its sources, each with a name."""
+    data = initial.config.data
+    if not data.clean.drop_held_out:
+        return
+    for part, sources in (("valid", data.valid), ("test", data.test)):
+        for number, source in enumerate(filter(_is_of_files, sources)):
+            own = data.languages(source)
+            try:
+                _amount(source, own)
+            except InputError as error:
+                tell(f"warning: the old text may have lines that {initial.name} was never trained on: {error}")
+                continue
+            yield {**_settings(source, own, languages), "name": f"old_{part}" + f"_{number}" * (number > 0)}
+
+
+def _is_of_files(source: SourceConfig) -> bool:
+    return source.kind in _OF_FILES and next(source.conflicts(), None) is None
+
+
+def _settings(source: SourceConfig, own: tuple[str, str], languages: tuple[str, str]) -> dict[str, Any]:
+    """Return a model's source, in its own languages, as a configuration of other ones has it."""
+    keys = source.model_dump(mode="json", exclude_defaults=True, exclude={"name", "weight", "src_lang", "tgt_lang"})
+    named = zip(("src_lang", "tgt_lang"), own, languages, strict=True)
+    return {**keys, **{key: code for key, code, usual in named if code != usual}}
 
 
 def _is_same(source: SourceConfig, new: SourceConfig) -> bool:

@@ -147,6 +147,7 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     held_out = hold_out(look, kept, given, languages.codes, asked.output, tell)
     text = _text_of(look, kept, held_out)
     replay = NOTHING if initial is None else replay_for(initial, old, train, languages.codes, text.amount, tell)
+    held_out = held_out.with_old(replay.held_out)
     data = [
         *languages.choices(),
         Choice("train", [train.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),

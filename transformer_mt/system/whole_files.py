@@ -138,4 +138,13 @@ def reason_of(error: OSError) -> str:
 
 
 def advice_on(error: OSError) -> str:
+    if error.errno == errno.ENOENT and isinstance(error.filename, str | bytes):
+        return f"check the path{looked_for_in(error.filename)}"
     return _ADVICE.get(error.errno or 0, "check the path")
+
+
+def looked_for_in(path: str | bytes | Path) -> str:
+    """Return where a relative path begins, to be added to a refusal of it; nothing of an absolute one."""
+    with contextlib.suppress(OSError):  # the current folder may be gone
+        return "" if os.path.isabs(path) else f", which begins in {os.getcwd()}"
+    return ""

@@ -16,6 +16,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import TmtError, is_out_of_memory
 from transformer_mt.evaluation.source_scores import score_source
+from transformer_mt.training.optim import learning_rate
 from transformer_mt.training.run_log import RunLog
 
 # Of the best score: what it rose by in the last third of a run, from which on a longer run is worth a try.
@@ -92,7 +93,13 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
             f"dropout than model.dropout {config.model.dropout:g}"
         )
     is_at_its_end = state.step >= config.train.max_steps  # else patience has ended it, and would do so again at once
-    has_come_to_zero = is_at_its_end and config.optim.schedule not in ("paper", "inverse_sqrt")
+    most, warmup = config.train.max_steps, config.optim.warmup_steps
+    if is_at_its_end and most < warmup:
+        return (
+            f"the learning rate still rose ({warmup:,} steps of warm-up): go on with --resume and train.max_steps "
+            f"{10 * warmup}"
+        )
+    has_come_to_zero = is_at_its_end and learning_rate(most, config.optim, config.model.d_model, most) == 0
     reason = f"{metric} still rose in the last third" if _rises(records, metric) else ""
     if not reason and state.best_step == state.step and state.cursor.epoch < _FEW_EPOCHS:
         reason = f"the last checkpoint is the best, and only in epoch {state.cursor.epoch + 1}"

@@ -32,8 +32,8 @@ def pair_of(directory: Path, name: str, count: int) -> dict[str, str]:
     return {key: str(write(path, [f"{key} {i}" for i in range(count)])) for key, path in paths.items()}
 
 
-def initial(tokenizers: Tokenizers, *train: dict[str, Any]) -> Initial:
-    data = {"src_lang": "en", "tgt_lang": "de", "train": train}
+def initial(tokenizers: Tokenizers, *train: dict[str, Any], **others: Any) -> Initial:
+    data = {"src_lang": "en", "tgt_lang": "de", "train": train, **others}
     return Initial(
         "runs/general", AdaptedConfig.model_validate({"data": data, "model": {"preset": "tiny"}}), tokenizers
     )
@@ -58,6 +58,22 @@ def test_the_models_own_text_is_replayed_as_far_as_it_is_there(
     assert replay.sources == [{**web, "tag": "web", "weight": 0.1}, {**news, "tgt_lang": "fr", "weight": 0.2}]
     assert replay.share == pytest.approx(1, rel=0.1) and "400 old pairs" in replay.why
     assert len(told) == 2 and told[0].startswith(f"warning: not replayed: {tmp_path / 'gone.en'}: cannot be read")
+
+
+@pytest.mark.parametrize("drop_held_out", [True, False])
+def test_what_the_model_has_never_seen_stays_out(
+    tokenizers: Tokenizers, tmp_path: Path, new: Files, drop_held_out: bool
+) -> None:
+    web, valid, test = (pair_of(tmp_path, name, 30) for name in ("web", "valid", "test"))
+    gone = {"src": str(tmp_path / "gone.en"), "tgt": str(tmp_path / "gone.de")}
+    parts = {"valid": [valid], "test": [gone, {**test, "name": "news"}], "clean": {"drop_held_out": drop_held_out}}
+    told: list[str] = []
+    replay = replay_for(initial(tokenizers, web, **parts), None, new, ("en", "de"), NEW, told.append)
+    if drop_held_out:
+        assert replay.held_out == [{**valid, "name": "old_valid"}, {**test, "name": "old_test_1"}]
+        assert "may have lines that runs/general was never trained on" in told[1] and "gone.en" in told[1]
+    else:
+        assert not replay.held_out and len(told) == 1
 
 
 def test_little_old_text_is_seen_whole(tokenizers: Tokenizers, tmp_path: Path, new: Files) -> None:
