@@ -127,7 +127,7 @@ def test_patience_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
     assert [m["step"] for m in metrics(run) if m["kind"] == "valid"] == [4, 8, 12]
 
 
-def test_rank_without_a_pair_does_not_hang(finished: Finished, tmp_path: Path) -> None:
+def test_rank_without_a_pair_does_not_hang(tmp_path: Path) -> None:
     """Updates of one pair, and one validation sentence: the second rank has nothing to do, and both go on."""
     config = copy_corpus(tmp_path, num_train=12, num_valid=1)
     config["model"]["dropout"] = 0.0

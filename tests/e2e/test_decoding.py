@@ -944,7 +944,7 @@ def short_lines(count: int) -> list[str]:
     return random.Random(1).choices(lines, k=count)
 
 
-def test_chunks_keep_the_order(trained: Trained, tmp_path: Path) -> None:
+def test_chunks_keep_the_order(trained: Trained) -> None:
     lines = short_lines(2 * CHUNK_LINES + 50)
     different = sorted(set(lines))
     of = dict(zip(different, texts(load(trained.run, "beam_size=1").translate(different)), strict=True))

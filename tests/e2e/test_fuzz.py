@@ -142,7 +142,7 @@ def judged(script: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, cas
     return list(script.fuzz(script.Base(place), 1, [0, 1]))
 
 
-def test_cases_depend_on_seed_and_number_alone(script: ModuleType, tmp_path: Path) -> None:
+def test_cases_depend_on_seed_and_number_alone(script: ModuleType) -> None:
     texts = [script.mutated(script.random.Random(f"1/{n}"), {"a": [1, {"b": 2}]}, ["7"]) for n in (5, 6, 5)]
     assert texts[0] == texts[2] != texts[1]
 

@@ -629,7 +629,7 @@ def test_closed_streams(trained: Trained) -> None:
     assert no_output.refusal == "tmt: stdout: is closed; send it to a file, or to /dev/null"
 
 
-def test_stdin_is_one_file_only(trained: Trained, tmp_path: Path) -> None:
+def test_stdin_is_one_file_only(trained: Trained) -> None:
     for arguments in (
         ("eval", "--hyp", "-", "--ref", "-"),
         ("eval", trained.run, "--src", "-", "--ref", "-"),

@@ -50,7 +50,7 @@ def texts(html: ElementTree.Element) -> str:
     return " ".join(" ".join(html.itertext()).split())
 
 
-def test_a_finished_run(trained: Trained, run: Path, tmp_path: Path) -> None:
+def test_a_finished_run(trained: Trained, run: Path) -> None:
     html, done = page_of(run)
     shown = texts(html)
     assert done.stderr.count("\n") == 1 and "What is not here" not in shown
@@ -118,7 +118,7 @@ def test_runs_that_have_gone_wrong(run: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "None has been logged." in texts(html) and "warning: curves and speed: there is no metrics" in done.stderr
 
 
-def test_text_that_is_gone_and_values_that_nobody_logs(run: Path, tmp_path: Path) -> None:
+def test_text_that_is_gone_and_values_that_nobody_logs(run: Path) -> None:
     config = (run / "checkpoints" / "step_00000150" / "config.yaml").read_text().replace("valid.src", "gone.src")
     (run / "config.yaml").write_text(config.replace("cache_dir: ", "cache_dir: /nowhere"))
     with open(run / "metrics.jsonl", "a") as file:

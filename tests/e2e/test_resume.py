@@ -213,7 +213,7 @@ def test_resume_elsewhere_tells_what_the_last_bits_depend_on(
     assert state["environment"]["transformer_mt"] == "0.2.0, commit 0a1b"
 
 
-def test_resume_with_another_corpus_is_refused(finished: Finished, tmp_path: Path) -> None:
+def test_resume_with_another_corpus_is_refused(tmp_path: Path) -> None:
     """Same paths, so same configuration; one line differs."""
     config = copy_corpus(tmp_path, num_train=600)
     config["train"] |= {"max_steps": 10}

@@ -186,7 +186,7 @@ def test_stopped_run_ends_its_processes_and_keeps_its_epoch(finished: Finished, 
     assert_same_end(run, finished.run)
 
 
-def test_changed_sampling_is_refused(finished: Finished, tmp_path: Path) -> None:
+def test_changed_sampling_is_refused(finished: Finished) -> None:
     for change in ("tokenizer.bpe_dropout=0.3", "train.ema_decay=0.5"):
         refused = tmt_here("train", finished.path, "--output", finished.run, "--resume", "--set", change)
         assert refused.status == 2

@@ -314,7 +314,7 @@ def test_a_table_of_positions_that_are_no_sinusoids_is_kept(opus: Path, tmp_path
     torch.testing.assert_close(found.model.positions("src", 128), tensors["model.encoder.embed_positions.weight"])
 
 
-def test_a_trained_model_goes_on_training(opus: Path, tmp_path: Path, trained: Trained) -> None:
+def test_a_trained_model_goes_on_training(opus: Path, tmp_path: Path) -> None:
     import_marian(opus, tmp_path / "model")
     before = load_model(tmp_path / "model").config.model.model_dump(exclude_defaults=True)
     (tmp_path / "t").write_text(text(["a dog sees the cat"[: 5 + i % 10] for i in range(300)]))

@@ -299,7 +299,7 @@ def test_tables_are_aligned() -> None:
     assert format_table(["", "pairs"], [["train", "1,000"], ["x", "1"]]) == "       pairs\ntrain  1,000\nx          1"
 
 
-def test_merging_is_counting_all_at_once(tmp_path: Path) -> None:
+def test_merging_is_counting_all_at_once() -> None:
     pairs = [SentencePair("a b", "가"), SentencePair("c", "나 다"), SentencePair("x", "x")]
     together, merged = PairStats(), PairStats()
     together.add(pairs)

@@ -368,9 +368,7 @@ def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: To
 
 
 @pytest.mark.parametrize("when", ["before it begins", "while it writes"])
-def test_a_killed_worker_is_made_up_for(
-    when: str, made: Made, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_worker_is_made_up_for(when: str, made: Made, tokenizers: Tokenizers) -> None:
     one = made()
     stream = one.updates(Cursor(), 0, quiet)
     next(stream)

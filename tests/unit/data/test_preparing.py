@@ -609,9 +609,7 @@ def test_another_version_of_the_grammar_is_another_store(prepared: Prepare, monk
     assert prepared(source).directory != first.directory
 
 
-def test_another_commit_on_the_hub_is_another_store(
-    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_commit_on_the_hub_is_another_store(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the hub does not answer, its last answer counts."""
     import datasets
     import huggingface_hub

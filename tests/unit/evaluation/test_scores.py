@@ -492,7 +492,7 @@ def test_blank_reference_among_others_is_left_out_and_counted() -> None:
     assert not evaluate(["a", ""], [["a", ""], ["a", ""]]).notes
 
 
-def test_ter_of_very_long_lines_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ter_of_very_long_lines_only_where_it_is_asked_for() -> None:
     long = " ".join(map(str, range(900)))
     report = evaluate([long], [[long]])
     assert [score.name for score in report.scores] == ["bleu", "chrf"]

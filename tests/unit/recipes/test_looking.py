@@ -535,7 +535,7 @@ def test_a_table_is_read_the_way_that_is_asked_for(
     assert list(read_pairs(again.source, "de", "en")) == [pair[::-1] for pair in read_pairs(found.source, "en", "de")]
 
 
-def test_sides_that_are_the_wrong_way_round_are_seen(tmp_path: Path) -> None:
+def test_sides_that_are_the_wrong_way_round_are_seen() -> None:
     """By the text, or else by the names; of text held out, a table can be read the other way round."""
     two = Files({"src": "a.en", "tgt": "a.de"}, ("en", "de"), "names")
     table, memory = Files({"tsv": "a.txt"}, NO, ""), Files({"tmx": "a.tmx"}, ("en", "de"), "", is_by_language=True)

@@ -26,10 +26,6 @@ from transformer_mt.training.trackers import TensorBoard, check_trackers, open_t
 PLAIN = {"loss": 2.5, "perplexity": 9.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 10.0}
 
 
-def numbers_of(record: Record) -> dict[str, float]:
-    return {k: v for k, v in record.items() if k != "step" and isinstance(v, int | float)}
-
-
 def in_tensorboard(directory: Path) -> dict[str, dict[int, float]]:
     """By curve and step, as TensorBoard itself reads its files; a step that appears twice fails."""
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
