@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from transformer_mt.search.beam import search
 from transformer_mt.search.ensemble import Ensemble
 from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.scorer import StepScorer
-from transformer_mt.search.scoring import BLOCK_IDS, PenaltyForm, StopRule, length_penalty
+from transformer_mt.search.scoring import BLOCK_IDS, PenaltyForm, length_penalty
 
 EOS, BOS = 0, 1  # `<s>` is an ordinary id here unless it is forbidden
 Prefix = tuple[int, ...]
@@ -211,7 +211,7 @@ sources: st.SearchStrategy[Prefix] = st.lists(st.integers(2, 9), min_size=1, max
 batches = st.lists(st.builds(Sentence, sources, starts), min_size=1, max_size=4)
 alphas = st.sampled_from([-3.0, -1.0, -0.3, 0.0, 0.6, 1.0, 2.0, 4.0])
 forms: st.SearchStrategy[PenaltyForm] = st.sampled_from(["gnmt", "power"])
-stops: st.SearchStrategy[StopRule] = st.sampled_from(["bound", "beam_finished"])
+stops: st.SearchStrategy[Literal["bound", "beam_finished"]] = st.sampled_from(["bound", "beam_finished"])
 forbiddens = st.sampled_from([(), (BOS,)])
 
 

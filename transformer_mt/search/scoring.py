@@ -16,7 +16,6 @@ from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.scorer import Array, is_on_host
 
 PenaltyForm = Literal["gnmt", "power"]
-StopRule = Literal["bound", "beam_finished"]
 
 
 def length_penalty(length: int, alpha: float, form: PenaltyForm) -> float:

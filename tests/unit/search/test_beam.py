@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,7 +20,6 @@ from transformer_mt.search.hypothesis import Hypothesis
 from transformer_mt.search.sampling import sample
 from transformer_mt.search.scoring import (
     PenaltyForm,
-    StopRule,
     best_continuations,
     best_reachable,
     by_sorting,
@@ -224,7 +223,9 @@ def test_by_the_peers_rule_what_the_last_step_finds_beyond_the_beam_does_not_cou
 
 
 @pytest.mark.parametrize(("beam_size", "stop"), [(1, "bound"), (2, "bound"), (2, "beam_finished")])
-def test_at_its_own_limit_a_sentence_is_closed_with_the_end(beam_size: int, stop: StopRule) -> None:
+def test_at_its_own_limit_a_sentence_is_closed_with_the_end(
+    beam_size: int, stop: Literal["bound", "beam_finished"]
+) -> None:
     config = SearchConfig(beam_size=beam_size, length_penalty=0.0, stop=stop, max_extra_tokens=2)
     for source, [best] in zip(([7], [7, 8, 9]), run(endless, config, src=[[7], [7, 8, 9]]), strict=True):
         length = len(source) + 2
