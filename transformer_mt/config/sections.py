@@ -242,6 +242,11 @@ class SearchConfig(Section):
     tgt_lang: str | None = None  # of a model with several target languages; default: data.tgt_lang
     tag: str | None = None  # a domain that the model was trained with; default: none
 
+    @property
+    def num_hypotheses(self) -> int:
+        """How many hypotheses of each source are followed at once."""
+        return self.n_best if self.sampling else self.beam_size
+
     def conflicts(self) -> Iterator[str]:
         for key, (lowest, highest) in SEARCH_LIMITS.items():
             if not lowest <= getattr(self, key) <= highest:

@@ -37,7 +37,6 @@ class Batches:
     def __init__(self, engines: Sequence[Engine | RecurrentScorer], config: SearchConfig, warn: Tell) -> None:
         self._engines, self._config, self._warn = engines, config, warn
         self._device = engines[0].device
-        self._width = config.n_best if config.sampling else config.beam_size  # hypotheses of each source
         self._tokens = batch_tokens(config, self._device)
         self._has_warned = False
 
@@ -51,7 +50,7 @@ class Batches:
         batches = []
         while order:
             length = lengths[order[0]]
-            rows = min(share, self._tokens // (length * self._width))
+            rows = min(share, self._tokens // (length * self._config.num_hypotheses))
             rows = max(1, min(rows, num_fitting(self._engines, self._config, length) or rows))
             while batch_size(rows) > rows:
                 rows -= 1
@@ -73,7 +72,7 @@ class Batches:
                     "set search.batch_tokens to what fits"
                 )
             self._has_warned = True
-            self._tokens = max(1, num_sources * self._width * longest // 2)
+            self._tokens = max(1, num_sources * self._config.num_hypotheses * longest // 2)
 
         return in_halves(search, batch, self._device, too_many)
 
@@ -89,8 +88,8 @@ def num_fitting(engines: Sequence[Engine | RecurrentScorer], config: SearchConfi
     free, _ = torch.cuda.mem_get_info(device)
     # What PyTorch keeps for whoever asks it next is free as well.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    width = config.n_best if config.sampling else config.beam_size
-    needed = sum(engine.bytes_a_sentence(length, length + config.max_extra_tokens, width) for engine in engines)
+    longest, num_hypotheses = length + config.max_extra_tokens, config.num_hypotheses
+    needed = sum(engine.bytes_a_sentence(length, longest, num_hypotheses) for engine in engines)
     return max(1, free // _SHARE // needed)
 
 
