@@ -25,11 +25,12 @@ def train(
     ] = False,
 ) -> None:
     """Train a model: tokenizer, corpus, training, validation, checkpoints."""
+    if resume and dry_run:
+        raise InputError("--resume: has no effect beside --dry-run, which looks at no run; leave one of them out")
     from transformer_mt.config.loading import load_config
 
     loaded = load_config(config, overrides)
+    # Only now, as importing PyTorch takes seconds: a mistake in a configuration is told at once.
     from transformer_mt.training.loop import train as run_training
 
-    if resume and dry_run:
-        raise InputError("--resume: has no effect beside --dry-run, which looks at no run; leave one of them out")
     run_training(loaded, output or Path("runs") / config.stem, resume=resume, dry_run=dry_run)

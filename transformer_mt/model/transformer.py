@@ -209,7 +209,8 @@ class Transformer(EncoderDecoder):
         """Initialise all weights from torch's generator.
 
         - Embeddings and an output projection of its own: N(0, 1/d_model), so that × sqrt(d_model) has unit variance.
-        - Linear weights: uniform Xavier (Glorot & Bengio 2010); q, k and v as the one matrix that they form together.
+        - Linear weights: uniform Xavier (Glorot & Bengio 2010). Those of q, k and v have 1/sqrt(2) of its bound: where
+          H·d_k = H·d_v = d_model, that is the bound of the one matrix (d_model, 3·d_model) that they form together.
         - Biases 0, norms (1, 0). The padding row is like any other: no real position reads it.
         """
         for module in self.modules():
@@ -327,7 +328,7 @@ def sinusoids(length: int, d_model: int) -> Tensor:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return how many numbers of a model are trained; a shared matrix counts once."""
+    """Return how many weights a model has, frozen ones included; a shared matrix counts once."""
     return sum(p.numel() for p in model.parameters())
 
 
