@@ -20,9 +20,9 @@ from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import Repeats
 from transformer_mt.curation.text_faults import Seen, TextFaults, faults_of
 from transformer_mt.curation.wrong_language import SideLanguage, WrongLanguages, labels_of, languages_of
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores

@@ -21,10 +21,11 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.held_out import held_out_sides
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, find_duplicates, judge, read_chunks
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 

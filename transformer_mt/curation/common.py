@@ -14,6 +14,7 @@ from transformer_mt.system.whole_files import write_error
 
 PARTS = ("train", "valid", "test")
 MAX_EXAMPLES = 5  # of a finding
+MAX_SHOWN_CHARS = 60  # of a text in it
 
 # From this share of a source on, damage is learned, and what leaks decides scores; below, it is worth a look.
 RUINOUS_SHARE = 0.01
@@ -63,10 +64,6 @@ def percent(count: float, total: float = 1) -> str:
         return "0 %"
     percent = 100 * count / total
     return "< 0.01 %" if percent < 0.005 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
-
-
-def shortened(text: str, longest: int = 60) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

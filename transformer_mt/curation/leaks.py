@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share, shortened
+from transformer_mt.curation.common import MAX_EXAMPLES, MAX_SHOWN_CHARS, RUINOUS_SHARE, Finding, share
 from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats, keys_of
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
+from transformer_mt.data.sentence_pair import SentencePair
+from transformer_mt.system.console import shortened
 
 _NOWHERE = np.iinfo(np.int64).max
 # Blank sides and pairs are no leaks.
@@ -114,7 +115,7 @@ def _texts(named: NamedSource, unit: str, lines: list[int]) -> list[str]:
             if line >= chunk.end:
                 break
             pair = SentencePair(chunk.src[line - chunk.first], chunk.tgt[line - chunk.first])
-            found.append(shortened(pair.tgt if unit == UNITS[2] else pair.src))
+            found.append(shortened(pair.tgt if unit == UNITS[2] else pair.src, MAX_SHOWN_CHARS))
         if len(found) == len(lines):
             break
     return found

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.curation.common import RUINOUS_SHARE, Finding, percent, share, shortened
+from transformer_mt.curation.common import MAX_SHOWN_CHARS, RUINOUS_SHARE, Finding, percent, share
 from transformer_mt.curation.stats import UNITS
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.pairs import Chunk, NamedSource
+from transformer_mt.data.sentence_pair import SentencePair
+from transformer_mt.system.console import shortened
 
 # Of a chunk, the texts that stand there most often. One that fills a hundredth of a source is among them nearly
 # anywhere; of clean text not even a thousandth is one text.
@@ -85,4 +86,4 @@ def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:
 
 
 def _shown(text: str) -> str:
-    return repr(shortened(text))
+    return repr(shortened(text, MAX_SHOWN_CHARS))

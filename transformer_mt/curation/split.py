@@ -26,10 +26,10 @@ from transformer_mt.curation.files import (
     side_files,
     source_entry,
 )
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.duplicates import ONLY, DuplicateFinder, Keys, Occurrences
 from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.processes import on_all_cores

@@ -16,11 +16,12 @@ import numpy as np
 
 from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.curation.common import PARTS, named_sources, workspace
-from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.cleaning import check_rules, clean
 from transformer_mt.data.duplicate_keys import Kind, duplicate_key, text_key
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.processes import on_all_cores
 from transformer_mt.system.whole_files import write_error
 from transformer_mt.text.scripts import SCRIPTS, script_of

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.curation.common import RUINOUS_SHARE, Finding, share
+from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share
 from transformer_mt.curation.stats import UNITS
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.cleaning import has_html
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.readers.languages import nearest
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
-
-MAX_EXAMPLES = 5
 
 # Characters that UTF-8's continuation bytes become when they are read as Windows-1252 (which lacks five of them).
 _TAIL = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xC0))

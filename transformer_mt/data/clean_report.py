@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformer_mt.data.duplicate_keys import hash_of
+from transformer_mt.data.sentence_pair import SentencePair
+from transformer_mt.system.console import shortened
 
 MAX_EXAMPLES = 5  # of each reason
 MAX_EXAMPLE_CHARS = 300  # of each side
-
-
-class SentencePair(NamedTuple):
-    src: str
-    tgt: str
 
 
 class Example(NamedTuple):
@@ -56,7 +53,8 @@ class CleanReport:
             return
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
         if pair is not None:
-            self._add_examples(reason, [Example(place, _shortened(pair.src), _shortened(pair.tgt))])
+            src, tgt = (shortened(side, MAX_EXAMPLE_CHARS) for side in pair)
+            self._add_examples(reason, [Example(place, src, tgt)])
 
     def merge(self, other: CleanReport) -> None:
         """Add what another report has counted, and let its examples compete with ours."""
@@ -96,7 +94,3 @@ def _rank(example: Example) -> int:
     The lowest ones of all are a uniform sample, however they are found.
     """
     return hash_of(str(example.place))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_EXAMPLE_CHARS else text[: MAX_EXAMPLE_CHARS - 1] + "…"

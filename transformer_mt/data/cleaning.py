@@ -19,7 +19,7 @@ from html.entities import html5
 from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.data.clean_report import SentencePair
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.text.languages import is_language, language_label
 from transformer_mt.text.loops import has_loop

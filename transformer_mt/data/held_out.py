@@ -7,9 +7,9 @@ leaks nothing.
 from __future__ import annotations
 
 from transformer_mt.config.data_sections import DataConfig
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.lines import TOO_LONG
 
 HeldOut = frozenset[int]  # keys of both sides of the held-out pairs

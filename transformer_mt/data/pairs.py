@@ -15,12 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from transformer_mt.config.data_sections import CleanConfig, SourceConfig
-from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.cleaning import clean
 from transformer_mt.data.duplicate_keys import duplicate_key
 from transformer_mt.data.duplicates import LATER, DuplicateFinder, Keys, Occurrences
 from transformer_mt.data.held_out import HeldOut, is_held_out
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores

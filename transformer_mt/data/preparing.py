@@ -25,12 +25,13 @@ from transformer_mt.config.sections import BatchConfig
 from transformer_mt.data.batching import Lengths
 from transformer_mt.data.cache_keys import hub_revision, source_key
 from transformer_mt.data.checksums import Checksums, changed_file, damage, read_note, seal, write_note
-from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.clean_report import CleanReport
 from transformer_mt.data.cleaning import check_rules
 from transformer_mt.data.duplicates import Occurrences
 from transformer_mt.data.held_out import HeldOut, held_out_sides, is_held_out
 from transformer_mt.data.pairs import Chunk, NamedSource, find_duplicates, judge, read_chunks
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.data.store import FORMAT, SIDES, Ids, IdStore, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.console import tell

@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SentencePair:
+class ComparedSentence:
     """A sentence as the first system and another one translate it."""
 
     line: int
@@ -52,8 +52,8 @@ class Sentences:
     num_won: int
     num_lost: int
     num_tied: int
-    won: list[SentencePair]
-    lost: list[SentencePair]
+    won: list[ComparedSentence]
+    lost: list[ComparedSentence]
 
     def as_dict(self) -> dict[str, Any]:
         pairs = {kind: [pair.as_dict() for pair in getattr(self, kind)] for kind in ("won", "lost")}
@@ -125,9 +125,9 @@ def compare(
     hypotheses = [system.hypotheses for system in systems]
     chrf = [[row["chrf"] for row in sentence_scores(one, references, ["chrf"])] for one in hypotheses]
 
-    def pair(line: int, number: int) -> SentencePair:
+    def pair(line: int, number: int) -> ComparedSentence:
         first, other = hypotheses[0][line], hypotheses[number][line]
-        return SentencePair(
+        return ComparedSentence(
             line + 1,
             None if sources is None else sources[line],
             [stream[line] for stream in references],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from transformer_mt.errors import printable
-from transformer_mt.evaluation.comparison import Comparison, Part, SentencePair
+from transformer_mt.evaluation.comparison import ComparedSentence, Comparison, Part
 from transformer_mt.evaluation.significance import PairedScore
 from transformer_mt.evaluation.word_accuracy import FrequencyBucket, Kept
 
@@ -75,11 +75,11 @@ def sentence_title(comparison: Comparison, number: int) -> str:
     )
 
 
-def pair_title(kind: str, pair: SentencePair) -> str:
+def pair_title(kind: str, pair: ComparedSentence) -> str:
     return f"{kind}, line {pair.line}: chrF2 {pair.first_chrf:.1f} → {pair.other_chrf:.1f}"
 
 
-def _pair(pair: SentencePair, first: str, other: str) -> list[str]:
+def _pair(pair: ComparedSentence, first: str, other: str) -> list[str]:
     lines = [] if pair.source is None else [("source", pair.source)]
     lines += [("reference", reference) for reference in pair.references]
     lines += [(first, _brackets(pair.first)), (other, _brackets(pair.other))]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from transformer_mt.system.console import shortened
 from transformer_mt.text.loops import has_loop
 
 TOO_LONG_RATIO, TOO_LONG_EXTRA = 2, 10  # more target tokens than this times the source's, plus this
@@ -103,8 +104,7 @@ class OutputStats:
         shares = ", ".join(f"{_share(number, self.num_translations)} {kind}" for kind, number in kinds.items())
         frequent = "no two sources gave the same"
         if self.num_alike:
-            shown = " ".join(self.most_frequent.split())
-            shown = shown if len(shown) <= 60 else shown[:59] + "…"
+            shown = shortened(" ".join(self.most_frequent.split()), 60)
             # As a literal: a terminal is told nothing by what a model made up.
             frequent = f"{_share(self.num_alike, self.num_sources)} of the different sources gave {shown!r}"
         return f"{throughput}\n{shares}\nmost frequent: {frequent}"

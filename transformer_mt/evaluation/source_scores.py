@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.sections import Config
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import EvalReport, evaluate

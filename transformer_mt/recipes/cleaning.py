@@ -9,8 +9,8 @@ from typing import Any
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.curation.common import percent, share
 from transformer_mt.curation.stats import scripts_of
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.cleaning import clean
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.system.console import Tell

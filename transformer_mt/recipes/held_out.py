@@ -13,9 +13,9 @@ import numpy as np
 
 from transformer_mt.curation.common import percent, share
 from transformer_mt.curation.files import check_names, side_files
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.sides import Files

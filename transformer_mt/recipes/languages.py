@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
 from transformer_mt.curation.wrong_language import another_language
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.languages import distance, primary
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language

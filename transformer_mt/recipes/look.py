@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.curation.stats import PairStats
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 

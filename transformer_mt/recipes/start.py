@@ -19,8 +19,8 @@ from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.common import percent
 from transformer_mt.curation.stats import scripts_of
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.sources import read_pairs, source_files
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError, RunError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE, default_tokenize
 from transformer_mt.recipes import adapting, sizes

@@ -22,6 +22,11 @@ def tell_nobody(line: str) -> None:
     """Take a line that nobody wants to read."""
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return a text of at most ``longest`` characters, the last of which is "…" where some were left out."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def let_go_of_stderr() -> None:
     """For the end of a program: what could not be written stays in the buffer, and would change the exit status."""
     try:

@@ -18,11 +18,11 @@ from transformer_mt.config.loading import load_config
 from transformer_mt.curation.clean import clean_corpus
 from transformer_mt.curation.common import named_sources
 from transformer_mt.curation.split import split_corpus
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.cleaning import clean
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.pairs import read_chunks
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import read_lines
 

@@ -33,8 +33,8 @@ from transformer_mt.curation.stats import (
     rounded_length,
 )
 from transformer_mt.curation.summary import as_dict, format_summary
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.cleaning import clean
+from transformer_mt.data.sentence_pair import SentencePair
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.data.clean_report import MAX_EXAMPLES, CleanReport, Example, SentencePair
+from transformer_mt.data.clean_report import MAX_EXAMPLES, CleanReport, Example
 from transformer_mt.data.cleaning import Verdict, check_rules, clean
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.text import languages
 from transformer_mt.text.scripts import SCRIPTS, UNSPACED_CHARACTER, script_of

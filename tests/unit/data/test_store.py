@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from transformer_mt.data.checksums import Checksums, damage
-from transformer_mt.data.clean_report import CleanReport, SentencePair
+from transformer_mt.data.clean_report import CleanReport
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.data.store import SIDES, IdStore, finish_store, write_places, write_side
 from transformer_mt.errors import InputError, RunError
 

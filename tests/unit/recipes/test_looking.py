@@ -17,9 +17,9 @@ from harness import write
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.curation.stats import SideStats
 from transformer_mt.data import pairs as reading
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.duplicate_keys import text_key
 from transformer_mt.data.readers.sources import read_pairs
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.recipes import look as looking
 from transformer_mt.recipes.cleaning import are_kept, rules_for

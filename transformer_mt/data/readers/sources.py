@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
-from transformer_mt.data.clean_report import SentencePair
 from transformer_mt.data.readers.delimited import read_csv, read_tsv
 from transformer_mt.data.readers.json_rows import read_json
 from transformer_mt.data.readers.plain_text import file_pairs, files_of, moses_file, moses_prefixes, refuse_stream
@@ -21,6 +20,7 @@ from transformer_mt.data.readers.published import published_set
 from transformer_mt.data.readers.tables import columns_of, read_dataset, read_parquet
 from transformer_mt.data.readers.tmx import read_tmx
 from transformer_mt.data.readers.xliff import read_xliff
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_error, read_line_pairs, read_lines
 
