@@ -14,7 +14,7 @@ import numpy as np
 
 from transformer_mt.config.data_sections import CleanConfig, DataConfig
 from transformer_mt.curation.common import PARTS, Finding, named_sources, share
-from transformer_mt.curation.leaks import HeldOut, Ints, keys_of_each
+from transformer_mt.curation.leaks import Ints, LeakFinder, keys_of_each
 from transformer_mt.curation.repeated_texts import Repeated, RepeatedTexts, repeated_in
 from transformer_mt.curation.shifted_lines import Block, Shifts, shifted_blocks
 from transformer_mt.curation.stats import Repeats
@@ -54,7 +54,7 @@ def check(data: DataConfig) -> list[Finding]:
     longest = max(_LONGEST, data.clean.max_chars or 0)
 
     held_out_text = _Text(held_out, languages, 0, longest, rules=None)
-    leaks = HeldOut(len(held_out), held_out_text.read(keys_of_each))
+    leaks = LeakFinder(len(held_out), held_out_text.read(keys_of_each))
 
     train_text = _Text(train, languages, len(held_out), longest, rules=data.clean)
 

@@ -26,7 +26,7 @@ def keys_of_each(_: Chunk, pairs: list[SentencePair]) -> dict[Repeats, Keys]:
     return {one: keys_of(pairs, one) for one in REPEATS}
 
 
-class HeldOut:
+class LeakFinder:
     """Keys of the held-out text, and where each was first seen in the training text."""
 
     def __init__(self, num_sources: int, chunks: Iterable[tuple[int, Mapping[Repeats, Keys]]]) -> None:
