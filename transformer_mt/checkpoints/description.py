@@ -38,15 +38,15 @@ def describe(path: Path) -> Facts:
     directory = resolve_model(path)
     manifest = verify(directory, only_sizes=True)
     config = load_part(directory / CONFIG, DescribedConfig)
-    tokenizers = Tokenizers.load(directory, manifest.get("tags"))
+    tokenizers = Tokenizers.load(directory, manifest.tags)
     shapes = tensor_shapes(directory / MODEL)
-    is_checkpoint = STATE in manifest["files"]
+    is_checkpoint = STATE in manifest.files
     run = run_of(directory)
     facts: Facts = {
         "path": str(path),
         "kind": _kind(path, config, is_checkpoint=is_checkpoint),
         "model_directory": str(directory),
-        "bytes": {name: manifest["files"][name]["bytes"] for name in (MODEL, OPTIMIZER) if name in manifest["files"]},
+        "bytes": {name: manifest.files[name].bytes for name in (MODEL, OPTIMIZER) if name in manifest.files},
         "shape": config.model.model_dump(),
         "parameters": parameters(shapes),
         "languages": {
@@ -62,7 +62,7 @@ def describe(path: Path) -> Facts:
         },
     }
     if config.train is not None:
-        facts["training"] = training(directory if is_checkpoint else None, config, manifest["longest_src_tokens"])
+        facts["training"] = training(directory if is_checkpoint else None, config, manifest.longest_src_tokens)
     if run is not None:
         facts["run"] = described_run(run)
     if is_checkpoint:

@@ -40,9 +40,10 @@ class FileFacts(BaseModel, strict=True):
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 
 
-class _Manifest(BaseModel, strict=True):
-    """What ``manifest.json`` holds besides the format and its own hash."""
+class Manifest(BaseModel, strict=True):
+    """What ``manifest.json`` holds besides its own hash."""
 
+    format: int
     longest_src_tokens: Annotated[PositiveInt, Field(lt=1 << 31)]
     tags: list[str] | None = None  # what sources may start with; of 0.1.0: not stated
     files: Annotated[dict[_Name, FileFacts], Field(max_length=20)]
@@ -54,7 +55,7 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": seal}, indent=1).encode()
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> Manifest:
     """The manifest of a model directory, whole and well-formed.
 
     Raises:
@@ -63,8 +64,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     damaged = InputError(f"{directory / MANIFEST}: damaged; use another checkpoint")
     try:
         content = read_plain(directory / MANIFEST, _MOST_BYTES_OF[MANIFEST])
-        manifest: dict[str, Any] = json.loads(content)
-        version, _ = manifest["format"], manifest.pop("sha256", None)
+        stated = json.loads(content)
+        version, _ = stated["format"], stated.pop("sha256", None)
     except (FileNotFoundError, NotADirectoryError):
         lacking = MANIFEST if os.path.exists(directory / MODEL) else MODEL
         raise InputError(
@@ -79,18 +80,18 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{directory / MANIFEST}: format {version!r:.20}, this version reads {FORMAT}; use the version that "
             "wrote it"
         )
-    if content != sealed(manifest):
+    if content != sealed(stated):
         raise damaged
     try:
-        _Manifest.model_validate(manifest)
+        manifest = Manifest.model_validate(stated)
     except ValidationError:
         raise damaged from None
-    if not {MODEL, CONFIG} <= manifest["files"].keys():
+    if not {MODEL, CONFIG} <= manifest.files.keys():
         raise damaged
     return manifest
 
 
-def verify(directory: Path, *, only_sizes: bool = False) -> dict[str, Any]:
+def verify(directory: Path, *, only_sizes: bool = False) -> Manifest:
     """Check every file of a model directory against its manifest, which is returned.
 
     Args:
@@ -100,9 +101,8 @@ def verify(directory: Path, *, only_sizes: bool = False) -> dict[str, Any]:
         InputError: no manifest, or a file that is missing, cut short or changed.
     """
     manifest = read_manifest(directory)
-    files = _Manifest.model_validate(manifest).files
-    _check_sizes(directory, files)
-    for name, facts in files.items():
+    _check_sizes(directory, manifest.files)
+    for name, facts in manifest.files.items():
         check_file(directory / name, facts, "use another checkpoint", only_sizes=only_sizes)
     return manifest
 

@@ -132,7 +132,7 @@ def load_model(path: str | Path) -> LoadedModel:
     with held([directory]):
         manifest = verify(directory)
         config = load_part(directory / CONFIG, DecodingConfig)
-        tokenizers = Tokenizers.load(directory, manifest.get("tags"))
+        tokenizers = Tokenizers.load(directory, manifest.tags)
         try:
             model = _build_model(directory / MODEL, config.model, tokenizers)
         except (RuntimeError, MemoryError) as error:
@@ -141,7 +141,7 @@ def load_model(path: str | Path) -> LoadedModel:
             raise InputError(
                 f"{directory}: the model does not fit into memory; end other programs, or use a machine with more"
             ) from None
-    return LoadedModel(directory, model.eval(), config, tokenizers, manifest["longest_src_tokens"])
+    return LoadedModel(directory, model.eval(), config, tokenizers, manifest.longest_src_tokens)
 
 
 def _build_model(path: Path, config: ModelConfig, tokenizers: Tokenizers) -> EncoderDecoder:

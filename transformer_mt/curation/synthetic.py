@@ -91,7 +91,7 @@ class _Work:
         languages = dict(zip(SIDES, data.languages(source), strict=True))
         try:
             models = [resolve_model(Path(name)) for name in ((named,) if isinstance(named, str) else named)]
-            manifests = [verify(model) for model in models]
+            manifests = [verify(model).model_dump(exclude_unset=True) for model in models]
             configs = [load_part(model / "config.yaml", DecodingConfig) for model in models]
             for directions in (config.data.directions() for config in configs):
                 if (languages[given], languages[made]) not in directions:

@@ -205,7 +205,7 @@ def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
         given = Tokenizers(src, src if settings.tgt_model is None else load_tokenizer(settings.tgt_model))
         given = given.with_tags(tags)
     if latest is not None:
-        own = Tokenizers.load(latest, read_manifest(latest).get("tags"))
+        own = Tokenizers.load(latest, read_manifest(latest).tags)
         if given is not None and given.fingerprint != own.fingerprint:
             raise InputError(
                 f"tokenizer.model {settings.model} ({given.fingerprint}) is not the vocabulary that {latest} was "
@@ -291,7 +291,7 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
 def _longest_src_before(config: Config, latest: Path | None) -> int:
     """Return the ids of the longest source that a model has learned from before it goes on with the text of a run."""
     start = latest or (config.train.init_from and run_directory.resolve_model(Path(config.train.init_from)))
-    return int(read_manifest(start)["longest_src_tokens"]) if start else 0
+    return read_manifest(start).longest_src_tokens if start else 0
 
 
 def _largest_batches(
