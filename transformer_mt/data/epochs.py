@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +26,6 @@ from transformer_mt.system.console import Tell
 from transformer_mt.system.directories import remove_directory
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.subword_sampling import Sampler
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch's updates are made of."""
-
-    store: IdStore
-    src_lengths: Lengths
-    tgt_lengths: Lengths
 
 
 def source_weights(data: DataConfig, store: IdStore) -> list[list[float]]:
@@ -119,10 +109,10 @@ class Epochs:
         self.weights = source_weights(config.data, store)
         self._stage_ends = stage_ends(config.data)
         self._sampled = None if samplers is None else SampledEpochs(store, samplers, config, directory)
-        self._opened: tuple[int, Epoch] | None = None
+        self._opened: tuple[int, IdStore] | None = None
 
-    def open(self, epoch: int, tell: Tell) -> Epoch:
-        """Return one epoch's data, where it is not there yet after making it; those of other epochs are deleted.
+    def open(self, epoch: int, tell: Tell) -> IdStore:
+        """Return one epoch's store, where it is not there yet after making it; those of other epochs are deleted.
 
         Raises:
             RunError: there is no place to write it.
@@ -133,11 +123,11 @@ class Epochs:
                 # The other ranks have done with the epoch before when they come here.
                 directory = self._sampled.make(epoch, tell) if self._ranks.is_first else None
                 store = IdStore(self._ranks.first_says(directory, patiently=True))
-            self._opened = epoch, Epoch(store, store.lengths("src"), store.lengths("tgt"))
+            self._opened = epoch, store
         return self._opened[1]
 
-    def updates(self, cursor: Cursor, step: int, tell: Tell) -> Iterator[tuple[Cursor, Pairs, Epoch]]:
-        """Yield (cursor of the update after this one, pairs of this one, their epoch), without end.
+    def updates(self, cursor: Cursor, step: int, tell: Tell) -> Iterator[tuple[Cursor, Pairs, IdStore]]:
+        """Yield (cursor of the update after this one, pairs of this one, their epoch's store), without end.
 
         ``step``: updates done so far. A stage begins with an epoch of its own.
         """
@@ -145,21 +135,22 @@ class Epochs:
         if cursor.update > 0 and stage != bisect.bisect(self._stage_ends, step - 1):
             cursor = Cursor(cursor.epoch + 1)
         while True:
-            epoch = self.open(cursor.epoch, tell)
+            store = self.open(cursor.epoch, tell)
             if self._sampled is not None and self._ranks.is_first:
                 self._sampled.start(cursor.epoch + 1)
-            windows = self.plan(epoch, cursor.epoch, stage)
+            windows = self.plan(store, cursor.epoch, stage)
             for number, pairs in enumerate(itertools.chain.from_iterable(windows)):
                 if bisect.bisect(self._stage_ends, step) != stage:
                     break
                 if number >= cursor.update:
                     step += 1
-                    yield Cursor(cursor.epoch, number + 1), pairs, epoch
+                    yield Cursor(cursor.epoch, number + 1), pairs, store
             cursor, stage = Cursor(cursor.epoch + 1), bisect.bisect(self._stage_ends, step)
 
-    def plan(self, data: Epoch, epoch: int, stage: int = 0) -> Iterator[list[Pairs]]:
+    def plan(self, store: IdStore, epoch: int, stage: int = 0) -> Iterator[list[Pairs]]:
         """Yield the updates of an epoch in a stage of the training, window by window."""
-        return plan(data.src_lengths, data.tgt_lengths, data.store.parts(), self.weights[stage], self._config, epoch)
+        src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
+        return plan(src_lengths, tgt_lengths, store.parts(), self.weights[stage], self._config, epoch)
 
     def close(self) -> None:
         """End the processes, whatever they are at."""

@@ -10,14 +10,14 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from transformer_mt.data.batching import Cursor, Pairs, cut_update
-from transformer_mt.data.epochs import Epoch
+from transformer_mt.data.store import IdStore
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate_joined
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.training import memory
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
-Planned = tuple[Cursor, Pairs, Epoch]  # the update after this one, the pairs of this one, their epoch
+Planned = tuple[Cursor, Pairs, IdStore]  # the update after this one, the pairs of this one, their epoch's store
 
 
 class Update(NamedTuple):
@@ -39,8 +39,9 @@ def updates(
     """
 
     def cut(one: Planned) -> Update:
-        cursor, pairs, epoch = one
-        return Update(cursor, pairs, int(epoch.tgt_lengths[pairs].sum()), _batches(pairs, epoch, ranks, micro_tokens))
+        cursor, pairs, store = one
+        num_labels = int(store.lengths("tgt")[pairs].sum())
+        return Update(cursor, pairs, num_labels, _batches(pairs, store, ranks, micro_tokens))
 
     def prepare(one: Planned) -> Update:
         update = cut(one)
@@ -57,12 +58,11 @@ def updates(
         yield from map(cut, planned)
 
 
-def _batches(pairs: Pairs, epoch: Epoch, ranks: Ranks, micro_tokens: int) -> Iterator[Batch]:
-    of_ranks = cut_update(
-        pairs, epoch.src_lengths, epoch.tgt_lengths, num_ranks=ranks.num_ranks, micro_tokens=micro_tokens
-    )
+def _batches(pairs: Pairs, store: IdStore, ranks: Ranks, micro_tokens: int) -> Iterator[Batch]:
+    src_lengths, tgt_lengths = store.lengths("src"), store.lengths("tgt")
+    of_ranks = cut_update(pairs, src_lengths, tgt_lengths, num_ranks=ranks.num_ranks, micro_tokens=micro_tokens)
     for micro in of_ranks[ranks.rank]:
-        yield collate_joined(epoch.store.gather("src", micro), epoch.store.gather("tgt", micro), ROWS_MULTIPLE)
+        yield collate_joined(store.gather("src", micro), store.gather("tgt", micro), ROWS_MULTIPLE)
 
 
 def one_ahead(

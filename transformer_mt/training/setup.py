@@ -182,8 +182,9 @@ def tell_plan(setup: Setup) -> None:
     """Tell how many updates an epoch has, and what they take by the largest batch (``tmt train --dry-run``)."""
     config, ranks = setup.config, setup.ranks
     speed = memory.labels_per_second(setup.largest.shapes, config, setup.updater)
-    epoch = setup.epochs.open(0, setup.tell)
-    updates = [int(epoch.tgt_lengths[pairs].sum()) for window in setup.epochs.plan(epoch, 0) for pairs in window]
+    store = setup.epochs.open(0, setup.tell)
+    lengths = store.lengths("tgt")
+    updates = [int(lengths[pairs].sum()) for window in setup.epochs.plan(store, 0) for pairs in window]
     seconds = sum(updates) / (speed * ranks.num_ranks)
     whole = seconds / max(1, len(updates)) * config.train.max_steps
     setup.tell(f"plan: {len(updates):,} updates an epoch; {setup.tried}")

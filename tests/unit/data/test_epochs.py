@@ -112,25 +112,25 @@ def test_pieces_depend_on_seed_epoch_and_pair_only(
     expected = [sampled_by_hand(one, tokenizers, epoch) for epoch in (0, 1)]
     assert expected[0] != expected[1]
     monkeypatch.setattr(sampled_epochs, "num_cores", lambda: 1)
-    assert [ids_of(one.open(epoch, quiet).store) for epoch in (0, 1)] == expected
+    assert [ids_of(one.open(epoch, quiet)) for epoch in (0, 1)] == expected
     monkeypatch.setattr(preparing, "SHARD_PAIRS", 20)
     monkeypatch.setattr(sampled_epochs, "_CHUNK_PAIRS", 7)
     monkeypatch.setattr(sampled_epochs, "num_cores", lambda: 3)
     shutil.rmtree(one._store.directory)
     other = made("others")
     assert len(other._store.shard_sizes) == 8
-    assert ids_of(other.open(1, quiet).store) == expected[1]
+    assert ids_of(other.open(1, quiet)) == expected[1]
 
 
 def test_the_text_and_the_order_are_the_corpuss(made: Made, tokenizers: Tokenizers) -> None:
     one = made()
-    before, after = ids_of(one._store), ids_of(one.open(4, quiet).store)
+    before, after = ids_of(one._store), ids_of(one.open(4, quiet))
     for sides, sampled in zip(before, after, strict=True):
         for ids, drawn in zip(sides, sampled, strict=True):
             assert drawn[-1] == 3
             assert tokenizers.src.decode(drawn) == tokenizers.src.decode(ids)
     assert sum(a != b for a, b in zip(before, after, strict=True)) > 0.9 * NUM_PAIRS
-    sampled_store = one.open(4, quiet).store
+    sampled_store = one.open(4, quiet)
     assert [sampled_store.describe(pair) for pair in (0, 70, 149)] == [
         one._store.describe(pair) for pair in (0, 70, 149)
     ]
@@ -138,7 +138,7 @@ def test_the_text_and_the_order_are_the_corpuss(made: Made, tokenizers: Tokenize
 
 
 def test_another_seed_draws_other_pieces(made: Made) -> None:
-    assert ids_of(made().open(0, quiet).store) != ids_of(made(train={"seed": 8}).open(0, quiet).store)
+    assert ids_of(made().open(0, quiet)) != ids_of(made(train={"seed": 8}).open(0, quiet))
 
 
 @pytest.mark.parametrize("limit", ["data", "batch"])
@@ -155,13 +155,13 @@ def test_a_pair_too_long_for_the_limits_keeps_its_own_pieces(limit: str, made: M
     expected = [
         drawn if len(drawn[0]) <= src and len(drawn[1]) <= tgt else ids for ids, drawn in zip(own, free, strict=True)
     ]
-    assert ids_of(one.open(0, quiet).store) == expected
+    assert ids_of(one.open(0, quiet)) == expected
     assert 0 < sum(a is b for a, b in zip(own, expected, strict=True)) < NUM_PAIRS
 
 
 def test_without_sampling_it_is_the_corpus(made: Made, tmp_path: Path) -> None:
     one = made(tokenizer={"bpe_dropout": 0.0})
-    assert one.open(0, quiet).store is one._store
+    assert one.open(0, quiet) is one._store
     assert one.open(5, quiet) is one.open(0, quiet)
     plans = [
         list(
@@ -197,14 +197,14 @@ def test_each_pair_once_an_epoch_within_the_budget_from_any_cursor(made: Made) -
     seen: dict[int, list[int]] = {}
     trail = []
     one = made()
-    for cursor, pairs, epoch in one.updates(Cursor(), 0, quiet):
+    for cursor, pairs, store in one.updates(Cursor(), 0, quiet):
         if cursor.epoch == 3:
             break
-        assert epoch.tgt_lengths[pairs].sum() <= 300
-        assert epoch.src_lengths[pairs].sum() <= 300
-        assert epoch.tgt_lengths.tolist() == [len(ids) for ids in epoch.store.get("tgt", np.arange(NUM_PAIRS))]
+        assert store.lengths("tgt")[pairs].sum() <= 300
+        assert store.lengths("src")[pairs].sum() <= 300
+        assert store.lengths("tgt").tolist() == [len(ids) for ids in store.get("tgt", np.arange(NUM_PAIRS))]
         seen.setdefault(cursor.epoch, []).extend(pairs.tolist())
-        rows = [ids.tolist() for ids in epoch.store.get("tgt", pairs)]
+        rows = [ids.tolist() for ids in store.get("tgt", pairs)]
         trail.append((cursor, pairs.tolist(), rows))
     assert {epoch: sorted(pairs) for epoch, pairs in seen.items()} == {e: list(range(NUM_PAIRS)) for e in range(3)}
     one.close()
@@ -213,9 +213,9 @@ def test_each_pair_once_an_epoch_within_the_budget_from_any_cursor(made: Made) -
     for start in (Cursor(0, last_of_first), Cursor(1, 2), Cursor(2, 0)):
         again = made(f"from {start}")
         rest = [entry for entry in trail if (entry[0].epoch, entry[0].update) > (start.epoch, start.update)]
-        for expected, (cursor, pairs, epoch) in zip(rest[:30], again.updates(start, 99, quiet), strict=False):
+        for expected, (cursor, pairs, store) in zip(rest[:30], again.updates(start, 99, quiet), strict=False):
             assert (cursor, pairs.tolist()) == expected[:2]
-            assert [ids.tolist() for ids in epoch.store.get("tgt", pairs)] == expected[2]
+            assert [ids.tolist() for ids in store.get("tgt", pairs)] == expected[2]
         again.close()
 
 
@@ -234,7 +234,7 @@ def test_the_next_epoch_is_written_meanwhile_and_past_ones_are_deleted(
     monkeypatch.setattr(sampled_epochs, "_write_shard", None)  # of this process
     while (update := next(stream))[0].epoch == 0:
         pass
-    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
+    assert ids_of(update[2]) == sampled_by_hand(one, tokenizers, 1)
     assert len(said) == 1, "no stall to be told"
     assert [path.name[:6] for path in place.iterdir() if not path.name.startswith(".")] == ["00001-"]
     assert not list(place.glob("00001-*/.*.tmp"))
@@ -329,32 +329,32 @@ def test_a_stage_of_which_cleaning_has_left_nothing_is_refused(made: Made) -> No
 
 
 def test_a_store_is_found_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = ids_of(made().open(2, quiet).store)
+    expected = ids_of(made().open(2, quiet))
     monkeypatch.setattr(sampled_epochs, "_write_shard", None)
     again = made()
-    assert ids_of(again.open(2, quiet).store) == expected
+    assert ids_of(again.open(2, quiet)) == expected
     assert not workers_of(again)
 
 
 @pytest.mark.parametrize("name", ["00001.src.ids", "00000.tgt.offsets.npy", "src.lengths", "meta.json"])
 def test_a_damaged_store_is_made_anew_and_that_is_told(name: str, made: Made) -> None:
     one = made()
-    store = one.open(0, quiet).store
+    store = one.open(0, quiet)
     expected = ids_of(store)
     one.close()
     content = bytearray((store.directory / name).read_bytes())
     content[-3] ^= 1
     (store.directory / name).write_bytes(content)
     told: list[str] = []
-    assert ids_of(made().open(0, told.append).store) == expected
+    assert ids_of(made().open(0, told.append)) == expected
     assert f"epoch 1: {store.directory} is damaged ({name}" in told[0]
 
 
 def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: Tokenizers) -> None:
     """What a killed process leaves: its unfinished store with damaged shards, and a half deleted one."""
     one = made()
-    name = one.open(0, quiet).store.directory.name
-    expected = ids_of(one.open(0, quiet).store)
+    name = one.open(0, quiet).directory.name
+    expected = ids_of(one.open(0, quiet))
     one.close()
     place = tmp_path / "epochs"
     half = place / f".{name}.tmp"
@@ -363,7 +363,7 @@ def test_nothing_half_written_is_used(made: Made, tmp_path: Path, tokenizers: To
     (half / "meta.json").unlink()
     (place / f".{name}.77.deleted").mkdir()
     (place / "00000-of-another-run").mkdir()
-    assert ids_of(made().open(0, quiet).store) == expected
+    assert ids_of(made().open(0, quiet)) == expected
     assert [path.name for path in place.iterdir()] == [name]
 
 
@@ -383,10 +383,10 @@ def test_a_killed_worker_is_made_up_for(when: str, made: Made, tokenizers: Token
         (directory / "00001.src.ids").write_bytes(b"half")
     while (update := next(stream))[0].epoch == 0:
         pass
-    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 1)
+    assert ids_of(update[2]) == sampled_by_hand(one, tokenizers, 1)
     while (update := next(stream))[0].epoch == 1:
         pass
-    assert ids_of(update[2].store) == sampled_by_hand(one, tokenizers, 2)
+    assert ids_of(update[2]) == sampled_by_hand(one, tokenizers, 2)
 
 
 def test_processes_end_when_the_run_does(made: Made) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import shutil
 import threading
@@ -18,7 +17,7 @@ import torch
 from transformer_mt.config.loading import validate
 from transformer_mt.data import preparing
 from transformer_mt.data.batching import Cursor
-from transformer_mt.data.epochs import Epoch, plan
+from transformer_mt.data.epochs import plan
 from transformer_mt.data.store import IdStore
 from transformer_mt.errors import InputError
 from transformer_mt.model.layout import Batch
@@ -58,10 +57,9 @@ def planned(tmp_path: Path, tokenizers: Tokenizers) -> list[feeding.Planned]:
         "test",
     )
     store = preparing.prepare(config.data, config.batch, tokenizers)
-    epoch = Epoch(store, store.lengths("src"), store.lengths("tgt"))
-    windows = plan(epoch.src_lengths, epoch.tgt_lengths, store.parts(), [1.0], config, 0)
+    windows = plan(store.lengths("src"), store.lengths("tgt"), store.parts(), [1.0], config, 0)
     updates = itertools.chain.from_iterable(windows)
-    return [(Cursor(0, number), pairs, epoch) for number, pairs in enumerate(updates, 1)]
+    return [(Cursor(0, number), pairs, store) for number, pairs in enumerate(updates, 1)]
 
 
 @pytest.fixture
@@ -82,10 +80,10 @@ def test_a_gpu_is_fed_what_a_cpu_is(planned: list[feeding.Planned], moved: list[
     for rank in (0, 1):
         sides = [feeding.updates(iter(planned), Ranks(rank, 2), 120, device) for device in (CPU, CUDA)]
         num_batches = 0
-        for (cursor, pairs, epoch), one, other in zip(planned, *sides, strict=True):
+        for (cursor, pairs, store), one, other in zip(planned, *sides, strict=True):
             assert one.cursor == other.cursor == cursor
             assert one.pairs is pairs and other.pairs is pairs
-            assert one.num_labels == other.num_labels == sum(len(ids) for ids in epoch.store.get("tgt", pairs))
+            assert one.num_labels == other.num_labels == sum(len(ids) for ids in store.get("tgt", pairs))
             for a, b in zip(one.batches, other.batches, strict=True):
                 num_batches += 1
                 for x, y in ((a.src_ids_P, b.src_ids_P), (a.tgt_in_P, b.tgt_in_P), (a.labels_N, b.labels_N)):
@@ -117,11 +115,10 @@ def test_a_cpu_makes_a_batch_when_it_is_its_turn(
 def test_damage_is_told_when_its_update_is_due(
     planned: list[feeding.Planned], moved: list[str], tmp_path: Path
 ) -> None:
-    epoch = planned[0][2]
-    copy = Path(shutil.copytree(epoch.store.directory, tmp_path / "copy"))
+    copy = Path(shutil.copytree(planned[0][2].directory, tmp_path / "copy"))
     (copy / "00000.tgt.ids").write_bytes(b"12")
-    epoch = dataclasses.replace(epoch, store=IdStore(copy))
-    damaged = [planned[0], *((cursor, pairs, epoch) for cursor, pairs, _ in planned[1:])]
+    store = IdStore(copy)
+    damaged = [planned[0], *((cursor, pairs, store) for cursor, pairs, _ in planned[1:])]
     fed = feeding.updates(iter(damaged), Ranks(), 120, CUDA)
     assert next(fed).cursor == planned[0][0]
     with pytest.raises(InputError, match="the prepared corpus is damaged"):

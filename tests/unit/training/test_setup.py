@@ -80,14 +80,14 @@ def test_the_time_that_is_told_is_that_of_all_labels_on_all_ranks(monkeypatch: p
 
     monkeypatch.setattr(memory, "_run", run)
     told: list[str] = []
-    epoch = SimpleNamespace(tgt_lengths=np.full(6000, 20))
+    store = SimpleNamespace(lengths=lambda side: {"tgt": np.full(6000, 20)}[side])
     plan = [[np.arange(i, i + 50) for i in range(start, start + 3000, 50)] for start in (0, 3000)]
     anything: Any = SimpleNamespace(
         config=SimpleNamespace(train=SimpleNamespace(max_steps=1200)),
         ranks=SimpleNamespace(num_ranks=2),
         largest=SimpleNamespace(shapes=[]),
         updater=SimpleNamespace(device=torch.device("cpu"), begin=lambda: None),
-        epochs=SimpleNamespace(open=lambda *_: epoch, plan=lambda *_: plan),
+        epochs=SimpleNamespace(open=lambda *_: store, plan=lambda *_: plan),
         tried="tried",
         tell=told.append,
     )
