@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformer_mt.errors import InputError
-from transformer_mt.server.batcher import Engine
+from transformer_mt.server.batcher import ServedTranslator
 from transformer_mt.server.bodies import Fields, check_size, text_of
 from transformer_mt.server.errors import RequestError
 
@@ -47,14 +47,14 @@ class AskedAttention:
     def num_characters(self) -> int:
         return len(self.text) + len(self.translation or "")
 
-    def answer(self, engine: Engine, tags: Sequence[int]) -> bytes:
+    def answer(self, translator: ServedTranslator, tags: Sequence[int]) -> bytes:
         """Return the weights of one forced pass as JSON: made here, in the model's thread, because it takes a while.
 
         Raises:
             RequestError: 400, the text or its translation is not one sentence of at most `LONGEST` tokens.
         """
         try:
-            maps = engine.attention_maps(self.text, self.translation, tags=tags, longest=LONGEST)
+            maps = translator.attention_maps(self.text, self.translation, tags=tags, longest=LONGEST)
         except InputError as error:
             raise RequestError(400, f"Invalid request: {error}") from None
         answer = {use: None if found is None else _as_dict(found) for use, found in maps._asdict().items()}

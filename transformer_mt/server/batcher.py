@@ -30,7 +30,7 @@ Observe = Callable[[int], None]
 Answer = TypeVar("Answer")
 
 
-class Engine(Protocol):
+class ServedTranslator(Protocol):
     """What a `Batcher` asks of a `Translator`."""
 
     def translate(
@@ -56,20 +56,20 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class _Task:
-    """A method of the engine, which takes texts, and its options: what a batch has in common."""
+    """A method of the translator, which takes texts, and its options: what a batch has in common."""
 
     method: str
     options: tuple[tuple[str, Hashable], ...]
 
-    def __call__(self, engine: Engine, texts: list[str]) -> list[Any]:
+    def __call__(self, translator: ServedTranslator, texts: list[str]) -> list[Any]:
         """Return the answer to each text."""
-        answers: list[Any] = getattr(engine, self.method)(texts, **dict(self.options))
+        answers: list[Any] = getattr(translator, self.method)(texts, **dict(self.options))
         return answers
 
 
 class _Waiting(NamedTuple):
     text: str
-    task: Callable[[Engine, list[str]], list[Any]]  # a batch has one
+    task: Callable[[ServedTranslator, list[str]], list[Any]]  # a batch has one
     cost: int  # characters
     answer: Future[Any]
 
@@ -79,7 +79,7 @@ class Batcher:
 
     def __init__(
         self,
-        engine: Engine,
+        translator: ServedTranslator,
         max_waiting: int,
         observe: Observe = lambda num_texts: None,
         computing: Executor | None = None,
@@ -90,16 +90,17 @@ class Batcher:
             observe: called with the number of texts of each batch, in one of the batcher's threads.
             computing: where batches are translated, if not in the batcher's threads; others may use it as well.
         """
-        self._engine, self._max_waiting, self._observe, self._computing = engine, max_waiting, observe, computing
+        self._translator, self._computing = translator, computing
+        self._max_waiting, self._observe = max_waiting, observe
         self._queue: deque[_Waiting] = deque()
-        self._can_align, self.tells_attention = engine.can_align, engine.tells_attention
+        self._can_align, self.tells_attention = translator.can_align, translator.tells_attention
         self._num_waiting = 0  # characters
         self._seconds_each = 0.0  # for a character, lately
         self._changed = threading.Condition()
         self._num_idle = 0  # threads
         self._is_closed = False
         self._threads = [
-            threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.num_at_once)
+            threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(translator.num_at_once)
         ]
         for thread in self._threads:
             thread.start()
@@ -119,8 +120,8 @@ class Batcher:
         """Put the texts of a request into the queue, all or none; who cancels a translation takes it back.
 
         Args:
-            align: of each text, whether its words are aligned with the translation's, where the engine can.
-            n_best: translations of each, where not as many as the engine always finds.
+            align: of each text, whether its words are aligned with the translation's, where the translator can.
+            n_best: translations of each, where not as many as the translator always finds.
 
         Raises:
             RequestError: too much waits already.
@@ -133,7 +134,7 @@ class Batcher:
         return self._enqueue([_Waiting(*each, _cost(each[0]), Future()) for each in zip(texts, tasks, strict=True)])
 
     def ask(self, method: str, text: str, times: int = 1, **options: Hashable) -> Future[Any]:
-        """Put a text into the queue for another method of the engine, which takes texts and returns as many answers.
+        """Put a text into the queue for another of the translator's methods: texts in, as many answers out.
 
         Args:
             times: what it costs, in translations of the text.
@@ -144,13 +145,13 @@ class Batcher:
         task = _Task(method, tuple(options.items()))
         return self._enqueue([_Waiting(text, task, times * _cost(text), Future())])[0]
 
-    def run(self, work: Callable[[Engine], Answer], num_characters: int) -> Future[Answer]:
-        """Put something else into the queue that the engine does, by itself.
+    def run(self, work: Callable[[ServedTranslator], Answer], num_characters: int) -> Future[Answer]:
+        """Put something else into the queue that the translator does, by itself.
 
         Raises:
             RequestError: too much waits already.
         """
-        entry = _Waiting("", lambda engine, _: [work(engine)], num_characters + 1, Future())
+        entry = _Waiting("", lambda translator, _: [work(translator)], num_characters + 1, Future())
         return self._enqueue([entry])[0]
 
     def _enqueue(self, entries: list[_Waiting]) -> list[Future[Any]]:
@@ -230,7 +231,7 @@ class Batcher:
     def _answer(self, batch: list[_Waiting]) -> None:
         """Answer each. Where a batch fails, each is tried by itself: one text must not spoil the others'."""
         try:
-            found = batch[0].task(self._engine, [entry.text for entry in batch])
+            found = batch[0].task(self._translator, [entry.text for entry in batch])
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

@@ -14,7 +14,7 @@ from langcodes.tag_parser import LanguageTagError
 from transformer_mt.decoding.translations import Translation
 from transformer_mt.decoding.translator import Translator
 from transformer_mt.errors import InputError
-from transformer_mt.server.batcher import Answer, Batcher, Engine, Observe
+from transformer_mt.server.batcher import Answer, Batcher, Observe, ServedTranslator
 from transformer_mt.server.errors import RequestError
 
 Direction = tuple[str, str]  # source and target language
@@ -54,13 +54,13 @@ class Models:
 
     def add(
         self,
-        engine: Engine,
+        translator: ServedTranslator,
         tags: Mapping[Direction, Sequence[int]],
         max_waiting: int,
         observe: Observe = lambda _: None,
     ) -> None:
         """Begin to take texts for a model; ``tags`` are what sources start with, by direction."""
-        batcher = Batcher(engine, max_waiting, observe, self._thread if engine.is_pytorch else None)
+        batcher = Batcher(translator, max_waiting, observe, self._thread if translator.is_pytorch else None)
         self._routes |= {direction: (batcher, own) for direction, own in tags.items()}
 
     @property
@@ -106,7 +106,7 @@ class Models:
         return batcher.ask(method, text, times, tags=tuple(tags), **options)
 
     def tell_attention(
-        self, work: Callable[[Engine, Sequence[int]], Answer], num_characters: int, source: str, target: str
+        self, work: Callable[[ServedTranslator, Sequence[int]], Answer], num_characters: int, source: str, target: str
     ) -> Future[Answer]:
         """Put into a model's queue what asks it for its attention, given the tags of its sources.
 
@@ -116,7 +116,7 @@ class Models:
         batcher, tags = self._route(source, target)
         if not batcher.tells_attention:
             raise RequestError(501, f"The model from {source} to {target} tells no attention; exports do not")
-        return batcher.run(lambda engine: work(engine, tags), num_characters)
+        return batcher.run(lambda translator: work(translator, tags), num_characters)
 
     def _route(self, source: str, target: str) -> tuple[Batcher, Sequence[int]]:
         if (source, target) in self._routes:

@@ -43,7 +43,7 @@ def translator(tokenizers: Tokenizers) -> Translator:
 
 @pytest.fixture(scope="module")
 def client(translator: Translator) -> Iterator[Client]:
-    """A model of ours from Icelandic into Korean, beside engines that tell no attention."""
+    """A model of ours from Icelandic into Korean, beside translators that tell no attention."""
     with served() as client:
         client.models.add(translator, {("is", "ko"): translator.tags_into("ko")}, 100_000)
         yield client
@@ -130,14 +130,14 @@ def test_it_waits_in_the_queue_of_its_model() -> None:
     with served(Settings(2000, 5, timeout_seconds=0.5), max_waiting=10) as client:
         client.models._routes["en", "de"][0].tells_attention = True
         [working] = client.models.submit(["wait"], "en", "de")
-        assert client.engine.begun.acquire(timeout=30)
+        assert client.translator.begun.acquire(timeout=30)
         [waiting] = client.models.submit(["a" * 9], "en", "de")
         fields = {"q": "ab", "source": "en", "target": "de"}
         assert client.post("/attention", **fields)[0] == 429
         waiting.cancel()
         status, answer = client.post("/attention", **fields)
         assert status == 503 and "0.5 seconds" in answer["error"]
-        client.engine.may_go.set()
+        client.translator.may_go.set()
         assert working.result(timeout=30).text == "de:WAIT"
         assert client.post("/attention", **fields) == (500, {"error": "The server failed"})  # a failure is one's own
         assert client.translate(q="a")[0] == 200

@@ -1,4 +1,4 @@
-"""LibreTranslate's interface over real sockets, in front of an engine that is no model."""
+"""LibreTranslate's interface over real sockets, in front of a translator that is no model."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Fake:
 
 
 class Client:
-    def __init__(self, port: int, engine: Fake, models: Models) -> None:
-        self.port, self.engine, self.models = port, engine, models
+    def __init__(self, port: int, translator: Fake, models: Models) -> None:
+        self.port, self.translator, self.models = port, translator, models
 
     def ask(
         self, method: str, path: str, body: str | bytes = b"", kind: str = JSON, **headers: str
@@ -130,20 +130,20 @@ def listens(models: Models, settings: Settings, metrics: Metrics) -> Iterator[in
 
 @contextlib.contextmanager
 def served(settings: Settings = SETTINGS, max_waiting: int = 100_000) -> Iterator[Client]:
-    """English into German and French by one engine, Dutch into German by another."""
-    engine, metrics = Fake(), Metrics()
+    """English into German and French by one translator, Dutch into German by another."""
+    translator, metrics = Fake(), Metrics()
     other = Fake()
     other.is_pytorch = False  # as an export, which has threads of its own
     with Models() as models:
-        models.add(engine, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
+        models.add(translator, {("en", "de"): [7], ("en", "fr"): [8]}, max_waiting, metrics.batch_texts.observe)
         models.add(other, {("nl", "de"): [7]}, max_waiting)
         metrics.watch(lambda: models.num_waiting)
         with listens(models, settings, metrics) as port:
-            client = Client(port, engine, models)
+            client = Client(port, translator, models)
             try:
                 yield client
             finally:
-                client.engine.may_go.set()
+                client.translator.may_go.set()
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +426,7 @@ def test_a_full_queue_and_a_late_answer() -> None:
         answers: list[tuple[int, Any]] = []
         first = threading.Thread(target=lambda: answers.append(client.translate(q="wait")))
         first.start()
-        assert client.engine.begun.acquire(timeout=30)
+        assert client.translator.begun.acquire(timeout=30)
         waits = threading.Thread(target=lambda: answers.append(client.translate(q="a" * 9)))
         waits.start()
         wait_until(lambda: client.models.num_waiting > 0)
@@ -437,7 +437,7 @@ def test_a_full_queue_and_a_late_answer() -> None:
         first.join()
         waits.join()
         assert [status for status, _ in answers] == [503, 503] and "0.5 seconds" in answers[0][1]["error"]
-        client.engine.may_go.set()
+        client.translator.may_go.set()
         assert client.translate(q="a")[0] == 200  # who gave up takes no room
 
 
@@ -445,37 +445,37 @@ def test_a_text_that_fails_takes_those_back_that_nobody_waits_for() -> None:
     texts = ["fail", "wait", *"a" * 68]  # a batch, of which each is tried by itself, and six more
     with served(Settings(2000, 100, timeout_seconds=30)) as client:
         assert client.translate(q=texts)[0] == 500
-        assert client.engine.begun.acquire(timeout=30)
-        client.engine.may_go.set()
+        assert client.translator.begun.acquire(timeout=30)
+        client.translator.may_go.set()
         assert client.translate(q="b")[0] == 200
-        assert len(client.engine.seen) == 64 + 64 + 1
+        assert len(client.translator.seen) == 64 + 64 + 1
 
 
 def test_models_of_pytorch_share_a_thread() -> None:
-    engines = [Fake() for _ in range(3)]
-    engines[2].is_pytorch = False
+    translators = [Fake() for _ in range(3)]
+    translators[2].is_pytorch = False
     with Models() as models:
-        for engine, source in zip(engines, ("en", "nl", "fr"), strict=True):
-            models.add(engine, {(source, "de"): [7]}, 100)
+        for translator, source in zip(translators, ("en", "nl", "fr"), strict=True):
+            models.add(translator, {(source, "de"): [7]}, 100)
         found = [models.submit(["a"], source, "de")[0].result(30).text for source in ("en", "nl", "fr") for _ in "12"]
     assert found == ["de:A"] * 6
-    assert engines[0].threads == engines[1].threads and len(engines[0].threads) == 1
-    assert not engines[2].threads & engines[0].threads
+    assert translators[0].threads == translators[1].threads and len(translators[0].threads) == 1
+    assert not translators[2].threads & translators[0].threads
 
 
 def test_an_end_that_does_not_wait(caplog: pytest.LogCaptureFixture) -> None:
     """As of a second Ctrl-C, or past the time that an end may take."""
-    engine = Fake()
+    translator = Fake()
     with Models() as models, listening("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as pool:
-        models.add(engine, {("en", "de"): [7]}, 100)
+        models.add(translator, {("en", "de"): [7]}, 100)
         server = Server(Interface(models, SETTINGS, Metrics()), SETTINGS)
         running = threading.Thread(target=server.run, args=[[listener]])
         running.start()
-        asked = pool.submit(Client(listener.getsockname()[1], engine, models).translate, q="wait")
-        assert engine.begun.acquire(timeout=30)
+        asked = pool.submit(Client(listener.getsockname()[1], translator, models).translate, q="wait")
+        assert translator.begun.acquire(timeout=30)
         server.should_exit = server.force_exit = True
         running.join()
-        engine.may_go.set()
+        translator.may_go.set()
         assert asked.result() == (503, {"error": "The server is ending"}) and not caplog.text
 
 
@@ -483,16 +483,16 @@ def test_a_client_that_leaves_takes_its_texts_with_it() -> None:
     with served() as client:
         first = threading.Thread(target=client.translate, kwargs={"q": "wait"})
         first.start()
-        assert client.engine.begun.acquire(timeout=30)
+        assert client.translator.begun.acquire(timeout=30)
         body = json.dumps({"q": "left", "source": "en", "target": "de"}).encode()
         head = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         with socket.create_connection(("127.0.0.1", client.port)) as connection:
             connection.sendall(head % len(body) + body)
             wait_until(lambda: client.models.num_waiting > 0)
         wait_until(lambda: 'status="499"} 1.0' in client.ask("GET", "/metrics")[1])
-        client.engine.may_go.set()
+        client.translator.may_go.set()
         first.join()
-        assert client.translate(q="a")[0] == 200 and client.engine.seen == ["wait", "a"]
+        assert client.translate(q="a")[0] == 200 and client.translator.seen == ["wait", "a"]
 
 
 def test_an_end_answers_what_was_accepted() -> None:
@@ -500,8 +500,8 @@ def test_an_end_answers_what_was_accepted() -> None:
         answers: list[tuple[int, Any]] = []
         asking = threading.Thread(target=lambda: answers.append(client.translate(q="wait")))
         asking.start()
-        assert client.engine.begun.acquire(timeout=30)
-        threading.Timer(0.3, client.engine.may_go.set).start()
-        client.engine = Fake()  # the server's is let go by the timer, not by the end of the block
+        assert client.translator.begun.acquire(timeout=30)
+        threading.Timer(0.3, client.translator.may_go.set).start()
+        client.translator = Fake()  # the server's is let go by the timer, not by the end of the block
     asking.join()
     assert answers == [(200, {"translatedText": "de:WAIT"})]

@@ -117,12 +117,12 @@ def test_every_status_is_answered_as_described(tokenizers: Tokenizers, monkeypat
         for path in of_models:
             assert answers.post(client, path, GOOD | {"q": "fail"}) == 500
         [working] = client.models.submit(["wait"], "en", "de")
-        assert client.engine.begun.acquire(timeout=30)
+        assert client.translator.begun.acquire(timeout=30)
         [waiting] = client.models.submit(["a" * 70], "en", "de")
         for path in of_models:
             assert answers.post(client, path, GOOD) == 429
         waiting.cancel()
-        client.engine.may_go.set()
+        client.translator.may_go.set()
         assert working.result(timeout=30).text == "de:WAIT"
         monkeypatch.setattr("transformer_mt.server.app.find_spec", lambda name: None)
         monkeypatch.setattr("transformer_mt.server.app.probable_languages", lambda text, langs: [])
