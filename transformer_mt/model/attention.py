@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transformer_mt.model.attention_on_cpu import attend_on_cpu
 from transformer_mt.model.dropout import Dropout
-from transformer_mt.model.heads import Heads, heads_of, split_heads
+from transformer_mt.model.heads import Heads, split_projections, tables_of
 from transformer_mt.model.layout import Layout
 
 
@@ -74,6 +74,10 @@ class MultiHeadAttention(nn.Module):
         # Where it is a list, equation 1 is computed as it is written, and its weights (B, H, L, M) are put there.
         self.seen_weights: list[Tensor] | None = None
 
+    @property
+    def _heads(self) -> Heads:
+        return Heads(self.num_heads, self.d_k, self.d_v, self.scale)
+
     def forward(self, x_PD: Tensor, layout: Layout, causal: bool = False) -> Tensor:
         """Attend from every row to the rows of its own sequence: (P, D) -> (P, D).
 
@@ -97,9 +101,7 @@ class MultiHeadAttention(nn.Module):
 
         It is slow, for those who want the weights, and the twin that the fast ways are tested against.
         """
-        sizes = [self.d_k, self.d_v] if kv_RC is not None else [self.d_k, self.d_k, self.d_v]
-        own = heads_of(layout.unpack(q_PC), self.num_heads, [self.d_k] if kv_RC is not None else sizes)
-        q, k, v = own if kv_RC is None else own + heads_of(kv_layout.unpack(kv_RC), self.num_heads, sizes)
+        q, k, v = tables_of(q_PC, layout, kv_RC, kv_layout, self._heads)
         may_look = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
         if causal:
             may_look = may_look.tril()
@@ -126,26 +128,22 @@ class MultiHeadAttention(nn.Module):
     def _attend_on_cpu(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
     ) -> Tensor:
-        heads = Heads(self.num_heads, self.d_k, self.d_v, self.scale)
-        return attend_on_cpu(q_PC, layout, kv_RC, kv_layout, causal, heads, self.dropout)
+        return attend_on_cpu(q_PC, layout, kv_RC, kv_layout, causal, self._heads, self.dropout)
 
     def _attend_by_kernel(
         self, q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, causal: bool
     ) -> Tensor:
         """Do the same through PyTorch's kernels: flash attention over packed rows where it can, else padded tables."""
-        sizes = [self.d_k, self.d_v] if kv_RC is not None else [self.d_k, self.d_k, self.d_v]
         drop = self.dropout.p if self.dropout.is_active else 0.0
         if _has_packed_kernel(q_PC, self.d_k, self.d_v):
-            own = split_heads(q_PC, self.num_heads, [self.d_k] if kv_RC is not None else sizes)
-            q, k, v = own if kv_RC is None else own + split_heads(kv_RC, self.num_heads, sizes)
+            q, k, v = split_projections(q_PC, kv_RC, self._heads)
             longest, kv_longest = (max(x.max_length, x.num_rows - x.num_real) for x in (layout, kv_layout))
             out = torch.ops.aten._flash_attention_forward(
                 q, k, v, layout.offsets, kv_layout.offsets, longest, kv_longest, drop, causal, False, scale=self.scale
             )[0]
             packed_PC: Tensor = out.flatten(1)
             return packed_PC
-        own = heads_of(layout.unpack(q_PC), self.num_heads, [self.d_k] if kv_RC is not None else sizes)
-        q, k, v = own if kv_RC is None else own + heads_of(kv_layout.unpack(kv_RC), self.num_heads, sizes)
+        q, k, v = tables_of(q_PC, layout, kv_RC, kv_layout, self._heads)
         bias = None if causal or kv_layout.bias_BL is None else kv_layout.bias_BL[:, None, None, :].to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, bias, drop, causal, scale=self.scale)
         return layout.pack(out.transpose(1, 2).flatten(2))

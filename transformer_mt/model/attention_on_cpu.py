@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from transformer_mt.model.dropout import Dropout
-from transformer_mt.model.heads import Heads, heads_of
+from transformer_mt.model.heads import Heads, heads_of, tables_of
 from transformer_mt.model.layout import Layout
 
 
@@ -54,7 +54,7 @@ class _AttentionOnCpu(torch.autograd.Function):
         dropout: Dropout,
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, heads)
+            q, k, v = map(_wide, tables_of(q_PC, layout, kv_RC, kv_layout, heads))
             bias = _bias(q, k, kv_layout, causal, heads.number)
             weights = _softmax(torch.baddbmm(bias, q, k.mT, alpha=heads.scale))
             mask = None
@@ -72,8 +72,8 @@ class _AttentionOnCpu(torch.autograd.Function):
         q_PC, kv_RC, weights, mask = ctx.saved_tensors
         layout, kv_layout, heads = ctx.layout, ctx.kv_layout, ctx.heads
         with torch.autocast("cpu", enabled=False):
-            q, k, v = _tables(q_PC, layout, kv_RC, kv_layout, heads)
-            [grad] = _wide_heads(grad_PC, layout, heads.number, [heads.d_v])
+            q, k, v = map(_wide, tables_of(q_PC, layout, kv_RC, kv_layout, heads))
+            [grad] = map(_wide, heads_of(layout.unpack(grad_PC), heads.number, [heads.d_v]))
             grad_v = (weights if mask is None else weights * mask).mT @ grad
             grad_weights = grad @ v.mT
             if mask is not None:
@@ -106,22 +106,14 @@ def _softmax_backward(grad_weights: Tensor, weights: Tensor) -> Tensor:
     return grad_scores.addcmul_(weights, grad_scores.sum(-1, keepdim=True), value=-1)
 
 
-def _tables(q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, heads: Heads) -> list[Tensor]:
-    """Return queries (B·H, L, K), and keys and values (B·H, M, K), in float32 at least."""
-    number, d_k, d_v, _ = heads
-    if kv_RC is None:
-        return _wide_heads(q_PC, layout, number, [d_k, d_k, d_v])
-    return _wide_heads(q_PC, layout, number, [d_k]) + _wide_heads(kv_RC, kv_layout, number, [d_k, d_v])
-
-
-def _wide_heads(x_PC: Tensor, layout: Layout, num_heads: int, sizes: list[int]) -> list[Tensor]:
-    wide = torch.promote_types(x_PC.dtype, torch.float32)
-    parts = heads_of(layout.unpack(x_PC), num_heads, sizes)
-    return [part.to(wide, memory_format=torch.contiguous_format).flatten(0, 1) for part in parts]
+def _wide(table_BHLK: Tensor) -> Tensor:
+    """Return a table as (B·H, L, K), in float32 at least."""
+    wide = torch.promote_types(table_BHLK.dtype, torch.float32)
+    return table_BHLK.to(wide, memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def _rows(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
-    """Return tables (B·H, L, K) side by side as rows (P, C), the inverse of `_wide_heads`; the tail is 0."""
+    """Return tables (B·H, L, K) side by side as rows (P, C), the inverse of `tables_of`; the tail is 0."""
     batch, length = layout.num_sequences, layout.max_length
     width = sum(part.shape[0] // batch * part.shape[2] for part in parts)
     rows_PC = torch.empty(layout.num_rows, width, dtype=dtype)

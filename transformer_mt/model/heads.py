@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from transformer_mt.model.layout import Layout
+
 
 class Heads(NamedTuple):
     """How many heads a layer has, and their sizes."""
@@ -14,6 +16,23 @@ class Heads(NamedTuple):
     d_k: int
     d_v: int
     scale: float  # of the products of queries and keys: 1 / sqrt(d_k)
+
+
+def tables_of(q_PC: Tensor, layout: Layout, kv_RC: Tensor | None, kv_layout: Layout, heads: Heads) -> list[Tensor]:
+    """Return queries (B, H, L, K), keys (B, H, M, K) and values (B, H, M, V) of packed rows, padded.
+
+    Without ``kv_RC``, ``q_PC`` holds keys and values too.
+    """
+    kv_BMC = None if kv_RC is None else kv_layout.unpack(kv_RC)
+    return [part.transpose(1, 2) for part in split_projections(layout.unpack(q_PC), kv_BMC, heads)]
+
+
+def split_projections(q: Tensor, kv: Tensor | None, heads: Heads) -> list[Tensor]:
+    """Return queries (…, H, K), keys (…, H, K) and values (…, H, V). Without ``kv``, ``q`` holds these too."""
+    number, d_k, d_v, _ = heads
+    if kv is None:
+        return split_heads(q, number, [d_k, d_k, d_v])
+    return split_heads(q, number, [d_k]) + split_heads(kv, number, [d_k, d_v])
 
 
 def heads_of(x_BLC: Tensor, num_heads: int, sizes: list[int]) -> list[Tensor]:
