@@ -50,7 +50,6 @@ from transformer_mt.system.device import processor, resolve_precision
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.text.vocabulary import EOS_ID, SPECIALS
-from transformer_mt.training.memory import cut_into
 from transformer_mt.training.update import Updater
 
 # The learning rate is from short trials (docs/results.md); that of the Transformer is the configuration's.
@@ -83,7 +82,7 @@ def resolved(config: Config) -> Config:
     """Return a configuration with the precision and the micro-batches that a run on a CPU gets."""
     precision = resolve_precision(config.train.precision, torch.device("cpu"))
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    return cut_into(config, config.batch.micro_tokens or MICRO_TOKENS)
+    return config.with_micro_tokens(config.batch.micro_tokens or MICRO_TOKENS)
 
 
 def train(config: Path, output: Path, kinds: Sequence[str]) -> None:

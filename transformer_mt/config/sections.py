@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -273,6 +273,10 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
     eval: EvalConfig = EvalConfig()
+
+    def with_micro_tokens(self, micro_tokens: int | None) -> Self:
+        """Return the same configuration with another ``batch.micro_tokens``."""
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"micro_tokens": micro_tokens})})
 
     def conflicts(self) -> Iterator[str]:
         if self.model.tie_embeddings == "all" and not self.tokenizer.shared:

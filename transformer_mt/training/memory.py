@@ -139,7 +139,7 @@ def try_batches(
         if not is_chosen or half < MIN_UPDATE_TOKENS or all(rows == 1 for rows, _, _ in largest.shapes):
             first = next(rank for rank, reason in enumerate(failures) if reason)
             raise RunError(failures[first]) if ranks.rank == first else SystemExit(RunError.exit_status)
-        config = cut_into(config, half)
+        config = config.with_micro_tokens(half)
         if updater.device.type == "cuda":
             torch.cuda.empty_cache()  # pieces of the larger batch are in the way of the smaller one
     if is_chosen:
@@ -150,11 +150,6 @@ def try_batches(
         f"largest batch {rows} × {src} source and {rows} × {tgt} target positions; "
         f"peak memory of the whole process {_peak_memory(updater.device) / 2**30:.2f} GiB"
     )
-
-
-def cut_into(config: Config, micro_tokens: int | None) -> Config:
-    """Return a configuration with another ``batch.micro_tokens``."""
-    return config.model_copy(update={"batch": config.batch.model_copy(update={"micro_tokens": micro_tokens})})
 
 
 def _failure(shapes: Sequence[Shape], config: Config, updater: Updater) -> str | None:

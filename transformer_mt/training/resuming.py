@@ -19,7 +19,6 @@ from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
 from transformer_mt.model.transformer import EncoderDecoder
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import resolve_precision
-from transformer_mt.training.memory import cut_into
 from transformer_mt.training.optim import WeightAverage, learning_rate
 
 # What may differ between a run and its continuation; everything else would make it another run.
@@ -118,7 +117,7 @@ def settled(config: Config, latest: Path | None, before: Config | None, device: 
         config = like_initial(config, latest)
     precision = precision_of(config, before, device, tell)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    return cut_into(config, micro_tokens_of(config, before, device))
+    return config.with_micro_tokens(micro_tokens_of(config, before, device))
 
 
 def precision_of(config: Config, before: Config | None, device: torch.device, tell: Tell) -> str:

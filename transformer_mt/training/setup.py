@@ -143,7 +143,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     largest_of = _largest_batches(store, epochs, ranks, is_sampled=samplers is not None)
     largest, tried = memory.try_batches(largest_of, config, updater, ranks, tell)
     if config.batch.micro_tokens is None:
-        config, given = (memory.cut_into(one, largest.micro_tokens) for one in (config, given))
+        config, given = (one.with_micro_tokens(largest.micro_tokens) for one in (config, given))
         state.environment["micro_tokens"] = validation.micro_tokens = largest.micro_tokens
     return Setup(
         config=config,

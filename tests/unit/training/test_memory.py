@@ -380,7 +380,7 @@ def test_what_is_not_given_is_an_update_or_half_of_it_until_all_ranks_have_room(
     rooms: tuple[int, int], new_run: Callable[[], Run]
 ) -> None:
     run = new_run()
-    config = memory.cut_into(run.config, None)
+    config = run.config.with_micro_tokens(None)
     whole = run.largest(config).micro_tokens
     assert whole > 600
     room, told = Room(run, *rooms), list[str]()
@@ -389,7 +389,7 @@ def test_what_is_not_given_is_an_update_or_half_of_it_until_all_ranks_have_room(
     found, words = memory.try_batches(run.largest, config, run.updater, ranks, told.append)
     expected = memory.Largest([], whole)
     while not expected.shapes or room_of(expected) > min(rooms):
-        expected = run.largest(memory.cut_into(config, expected.micro_tokens // (2 if expected.shapes else 1)))
+        expected = run.largest(config.with_micro_tokens(expected.micro_tokens // (2 if expected.shapes else 1)))
     assert found == expected
     assert f"largest batch {found.shapes[0][0]} × " in words
     how = "an update in one pass" if min(rooms) > whole else f"an update's {whole:,} do not fit"
@@ -408,7 +408,7 @@ def test_what_never_fits_ends(new_run: Callable[[], Run]) -> None:
     ranks = one_of_two(0, None)
     object.__setattr__(ranks, "gather", room.gather)
     with pytest.raises(RunError, match=r"out of memory: a batch of 1 × .* lower data\.clean\.max_src_tokens"):
-        memory.try_batches(run.largest, memory.cut_into(run.config, None), run.updater, ranks, tell_nobody)
+        memory.try_batches(run.largest, run.config.with_micro_tokens(None), run.updater, ranks, tell_nobody)
     with pytest.raises(RunError, match=r"lower batch\.micro_tokens \(400; try "):  # what is given is tried once
         memory.try_batches(run.largest, run.config, run.updater, ranks, tell_nobody)
 
