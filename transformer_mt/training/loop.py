@@ -23,7 +23,7 @@ from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.setup import Setup, set_up, tell_plan
 from transformer_mt.training.trackers import open_trackers
 
-_DIRECTORY_LOST = 1000  # above all signals' numbers
+_DIRECTORY_LOST = 1000  # above all signals' numbers, with which it goes through one all-reduce
 
 
 def train(config: Config, run: Path, *, resume: bool = False, dry_run: bool = False) -> None:
