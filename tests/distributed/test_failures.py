@@ -143,16 +143,16 @@ STUCK = """
 ranks = distributed.join()
 if ranks.is_first:
     time.sleep(6)  # an honest wait, for a corpus for example
-assert ranks.first_says("made" if ranks.is_first else None, patiently=True) == "made"
-assert (ranks.largest(7 * ranks.rank), list(ranks.gather(ranks.rank))) == (7, [0, 1])
+assert ranks.broadcast("made" if ranks.is_first else None, patiently=True) == "made"
+assert (ranks.all_reduce_max(7 * ranks.rank), list(ranks.all_gather(ranks.rank))) == (7, [0, 1])
 box = torch.ones(2)
-ranks.sum(box)
+ranks.all_reduce_sum(box)
 assert box.tolist() == [2, 2]
 if ranks.rank == 1:
     time.sleep(600)  # stuck
 began = time.monotonic()
 try:
-    ranks.sum(box)
+    ranks.all_reduce_sum(box)
 except RunError as error:
     print(f"{time.monotonic() - began:.1f} {error}")
 """

@@ -32,9 +32,9 @@ def update(num_micro: int) -> dict[str, Tensor]:
                 loss, _ = model(collate([SRC[i] for i in micro], [TGT[i] for i in micro]), SMOOTHING)
                 (loss / NUM_LABELS).backward()
                 total += loss.detach()
-            ranks.sum(gradients.buffer, total)
+            ranks.all_reduce_sum(gradients.buffer, total)
             found |= {f"{dtype} gradient": gradients.buffer, f"{dtype} loss": total}
-        everyone = ranks.gather(found)
+        everyone = ranks.all_gather(found)
         for other in everyone:
             assert all(torch.equal(other[name], found[name]) for name in found), "the ranks' sums are not the same"
     return found

@@ -122,7 +122,7 @@ class Epochs:
             if self._sampled is not None:
                 # The other ranks have done with the epoch before when they come here.
                 directory = self._sampled.make(epoch, tell) if self._ranks.is_first else None
-                store = IdStore(self._ranks.first_says(directory, patiently=True))
+                store = IdStore(self._ranks.broadcast(directory, patiently=True))
             self._opened = epoch, store
         return self._opened[1]
 

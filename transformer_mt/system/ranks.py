@@ -63,11 +63,11 @@ class Ranks:
             with self._together():
                 _device_group = dist.new_group(backend="nccl", timeout=2 * _TIMEOUT, device_id=device)
 
-    def sum(self, *tensors: Tensor) -> None:
+    def all_reduce_sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks, each on its own device."""
         if self.is_joined:
             if _device_group is not None:
-                self.largest(0)  # is everyone there?
+                self.all_reduce_max(0)  # is everyone there?
             with self._together():
                 for tensor in tensors:
                     dist.all_reduce(tensor, group=_device_group)
@@ -83,7 +83,7 @@ class Ranks:
             time.sleep(_POLL_SECONDS)
         event.synchronize()
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the ranks' numbers, on every rank (through host memory)."""
         box = torch.tensor(number)
         if self.is_joined:
@@ -91,7 +91,7 @@ class Ranks:
                 dist.all_reduce(box, op=dist.ReduceOp.MAX)
         return int(box)
 
-    def first_says(self, value: Any, patiently: bool = False) -> Any:
+    def broadcast(self, value: Any, patiently: bool = False) -> Any:
         """Rank 0's value, on every rank (through host memory); ``patiently`` where it may work for hours."""
         if not self.is_joined:
             return value
@@ -104,12 +104,12 @@ class Ranks:
         """What each rank makes, rank 0 before the others, which so find its work done."""
         if self.is_first:
             made = make()
-            self.first_says(None, patiently=True)
+            self.broadcast(None, patiently=True)
             return made
-        self.first_says(None, patiently=True)
+        self.broadcast(None, patiently=True)
         return make()
 
-    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+    def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         """Every rank's value, in the order of ranks, on every rank; ``patiently`` where one may work for hours."""
         if not self.is_joined:
             return [value]
@@ -146,7 +146,7 @@ class Ranks:
             return
         assert _lifeline is not None
         if error is None:
-            self.gather(None, patiently=True)  # NCCL wants its connections closed by all together
+            self.all_gather(None, patiently=True)  # NCCL wants its connections closed by all together
         elif not isinstance(error, SystemExit):
             _lifeline.fail(str(error) if isinstance(error, TmtError) else repr(error))
         if error is not None and _device_group is not None:

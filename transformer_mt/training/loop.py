@@ -115,7 +115,7 @@ class _Loop:
 
         # b. Save what is due, and an improvement at once. A signal to any rank ends the run on all of them, when the
         # checkpoint is written.
-        signal_number = ranks.largest(self.stop_signal.number if self.setup.is_ours() else _DIRECTORY_LOST)
+        signal_number = ranks.all_reduce_max(self.stop_signal.number if self.setup.is_ours() else _DIRECTORY_LOST)
         if signal_number == _DIRECTORY_LOST:
             reason = f"{self.directory}: it or its .lock was removed while training; stopped after step {state.step:,}"
             end_run(ranks, reason)
@@ -130,7 +130,7 @@ class _Loop:
         if signal_number and not is_last:
             if self.saver is not None:
                 self.saver.wait()
-            ranks.first_says(None)  # that it is written; a rank that ends earlier may take rank 0 along
+            ranks.broadcast(None)  # that it is written; a rank that ends earlier may take rank 0 along
             name = signal.Signals(signal_number).name
             end_run(ranks, f"stopped by {name} after step {state.step:,}, which is saved; continue with --resume")
 
@@ -153,7 +153,7 @@ class _Loop:
                 self.log.line(f"step {state.step:,} is saved, without its validation; continue with --resume")
                 raise
             with contextlib.suppress(RunError):  # the other ranks may be gone
-                ranks.first_says(None)  # that it is written
+                ranks.broadcast(None)  # that it is written
             if isinstance(error, StoppedError):
                 end_run(ranks, f"{error} as it validated step {state.step:,}, which is saved; continue with --resume")
             reason = f"step {state.step:,} is saved, but its validation failed: {error}; then continue with --resume"

@@ -128,11 +128,11 @@ def try_batches(
         RunError: out of memory. The first rank that is tells it; all of them end.
     """
     is_chosen, whole = config.batch.micro_tokens is None, 0
-    ranks.sum(updater.gradients.buffer)  # zeros: NCCL takes the memory for its sums at the first one
+    ranks.all_reduce_sum(updater.gradients.buffer)  # zeros: NCCL takes the memory for its sums at the first one
     while True:
         largest = largest_of(config)
         whole = whole or largest.micro_tokens
-        failures = ranks.gather(_failure(largest.shapes, config, updater))
+        failures = ranks.all_gather(_failure(largest.shapes, config, updater))
         if not any(failures):
             break
         half = largest.micro_tokens // 2

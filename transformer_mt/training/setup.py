@@ -105,7 +105,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         is_ours = cleanup.enter_context(run_directory.only_process_in(run))
         latest = resuming.checkpoint_to_continue(config, run, resume, tell)
         check_trackers(config.train)
-    latest = ranks.first_says(latest)
+    latest = ranks.broadcast(latest)
     before = None if latest is None else load_config(latest / "config.yaml", of_model=True)
     given = resuming.settled(config, latest, before, device, tell)
     if ranks.is_first:
@@ -113,7 +113,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
     config = given.model_copy(update={"data": data})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
-    tokenizers: Tokenizers = ranks.first_says(
+    tokenizers: Tokenizers = ranks.broadcast(
         _tokenizers(config, latest, tell) if ranks.is_first else None, patiently=True
     )
     samplers = _samplers(config, tokenizers)
@@ -166,7 +166,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
 
 def _refuse_mixed(config: Config, device: torch.device, ranks: Ranks) -> None:
     """Refuse ranks that would compute in different ways: what they sum, and what they save, would be neither's."""
-    ways = ranks.gather((device.type, resolve_precision(config.train.precision, device)))
+    ways = ranks.all_gather((device.type, resolve_precision(config.train.precision, device)))
     for rank, way in enumerate(ways):
         if way != ways[0]:
             first, other = (f"{kind} in {precision}" for kind, precision in (ways[0], way))
@@ -252,10 +252,10 @@ def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:
     For nodes without its cache the first rank of each makes it there.
     """
     store = preparing.prepare(config.data, config.batch, tokenizers) if ranks.is_first else None
-    directory = ranks.first_says(None if store is None else store.directory, patiently=True)
+    directory = ranks.broadcast(None if store is None else store.directory, patiently=True)
     if store is None and ranks.local_rank == 0:
         store = preparing.prepare(config.data, config.batch, tokenizers)
-    ranks.gather(None, patiently=True)
+    ranks.all_gather(None, patiently=True)
     return IdStore(directory) if store is None else store
 
 

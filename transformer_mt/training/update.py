@@ -106,7 +106,7 @@ class Updater:
             the gradient, and 1 where one of them is not finite, else 0.
         """
         config, totals = self._config, self._totals
-        self._ranks.sum(self.gradients.buffer, totals)
+        self._ranks.all_reduce_sum(self.gradients.buffer, totals)
         norm = self.gradients.norm()
         is_bad = ~(torch.isfinite(norm) & torch.isfinite(totals).all())
         if config.optim.clip_norm > 0:

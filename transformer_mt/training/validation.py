@@ -314,7 +314,7 @@ def _all_or_none(ranks: Ranks, work: Callable[[], _T]) -> Sequence[_T]:
         failure = error
     reason = str(failure) if isinstance(failure, TmtError) else repr(failure)
     kind = StoppedError if isinstance(failure, StoppedError) else RunError
-    told = ranks.gather((result, kind, None if failure is None else reason))
+    told = ranks.all_gather((result, kind, None if failure is None else reason))
     if failure is not None:
         raise failure
     for rank, (_, kind, reason) in enumerate(told):

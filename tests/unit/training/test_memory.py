@@ -324,7 +324,7 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 class OneOfTwo(Ranks):
     """A rank that hears from another one what the test says."""
 
-    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+    def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         return [value, self.other] if self.rank == 0 else [self.other, value]
 
     other: str | None = None
@@ -370,7 +370,7 @@ class Room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self._forward(batch, *args)
 
-    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+    def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         tried, self.tried = self.tried, 0
         return [value, "out of memory: there" if tried > self.other else None]
 
@@ -385,7 +385,7 @@ def test_what_is_not_given_is_an_update_or_half_of_it_until_all_ranks_have_room(
     assert whole > 600
     room, told = Room(run, *rooms), list[str]()
     ranks = one_of_two(0, None)
-    object.__setattr__(ranks, "gather", room.gather)
+    object.__setattr__(ranks, "all_gather", room.all_gather)
     found, words = memory.try_batches(run.largest, config, run.updater, ranks, told.append)
     expected = memory.Largest([], whole)
     while not expected.shapes or room_of(expected) > min(rooms):
@@ -406,7 +406,7 @@ def test_what_never_fits_ends(new_run: Callable[[], Run]) -> None:
     run = new_run()
     room = Room(run, 1, 1)
     ranks = one_of_two(0, None)
-    object.__setattr__(ranks, "gather", room.gather)
+    object.__setattr__(ranks, "all_gather", room.all_gather)
     with pytest.raises(RunError, match=r"out of memory: a batch of 1 × .* lower data\.clean\.max_src_tokens"):
         memory.try_batches(run.largest, run.config.with_micro_tokens(None), run.updater, ranks, tell_nobody)
     with pytest.raises(RunError, match=r"lower batch\.micro_tokens \(400; try "):  # what is given is tried once

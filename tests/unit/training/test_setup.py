@@ -21,11 +21,11 @@ from transformer_mt.training import memory, setup
 class Listening(Ranks):
     """Of eight ranks on two nodes, one that hears of rank 0 where the corpus is."""
 
-    def first_says(self, value: Any, patiently: bool = False) -> Any:
+    def broadcast(self, value: Any, patiently: bool = False) -> Any:
         assert patiently, "preparing may take hours"
         return value if self.is_first else Path("there")
 
-    def gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
+    def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         assert patiently
         return [value]
 
@@ -62,7 +62,7 @@ def test_ranks_that_compute_in_different_ways_are_refused(
     config: Any = SimpleNamespace(train=SimpleNamespace(precision="float32"))
     for rank in range(len(ways)):
         ranks = Ranks(rank, len(ways))
-        monkeypatch.setattr(Ranks, "gather", lambda *_: ways)
+        monkeypatch.setattr(Ranks, "all_gather", lambda *_: ways)
         refused = nullcontext() if reason is None else pytest.raises(RunError if rank == 0 else SystemExit)
         with refused as error:
             setup._refuse_mixed(config, torch.device("cpu"), ranks)
