@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -154,6 +154,15 @@ class Ranks:
         else:
             dist.destroy_process_group()
         _lifeline.let_go()
+
+
+def end_run(ranks: Ranks, reason: str, teller: int = 0) -> NoReturn:
+    """Stop all ranks for a reason that all of them know, and that one of them tells.
+
+    Raises:
+        RunError: on the rank ``teller``; SystemExit on the others.
+    """
+    raise RunError(reason) if ranks.rank == teller else SystemExit(RunError.exit_status)
 
 
 # The default group is gloo's, for the host.

@@ -15,10 +15,11 @@ from transformer_mt.config.sections import Config
 from transformer_mt.errors import RunError, TmtError
 from transformer_mt.system import device
 from transformer_mt.system.allocator import keep_freed_memory
+from transformer_mt.system.ranks import end_run
 from transformer_mt.system.signals import StoppedError, StopSignal
 from transformer_mt.system.whole_files import replaced_file
 from transformer_mt.training import ending, feeding, memory
-from transformer_mt.training.meter import Meter, end_run
+from transformer_mt.training.meter import Meter
 from transformer_mt.training.run_log import RunLog
 from transformer_mt.training.setup import Setup, set_up, tell_plan
 from transformer_mt.training.trackers import open_trackers

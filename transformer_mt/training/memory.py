@@ -24,7 +24,7 @@ from transformer_mt.errors import RunError, is_out_of_memory
 from transformer_mt.model.layout import ROWS_MULTIPLE, Batch, collate
 from transformer_mt.system.console import Tell
 from transformer_mt.system.device import describe
-from transformer_mt.system.ranks import Ranks
+from transformer_mt.system.ranks import Ranks, end_run
 from transformer_mt.text.vocabulary import EOS_ID
 from transformer_mt.training.update import Updater
 
@@ -138,7 +138,7 @@ def try_batches(
         half = largest.micro_tokens // 2
         if not is_chosen or half < MIN_UPDATE_TOKENS or all(rows == 1 for rows, _, _ in largest.shapes):
             first = next(rank for rank, reason in enumerate(failures) if reason)
-            raise RunError(failures[first]) if ranks.rank == first else SystemExit(RunError.exit_status)
+            end_run(ranks, failures[first], teller=first)
         config = config.with_micro_tokens(half)
         if updater.device.type == "cuda":
             torch.cuda.empty_cache()  # pieces of the larger batch are in the way of the smaller one

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from torch import Tensor
 from transformer_mt.checkpoints.training_state import Sums, TrainState
 from transformer_mt.data import batching
 from transformer_mt.data.store import IdStore
-from transformer_mt.errors import RunError
-from transformer_mt.system.ranks import Ranks
+from transformer_mt.system.ranks import Ranks, end_run
 from transformer_mt.training.run_log import RunLog
 
 
@@ -114,12 +112,3 @@ class Meter:
 
 # Updates between launching one and reading its numbers, so that a GPU never waits for the host.
 _LAG_STEPS = {"cuda": 2}
-
-
-def end_run(ranks: Ranks, reason: str) -> NoReturn:
-    """Stop all ranks for the same reason, which rank 0 tells.
-
-    Raises:
-        RunError: on rank 0; SystemExit on the others.
-    """
-    raise RunError(reason) if ranks.is_first else SystemExit(RunError.exit_status)

@@ -41,7 +41,7 @@ from transformer_mt.system.device import (
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.origin import code_version
 from transformer_mt.system.processes import num_cores
-from transformer_mt.system.ranks import Ranks, join
+from transformer_mt.system.ranks import Ranks, end_run, join
 from transformer_mt.text import subword_sampling
 from transformer_mt.text.noise import SourceNoise
 from transformer_mt.text.subword_sampling import Sampler
@@ -50,7 +50,6 @@ from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
 from transformer_mt.training.initial import initial_tokenizers, initial_weights
-from transformer_mt.training.meter import end_run
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
 from transformer_mt.training.update import Updater, can_compile
