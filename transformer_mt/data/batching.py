@@ -144,7 +144,8 @@ def cut_update(
     """Share an update among ranks, and each rank's part among forward passes.
 
     Pairs are dealt in order of length, so that all ranks get nearly the same tokens. A micro-batch has at most
-    ``micro_tokens`` padded positions, source and target together; a rank may get none where pairs are few.
+    ``micro_tokens`` padded positions, source and target together, or is a single pair that has more; a rank may get
+    none where pairs are few.
 
     Returns:
         For each rank its micro-batches, as arrays of pair numbers.

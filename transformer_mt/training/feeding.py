@@ -30,7 +30,7 @@ class Update(NamedTuple):
 def updates(
     planned: Iterator[Planned], ranks: Ranks, micro_tokens: int, device: torch.device
 ) -> Generator[Update, None, None]:
-    """Yield the updates that are planned, their micro-batches of at most ``micro_tokens`` padded positions.
+    """Yield the updates that are planned, their micro-batches as `cut_update` cuts them with ``micro_tokens``.
 
     To be closed when no more are wanted, whatever the reason: then no thread is left.
 
