@@ -108,8 +108,8 @@ def _of_unigram(tokenizer: Tokenizer, lines: Iterable[str], settings: TokenizerC
 def _of_bpe(tokenizer: Tokenizer, lines: Iterable[str], settings: TokenizerConfig, seed: int) -> Iterator[Piece]:
     """Yield the characters that are missing, as far as ``character_coverage`` asks for them, then further merges."""
     normal = {piece.text: piece.score for piece in tokenizer.pieces()[1] if piece.is_normal}
-    sample, _ = sample_lines(lines, settings.max_lines, seed)
-    words = Counter(word for line in sample for word in _words(tokenizer, line, normal.keys()))
+    sample = sample_lines(lines, settings.max_lines, seed)
+    words = Counter(word for line in sample.lines for word in _words(tokenizer, line, normal.keys()))
     counts: Counter[str] = Counter()
     for word, number in words.items():
         for character in "".join(word):

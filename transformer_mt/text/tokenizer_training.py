@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import sentencepiece as spm
 
@@ -40,14 +40,38 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
         InputError: no text at all, more distinct characters than the vocabulary has room for, or impossible symbols.
     """
     check_symbols(config)
-    sample, count = sample_lines(lines, config.max_lines, seed)
-    if not sample:
+    return _train(sample_lines(lines, config.max_lines, seed), config)
+
+
+def train_tokenizers(
+    pairs: Iterable[tuple[str, str]], config: TokenizerConfig, seed: int
+) -> Iterator[tuple[Tokenizer, str]]:
+    """Yield what `train_tokenizer` returns: for the lines of both sides or, where they are not shared, for each side.
+
+    The pairs are gone through once, as reading and cleaning a corpus may take hours.
+
+    Raises:
+        InputError: as there.
+    """
+    check_symbols(config)
+    samples = [LineSample(config.max_lines, seed) for _ in range(1 if config.shared else 2)]
+    of_src, of_tgt = samples[0], samples[-1]
+    for src, tgt in pairs:
+        of_src.add(src)
+        of_tgt.add(tgt)
+    for sample in samples:
+        yield _train(sample, config)
+
+
+def _train(sample: LineSample, config: TokenizerConfig) -> tuple[Tokenizer, str]:
+    """Train a tokenizer on all lines of a sample; return it, and the report on it."""
+    if not sample.lines:
         raise InputError("the tokenizer's training text is empty; check its files (data.train, or --input)")
     spm.set_min_log_level(2)
     out = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(sample),
+            sentence_iterator=iter(sample.lines),
             model_writer=out,
             model_type=config.type,
             vocab_size=config.vocab_size,
@@ -71,7 +95,7 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
                 "raise it, or lower tokenizer.character_coverage"
             ) from None
         normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
-        if not any(map(normalizer.normalize, sample)):
+        if not any(map(normalizer.normalize, sample.lines)):
             raise InputError(
                 "the tokenizer's training text has nothing but characters that tokenizer.normalization "
                 f"{config.normalization} leaves out; check its files (data.train, or --input)"
@@ -80,9 +104,9 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, seed: int = 1
             f"tokenizer: cannot be trained on this text ({reason}); check its files (data.train, or --input)"
         ) from None
     tokenizer = Tokenizer(out.getvalue())
-    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample):,} lines"
-    if count > len(sample):
-        report += f" (sampled from {count:,})"
+    report = f"tokenizer: {config.type}, {tokenizer.vocab_size:,} pieces from {len(sample.lines):,} lines"
+    if sample.count > len(sample.lines):
+        report += f" (sampled from {sample.count:,})"
     if tokenizer.vocab_size < config.vocab_size:
         report += f"; lowered from vocab_size {config.vocab_size:,}, more than this text supports"
     return tokenizer, report
@@ -108,28 +132,42 @@ def check_symbols(config: TokenizerConfig) -> None:
         )
 
 
-def sample_lines(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
-    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R), and how many there are; blank ones do not count."""
-    draw = random.Random(seed)
-    sample: list[str] = []
-    count = num_characters = 0
-    for whole in lines:
-        for start in range(0, len(whole), _MAX_LINE_CHARACTERS):
-            # SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one,
-            # its own mark. (Every line of a corpus comes by here, and `translate` takes ten times as long.)
-            line = whole[start : start + _MAX_LINE_CHARACTERS].replace("\0", " ").replace("▅", " ")
-            if not line.strip():
-                continue
-            count += 1
-            if len(sample) < most:
-                sample.append(line)
-                num_characters += len(line)
-            elif (slot := int(draw.random() * count)) < most:
-                num_characters += len(line) - len(sample[slot])
-                sample[slot] = line
-            if num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
-                draw.shuffle(sample)
-                most = max(1, len(sample) * 3 // 4)
-                del sample[most:]
-                num_characters = sum(map(len, sample))
-    return sample, count
+class LineSample:
+    """Lines drawn uniformly in one pass (Vitter 1985, algorithm R); blank ones do not count."""
+
+    def __init__(self, most: int, seed: int) -> None:
+        self.lines: list[str] = []
+        self.count = 0  # of the lines that they are drawn from
+        self._most, self._draw, self._num_characters = most, random.Random(seed), 0
+
+    def add(self, line: str) -> None:
+        """Take in the next line of the text."""
+        if len(line) > _MAX_LINE_CHARACTERS:
+            for start in range(0, len(line), _MAX_LINE_CHARACTERS):
+                self.add(line[start : start + _MAX_LINE_CHARACTERS])
+            return
+        # SentencePiece ends a sentence at NUL, which is never text, and leaves out lines that have the other one, its
+        # own mark. (Every line of a corpus comes by here, and `translate` takes ten times as long.)
+        line = line.replace("\0", " ").replace("▅", " ")
+        if not line.strip():
+            return
+        self.count += 1
+        if len(self.lines) < self._most:
+            self.lines.append(line)
+            self._num_characters += len(line)
+        elif (slot := int(self._draw.random() * self.count)) < self._most:
+            self._num_characters += len(line) - len(self.lines[slot])
+            self.lines[slot] = line
+        if self._num_characters > _MAX_SAMPLE_CHARACTERS:  # a smaller sample of the sample
+            self._draw.shuffle(self.lines)
+            self._most = max(1, len(self.lines) * 3 // 4)
+            del self.lines[self._most :]
+            self._num_characters = sum(map(len, self.lines))
+
+
+def sample_lines(lines: Iterable[str], most: int, seed: int) -> LineSample:
+    """Return a sample of so many lines at most."""
+    sample = LineSample(most, seed)
+    for line in lines:
+        sample.add(line)
+    return sample

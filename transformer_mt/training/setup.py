@@ -46,7 +46,7 @@ from transformer_mt.text import subword_sampling
 from transformer_mt.text.noise import SourceNoise
 from transformer_mt.text.subword_sampling import Sampler
 from transformer_mt.text.tokenizer import Tokenizers, load_tokenizer
-from transformer_mt.text.tokenizer_training import train_tokenizer
+from transformer_mt.text.tokenizer_training import train_tokenizers
 from transformer_mt.text.vocabulary import domain_tag, language_tag
 from transformer_mt.training import memory, resuming
 from transformer_mt.training.initial import initial_tokenizers, initial_weights
@@ -228,9 +228,7 @@ def _tokenizers(config: Config, latest: Path | None, tell: Tell) -> Tokenizers:
         return given
 
     trained = []
-    for sides in [(0, 1)] if settings.shared else [(0,), (1,)]:
-        lines = (pair[side] for pair in preparing.training_pairs(data) for side in sides)
-        tokenizer, report = train_tokenizer(lines, settings, config.train.seed)
+    for tokenizer, report in train_tokenizers(preparing.training_pairs(data), settings, config.train.seed):
         trained.append(tokenizer)
         tell(report)
     return Tokenizers(trained[0], trained[-1]).with_tags(tags)

@@ -87,19 +87,31 @@ def test_sample_is_reported_and_the_same_each_time(grammar_lines: list[str]) -> 
 def test_the_sample_is_uniform() -> None:
     """Each of 40 lines is in a quarter of 2,000 samples: 500 times with a standard deviation of 19."""
     lines = [f"line {number}" for number in range(40)]
-    times = Counter(line for seed in range(2000) for line in training_module.sample_lines(lines, 10, seed)[0])
+    times = Counter(line for seed in range(2000) for line in training_module.sample_lines(lines, 10, seed).lines)
     assert sum(times.values()) == 20_000
     assert min(times.values()) > 500 - 5 * 19 and max(times.values()) < 500 + 5 * 19
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_both_sides_are_sampled_in_one_pass(shared: bool, grammar_lines: list[str]) -> None:
+    """Each tokenizer is what the text of its sides gives, and the pairs can be gone through once only."""
+    pairs = [*zip(grammar_lines[:-1:2], grammar_lines[1::2], strict=True)]
+    settings = TokenizerConfig(vocab_size=330, max_lines=300, shared=shared)
+    found = [*training_module.train_tokenizers(iter(pairs), settings, 3)]
+    sides = [[side for pair in pairs for side in pair]] if shared else [*zip(*pairs, strict=True)]
+    for (tokenizer, report), lines in zip(found, sides, strict=True):
+        expected, expected_report = train_tokenizer(lines, settings, 3)
+        assert (tokenizer.fingerprint, report) == (expected.fingerprint, expected_report)
 
 
 def test_long_lines_are_cut_and_none_is_lost(grammar_lines: list[str]) -> None:
     """SentencePiece would leave out what has more bytes than it takes."""
     document = " ".join(grammar_lines)
     assert len(document.encode()) > 3 * training_module._MAX_LINE_BYTES
-    sample, count = training_module.sample_lines([document, "한" * 10_000], 100, 1)
-    assert count == len(sample) > 3
-    assert "".join(sample) == document + "한" * 10_000
-    assert max(len(line.encode()) for line in sample) <= training_module._MAX_LINE_BYTES
+    sample = training_module.sample_lines([document, "한" * 10_000], 100, 1)
+    assert sample.count == len(sample.lines) > 3
+    assert "".join(sample.lines) == document + "한" * 10_000
+    assert max(len(line.encode()) for line in sample.lines) <= training_module._MAX_LINE_BYTES
     tokenizer, report = trained([document])
     assert tokenizer.encode([grammar_lines[0]])[0]
     assert f"from {-(-len(document) // 4096)} lines" in report
@@ -109,10 +121,10 @@ def test_the_sample_is_bounded_in_characters_too(monkeypatch: pytest.MonkeyPatch
     """What is left of it is a sample as before: neither the first nor the last."""
     monkeypatch.setattr(training_module, "_MAX_SAMPLE_CHARACTERS", 1000)
     lines = [f"{number:050d}" for number in range(500)]
-    sample, count = training_module.sample_lines(lines, 10**9, 3)
-    assert count == 500
-    assert 10 <= len(sample) <= 20
-    numbers = list(map(int, sample))
+    sample = training_module.sample_lines(lines, 10**9, 3)
+    assert sample.count == 500
+    assert 10 <= len(sample.lines) <= 20
+    numbers = list(map(int, sample.lines))
     assert min(numbers) < 250 <= max(numbers)
 
 
