@@ -142,6 +142,14 @@ def test_rank_without_a_pair_does_not_hang(tmp_path: Path) -> None:
         assert math.isclose(mine["loss"], theirs["loss"], rel_tol=1e-5)
 
 
+def test_what_a_model_makes_is_made_once_and_told_to_both(finished: Finished, tmp_path: Path) -> None:
+    source = {"distill": finished.config["data"]["valid"][0]["src"], "model": str(finished.run)}
+    settings = (f"data.train={json.dumps([source])}", f"data.cache_dir={tmp_path / 'cache'}", "train.max_steps=2")
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    done = tmt_on_ranks(2, "train", finished.path, "--output", tmp_path / "run", *overrides).ok()
+    assert done.stderr.count("13 lines translated") == 1 and last_checkpoint(tmp_path / "run").name == "step_00000002"
+
+
 def test_bad_input_is_told_once_and_ends_both_ranks(finished: Finished, tmp_path: Path) -> None:
     """Rank 0 finds the mistake while the other waits for it."""
     missing = tmp_path / "missing.src"

@@ -15,11 +15,11 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self
 
 import torch
 import torch.distributed as dist
@@ -34,8 +34,6 @@ from transformer_mt.system.lifeline import Lifeline, hold
 _TIMEOUT, _PATIENCE = timedelta(minutes=15), timedelta(days=7)
 _NEWS_SECONDS = 5.0  # after which a failed connection without news of a failed rank is told as it is
 _POLL_SECONDS = 0.0005
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,6 @@ class Ranks:
         with self._together():
             dist.broadcast_object_list(box, src=0, group=_patient_group if patiently else None)
         return box[0]
-
-    def first_then_others(self, make: Callable[[], Made]) -> Made:
-        """What each rank makes, rank 0 before the others, which so find its work done."""
-        if self.is_first:
-            made = make()
-            self.broadcast(None, patiently=True)
-            return made
-        self.broadcast(None, patiently=True)
-        return make()
 
     def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
         """Every rank's value, in the order of ranks, on every rank; ``patiently`` where one may work for hours."""

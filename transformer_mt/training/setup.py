@@ -17,7 +17,7 @@ from transformer_mt.checkpoints import run_directory
 from transformer_mt.checkpoints.manifest import read_manifest
 from transformer_mt.checkpoints.model_directory import copy_weights
 from transformer_mt.checkpoints.training_state import CODE, TrainState
-from transformer_mt.config.data_sections import NoiseConfig
+from transformer_mt.config.data_sections import DataConfig, NoiseConfig
 from transformer_mt.config.loading import OF_RUNS, load_config
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.synthetic import synthesize
@@ -109,8 +109,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     given = resuming.settled(config, latest, before, device, tell)
     if ranks.is_first:
         check_sources(config.data)
-    data = ranks.first_then_others(lambda: synthesize(given.data, tell, ("train", "valid")))
-    config = given.model_copy(update={"data": data})
+    config = given.model_copy(update={"data": _with_synthetic(given.data, ranks, tell)})
     valid_pairs = read_validation(config.data, config.eval)  # now, not after hours of preparation
     tokenizers: Tokenizers = ranks.broadcast(
         _tokenizers(config, latest, tell) if ranks.is_first else None, patiently=True
@@ -241,6 +240,19 @@ def _samplers(config: Config, tokenizers: Tokenizers) -> tuple[Sampler | None, S
         return of_pieces
     src, tgt = of_pieces or (None, None)
     return SourceNoise(tokenizers.src, config.data.noise, src), tgt
+
+
+def _with_synthetic(data: DataConfig, ranks: Ranks, tell: Tell) -> DataConfig:
+    """Return the section with what models make of its text as files, made and checked by rank 0.
+
+    For nodes without its cache the first rank of each makes them there.
+    """
+    made = synthesize(data, tell, ("train", "valid")) if ranks.is_first else None
+    section: DataConfig = ranks.first_says(made, patiently=True)
+    if made is None and ranks.local_rank == 0:
+        section = synthesize(data, tell, ("train", "valid"))
+    ranks.gather(None, patiently=True)
+    return section
 
 
 def _corpus(config: Config, tokenizers: Tokenizers, ranks: Ranks) -> IdStore:

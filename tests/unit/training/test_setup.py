@@ -14,12 +14,13 @@ import torch
 
 from transformer_mt.data import preparing
 from transformer_mt.errors import RunError
+from transformer_mt.system.console import tell_nobody
 from transformer_mt.system.ranks import Ranks
 from transformer_mt.training import memory, setup
 
 
 class Listening(Ranks):
-    """Of eight ranks on two nodes, one that hears of rank 0 where the corpus is."""
+    """Of eight ranks on two nodes, one that hears of rank 0 where something is."""
 
     def broadcast(self, value: Any, patiently: bool = False) -> Any:
         assert patiently, "preparing may take hours"
@@ -30,7 +31,21 @@ class Listening(Ranks):
         return [value]
 
 
-@pytest.mark.parametrize(("rank", "local", "prepares"), [(0, 0, True), (3, 3, False), (4, 0, True), (5, 1, False)])
+once_a_node = pytest.mark.parametrize(
+    ("rank", "local", "prepares"), [(0, 0, True), (3, 3, False), (4, 0, True), (5, 1, False)]
+)
+
+
+@once_a_node
+def test_what_a_model_makes_is_checked_once_a_node(
+    rank: int, local: int, prepares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "synthesize", lambda data, tell, parts: f"{data}, made: {', '.join(parts)}")
+    found: Any = setup._with_synthetic("text", Listening(rank, 8, local), tell_nobody)  # type: ignore[arg-type]
+    assert found == ("text, made: train, valid" if prepares else Path("there"))
+
+
+@once_a_node
 def test_a_corpus_is_checked_once_a_node(
     rank: int, local: int, prepares: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
