@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,35 @@ def test_the_test_text_is_scored_once_as_tmt_eval_does(ended: tuple[Path, Path])
     before = (run / "metrics.jsonl").read_bytes()
     again = tmt("train", path, "--output", run, "--resume").ok().stderr
     assert "test.0" not in again and (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_changed_text_is_scored_again(ended: tuple[Path, Path], tmp_path: Path) -> None:
+    """Under the same name; but not where the log of an older version does not say which text it was."""
+    path, run = ended
+    test = write(tmp_path / "test.txt", symbol_lines(5, seed=8))
+    config = with_test(path, name="changing", src=str(test), tgt=str(test))
+    [number], here = {one["step"] for one in metrics(run) if one["kind"] == "test"}, tmp_path / "run"
+    shutil.copytree(run, here)
+    (here / "metrics.jsonl").write_text("")
+
+    def scored() -> list[Any]:
+        log = RunLog(here, number, config.train, {}, validates=True)
+        ending.score_test(config, here, log, lambda: False)
+        log.close()
+        return [one.get("fingerprint") for one in metrics(here)]
+
+    first = scored()
+    assert len(first) == 1 and scored() == first
+    write(test, symbol_lines(5, seed=9))
+    both = scored()
+    assert both[:-1] == first and both[-1] not in first and scored() == both
+    write(test, symbol_lines(5, seed=8))
+    assert scored() == both
+    [record, _] = metrics(here)
+    del record["fingerprint"]
+    write(here / "metrics.jsonl", [json.dumps(record)])
+    write(test, symbol_lines(5, seed=9))
+    assert scored() == [None]
 
 
 def test_text_that_can_no_longer_be_read_loses_nothing(

@@ -44,7 +44,7 @@ def score_source(
         InputError: text that cannot be read, or scored.
     """
     src_lang, tgt_lang = config.data.languages(source)
-    every = _read(source, src_lang, tgt_lang)
+    every = read_references(source, src_lang, tgt_lang)
     count = len(every) if most is None else min(most, len(every))
     numbers = [number * len(every) // count + 1 for number in range(count)]
     pairs = [every[number - 1] for number in numbers]
@@ -77,7 +77,12 @@ def search_settings(config: Config, source: SourceConfig) -> dict[str, str]:
     return settings
 
 
-def _read(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[SentencePair]:
+def read_references(source: SourceConfig, src_lang: str, tgt_lang: str) -> list[SentencePair]:
+    """Return the pairs of a source that a model can be scored with.
+
+    Raises:
+        InputError: text that cannot be read, or scored.
+    """
     if source.model is not None:
         raise InputError(f"{source}: a side is made by a model, which is no reference")
     pairs = list(read_pairs(source, src_lang, tgt_lang))

@@ -15,9 +15,10 @@ from transformer_mt.checkpoints.training_state import TrainState
 from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.config.sections import Config
 from transformer_mt.errors import TmtError, is_out_of_memory
-from transformer_mt.evaluation.source_scores import score_source
+from transformer_mt.evaluation.source_scores import read_references, score_source
 from transformer_mt.training.optim import learning_rate
 from transformer_mt.training.run_log import RunLog
+from transformer_mt.training.validation import pairs_fingerprint
 
 # Of the best score: what it rose by in the last third of a run, from which on a longer run is worth a try.
 _STILL_RISING = 0.02
@@ -28,21 +29,22 @@ _LEARNING_BY_HEART = 0.05  # nats a label by which the validation loss is above 
 def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], bool]) -> None:
     """Translate each source of ``data.test`` with the run's best checkpoint, as `tmt eval` would, and log the scores.
 
-    What is in the log already, of the same checkpoint and text, is not scored again. A signal ends it early.
+    What is in the log already, of the same checkpoint and text, is not scored again; text that has changed is. A signal
+    ends it early.
     """
     for number, source in enumerate(config.data.test):
         name = f"test.{number if source.name is None else source.name}"
         try:
             checkpoint = resolve_model(run)
             step = int(checkpoint.name.removeprefix("step_"))
-            if any(_is_of(record, step, source) for record in read_records(run / FILE_NAME)):
+            if _is_scored(config, source, step, read_records(run / FILE_NAME)):
                 continue
             scored = None if is_to_stop() else _score(config, source, checkpoint, is_to_stop)
             if scored is None:
                 log.line(f"{name}: not scored, as a signal came; tmt eval {run} does it")
                 return
-            scores, signatures, lines, seconds = scored
-            log.record(kind="test", step=step, text=str(source), **scores, signatures=signatures, seconds=seconds)
+            numbers, lines = scored
+            log.record(kind="test", step=step, text=str(source), **numbers)
             for line in lines:
                 log.line(f"{name}, step {step:,}: {line}")
         except (TmtError, RuntimeError, MemoryError) as error:
@@ -52,14 +54,23 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
             log.line(f"warning: {name} is not scored: {reason}. The run is complete; tmt eval {run} makes up for it")
 
 
-def _is_of(record: Record, step: int, source: SourceConfig) -> bool:
-    return (record["kind"], record["step"], record.get("text")) == ("test", step, str(source))
+def _is_scored(config: Config, source: SourceConfig, step: int, records: Sequence[Record]) -> bool:
+    """Return whether records have the scores of a source, of a step and of the text that it has now.
+
+    Raises:
+        InputError: text that cannot be read, or scored.
+    """
+    wanted = ("test", step, str(source))
+    known = {one.get("fingerprint") for one in records if (one["kind"], one["step"], one.get("text")) == wanted}
+    if not known or None in known:  # of a run that did not log it: the text is taken for the same
+        return bool(known)
+    return pairs_fingerprint(read_references(source, *config.data.languages(source))) in known
 
 
 def _score(
     config: Config, source: SourceConfig, checkpoint: Path, is_to_stop: Callable[[], bool]
-) -> tuple[dict[str, float], dict[str, str], list[str], float] | None:
-    """Return the scores of a source, their signatures, both as lines for people, and the seconds; None: to stop.
+) -> tuple[Record, list[str]] | None:
+    """Return what is logged of a source, and its scores as lines for people; None: to stop.
 
     Raises:
         InputError: text that cannot be read, or scored.
@@ -69,12 +80,12 @@ def _score(
     if scored is None:
         return None
     scores = scored.report.scores
-    return (
-        {score.name: score.score for score in scores},
-        {score.name: score.signature for score in scores},
-        [*(score.format() for score in scores), *scored.report.notes],
-        round(time.monotonic() - started, 1),
-    )
+    return {
+        **{score.name: score.score for score in scores},
+        "signatures": {score.name: score.signature for score in scores},
+        "fingerprint": pairs_fingerprint(scored.pairs),
+        "seconds": round(time.monotonic() - started, 1),
+    }, [*(score.format() for score in scores), *scored.report.notes]
 
 
 def advice(config: Config, run: Path, state: TrainState) -> str:

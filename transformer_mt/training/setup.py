@@ -53,7 +53,7 @@ from transformer_mt.training.initial import initial_tokenizers, initial_weights
 from transformer_mt.training.run_log import format_seconds
 from transformer_mt.training.trackers import check_trackers
 from transformer_mt.training.update import Updater, can_compile
-from transformer_mt.training.validation import Validation, read_validation, validation_fingerprint, with_tokenization
+from transformer_mt.training.validation import Validation, pairs_fingerprint, read_validation, with_tokenization
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     model = _model(config, tokenizers, device, is_new=latest is None)
     updater = Updater(model, config, device, ranks, tell)
     state = TrainState(corpus=corpus_fingerprint(config.data, store), tokenizer=tokenizers.fingerprint)
-    state.training_files, state.validation = cache_keys.training_files(config.data), validation_fingerprint(valid_pairs)
+    state.training_files, state.validation = cache_keys.training_files(config.data), pairs_fingerprint(valid_pairs)
     state.environment = _environment(ranks.num_ranks, device, given.train.precision, config.batch.micro_tokens or 0)
     if latest is not None and before is not None:
         resuming.refuse_other_corpus(latest, before, given, state)
         state = resuming.restore(latest, model, updater.optimizer, updater.average, state, tell)
         if ranks.is_first:
             run_directory.repoint(run, latest, state.best_step, is_validated=bool(valid_pairs))
-        resuming.tell_changes(before, given, state, validation_fingerprint(valid_pairs), tell)
+        resuming.tell_changes(before, given, state, pairs_fingerprint(valid_pairs), tell)
     for line in _opening(config, model, store, device, ranks.num_ranks):
         tell(line)
     longest_src = max(store.longest_src, _longest_src_before(config, latest))

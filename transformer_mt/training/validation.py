@@ -93,8 +93,8 @@ def with_tokenization(config: Config) -> Config:
     return config.model_copy(update={"eval": config.eval.model_copy(update={"tokenize": chosen})})
 
 
-def validation_fingerprint(pairs: list[ValidationPair]) -> str:
-    """Return 16 digits that stand for validation pairs: scores of different ones cannot be compared."""
+def pairs_fingerprint(pairs: Sequence[tuple[str | None, ...]]) -> str:
+    """Return 16 digits that stand for held-out pairs: scores of different ones cannot be compared."""
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
