@@ -7,14 +7,17 @@ allocator, is PyTorch's own advice for inputs of varying length (performance tun
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from transformer_mt.config.sections import MIN_UPDATE_TOKENS, Config
 from transformer_mt.data import batching
@@ -129,16 +132,19 @@ def try_batches(
     """
     is_chosen, whole = config.batch.micro_tokens is None, 0
     ranks.all_reduce_sum(updater.gradients.buffer)  # zeros: NCCL takes the memory for its sums at the first one
+    stand_in: list[Tensor] = []  # until all batches are tried
+    failures = ranks.all_gather(_failure(lambda: stand_in.extend(_as_large_as_saved(config, updater))))
+    if any(failures):
+        _end(ranks, failures)
     while True:
         largest = largest_of(config)
         whole = whole or largest.micro_tokens
-        failures = ranks.all_gather(_failure(largest.shapes, config, updater))
+        failures = ranks.all_gather(_failure(functools.partial(_try, largest.shapes, config, updater)))
         if not any(failures):
             break
         half = largest.micro_tokens // 2
         if not is_chosen or half < MIN_UPDATE_TOKENS or all(rows == 1 for rows, _, _ in largest.shapes):
-            first = next(rank for rank, reason in enumerate(failures) if reason)
-            end_run(ranks, failures[first], teller=first)
+            _end(ranks, failures)
         config = config.with_micro_tokens(half)
         if updater.device.type == "cuda":
             torch.cuda.empty_cache()  # pieces of the larger batch are in the way of the smaller one
@@ -152,20 +158,41 @@ def try_batches(
     )
 
 
-def _failure(shapes: Sequence[Shape], config: Config, updater: Updater) -> str | None:
-    """Return why this rank cannot compute batches of some shapes, or None if it can."""
-    failure, device = None, updater.device
+def _failure(work: Callable[[], object]) -> str | None:
+    """Return why this rank cannot do some work, or None if it has done it."""
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # Saving will keep a copy of weights and moments on the host, for which something of its size stands here.
-            num_copies = 0 if device.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
-            stand_in = [torch.ones_like(updater.gradients.buffer) for _ in range(num_copies)]
-            _run(shapes, config, updater)
-            del stand_in
+        work()
     except RunError as error:
-        failure = str(error)
-    updater.begin()
-    return failure
+        return str(error)
+    return None
+
+
+def _end(ranks: Ranks, failures: Sequence[str | None]) -> NoReturn:
+    """Stop all ranks for what the first of them says that has failed."""
+    first, reason = next((rank, reason) for rank, reason in enumerate(failures) if reason)
+    end_run(ranks, reason, teller=first)
+
+
+def _as_large_as_saved(config: Config, updater: Updater) -> list[Tensor]:
+    """Return tensors as large as the copy of weights and moments that saving keeps on the host, or none for a GPU.
+
+    Raises:
+        RunError: out of memory, for which no smaller batch would help.
+    """
+    buffer, device = updater.gradients.buffer, updater.device
+    num_copies = 0 if device.type != "cpu" else 4 if config.train.ema_decay > 0 else 3
+    what = f"the copy of weights and moments that saving keeps, of {num_copies * buffer.nbytes / 2**30:.2f} GiB,"
+    with _enough_memory(what, "end other programs, or take a smaller model", device):
+        return [torch.ones_like(buffer) for _ in range(num_copies)]
+
+
+def _try(shapes: Sequence[Shape], config: Config, updater: Updater) -> None:
+    """Go forwards and backwards through batches of some shapes, and leave no trace of it, however it ends."""
+    try:
+        with torch.random.fork_rng([updater.device] if updater.device.type == "cuda" else []):
+            _run(shapes, config, updater)
+    finally:
+        updater.begin()
 
 
 def labels_per_second(shapes: Sequence[Shape], config: Config, updater: Updater) -> float:

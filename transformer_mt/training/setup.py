@@ -248,10 +248,10 @@ def _with_synthetic(data: DataConfig, ranks: Ranks, tell: Tell) -> DataConfig:
     For nodes without its cache the first rank of each makes them there.
     """
     made = synthesize(data, tell, ("train", "valid")) if ranks.is_first else None
-    section: DataConfig = ranks.first_says(made, patiently=True)
+    section: DataConfig = ranks.broadcast(made, patiently=True)
     if made is None and ranks.local_rank == 0:
         section = synthesize(data, tell, ("train", "valid"))
-    ranks.gather(None, patiently=True)
+    ranks.all_gather(None, patiently=True)
     return section
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -322,17 +322,18 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 
 
 class OneOfTwo(Ranks):
-    """A rank that hears from another one what the test says."""
+    """A rank that hears from another one, which has room for what is saved, what the test says."""
 
     def all_gather(self, value: Any, patiently: bool = False) -> Sequence[Any]:
-        return [value, self.other] if self.rank == 0 else [self.other, value]
+        other = next(self.others)
+        return [value, other] if self.rank == 0 else [other, value]
 
-    other: str | None = None
+    others: Iterator[str | None]
 
 
 def one_of_two(rank: int, other: str | None) -> Ranks:
     ranks = OneOfTwo(rank, 2)
-    object.__setattr__(ranks, "other", other)
+    object.__setattr__(ranks, "others", iter([None, other]))
     return ranks
 
 
@@ -411,6 +412,20 @@ def test_what_never_fits_ends(new_run: Callable[[], Run]) -> None:
         memory.try_batches(run.largest, run.config.with_micro_tokens(None), run.updater, ranks, tell_nobody)
     with pytest.raises(RunError, match=r"lower batch\.micro_tokens \(400; try "):  # what is given is tried once
         memory.try_batches(run.largest, run.config, run.updater, ranks, tell_nobody)
+
+
+@pytest.mark.parametrize("micro_tokens", [400, None])
+def test_what_is_saved_does_not_fit(
+    micro_tokens: int | None, new_run: Callable[[], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No batch is made smaller, nor is that advised: it would not help."""
+    run = new_run()
+    monkeypatch.setattr(torch, "ones_like", raising(RuntimeError(CPU_WORDS)))
+    monkeypatch.setattr(memory, "_run", pytest.fail)
+    told = r"^out of memory: the copy of weights and moments that saving keeps, .* does not fit; .*a smaller model$"
+    with pytest.raises(RunError, match=told):
+        config = memory.cut_into(run.config, micro_tokens)
+        memory.try_batches(run.largest, config, run.updater, Ranks(), tell_nobody)
 
 
 def test_what_a_run_began_with_stays() -> None:
