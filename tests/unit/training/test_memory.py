@@ -424,7 +424,7 @@ def test_what_is_saved_does_not_fit(
     monkeypatch.setattr(memory, "_run", pytest.fail)
     told = r"^out of memory: the copy of weights and moments that saving keeps, .* does not fit; .*a smaller model$"
     with pytest.raises(RunError, match=told):
-        config = memory.cut_into(run.config, micro_tokens)
+        config = run.config.with_micro_tokens(micro_tokens)
         memory.try_batches(run.largest, config, run.updater, Ranks(), tell_nobody)
 
 
