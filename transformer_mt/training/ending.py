@@ -29,15 +29,17 @@ _LEARNING_BY_HEART = 0.05  # nats a label by which the validation loss is above 
 def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], bool]) -> None:
     """Translate each source of ``data.test`` with the run's best checkpoint, as `tmt eval` would, and log the scores.
 
-    What is in the log already, of the same checkpoint and text, is not scored again; text that has changed is. A signal
-    ends it early.
+    What is in the log already, of the same checkpoint and text, is told and not scored again; text that has changed is.
+    A signal ends it early.
     """
     for number, source in enumerate(config.data.test):
         name = f"test.{number if source.name is None else source.name}"
         try:
             checkpoint = resolve_model(run)
             step = int(checkpoint.name.removeprefix("step_"))
-            if _is_scored(config, source, step, read_records(run / FILE_NAME)):
+            if known := _scored_before(config, source, step, read_records(run / FILE_NAME)):
+                for metric, signature in known["signatures"].items():
+                    log.line(f"{name}, step {step:,}: {signature} = {known[metric]:.2f} (scored before)")
                 continue
             scored = None if is_to_stop() else _score(config, source, checkpoint, is_to_stop)
             if scored is None:
@@ -54,17 +56,17 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
             log.line(f"warning: {name} is not scored: {reason}. The run is complete; tmt eval {run} makes up for it")
 
 
-def _is_scored(config: Config, source: SourceConfig, step: int, records: Sequence[Record]) -> bool:
-    """Return whether records have the scores of a source, of a step and of the text that it has now.
+def _scored_before(config: Config, source: SourceConfig, step: int, records: Sequence[Record]) -> Record | None:
+    """Return the record of a source's scores, of a step and of the text that it has now; None where there is none.
 
     Raises:
         InputError: text that cannot be read, or scored.
     """
     wanted = ("test", step, str(source))
-    known = {one.get("fingerprint") for one in records if (one["kind"], one["step"], one.get("text")) == wanted}
+    known = {one.get("fingerprint"): one for one in records if (one["kind"], one["step"], one.get("text")) == wanted}
     if not known or None in known:  # of a run that did not log it: the text is taken for the same
-        return bool(known)
-    return pairs_fingerprint(read_references(source, *config.data.languages(source))) in known
+        return known.get(None)
+    return known.get(pairs_fingerprint(read_references(source, *config.data.languages(source))))
 
 
 def _score(
