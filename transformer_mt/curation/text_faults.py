@@ -42,7 +42,7 @@ _LOST_LETTER = re.compile(rf"(?:^|[\s\"'(„“«‘])[^\W\d_]*{_LETTER}\?{_LETT
 # Of SubRip and WebVTT, YouTube (.sbv), lyrics (.lrc) and Substation Alpha.
 _SPAN = r"\d+:\d\d:\d\d\.\d+,\d+:\d\d:\d\d\.\d"
 TIMES = re.compile(
-    rf"^\s*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^{_SPAN}|^\[\d+:\d\d[.:]\d+\]|^Dialogue:\s*\d+,\d+:\d\d:",
+    rf"^[^\S\n]*\d+:\d\d(?::\d\d)?[,.]\d+\s+-->\s|^{_SPAN}|^\[\d+:\d\d[.:]\d+\]|^Dialogue:\s*\d+,\d+:\d\d:",
     re.MULTILINE | re.IGNORECASE,
 )
 _PIECE = re.compile(r"\w@@(?: |$)|(?:^| )▁\w", re.MULTILINE)  # of BPE and of SentencePiece

@@ -15,7 +15,7 @@ from transformer_mt.data.readers.languages import code_of_name
 from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.names import written
+from transformer_mt.recipes.names import without_parentheses, written
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|sent|segment|string|phrase"
@@ -49,7 +49,7 @@ _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 def two_sides(names: Sequence[str], words_of_sides: Sequence[_Words] = _WORDS) -> tuple[str, str] | None:
     """Return the columns that are called source and target, in one of the usual words: "Source (EN)"."""
-    bare = {name: re.sub(r"\(.*?\)", "", name).strip() for name in names}
+    bare = {name: without_parentheses(name) for name in names}
     for words in words_of_sides:
         src, tgt = ([name for name in names if side.fullmatch(bare[name])] for side in words)
         if len(src) == len(tgt) == 1:
@@ -59,7 +59,7 @@ def two_sides(names: Sequence[str], words_of_sides: Sequence[_Words] = _WORDS) -
 
 def may_be_language(name: str) -> bool:
     """Return whether a column is called as none of text usually is: not "translation", but perhaps "Mixtec"."""
-    bare = re.sub(r"\(.*?\)", "", name).strip()
+    bare = without_parentheses(name)
     return not any(side.fullmatch(bare) for words in _WORDS for side in words)
 
 

@@ -157,8 +157,13 @@ def is_beside(name: str) -> bool:
     return re.split(r"[\s_-]+", name.strip().lower())[-1] in _BESIDE
 
 
+def without_parentheses(name: str) -> str:
+    """Return a column's name without what stands in parentheses: "Source" for "Source (EN)"."""
+    return re.sub(r"\([^()]*\)", "", name).strip()
+
+
 def _of_column(name: str) -> str | None:
-    bare = re.sub(r"\(.*?\)", "", name).strip()
+    bare = without_parentheses(name)
     words = re.split(r"[\s_/-]+", bare)
     rest = [word for word in words if word.lower().removesuffix("s") not in _WITH_LANGUAGE]
     if len(rest) < len(words):

@@ -51,7 +51,7 @@ _ROOTS = {
     "xliff": "XLIFF; name it .xlf, and name no second file",
 }
 _OTHER_XML = f"XML; {_AS_TEXT}"
-_FIRST_ELEMENT = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype.*?>)*<([a-z]+)\b", re.DOTALL)
+_FIRST_ELEMENT = re.compile(r"(?:\s|(?><\?.*?\?>)|(?><!--.*?-->)|(?><!doctype.*?>))*+<([a-z]+)\b", re.DOTALL)
 _PICTURES = re.compile(r"\{\d+\}\{\d+\}")  # their numbers, in subtitles of MicroDVD; in texts of programs, {0}{1}
 _MOST_LINES = 50  # that are looked at for the first element
 

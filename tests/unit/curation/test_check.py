@@ -20,7 +20,7 @@ from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceC
 from transformer_mt.curation.check import check
 from transformer_mt.curation.common import Finding
 from transformer_mt.curation.shifted_lines import Sides, find_shifts
-from transformer_mt.curation.text_faults import FAULTS, faults_of
+from transformer_mt.curation.text_faults import FAULTS, TIMES, faults_of
 from transformer_mt.data.pairs import Chunk
 from transformer_mt.toy_corpus import grammar
 
@@ -446,6 +446,10 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
         [finding] = check(data_of(tmp_path, train))
         assert words in finding.text and finding.ruins
     assert findings(data_of(tmp_path, [("menu.open_file", "Öffnen"), *pairs])) == []
+
+
+def test_empty_lines_are_searched_for_times_once() -> None:
+    assert TIMES.search("\n" * 1_000_000) is None  # in time that grows with their number
 
 
 def test_numbers_and_keys_before_the_text_are_told(tmp_path: Path) -> None:

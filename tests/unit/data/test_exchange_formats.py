@@ -286,6 +286,7 @@ def test_messages_of_a_catalogue(tmp_path: Path) -> None:
     old = (HEADER + ENTRIES).replace("UTF-8", "iso-8859-1").encode("latin-1")
     assert pairs_of("po", path, old) == PAIRS
     assert pairs_of("po", path, "# once charset=iso-8859-1\n" + HEADER + ENTRIES) == PAIRS
+    assert pairs_of("po", path, "\n" * 65_000 + HEADER + ENTRIES) == PAIRS
     assert pairs_of("po", path, HEADER + 'msgid "a\u2028\x85b"\nmsgstr "c"\n') == [("a\u2028\x85b", "c")]
 
 

@@ -889,6 +889,9 @@ def test_what_languages_a_memory_has_is_told(tmp_path: Path) -> None:
             "a b c→d",
         ),
         ('<bpt i="0" x="0">&lt;f0></bpt>a<ept i="0">&lt;/f0></ept>b<ph x="1">&lt;br1/></ph>c', "ab c"),
+        # In time that grows with their length.
+        pytest.param(f"<ph>{{{'a' * 1_000_000}</ph>b", "b", id="long brace"),
+        pytest.param(f"<ph>&lt;mq:{'a-' * 500_000}</ph>b", "b", id="long name"),
     ],
 )
 def test_text_of_a_segment(content: str, text: str, tmp_path: Path) -> None:

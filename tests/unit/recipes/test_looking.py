@@ -34,7 +34,7 @@ from transformer_mt.recipes.languages import (
     languages_of_pairs,
 )
 from transformer_mt.recipes.look import Look, look_at
-from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names
+from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names, without_parentheses
 from transformer_mt.recipes.sides import Files, right_way
 from transformer_mt.system.console import tell_nobody
 from transformer_mt.toy_corpus import grammar
@@ -145,6 +145,11 @@ def test_letters_contradict_codes_of_countries_and_none_at_all() -> None:
         with pytest.raises(InputError, match=f"--src-lang {asked}: is no language's code; say --src-lang {meant}"):
             check_codes((asked, None))
     check_codes(("hsb", "old"))
+
+
+def test_what_stands_in_parentheses_says_no_column() -> None:
+    assert without_parentheses("Text (EN) (old)") == "Text"
+    assert without_parentheses("(" * 1_000_000) == "(" * 1_000_000  # in time that grows with its length
 
 
 def test_text_in_another_language_than_is_said_is_warned_of() -> None:
@@ -817,6 +822,8 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
         ("a.xml", "<cesAlign version='1.0'>", r"links between sentences"),
         ("a.xml", "<?xml version='1.0'?><TMX>", r"a translation memory; name it \.tmx"),
         ("a.xml", "<?xml version='1.0'?><other>", r"XML; write its sentences"),
+        ("a.xml", "<?xml version='1.0'?>" + "\n<!-- a comment -->" * 40, r"XML; write its sentences"),
+        ("a.xml", "<?xml version='1.0'?>" + "\n<!-- a comment -->" * 40, r"XML; write its sentences"),
         ("a.txt", "#separator:tab\n#html:true\na b\tc d", r"an export of Anki"),
         ("a.txt", "# Glossary in tab-separated format\nA dog\tEin Hund\ta note\nRain\tRegen", r"remarks above it; rem"),
         ("a.sub", "{25}{45}A dog", r"subtitles"),

@@ -19,7 +19,8 @@ _SINGLE, _ENDS = {"ph", "ut", "x"}, {"bpt", "ept", "it", "bx", "ex", "sc", "ec"}
 _SHOWN_BY = ("disp", "equiv-text")  # attributes that tell what a code stands for
 
 _PLACEHOLDER = re.compile(
-    r"%[^\s<>]+|[$#%@]?\{[^\\<>]*[^\\<>{}\s][^\\<>]*\}|\$\w+\$?|@[\w.]+|:[a-z_]\w*|&(?!t\w;)\w+;"  # &tA; is Wordfast's
+    r"%[^\s<>]+|[$#%@]?\{(?=[{}\s]*+[^\\<>{}\s])[^\\<>]*\}"
+    r"|\$\w+\$?|@[\w.]+|:[a-z_]\w*|&(?!t\w;)\w+;"  # &tA; is Wordfast's
     r"|https?://\S+|[^\s@<>]+@[\w-]+\.[\w.-]+"
 )
 _TAG = re.compile(r"</?\s*([\w:.-]*?[A-Za-z])\d*(?=[\s/>])")  # OmegaT numbers its tags: <f0>, <br1/>
@@ -53,7 +54,7 @@ _WRITTEN_BREAK = re.compile(r"(?:\\[nrt])+|.*\\(?:tab|line|par|cell|page)\b.*", 
 _RTF_GROUP = re.compile(r"\}|\{\\.*", re.DOTALL)  # formatting begins or ends
 # The text from here up to the end of this group, "<b>" say, is a code, by its style.
 _TRADOS_CODE = re.compile(r"[^{]*\{\\cs6(?!\d)[^}]*")
-_MEMOQ = re.compile(r'<mq:([\w-]+)\b.*?\bval="(.*?)"', re.DOTALL)
+_MEMOQ = re.compile(r'<mq:([\w-]++).*?\bval="(.*?)"', re.DOTALL)
 
 
 class SegmentText:

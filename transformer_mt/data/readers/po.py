@@ -13,7 +13,7 @@ from transformer_mt.system.compression import READ_ERRORS, open_binary
 from transformer_mt.system.lines import LONGEST_LINE, read_error, read_lines
 
 _LINES_AT_ONCE = 2000  # polib takes whole files, which may be larger than memory
-_CHARSET = re.compile(rb'^(?:msgstr)?\s*"[^\n\r]*charset=([\w.:-]+)', re.IGNORECASE | re.MULTILINE)  # no comment's
+_CHARSET = re.compile(rb'^(?:msgstr)?[ \t]*"[^\n\r]*charset=([\w.:-]+)', re.IGNORECASE | re.MULTILINE)  # no comment's
 _TELLING_COMMENTS = ("#,", "#~")  # flags (fuzzy) and obsolete messages; all others say nothing of the pairs
 _UTF8 = {"utf-8", "utf8", "ascii", "us-ascii", "charset"}  # "CHARSET" stands in templates
 
