@@ -13,10 +13,14 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from transformer_mt.config.data_sections import NoiseConfig
+from transformer_mt.text.scripts import script_of
 from transformer_mt.text.subword_sampling import Random, Sampler
 from transformer_mt.text.tokenizer import Tokenizer
 
-_VERSION = 2  # of the noise: another one, and a run that goes on would see other text
+_VERSION = 3  # of the noise: another one, and a run that goes on would see other text
+# Of Chinese and Japanese: a mark between two of their letters is not inside of a word. Others are written without
+# spaces, too, but marks are parts of their words: Tibetan's tsheg, Burmese ၏.
+_CHINESE_AND_JAPANESE = {"Han", "Hiragana", "Katakana", "Bopomofo"}
 
 
 class SourceNoise:
@@ -116,8 +120,8 @@ def _is_mark(character: str) -> bool:
 
 
 def _is_of_word(character: str) -> bool:
-    """Whether it is a letter, its accent or a digit, in a script that has spaces between words."""
-    return unicodedata.category(character)[0] in "LMN" and unicodedata.east_asian_width(character) not in "WF"
+    """Whether it is a letter, its accent or a digit, and marks beside it may be inside of a word."""
+    return unicodedata.category(character)[0] in "LMN" and script_of(character) not in _CHINESE_AND_JAPANESE
 
 
 def _has_case(character: str) -> bool:

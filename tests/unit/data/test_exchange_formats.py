@@ -322,7 +322,9 @@ def test_plural_forms_are_those_of_the_language(tmp_path: Path) -> None:
 def test_catalogues_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformer_mt.data.readers.po._LINES_AT_ONCE", 5)
     entries = ENTRIES.replace("\n\n", "\n") * 3  # blank lines between entries are custom, not a rule
-    assert pairs_of("po", tmp_path / "a.po", HEADER + entries) == PAIRS * 3
+    for indent in ("", "  "):
+        content = "".join(indent + line for line in (HEADER + entries).splitlines(keepends=True))
+        assert pairs_of("po", tmp_path / "a.po", content) == PAIRS * 3
     path = tmp_path / "a.po"
     damaged = HEADER + ENTRIES + 'msgid "a"\nmsgstr "b\nmsgid "c"\n'
     line = damaged.count("\n") - 1

@@ -789,6 +789,16 @@ def test_languages_of_a_unit(variants: Pairs, pairs: Pairs, tmp_path: Path) -> N
     assert pairs_of(source) == [("x", "y"), *pairs, ("x", "y")]
 
 
+def test_a_unit_that_is_several_is_refused(tmp_path: Path) -> None:
+    """A memory without ends of units made as many pairs as both sides have texts, multiplied."""
+    many = unit(*((lang, f"{lang} {i}") for i in range(101) for lang in ("en", "de")))
+    source = tmx(tmp_path, unit(("en", "x"), ("de", "y")) + many)
+    assert refusal_of(source) == (
+        f"{source['tmx']}: the unit behind 1 pairs has 101 texts in 'en' and 101 in 'de', as if it were several, and "
+        "each would be paired with each; make units of it"
+    )
+
+
 def test_languages_may_be_varieties_and_old_attributes(tmp_path: Path) -> None:
     source = tmx(tmp_path, '<tu><tuv lang="pt-BR"><seg>a</seg></tuv><tuv lang="PT"><seg>b</seg></tuv></tu>')
     assert pairs_of(source, "pt", "pt_br") == [("b", "a")]

@@ -41,6 +41,8 @@ def test_accents_go_and_other_marks_stay(text: str, expected: str) -> None:
         ("他说:“你好”。我爱你,你爱我!", "他说 你好 我爱你 你爱我"),
         ("Hello...world, yes?!No http://a.b", "Hello world yes No http a.b"),
         ("माता-पिता, cafe\u0301-bar.", "माता-पिता cafe\u0301-bar"),
+        ("서울-부산, １２．５ km。", "서울-부산 １２．５ km"),
+        ("བོད་སྐད། သူ၏အိမ်။", "བོད་སྐད သူ၏အိမ်"),
         ("...", ""),
     ],
 )

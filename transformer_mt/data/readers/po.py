@@ -80,18 +80,18 @@ def _parts(path: str) -> Iterator[tuple[int, list[str]]]:
     """Some thousand lines at a time, each with the number of lines before; no entry is cut."""
     number, is_translation = 0, False
     part: list[str] = []
-    for line in lines_of(path):
+    for line in map(str.strip, lines_of(path)):  # as polib has them: what is indented is no less a line
         if line.startswith("#") and not line.startswith(_TELLING_COMMENTS):
             line = "#"  # polib refuses those that are not gettext's own: "#comment", "#= no-wrap"
-        if line.strip() and not line.startswith("#") and not line.rstrip().endswith('"'):
+        if line and not line.startswith("#") and not line.endswith('"'):
             raise InputError(f"{path}, line {number + len(part) + 1}: not as in a PO file (no text in quotes); mend it")
         is_end = is_translation and not line.startswith(('"', "msgstr"))
         if len(part) >= _LINES_AT_ONCE and is_end:
             yield number, part
             number, part = number + len(part), []
         part.append(line)
-        if line.lstrip().startswith(("msg", "#")):
-            is_translation = line.lstrip().startswith("msgstr")
+        if line.startswith(("msg", "#")):
+            is_translation = line.startswith("msgstr")
     yield number, part
 
 

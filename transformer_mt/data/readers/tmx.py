@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
 from transformer_mt.data.readers.inline_codes import SegmentText
 from transformer_mt.data.readers.languages import MAX_CODES, distance, not_among
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
+from transformer_mt.errors import InputError
 
 # OmegaT's own memories have the tags of a document as text: <f0>, </f0>, <br1/>.
 _OMEGAT_TAG = re.compile(r"(</?[A-Za-z]{1,40}\d{1,9}/?>)")
 _LONGEST_TAG = 100
+_MOST_PAIRS = 10_000  # of a unit
 
 
 def read_tmx(path: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
     """Yield the units of a TMX file. One without a text in both languages is a pair with an empty side.
 
     Of a unit with several variants in a language, each is paired with each of the other's.
+
+    Raises:
+        InputError: it cannot be read, is damaged or no TMX, lacks a language, or a unit makes more than 10,000 pairs.
     """
-    return read_units(path, _TmxUnits(src_lang, tgt_lang))
+    return read_units(path, _TmxUnits(path, src_lang, tgt_lang))
 
 
 class _TmxUnits(Units):
-    def __init__(self, src_lang: str, tgt_lang: str) -> None:
+    def __init__(self, path: str, src_lang: str, tgt_lang: str) -> None:
         super().__init__("tmx")
+        self._path = path
         self._langs = (src_lang, tgt_lang)
         self._variants: list[tuple[str, str]] = []  # language and text of each in the unit
         self._codes: dict[str, str] = {}
@@ -75,9 +82,14 @@ class _TmxUnits(Units):
             self._segment = None
         elif name == "tu":
             src, tgt = self._langs
-            for one in self._texts(src, tgt):
-                for other in self._texts(tgt, src):
-                    self.add(one, other)
+            ones, others = self._texts(src, tgt), self._texts(tgt, src)
+            if len(ones) * len(others) > _MOST_PAIRS:
+                raise InputError(
+                    f"{self._path}: the unit behind {self.num_found:,} pairs has {len(ones):,} texts in {src!r} and "
+                    f"{len(others):,} in {tgt!r}, as if it were several, and each would be paired with each; make units of it"
+                )
+            for pair in itertools.product(ones, others):
+                self.add(*pair)
 
     def refusal(self) -> str | None:
         if (reason := super().refusal()) is None and self._missing and self._found:
