@@ -24,7 +24,8 @@ def serve(
         Path | None, typer.Option("--api-keys", metavar="FILE", help="Answer only who knows a key: one a line.")
     ] = None,
     cors: Annotated[
-        list[str], typer.Option("--cors", metavar="ORIGIN", help="Pages of this origin may ask; * is all. Repeatable.")
+        list[str],
+        typer.Option("--cors", metavar="ORIGIN", help="Pages of this origin may read answers; * is all. Repeatable."),
     ] = [],  # noqa: B006
     max_characters: Annotated[
         int, typer.Option("--max-characters", min=1, help="Of the texts of a request, at most.")

@@ -366,7 +366,7 @@ class Translator:
             InputError: a prefix for a text in several parts, of what is no piece of a translation, or a too long one.
         """
         split, parts = self._parts_to_explain(lines, tags, prefix, 0)
-        n_best = self._found_at_most(n_best)
+        n_best = self.found_at_most(n_best)
         parts = [part._replace(n_best=n_best) for part in parts]
         found = self._searcher.begin(len(parts), on_all_cores=False).submit(parts).result()
         best = self._with_log_probs(parts, [of._replace(hypotheses=of.hypotheses[:1]) for of in found])
@@ -385,8 +385,12 @@ class Translator:
         _, parts = self._parts_to_explain(lines, tags, prefix, 1)
         return [find_candidates(self._searcher, part, count, self._tokenizers.tgt) for part in parts]
 
-    def _found_at_most(self, n_best: int | None) -> int | None:
-        """So many translations as are asked for of one text, or as the search can find."""
+    def found_at_most(self, n_best: int | None) -> int | None:
+        """Return how many translations of a text are found where so many are asked for; None: as the search has it.
+
+        Raises:
+            InputError: fewer than one is asked for.
+        """
         if n_best is not None and n_best < 1:
             raise InputError(f"n_best: 1 at least is needed, {n_best} was found")
         return None if n_best is None or self._config.sampling else min(n_best, self._config.beam_size)
@@ -437,7 +441,7 @@ class Translator:
     ) -> Iterator[Translation]:
         if align:
             self._searcher.check_alignable(self._most_tokens_at_once)
-        n_best = self._found_at_most(n_best)
+        n_best = self.found_at_most(n_best)
         pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -92,18 +93,18 @@ class Interface:
     async def translate(self, request: Request) -> Response:
         fields = await self._fields(request)
         wanted = asked(fields, self._settings.max_characters, self._settings.max_texts)
-        pages = [Page(text) for text in wanted.texts] if wanted.is_html else []
+        pages = await asyncio.to_thread(_read, wanted.texts) if wanted.is_html else []
         segments = [segment for page in pages for segment in page.segments]
         texts = [segment.text for segment in segments] if wanted.is_html else wanted.texts
+        check_size(texts, self._settings.max_characters, self._settings.max_texts)
         source, detected = await self._source(texts, wanted.source, wanted.target)
         align = [segment.has_inlines for segment in segments] if wanted.is_html else None
         most = 0 if wanted.is_html else wanted.num_alternatives
         waiting = self._models.submit(texts, source, wanted.target, align, most + 1 if most else None)
         found = await self._answered(waiting, request)
         self._metrics.characters.inc(sum(map(len, texts)))
-        for segment, one in zip(segments, found, strict=False):
-            segment.replace(one.text, one.alignment)
-        answer: dict[str, list[Any]] = {"translatedText": list(map(str, pages)) or [one.text for one in found]}
+        translated = await asyncio.to_thread(_written, pages, found) if pages else [one.text for one in found]
+        answer: dict[str, list[Any]] = {"translatedText": translated}
         if detected is not None:
             answer["detectedLanguage"] = [detected] * len(wanted.texts)
         if wanted.num_alternatives:  # of pages there are none
@@ -244,6 +245,17 @@ class Interface:
 def _detected(text: str, langs: list[str]) -> list[Detected]:
     found = probable_languages(text[:_MOST_DETECTED], langs)[:_MOST_GUESSES]
     return [{"language": lang, "confidence": round(100 * probability)} for lang, probability in found]
+
+
+def _read(texts: list[str]) -> list[Page]:
+    return list(map(Page, texts))
+
+
+def _written(pages: list[Page], translations: Iterable[Translation]) -> list[str]:
+    segments = (segment for page in pages for segment in page.segments)
+    for segment, one in zip(segments, translations, strict=True):
+        segment.replace(one.text, one.alignment)
+    return list(map(str, pages))
 
 
 def _alternatives(translation: Translation, most: int) -> list[str]:

@@ -41,6 +41,8 @@ class ServedTranslator(Protocol):
         self, source: str, target: str | None, tags: Sequence[int], longest: int | None
     ) -> AttentionMaps: ...
 
+    def found_at_most(self, n_best: int | None) -> int | None: ...
+
     @property
     def can_align(self) -> bool: ...
 
@@ -127,6 +129,7 @@ class Batcher:
             RequestError: too much waits already.
         """
         wanted = [False] * len(texts) if align is None or not self._can_align else align
+        n_best = self._translator.found_at_most(n_best)  # those that ask for more, and get as many, share batches
         tasks = [
             _Task("translate", (("tags", tuple(tags)), ("align", is_aligned), ("n_best", n_best)))
             for is_aligned in wanted

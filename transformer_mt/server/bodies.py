@@ -155,11 +155,11 @@ def check_size(texts: list[str], max_characters: int, max_texts: int) -> None:
 
 
 def number_of(fields: Fields, name: str) -> int:
-    """A field that is a number, as JSON or a form has it; 0 where there is none."""
+    """A field that is a number from 0 on, as JSON or a form has it; 0 where there is none."""
     value = fields.get(name) or 0
     try:
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            return max(0, int(value))
+        if isinstance(value, str | int) and not isinstance(value, bool) and int(value) >= 0:
+            return int(value)
     except ValueError:
         pass
-    raise RequestError(400, f"Invalid request: {name} parameter is not a number")
+    raise RequestError(400, f"Invalid request: {name} parameter is not a number from 0 on")

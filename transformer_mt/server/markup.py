@@ -13,7 +13,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from lxml import etree, html
@@ -38,6 +38,7 @@ _UNTOUCHED = frozenset({
     "noembed", "noframes", "noscript", "plaintext", "pre", "script", "style", "template", "textarea", "xmp",
 })  # fmt: skip
 _MOST_LEVELS = 100
+_MOST_PLACES = 20  # of the same characters that are looked at: with more, hardly one of them is the one
 _VOID = frozenset({
     "area", "base", "basefont", "bgsound", "br", "col", "embed", "frame", "hr", "img", "input", "keygen", "link",
     "meta", "param", "source", "track", "wbr",
@@ -47,7 +48,7 @@ _RAW = frozenset({"iframe", "noembed", "noframes", "plaintext", "script", "style
 # tags of a page is a part of it (all but the last are taken out). Not in comments, nor where there are no elements.
 _NOT_IN_LXML = re.compile(
     r"<!--.*?(?:-->|\Z)|<(iframe|script|style|textarea|title|xmp)\b.*?(?:</\1\b|\Z)"
-    r"""|<(?P<void>embed|source|track|wbr)\b(?:[^>"']|"[^"]*"|'[^']*'){0,1000}+>"""
+    r"""|<(?P<void>embed|source|track|wbr)\b(?:[^<>"']|"[^"]*"|'[^']*')*+>"""
     r"|(?P<ends>(?:</(?:body|html)\s*>\s*)++)",
     re.I | re.S,
 )
@@ -228,7 +229,7 @@ class _Writer:
         start = self._raw.index(source, inline.start)
         same = [
             at
-            for at in (one.start() for one in re.finditer(f"(?={re.escape(source)})", found))
+            for at in islice(_places(source, found), _MOST_PLACES)
             if _is_cut(found, at) <= _is_cut(self._raw, start)
             and _is_cut(found, at + len(source)) <= _is_cut(self._raw, start + len(source))
         ]
@@ -241,6 +242,14 @@ class _Writer:
         if not _is_mark(source[-1]):
             ends -= next(i for i, one in enumerate(reversed(found)) if not _is_mark(one))
         return begins, ends
+
+
+def _places(part: str, text: str) -> Iterator[int]:
+    """Where a part stands in a text."""
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)
 
 
 def _is_cut(text: str, at: int) -> bool:

@@ -795,7 +795,7 @@ def test_a_unit_that_is_several_is_refused(tmp_path: Path) -> None:
     source = tmx(tmp_path, unit(("en", "x"), ("de", "y")) + many)
     assert refusal_of(source) == (
         f"{source['tmx']}: the unit behind 1 pairs has 101 texts in 'en' and 101 in 'de', as if it were several, and "
-        "each would be paired with each; make units of it"
+        "each would be paired with each; cut it"
     )
 
 

@@ -35,6 +35,9 @@ class Fake:
     def attention_maps(self, *args: object, **options: object) -> NoReturn:
         raise NotImplementedError
 
+    def found_at_most(self, n_best: int | None) -> int | None:
+        return n_best and min(n_best, 4)
+
     def translate(
         self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
     ) -> list[Translation]:
@@ -75,6 +78,14 @@ def test_what_waits_is_translated_together_by_language(translator: Fake, batcher
     translator.may_go.set()
     assert [texts(one) for one in asked] == [["[7] A", "[7] B"], ["[8] C"], ["[7] D"]]
     assert translator.batches == [["first"], ["a", "b", "d"], ["c"]]
+
+
+def test_more_alternatives_than_there_are_make_no_other_batch(translator: Fake, batcher: Batcher) -> None:
+    for i, n_best in enumerate((4, 2, 1000)):
+        batcher.submit([str(i)], [], n_best=n_best)
+    translator.may_go.set()
+    batcher.submit(["last"], [])[0].result(timeout=30)
+    assert translator.batches == [["first"], ["0", "2"], ["1"], ["last"]]
 
 
 def test_a_translator_that_searches_several_batches_at_once(translator: Fake) -> None:

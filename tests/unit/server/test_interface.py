@@ -24,6 +24,7 @@ pytest.importorskip("uvicorn")
 from transformer_mt.decoding.explanations import Candidate, ExplainedPart, Explanation, Token
 from transformer_mt.decoding.translations import Alternative, Translation
 from transformer_mt.server.app import Interface, Settings
+from transformer_mt.server.markup import Page
 from transformer_mt.server.metrics import Metrics
 from transformer_mt.server.models import Models
 from transformer_mt.server.running import Server, listening
@@ -44,6 +45,9 @@ class Fake:
 
     def attention_maps(self, *args: object, **options: object) -> NoReturn:
         raise NotImplementedError
+
+    def found_at_most(self, n_best: int | None) -> int | None:
+        return n_best
 
     def translate(
         self, lines: Sequence[str], *, tags: Sequence[int], align: bool, n_best: int | None
@@ -211,6 +215,26 @@ def test_html(client: Client) -> None:
         assert "Invalid request" in client.refused(400, json.dumps(whole))
 
 
+def test_others_are_answered_while_html_is_read_and_written(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    class Seen(Page):
+        def __init__(self, text: str) -> None:
+            seen.append(threading.get_ident())
+            super().__init__(text)
+
+        def __str__(self) -> str:
+            seen.append(threading.get_ident())
+            return super().__str__()
+
+    monkeypatch.setattr("transformer_mt.server.app.Page", Seen)
+    monkeypatch.setattr("transformer_mt.server.app._alternatives", lambda *_: seen.append(threading.get_ident()))
+    client.translate(q="a", alternatives=1)
+    assert client.translate(q="<b>a", format="html")[0] == 200
+    answering, *working = seen
+    assert len(working) == 2 and answering not in working
+
+
 def test_languages_are_told_apart(client: Client) -> None:
     pytest.importorskip("py3langid")
     english, dutch = "Where is the nearest railway station?", "Waar is het dichtstbijzijnde treinstation?"
@@ -268,6 +292,7 @@ def test_what_is_refused(client: Client) -> None:
         ("format", 7, "format parameter is not text"),
         ("alternatives", "many", "alternatives parameter is not a number"),
         ("alternatives", 1.5, "alternatives parameter is not a number"),
+        ("alternatives", -1, "alternatives parameter is not a number from 0 on"),
         ("alternatives", True, "alternatives parameter is not a number"),
         ("alternatives", "9" * 5000, "alternatives parameter is not a number"),
     ]
@@ -334,6 +359,7 @@ def test_limits(client: Client) -> None:
     assert client.translate(q=["a" * 1000] * 2)[0] == client.translate(q=[""] * 4 + ["a"])[0] == 200
     assert "2001 characters" in client.refused(400, json.dumps({**whole, "q": ["a" * 1000, "b" * 1001]}))
     assert "6 texts" in client.refused(400, json.dumps({**whole, "q": ["a"] * 6}))
+    assert "6 texts" in client.refused(400, json.dumps({**whole, "q": "<p>a" * 6, "format": "html"}))
     longest = "\N{GRINNING FACE}" * 2000  # in the longest spelling
     assert client.translate(q=longest)[1] == {"translatedText": f"de:{longest}"}
     response, answer = client.ask("POST", "/translate", urlencode({**whole, "q": longest}), FORM)

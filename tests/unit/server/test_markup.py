@@ -133,6 +133,12 @@ def test_the_same_characters_are_no_part_of_another_word(source: str, target: st
     assert str(page) == expected
 
 
+def test_letters_without_end_in_elements_without_end() -> None:
+    """In time that grows with their number; each element looked for its own letters at each place."""
+    page = f"{'<b>' * 95}{'a' * 19_000}{'</b>' * 95}"
+    assert translated(page, lambda text: (text * 2, None)) == page.replace("a" * 19_000, "a" * 38_000)
+
+
 @pytest.mark.parametrize("before", ["", "<!-- a --><!-- b -->", "<!DOCTYPE html>\n<!-- a -->"])
 def test_what_stands_before_a_document(before: str) -> None:
     """Nothing is added there; a byte order mark is taken off."""

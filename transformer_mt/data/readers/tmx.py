@@ -86,7 +86,7 @@ class _TmxUnits(Units):
             if len(ones) * len(others) > _MOST_PAIRS:
                 raise InputError(
                     f"{self._path}: the unit behind {self.num_found:,} pairs has {len(ones):,} texts in {src!r} and "
-                    f"{len(others):,} in {tgt!r}, as if it were several, and each would be paired with each; make units of it"
+                    f"{len(others):,} in {tgt!r}, as if it were several, and each would be paired with each; cut it"
                 )
             for pair in itertools.product(ones, others):
                 self.add(*pair)
