@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +42,6 @@ def compare(
     from transformer_mt.evaluation import comparison
     from transformer_mt.evaluation.comparison_page import render_comparison
     from transformer_mt.evaluation.comparison_text import format_comparison
-    from transformer_mt.evaluation.word_accuracy import word_frequencies
     from transformer_mt.system.lines import read_lines, write_lines
     from transformer_mt.system.whole_files import check_writable
 
@@ -59,13 +60,18 @@ def compare(
         check_writable(output)
     sources = None if src is None else list(read_lines(src))
     references = [list(read_lines(path)) for path in ref]
-    frequencies = None if train is None else word_frequencies(read_lines(train))
+    lines = None if train is None else _opened(read_lines(train))
     names = [src or "sources", *ref]
     systems = load_systems(paths, are_models, sources, references, names, overrides, tokenize, tgt_lang)
-    found = comparison.compare(systems, references, sources, frequencies, num_shown=sentences, names=names)
+    found = comparison.compare(systems, references, sources, lines, num_shown=sentences, names=names)
     for note in found.notes:
         tell(f"warning: {note}")
     if output is not None:
         write_lines(output, [render_comparison(found, sentences)])
         tell(f"wrote {output}")
     print(json.dumps(found.as_dict(), ensure_ascii=False) if json_output else format_comparison(found, sentences))
+
+
+def _opened(lines: Iterator[str]) -> Iterator[str]:
+    """Return lines of a file that can be read: what it lacks is told before models translate."""
+    return itertools.chain([*itertools.islice(lines, 1)], lines)

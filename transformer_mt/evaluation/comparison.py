@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
+from itertools import takewhile
+from operator import eq
 from typing import Any, NamedTuple
 
 from transformer_mt.evaluation.lengths import LengthScores, System, scores_by_length
@@ -19,6 +20,8 @@ from transformer_mt.evaluation.word_accuracy import (
     numbers_kept,
 )
 from transformer_mt.text.scripts import WORD
+
+_MOST_PLACES = 100_000  # words of one text times words of another that are compared one by one
 
 
 class Part(NamedTuple):
@@ -97,7 +100,7 @@ def compare(
     systems: Sequence[System],
     references: Sequence[Sequence[str]],
     sources: Sequence[str] | None = None,
-    frequencies: Counter[str] | None = None,
+    train: Iterable[str] | None = None,
     *,
     num_shown: int = 5,
     names: Sequence[str] | None = None,
@@ -106,7 +109,7 @@ def compare(
 
     Args:
         references: one or more streams.
-        frequencies: of the words in a training text of the target language, by `word_frequencies`.
+        train: lines of a training text of the target language; they are read last, and not kept.
         num_shown: sentences won and lost that are kept, those with the largest difference in chrF.
         names: of the sources and of each reference stream, for messages.
 
@@ -154,7 +157,7 @@ def compare(
         lengths,
         [numbers_kept(one, references, sources) for one in hypotheses],
         [names_kept(one, references, sources) for one in hypotheses],
-        None if frequencies is None else accuracy_by_frequency(hypotheses, references, frequencies),
+        None if train is None else accuracy_by_frequency(hypotheses, references, train),
         notes,
     )
 
@@ -165,16 +168,33 @@ def marked(text: str, other: str) -> list[Part]:
     The parts together are the text.
     """
     words = list(WORD.finditer(text))
-    matcher = SequenceMatcher(None, [word[0] for word in words], WORD.findall(other), autojunk=False)
     parts, end = [], 0
-    for kind, start, stop, _, _ in matcher.get_opcodes():
-        if kind == "insert":  # only the other has something here
+    for is_equal, start, stop in _stretches([word[0] for word in words], WORD.findall(other)):
+        if start == stop:  # only the other has something here
             continue
         first, last = words[start].start(), words[stop - 1].end()
         if first > end:
             parts.append(Part(text[end:first], False))
-        parts.append(Part(text[first:last], kind != "equal"))
+        parts.append(Part(text[first:last], not is_equal))
         end = last
     if end < len(text):
         parts.append(Part(text[end:], False))
     return parts
+
+
+def _stretches(words: list[str], others: list[str]) -> list[tuple[bool, int, int]]:
+    """Cut a text into stretches of words that another one has, or has not, from the first to behind the last of each.
+
+    Of long texts only the ends are compared: of two that loop, each word is at half of all places.
+    """
+    if len(words) * len(others) <= _MOST_PLACES:
+        found = SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+        return [(kind == "equal", start, stop) for kind, start, stop, _, _ in found]
+    start = _num_equal(words, others)
+    stop = len(words) - _num_equal(words[start:][::-1], others[start:][::-1])
+    return [(True, 0, start), (False, start, stop), (True, stop, len(words))]
+
+
+def _num_equal(words: list[str], others: list[str]) -> int:
+    """Return how many words two texts begin with in common."""
+    return sum(takewhile(bool, map(eq, words, others)))

@@ -132,20 +132,19 @@ class FrequencyBucket:
         return f"{self.least}" if self.least == self.most else f"{self.least}–{self.most}"
 
 
-def word_frequencies(lines: Iterable[str]) -> Counter[str]:
-    """Return how often a text has each of its words."""
-    return Counter(word for line in lines for word in words_in(line))
-
-
 def accuracy_by_frequency(
-    systems: Sequence[Sequence[str]], references: Sequence[Sequence[str]], frequencies: Counter[str]
+    systems: Sequence[Sequence[str]], references: Sequence[Sequence[str]], train: Iterable[str]
 ) -> list[FrequencyBucket]:
-    """Count the words that translations share with their references, by their frequency in a training text.
+    """Count the words that translations share with their references, by their frequency in the lines of a training
+    text.
 
     A word is right as often as the reference has it. Several references are compared with one after the other, and the
     counts added.
     """
     in_references = [[Counter(words_in(line)) for line in stream] for stream in references]
+    in_systems = [[Counter(words_in(line)) for line in hypotheses] for hypotheses in systems]
+    wanted = {word for stream in (*in_references, *in_systems) for counter in stream for word in counter}
+    frequencies = Counter(word for line in train for word in words_in(line) if word in wanted)
 
     def by_bucket(counters: Iterable[Counter[str]]) -> list[int]:
         totals = [0] * len(FREQUENCIES)
@@ -156,8 +155,7 @@ def accuracy_by_frequency(
 
     expected = by_bucket(counter for stream in in_references for counter in stream)
     of_systems = []
-    for hypotheses in systems:
-        own = [Counter(words_in(line)) for line in hypotheses]
+    for own in in_systems:
         right = by_bucket(a & b for stream in in_references for a, b in zip(own, stream, strict=True))
         of_systems.append((by_bucket(own * len(references)), right))
     return [

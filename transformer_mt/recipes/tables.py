@@ -23,8 +23,10 @@ from transformer_mt.recipes.contents import (
 from transformer_mt.recipes.languages import UNKNOWN, MaybeCodes
 from transformer_mt.recipes.names import are_codes, codes_of_file, is_beside, is_code, languages_of_header, written
 from transformer_mt.recipes.sides import Files, MaybeColumns, in_order
+from transformer_mt.system.lines import first_of
 
-_MOST_ROWS = 10_000  # are looked at: of tables in the order of length, the first have few words
+# That are looked at: of tables in the order of length, the first rows have few words.
+_MOST_ROWS, _MOST_CHARACTERS = 10_000, 1 << 24
 _LEAST_DIFFERENT = 0.2  # of the values; titles and labels stand beside many sentences
 # What a row is called: doc-7, menu.open; and, which no text is, "1 Kings 3:16".
 _KEY = re.compile(r"(?=\S*[\d_./:])\S+")
@@ -204,7 +206,8 @@ def _refuse_directions(src: str, of_codes: Mapping[str, Sequence[str]]) -> None:
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:
-    return [*itertools.islice(itertools.filterfalse(is_blank, rows), _MOST_ROWS)]
+    filled = itertools.filterfalse(is_blank, rows)
+    return [*first_of(filled, _MOST_ROWS, _MOST_CHARACTERS, lambda row: sum(map(len, row)))]
 
 
 def _named(table: _Table, columns: MaybeColumns, asked: MaybeCodes) -> Files:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
 from transformer_mt.curation.text_faults import TIMES
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import COMPRESSED
-from transformer_mt.system.lines import read_parts
+from transformer_mt.system.lines import first_of, read_parts
 
 _AS_PO = "make one file of both sides: {} -t SOURCE TARGET both.po (Translate Toolkit)"
 _AS_TEXT = "write its sentences into a text file, one a line"
@@ -53,7 +52,7 @@ _ROOTS = {
 _OTHER_XML = f"XML; {_AS_TEXT}"
 _FIRST_ELEMENT = re.compile(r"(?:\s|(?><\?.*?\?>)|(?><!--.*?-->)|(?><!doctype.*?>))*+<([a-z]+)\b", re.DOTALL)
 _PICTURES = re.compile(r"\{\d+\}\{\d+\}")  # their numbers, in subtitles of MicroDVD; in texts of programs, {0}{1}
-_MOST_LINES = 50  # that are looked at for the first element
+_MOST_LINES, _MOST_CHARACTERS = 50, 1 << 16  # that are looked at
 
 
 def refuse_unread(path: str) -> None:
@@ -73,8 +72,8 @@ def refuse_unread(path: str) -> None:
 
 
 def _by_beginning(path: str) -> str | None:
-    lines = [part.text.strip().lower() for part in itertools.islice(read_parts(path), _MOST_LINES)]
-    lines = [line for line in lines if line]
+    beginning = first_of((part.text for part in read_parts(path)), _MOST_LINES, _MOST_CHARACTERS)
+    lines = [line for text in beginning if (line := text.strip().lower())]
     if lines and (anki := re.fullmatch(r"#separator:(\S+)", lines[0])):
         end = ".tsv" if anki[1] == "tab" else ".csv"
         return f"an export of Anki; remove its first lines, which begin with #, and name it {end}"
@@ -93,11 +92,11 @@ def _by_beginning(path: str) -> str | None:
         return f"keys and texts of Flutter; {_AS_TEXT}" if any('"@@locale"' in line for line in lines) else _JSON
     if 2 * sum(line.startswith("<") for line in lines) < len(lines):  # text that happens to begin with a tag
         return None
-    beginning = "\n".join(lines)
-    found = _FIRST_ELEMENT.match(beginning)
+    text = "\n".join(lines)
+    found = _FIRST_ELEMENT.match(text)
     if found and found[1] in _ROOTS:
         return _ROOTS[found[1]]
-    return _OTHER_XML if beginning.startswith(("<?xml", "<!doctype")) else None
+    return _OTHER_XML if text.startswith(("<?xml", "<!doctype")) else None
 
 
 def _example(folder: str) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from transformer_mt.errors import InputError
 from transformer_mt.system.compression import COMPRESSED, READ_ERRORS
 from transformer_mt.system.encodings import advice, open_text
 from transformer_mt.system.whole_files import advice_on, reason_of, replaced_file
 
+Item = TypeVar("Item", bound=Any)
 _READ_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
@@ -75,6 +76,17 @@ def read_parts(path: str | Path) -> Iterator[TextPart]:
             text = text.rstrip() if goes_on else text
             yield TextPart(lead, text, rest[len(text) :] if goes_on else "\n")
             is_rest = goes_on
+
+
+def first_of(
+    items: Iterable[Item], most: int, most_characters: int, length: Callable[[Item], int] = len
+) -> Iterator[Item]:
+    """Yield the first items, at most so many, up to the one with which they have so many characters."""
+    for item in itertools.islice(items, most):
+        yield item
+        most_characters -= length(item)
+        if most_characters <= 0:
+            return
 
 
 def _pieces(path: str | Path) -> Iterator[tuple[list[str], bool]]:

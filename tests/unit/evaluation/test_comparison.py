@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -27,7 +28,6 @@ from transformer_mt.evaluation.word_accuracy import (
     names_kept,
     numbers_in,
     numbers_kept,
-    word_frequencies,
     words_in,
 )
 
@@ -59,7 +59,7 @@ def few_samples() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def found(few_samples: None) -> Comparison:
-    return compare(SYSTEMS, [REFERENCE], frequencies=word_frequencies(TRAIN), num_shown=2)
+    return compare(SYSTEMS, [REFERENCE], train=TRAIN, num_shown=2)
 
 
 def test_scores_and_p_values_are_sacrebleus(found: Comparison) -> None:
@@ -127,6 +127,14 @@ def test_differing_words_are_marked() -> None:
     assert marked("a b", "x a b") == [Part("a b", False)]
     assert marked("你好吗 ", "你们好") == [Part("你", False), Part("好", False), Part("吗", True), Part(" ", False)]
     assert marked("", "x") == []
+    loop, other = (f"Er {' '.join([words] * 5000)} rennt." for words in ("der Hund", "der Mann"))
+    assert [(part.text[:6], part.differs) for part in marked(loop, other)] == [
+        ("Er der", False),
+        (" ", False),
+        ("Hund d", True),
+        (" ", False),
+        ("rennt.", False),
+    ]
 
 
 def test_words_numbers_and_names() -> None:
@@ -167,7 +175,7 @@ def test_numbers_and_names_that_are_missing_or_added() -> None:
 
 
 def test_accuracy_of_words_by_their_frequency() -> None:
-    train = word_frequencies(["der der der Hund"] * 4)
+    train = ["der der der Hund"] * 4
     [never, once, few, some, *_] = accuracy_by_frequency([["der der Hund Wal"]], [["der Hund Hund Igel"]], train)
     assert [bucket.label for bucket in (never, once, few, some)] == ["0", "1", "2–9", "10–99"]
     assert (never.num_reference_words, few.num_reference_words, some.num_reference_words) == (1, 2, 1)
@@ -176,6 +184,16 @@ def test_accuracy_of_words_by_their_frequency() -> None:
     assert (hund.num_words, hund.num_right, hund.precision, hund.recall) == (1, 1, 1.0, 0.5)
     assert (der.num_words, der.num_right, der.precision, der.recall) == (2, 1, 0.5, 1.0)
     assert once.systems[0].precision is None is once.systems[0].recall
+
+
+def test_of_a_training_text_only_words_that_are_asked_for_are_kept() -> None:
+    tracemalloc.start()
+    try:
+        [never, once, *_] = accuracy_by_frequency([["w7"]], [["w8"]], (f"w{i}" for i in range(30_000)))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert (never.num_reference_words, once.num_reference_words) == (0, 1)
 
 
 def test_one_sentence_and_text_that_looks_tokenised() -> None:
@@ -199,16 +217,14 @@ def test_a_terminal_does_not_act_upon_what_it_is_shown() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(InputError, match="59 lines in short, 60 in references"):
-        compare([SYSTEMS[0], System("short", BAD[:-1])], [REFERENCE])
+        compare([SYSTEMS[0], System("short", BAD[:-1])], [REFERENCE], train=(pytest.fail("read") for _ in "a"))
     with pytest.raises(InputError, match=r"tok:13a.* and .*tok:char.*--tokenize"):
         compare([SYSTEMS[0], System("characters", BAD, tokenize="char")], [REFERENCE])
 
 
 def test_the_page_stands_alone_and_has_what_the_text_has() -> None:
     systems = [System("<b>&", ["Ein <i>Hund</i> rennt", "b c"]), System("good", ["Ein Mann rennt", "b c"])]
-    comparison = compare(
-        systems, [["Ein Mann rennt", "b 7"]], ["A man & runs", "b 7"], frequencies=word_frequencies(["Mann"])
-    )
+    comparison = compare(systems, [["Ein Mann rennt", "b 7"]], ["A man & runs", "b 7"], train=["Mann"])
     page = render_comparison(comparison, 5)
     html = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))  # escaped, and all that is open is closed
     body = [*html.itertext()]
@@ -227,7 +243,7 @@ def test_the_command(tmp_path: Path, found: Comparison) -> None:
     paths = [write(tmp_path / name, lines) for name, lines in zip(("bad", "good"), (BAD, GOOD), strict=True)]
     train = write(tmp_path / "train.de", TRAIN)
     command = ("compare", *paths, "--ref", ref, "--train", train, "--sentences", 2)
-    expected = compare(SYSTEMS[:2], [REFERENCE], frequencies=word_frequencies(TRAIN), num_shown=2)
+    expected = compare(SYSTEMS[:2], [REFERENCE], train=TRAIN, num_shown=2)
     [line] = tmt_here(*command, "--json").ok().lines
     assert json.loads(line) == json.loads(json.dumps(expected.as_dict()))
     page = tmp_path / "page.html"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import random
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from transformer_mt.config.data_sections import SourceConfig
 from transformer_mt.curation.stats import SideStats
 from transformer_mt.data import pairs as reading
 from transformer_mt.data.duplicate_keys import text_key
+from transformer_mt.data.readers.json_rows import json_rows
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
@@ -36,6 +40,7 @@ from transformer_mt.recipes.languages import (
 from transformer_mt.recipes.look import Look, look_at
 from transformer_mt.recipes.names import check_codes, codes_of_file, codes_of_names, without_parentheses
 from transformer_mt.recipes.sides import Files, right_way
+from transformer_mt.recipes.unread import refuse_unread
 from transformer_mt.system.console import tell_nobody
 from transformer_mt.toy_corpus import grammar
 
@@ -851,6 +856,18 @@ def test_text_with_markup_or_keys_is_refused(name: str, beginning: str, reason: 
             files_of(str(src), None if tgt is None else str(tgt), NO, NO)
     files_of(str(good), str(write(tmp_path / "c.mo", ["<unk> a"])), NO, NO)
     files_of(str(good), str(write(tmp_path / "c.pot", ["a"])), NO, NO)  # Potawatomi
+
+
+@pytest.mark.parametrize("look_at_beginning", [refuse_unread, lambda path: next(json_rows(path))])
+def test_of_long_lines_few_are_kept(look_at_beginning: Callable[[str], object], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.en", ["{" + f'"a": "{"x" * 100_000}", "b": 1' + "}"] * 50)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError):
+            look_at_beginning(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000  # of 5 MB
+    finally:
+        tracemalloc.stop()
 
 
 # ---------------------------------------------------------------- looking

@@ -32,6 +32,7 @@ from transformer_mt.system.lines import (
     LONGEST_LINE,
     TOO_LONG,
     count_lines,
+    first_of,
     read_line_pairs,
     read_lines,
     read_parts,
@@ -724,3 +725,7 @@ def test_a_file_system_without_owners_and_modes_is_no_failure(tmp_path: Path, mo
         os.chown(path, 1234, 1235)
     write_lines(path, ["newer"])
     assert content_of(tmp_path) == {"out": b"newer\n"}
+
+
+def test_the_first_lines_are_few_and_short() -> None:
+    assert [*first_of(["ab", "cd", "ef"], 3, 3)] == [*first_of(["ab", "cd", "ef"], 2, 100)] == ["ab", "cd"]

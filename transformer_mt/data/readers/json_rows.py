@@ -10,7 +10,7 @@ from typing import Any
 
 from transformer_mt.data.readers.tables import Columns, cells_of, texts_of
 from transformer_mt.errors import InputError
-from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, read_lines, read_parts
+from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, first_of, read_lines, read_parts
 
 _BLOCK = 1 << 16  # characters
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -57,8 +57,8 @@ def json_rows(path: str) -> Iterator[tuple[str, Any]]:
 
 def _is_around_an_array(path: str) -> bool:
     """Whether a file is one object, {"data": [{…}, …]}, and not one a line."""
-    beginning = "".join(itertools.chain.from_iterable(itertools.islice(read_parts(path), _MOST_LINES)))
-    if not _has_array(beginning[:_BLOCK]):
+    texts = first_of((part.text for part in read_parts(path) if part.text.strip()), _MOST_LINES, _BLOCK)
+    if not _has_array("\n".join(texts)[:_BLOCK]):
         return False
     first, *others = itertools.islice((line for line in read_lines(path, TOO_LONG) if line.strip()), 2)
     if not others:
