@@ -222,6 +222,7 @@ class DataConfig(Section):
     def conflicts(self) -> Iterator[str]:
         if not self.train:
             yield "train needs at least one source, for example train: [{src: train.en, tgt: train.de}]"
+            return  # the rest would follow from it
         languages = {language for source in self.train for language in self.languages(source)}
         if unused := sorted(self.clean.scripts.keys() - languages):
             known = ", ".join(sorted(languages))
@@ -243,7 +244,7 @@ class DataConfig(Section):
         weighted = any(source.weight is not None for source in self.train)
         if self.temperature is not None and (weighted or self.stages):
             yield "temperature takes the place of weights; remove it, or each weight and stages"
-        if self.train and all(source.weight == 0 for source in self.train):
+        if all(source.weight == 0 for source in self.train):
             yield "train: every weight is 0; let one source be seen"
         for number, stage in enumerate(self.stages):
             if unknown := sorted(stage.weights.keys() - set(names)):

@@ -113,7 +113,12 @@ class ModelConfig(Section):
         d_model, num_heads = filled.get("d_model"), filled.get("num_heads")
         if filled.get("kind") == "recurrent":
             return filled
-        if isinstance(d_model, int) and isinstance(num_heads, int) and num_heads > 0 and d_model % num_heads == 0:
+        if (
+            isinstance(d_model, int)
+            and isinstance(num_heads, int)
+            and min(d_model, num_heads) > 0
+            and d_model % num_heads == 0
+        ):
             for key in ("d_k", "d_v"):
                 if filled.get(key) is None:
                     filled[key] = d_model // num_heads
@@ -284,7 +289,7 @@ class Config(Section):
         longest = max(self.data.clean.max_src_tokens, self.data.clean.max_tgt_tokens) + 1
         if self.model.positions == "learned" and self.model.max_positions < longest:
             yield f"model.max_positions {self.model.max_positions} is less than data.clean allows, {longest} with </s>"
-        if self.train.init_from is None:  # else the vocabulary is another model's
+        if self.data.train and self.train.init_from is None:  # else the vocabulary is another model's
             tags, languages = {None, *self.data.tags()}, {None, *self.data.tgt_langs()}
             asked = [("search", self.search.tag, self.search.tgt_lang)]
             for part, sources in (("data.valid", self.data.valid), ("data.test", self.data.test)):

@@ -397,6 +397,7 @@ def _build_metrics(
 
     check_metrics(names)
     _check_known("tokenizer", tokenize, BLEU.TOKENIZERS)
+    tokenize = "flores101" if tokenize == "spm" else tokenize  # the same by its new name; the old one makes it warn
 
     def build(name: str) -> Metric:
         # force: sacreBLEU's warning about tokenised text becomes a note of the score instead.

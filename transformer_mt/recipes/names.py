@@ -46,7 +46,7 @@ _OF_COUNTRY = {"cn": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "ua": "uk"}  # th
 
 
 def check_codes(asked: MaybeCodes) -> None:
-    """Refuse the names of languages, and codes of countries that are no languages'.
+    """Refuse the names of languages, codes of countries that are no languages', and what is no code at all.
 
     Raises:
         InputError: such a one; the message has the code that was meant.
@@ -57,6 +57,8 @@ def check_codes(asked: MaybeCodes) -> None:
             meant = meant or _OF_COUNTRY.get(code.lower())
         if meant is not None:
             raise InputError(f"{option} {code}: is no language's code; say {option} {meant}")
+        if code is not None and not re.fullmatch("[\\w@-]+", code):
+            raise InputError(f"{option} {code}: is no language's code; say one, as en or zh-Hans")
 
 
 def codes_of_names(src: str, tgt: str) -> MaybeCodes:

@@ -47,8 +47,8 @@ class Tokenizer:
             raise InputError("not a SentencePiece model (empty)")
         try:
             self._processor = spm.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise InputError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+        except RuntimeError:  # whose words are about SentencePiece's own source code
+            raise InputError("not a SentencePiece model") from None
         self.model = model
         self.table = _table_of(self._processor) if table is None else table
         ids = list(self.table.values()) if isinstance(self.table, dict) else []
@@ -270,7 +270,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path}: cannot be read ({reason}); name a SentencePiece model file") from None
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}; name one, as tmt tokenizer writes it") from None
     if special := tokenizer.specials_of_text():
         raise InputError(
             f"{path}: it makes {' and '.join(special)} of text, which would be read as the end of a sentence or the "

@@ -113,6 +113,10 @@ def test_one_problem_is_one_phrase(text: str, expected: str, refusal: Any, tmp_p
         ("data: {tgt_lang: de, train: [{src: a, tgt: b}]}", "data.src_lang: missing; add it"),
         ("data: {src_lang: en, tgt_lang: de, train: []}", "data: train needs at least one source"),
         (
+            "data: {src_lang: en, tgt_lang: de, train: [], valid: [{src: a, tgt: b}], clean: {scripts: {en: [Latin]}}}",
+            "data: train needs at least one source",
+        ),
+        (
             "data: {src_lang: en, tgt_lang: de, train: {src: a, tgt: b}}",
             "data.train: should be a list, found",
         ),
@@ -234,6 +238,7 @@ def test_all_problems_at_once(refusal: Any, tmp_path: Path) -> None:
         "optim: {schedule: cosine, lr: high}",  # not also: cosine needs lr
         "eval: {metrics: [chrf, blue]}",  # not also: bleu is not among them
         "model: {d_model: wide, num_heads: 7}",
+        "model: {d_model: 0}",  # not also: d_k and d_v, which were computed from it
         "search: {n_best: 5, beam_size: four}",
         "batch: {max_tokens: many}",  # not also: max_source_tokens, which was copied from it
     ],

@@ -530,6 +530,20 @@ def test_download_that_fails_is_told_as_one(monkeypatch: pytest.MonkeyPatch, err
         check_tokenizer("flores200")
 
 
+def test_sacrebleu_is_asked_by_the_names_that_it_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Bleu:
+        TOKENIZERS = ("spm", "flores101")
+
+        def __init__(self, tokenize: str, **_: object) -> None:
+            asked.append(tokenize)
+
+    monkeypatch.setattr("sacrebleu.BLEU", Bleu)
+    check_tokenizer("spm")
+    assert asked == ["flores101"]
+
+
 def test_command_line_tells_what_it_was_given(tmp_path: Path) -> None:
     hyp, ref = tmp_path / "h.zh", tmp_path / "r.zh"
     hyp.write_text("".join(f"{line}\n" for line in ZH_HYP))

@@ -149,7 +149,9 @@ def test_letters_contradict_codes_of_countries_and_none_at_all() -> None:
     for asked, meant in (("jp", "ja"), ("Japanese", "ja"), ("cz", "cs")):
         with pytest.raises(InputError, match=f"--src-lang {asked}: is no language's code; say --src-lang {meant}"):
             check_codes((asked, None))
-    check_codes(("hsb", "old"))
+    check_codes(("hsb", "sr@latin"))
+    with pytest.raises(InputError, match="--tgt-lang a/b: is no language's code; say one, as en or zh-Hans"):
+        check_codes(("hsb", "a/b"))
 
 
 def test_what_stands_in_parentheses_says_no_column() -> None:
