@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
+from transformer_mt.system.console import aligned
 from transformer_mt.system.directories import scratch_directory
 from transformer_mt.system.whole_files import write_error
 
@@ -68,12 +69,4 @@ def percent(count: float, total: float = 1) -> str:
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
     """Aligned columns: the first ones, which hold names, to the left, numbers to the right."""
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < num_names else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    )
+    return "\n".join(aligned([header, *rows], num_names))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer_mt.curation.common import MAX_EXAMPLES, MAX_SHOWN_CHARS, RUINOUS_SHARE, Finding, share
-from transformer_mt.curation.stats import KINDS, REPEATS, UNITS, Repeats, keys_of
+from transformer_mt.curation.stats import KINDS, PAIRS, REPEATS, TARGETS, UNITS, Repeats, keys_of
 from transformer_mt.data.duplicate_keys import duplicate_key, text_key
 from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
@@ -62,7 +62,7 @@ class LeakFinder:
 
     def between(self, sources: Sequence[NamedSource], counts: Sequence[int]) -> Iterator[Finding]:
         """Yield one for each held-out source of which pairs stand in one of another part."""
-        near = Repeats(UNITS[0], KINDS[1])
+        near = Repeats(PAIRS, KINDS[1])
         for number, named in enumerate(sources):
             part = named.label.partition(".")[0]
             others = [i for i, other in enumerate(sources[:number]) if other.label.partition(".")[0] != part]
@@ -87,7 +87,7 @@ class LeakFinder:
                 (exact, _), (lines, places) = (self.leaks(number, Repeats(unit, kind)) for kind in KINDS)
                 is_new = np.isin(lines, of_pairs, invert=True)  # near ones; exact ones are near, too
                 exact, lines, places = np.setdiff1d(exact, of_pairs), lines[is_new], places[is_new]
-                if unit == UNITS[0]:
+                if unit == PAIRS:
                     of_pairs = lines
                 if len(lines):
                     texts = _texts(named, unit, lines[:MAX_EXAMPLES].tolist())
@@ -115,7 +115,7 @@ def _texts(named: NamedSource, unit: str, lines: list[int]) -> list[str]:
             if line >= chunk.end:
                 break
             pair = SentencePair(chunk.src[line - chunk.first], chunk.tgt[line - chunk.first])
-            found.append(shortened(pair.tgt if unit == UNITS[2] else pair.src, MAX_SHOWN_CHARS))
+            found.append(shortened(pair.tgt if unit == TARGETS else pair.src, MAX_SHOWN_CHARS))
         if len(found) == len(lines):
             break
     return found

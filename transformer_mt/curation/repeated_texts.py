@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.curation.common import MAX_SHOWN_CHARS, RUINOUS_SHARE, Finding, percent, share
-from transformer_mt.curation.stats import UNITS
+from transformer_mt.curation.stats import SOURCES, TARGETS
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.console import shortened
@@ -68,7 +68,7 @@ class RepeatedTexts:
                 for pair, count in found.pairs.most_common(1):
                     same = f"{_shown(pair.src)} = {_shown(pair.tgt)}"
                     texts.append((count, f"{share(count, total)} of {total:,} pairs are all the same, {same}{advice}"))
-            for unit, sides in zip(UNITS[1:], found.sides, strict=True):
+            for unit, sides in zip((SOURCES, TARGETS), found.sides, strict=True):
                 for side, count in sides.most_common(1):
                     text = f"{_shown(side)} stands beside {count:,} different texts, in {percent(count, total)} of the "
                     texts.append((count, f"{text}{unit} at least; look whether it says what these say"))

@@ -39,7 +39,7 @@ class Repeats(NamedTuple):
     kind: Kind  # "near": alike but for case, accents, digits, punctuation and white space
 
 
-UNITS = ("pairs", "source sides", "target sides")
+UNITS = PAIRS, SOURCES, TARGETS = ("pairs", "source sides", "target sides")
 KINDS: tuple[Kind, Kind] = ("exact", "near")
 REPEATS = [Repeats(unit, kind) for unit in UNITS for kind in KINDS]
 
@@ -268,9 +268,9 @@ def _all_rules(judges: Iterable[_Judge]) -> dict[str, Rule]:
 def keys_of(pairs: Iterable[SentencePair], repeats: Repeats) -> Keys:
     """A key for each pair: equal keys are repeats."""
     kind = repeats.kind
-    if repeats.unit == UNITS[0]:
+    if repeats.unit == PAIRS:
         keys = [duplicate_key(pair, kind) for pair in pairs]
-    elif repeats.unit == UNITS[1]:
+    elif repeats.unit == SOURCES:
         keys = [text_key(pair.src, kind) for pair in pairs]
     else:
         keys = [text_key(pair.tgt, kind) for pair in pairs]

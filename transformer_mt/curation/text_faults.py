@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share
-from transformer_mt.curation.stats import UNITS
+from transformer_mt.curation.stats import PAIRS, SOURCES, TARGETS
 from transformer_mt.data.cleaning import has_html
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.readers.languages import nearest
@@ -162,7 +162,7 @@ def faults_of(chunk: Chunk, languages: tuple[str, str], longest: int) -> Seen:
         if places := [chunk.first + number for number in numbers]:
             seen.setdefault((unit, fault), _Seen()).add(len(places), places[:MAX_EXAMPLES])
 
-    for unit, lines in zip(UNITS[1:], (chunk.src, chunk.tgt), strict=True):
+    for unit, lines in zip((SOURCES, TARGETS), (chunk.src, chunk.tgt), strict=True):
         for fault, numbers in _faults_of_lines(lines, longest):
             add(unit, fault, numbers)
     by_fault: dict[str, list[int]] = {}
@@ -170,7 +170,7 @@ def faults_of(chunk: Chunk, languages: tuple[str, str], longest: int) -> Seen:
         if (of_pair := _fault_of_pair(pair, languages)) is not None:
             by_fault.setdefault(of_pair, []).append(number)
     for fault, found in by_fault.items():
-        add(UNITS[0], fault, found)
+        add(PAIRS, fault, found)
     return seen
 
 

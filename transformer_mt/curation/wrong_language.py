@@ -18,7 +18,7 @@ from transformer_mt.curation.common import Finding, percent
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.errors import InputError
 from transformer_mt.system.lines import TOO_LONG
-from transformer_mt.text.languages import is_language, language_label, likely_language
+from transformer_mt.text.languages import language_label, likely_language, may_be_in
 from transformer_mt.text.scripts import script_of
 
 _MOST_LINES = 256  # of a chunk, drawn at random, of which letters are counted
@@ -61,7 +61,7 @@ class SideLanguage:
         self.foreign.update(other.foreign)
 
 
-def languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLanguage]:
+def side_languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLanguage]:
     """Look at some lines of a chunk, on both sides. ``labels``: of `labels_of`."""
     # Drawn, as damage may be periodic. Copies are told as what they are.
     usable = [
@@ -93,7 +93,7 @@ def another_language(lines: Sequence[str], code: str) -> str | None:
 
 def _foreign(passages: Sequence[str], label: str | None) -> Counter[str]:
     """Count what the identifier takes those passages for that are hardly in the language of a label."""
-    wrong = [passage for passage in passages if not is_language(passage, str(label), _LEAST_PROBABILITY)]
+    wrong = [passage for passage in passages if not may_be_in(passage, str(label), _LEAST_PROBABILITY)]
     # Of two languages that are alike, the one that is meant may be the likeliest, with little probability.
     return Counter(one for passage in wrong if (one := likely_language(passage) or _NO_LANGUAGE) != label)
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.system.lines import TOO_LONG
-from transformer_mt.text.languages import is_language, language_label
+from transformer_mt.text.languages import language_label, may_be_in
 from transformer_mt.text.loops import has_loop
 from transformer_mt.text.scripts import UNSPACED_CHARACTER, Alphabet
 
@@ -114,7 +114,7 @@ def _broken_rule(pair: SentencePair, rules: CleanConfig, src_lang: str, tgt_lang
                 return "wrong_script"
     if rules.min_language_probability is not None:
         for text, lang in ((src, src_lang), (tgt, tgt_lang)):
-            if not is_language(text, language_label(lang), rules.min_language_probability):
+            if not may_be_in(text, language_label(lang), rules.min_language_probability):
                 return "wrong_language"
     return None
 

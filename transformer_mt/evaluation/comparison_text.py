@@ -8,6 +8,7 @@ from transformer_mt.errors import printable
 from transformer_mt.evaluation.comparison import ComparedSentence, Comparison, Part
 from transformer_mt.evaluation.significance import PairedScore
 from transformer_mt.evaluation.word_accuracy import FrequencyBucket, Kept
+from transformer_mt.system.console import aligned
 
 Rows = list[list[str]]  # the first one has the titles of the columns, the first column the names of the rows
 
@@ -18,19 +19,21 @@ def format_comparison(comparison: Comparison, num_shown: int) -> str:
     """Return the verdicts, tables and sentences of a comparison; of lines with changed numbers the first few."""
     names = comparison.names
     blocks = [comparison.verdicts]
-    blocks.append([score_title(comparison), *_table(score_rows(comparison)), *_indented(signatures(comparison))])
+    blocks.append(
+        [score_title(comparison), *_indented(aligned(score_rows(comparison))), *_indented(signatures(comparison))]
+    )
     for number, found in enumerate(comparison.sentences):
         block = [f"{sentence_title(comparison, number)}; in [brackets] what differs"]
         for kind, pairs in (("won", found.won), ("lost", found.lost)):
             for pair in pairs:
                 block += _indented([pair_title(kind, pair), *_pair(pair, names[0], names[number + 1])])
         blocks.append(block)
-    blocks += [[title, *_table(rows)] for title, rows in length_tables(comparison)]
+    blocks += [[title, *_indented(aligned(rows))] for title, rows in length_tables(comparison)]
     for title, of_systems in kept_kinds(comparison):
         changes = _indented(changed_lines(names, of_systems, num_shown))
-        blocks.append([title, *_table(kept_rows(names, of_systems)), *changes])
+        blocks.append([title, *_indented(aligned(kept_rows(names, of_systems))), *changes])
     if comparison.frequencies is not None:
-        blocks.append([FREQUENCY_TITLE, *_table(frequency_rows(names, comparison.frequencies))])
+        blocks.append([FREQUENCY_TITLE, *_indented(aligned(frequency_rows(names, comparison.frequencies)))])
     return "\n\n".join("\n".join(map(printable, block)) for block in blocks)
 
 
@@ -139,15 +142,6 @@ def frequency_rows(names: Sequence[str], buckets: Sequence[FrequencyBucket]) -> 
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
-
-
-def _table(rows: Rows) -> list[str]:
-    """Return rows with the first column on the left, the others on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *cells in rows:
-        lines.append("  ".join([f"{name:<{widths[0]}}", *map(str.rjust, cells, widths[1:])]))
-    return _indented(lines)
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from transformer_mt.checkpoints.description import Facts, describe
 from transformer_mt.checkpoints.manifest import CONFIG
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.checkpoints.training_state import CODE
+from transformer_mt.exchange.from_marian import code_of
 from transformer_mt.system.origin import code_version
 from transformer_mt.text.vocabulary import is_language_tag
 
@@ -30,7 +31,7 @@ def marian_card(path: Path, loaded: LoadedModel, model_class: str) -> str:
         InputError: a record or the configuration is damaged.
     """
     facts = describe(path)
-    codes = [f">>{tag.strip('<>').removeprefix('2')}<<" for tag in loaded.tokenizers.src.tags]
+    codes = [f">>{code_of(tag)}<<" for tag in loaded.tokenizers.src.tags]
     return "\n".join([*_front_matter(facts), *_lines(facts, loaded, codes, model_class)]) + "\n"
 
 

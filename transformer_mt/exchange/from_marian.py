@@ -43,6 +43,11 @@ _MOST_BYTES = 1 << 26
 _LARGEST = 1 << 16  # width, number of layers or of positions
 
 
+def code_of(tag: str) -> str:
+    """Return what Marian calls a tag of ours: de for <2de>, with >>…<< around it where a source starts with it."""
+    return tag.strip("<>").removeprefix("2")
+
+
 def import_marian(directory: Path, output: Path) -> None:
     """Write a MarianMT directory as a model directory of ours, whole or not at all.
 

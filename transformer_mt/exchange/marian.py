@@ -21,7 +21,7 @@ from transformer_mt.checkpoints.manifest import MODEL
 from transformer_mt.checkpoints.model_directory import LoadedModel
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.exchange.from_marian import CLOSE, DOMAINS, UNDETERMINED, layer_names, read_marian
+from transformer_mt.exchange.from_marian import CLOSE, DOMAINS, UNDETERMINED, code_of, layer_names, read_marian
 from transformer_mt.model.layout import collate
 from transformer_mt.model.transformer import Transformer, sinusoids
 from transformer_mt.text.tokenizer import Tokenizers
@@ -99,7 +99,7 @@ def _their_tables(tokenizers: Tokenizers) -> list[dict[str, int]]:
             f"the tags {domains} stand behind a language's: Marian's sources have one code; export with --format "
             "ctranslate2, or train without domains"
         )
-    codes = {tag: f">>{_code(tag)}<<" for tag in tags}
+    codes = {tag: f">>{code_of(tag)}<<" for tag in tags}
     tables = []
     for tokenizer in (tokenizers.src, tokenizers.tgt):
         table = {codes.get(piece, piece): i for piece, i in tokenizer.table.items()}
@@ -169,7 +169,7 @@ def _their_tokenizer_config(loaded: LoadedModel, positions: int) -> dict[str, An
         "tokenizer_class": "MarianTokenizer",
         "source_lang": _language(data.src_lang, {*src_langs}),
         "target_lang": _language(data.tgt_lang, {*tgt_langs}),
-        DOMAINS: [_code(tag) for tag in tags if not is_language_tag(tag)],
+        DOMAINS: [code_of(tag) for tag in tags if not is_language_tag(tag)],
         "separate_vocabs": not loaded.tokenizers.is_shared,
         "model_max_length": positions,
         **dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), SPECIALS, strict=True)),
@@ -181,10 +181,6 @@ def _their_tokenizer_config(loaded: LoadedModel, positions: int) -> dict[str, An
 def _language(own: str, trained: set[str]) -> str:
     """Return the configuration's language of a side, or that of its text where this has another one."""
     return own if own in trained else trained.pop() if len(trained) == 1 else UNDETERMINED
-
-
-def _code(tag: str) -> str:
-    return tag.strip("<>").removeprefix("2")
 
 
 def _their_tensors(model: Transformer, positions: int) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.system.processes import on_all_cores
 
 MOST_PAIRS = 10_000_000  # read; how many more there are makes no difference to any choice
-_CHUNKS = 32  # of 8,000 pairs each, all looked at; of more, 32 to 64
+_CHUNKS = 32  # of 8,000 pairs each, all looked at; of more, 17 to 32
 _SAMPLE = 2000  # pairs of a chunk that are kept
 
 

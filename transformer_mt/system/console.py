@@ -1,11 +1,11 @@
-"""Lines for people, on stderr."""
+"""Lines for people: on stderr, of texts and of tables."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Tell = Callable[[str], None]  # what is called with a line for people
 
@@ -25,6 +25,18 @@ def tell_nobody(line: str) -> None:
 def shortened(text: str, longest: int) -> str:
     """Return a text of at most ``longest`` characters, the last of which is "…" where some were left out."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> list[str]:
+    """Return the lines of a table: the first columns, which hold names, to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < num_names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def let_go_of_stderr() -> None:

@@ -49,7 +49,8 @@ def language_label(lang: str) -> str:
     return label
 
 
-def is_language(text: str, label: str, min_probability: float) -> bool:
+def may_be_in(text: str, label: str, min_probability: float) -> bool:
+    """Return whether the language of a label, as of `language_label`, is at least so probable to be that of a text."""
     best, probability = _identifier().classify(text)
     if best != label:  # `rank` alone would do, in twice the time
         probability = dict(_identifier().rank(text))[label]

@@ -1,4 +1,4 @@
-"""Rows with columns: Parquet, data sets of the Hugging Face hub."""
+"""Rows with columns: Parquet, data sets of the Hugging Face hub; and how columns are found and read, of JSON too."""
 
 from __future__ import annotations
 
