@@ -134,9 +134,10 @@ def test_the_same_characters_are_no_part_of_another_word(source: str, target: st
 
 
 def test_letters_without_end_in_elements_without_end() -> None:
-    """In time that grows with their number; each element looked for its own letters at each place."""
+    """In time that grows with their number; each element looked for its letters at each place, a tag its end."""
     page = f"{'<b>' * 95}{'a' * 19_000}{'</b>' * 95}"
     assert translated(page, lambda text: (text * 2, None)) == page.replace("a" * 19_000, "a" * 38_000)
+    assert not Page("<wbr" * 500_000).segments
 
 
 @pytest.mark.parametrize("before", ["", "<!-- a --><!-- b -->", "<!DOCTYPE html>\n<!-- a -->"])
