@@ -34,6 +34,10 @@ _FEWEST_LETTERS_ASKED, _LEAST_PROBABILITY = 40, 0.02
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>|[%$&]\S*|\d+")
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
+# Of languages that the identifier does not know. 0.97 and more of English and German are so probable; of Swiss German
+# and Scots, three quarters at most are to be one of these. It takes all of Bavarian for German, of Silesian for Polish.
+_CLEAR_SHARE, _CLEAR_PROBABILITY = 0.9, 0.9
+_MANY_IN_ANOTHER, _FEWEST_LETTERS_OF_LINE = 0.2, 20  # of lines by themselves, where a side is in two languages
 _NO_LANGUAGE = "no language"  # numbers, keys
 # In which languages are written, too; the identifier, which knows them in others, takes them for other languages then.
 _OTHER_SCRIPTS = {
@@ -79,16 +83,27 @@ def side_languages_of(chunk: Chunk, labels: Sequence[str | None]) -> list[SideLa
 
 def another_language(lines: Sequence[str], code: str) -> str | None:
     """Return which language most of some lines are in, where that is not the one they should be in; None where it is,
-    or the identifier cannot tell."""
+    or the identifier cannot tell. Of a language that it does not know, nearly all of them are clearly in another."""
+    lines = [line[:_LONGEST] for line in lines]
+    asked = [*_passages(lines)]
     try:
-        label = language_label(code)
+        foreign = _foreign(asked, language_label(code))
+        is_told = foreign.total() >= _RUINS_FROM * len(asked)
     except InputError:
-        return None
-    asked = [*_passages([line[:_LONGEST] for line in lines])]
-    foreign = _foreign(asked, label)
-    is_most = len(asked) >= _FEWEST_IDENTIFIED and foreign.total() >= _RUINS_FROM * len(asked)
-    found = foreign.most_common(1)[0][0] if is_most else None
+        if _script_of(_letter_pairs(lines)) != "Latin":  # of others it knows few languages, and takes all for these
+            return None
+        foreign = Counter(one for passage in asked if (one := likely_language(passage, _CLEAR_PROBABILITY)))
+        is_told = max(foreign.values(), default=0) >= _CLEAR_SHARE * len(asked)
+    found = foreign.most_common(1)[0][0] if is_told and len(asked) >= _FEWEST_IDENTIFIED else None
     return None if found == _NO_LANGUAGE else found
+
+
+def two_languages(lines: Iterable[str]) -> set[str]:
+    """Return the two languages that many of some lines are in, each by itself; none where there are not two."""
+    asked = [line[:_LONGEST] for line in lines if sum(map(str.isalpha, line)) >= _FEWEST_LETTERS_OF_LINE]
+    found = Counter(one for line in asked if (one := likely_language(line, _CLEAR_PROBABILITY)))
+    many = {one for one, count in found.items() if count >= _MANY_IN_ANOTHER * found.total()}
+    return many if found.total() >= _FEWEST_IDENTIFIED and len(many) == 2 else set()
 
 
 def _foreign(passages: Sequence[str], label: str | None) -> Counter[str]:

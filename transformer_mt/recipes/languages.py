@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from transformer_mt.curation.stats import PairStats, SideStats, scripts_of
-from transformer_mt.curation.wrong_language import another_language
+from transformer_mt.curation.wrong_language import another_language, two_languages
 from transformer_mt.data.readers.languages import distance, primary
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
@@ -16,6 +16,7 @@ from transformer_mt.recipes.writing import Choice
 from transformer_mt.text.languages import likely_language
 
 MaybeCodes = tuple[str | None, str | None]  # of the source and the target
+_UNKNOWN_SIDES = ("src", "tgt")  # what languages are called that nothing tells
 UNKNOWN = ""  # the code of a language that has a name, but none that we know
 
 _MOST_LINES = 200  # that a language is told by
@@ -85,7 +86,7 @@ def direction(
                 (found[side] if found[side] and _may_be(found[side], of_text[side]) else None, how_found),
                 (of_model[side], "that of the model"),
                 (None if found[side] == UNKNOWN else of_text[side], "by the text itself"),
-                (("src", "tgt")[side], "nothing tells which language it is: put its code here"),
+                (_UNKNOWN_SIDES[side], "nothing tells which language it is: put its code here"),
             )
             if code is not None
         )
@@ -98,9 +99,17 @@ def direction(
 
 
 def contradictions(languages: Direction, sample: Sequence[SentencePair]) -> Iterator[str]:
-    """Yield a warning for each side whose text is in another language, as far as the extra `langid` tells."""
+    """Yield a warning for each side whose text is in another language, or one where both are in the same two, as far as
+    the extra `langid` tells."""
     lines = sample[:: -(-len(sample) // _MOST_LINES)]  # from everywhere
+    src, tgt = (two_languages(pair[place] for pair in lines) for place in (0, 1))
+    if src and src == tgt:
+        both = " and ".join(sorted(src))
+        yield f"warning: lines of both sides look like {both}; write those of each direction into a file of its own"
+        return
     for place, (code, how) in enumerate(zip(languages.codes, languages.how, strict=True)):
+        if code == _UNKNOWN_SIDES[place]:
+            continue
         if (found := another_language([pair[place] for pair in lines], code)) is not None:
             option = ("--src-lang", "--tgt-lang")[place]
             yield f"warning: {code} ({how}): most of the text looks like {found}; if it is, say {option} {found}"
@@ -110,7 +119,7 @@ def _may_be(code: str | None, of_text: str | None) -> bool:
     """Return whether text may be in a language: Hangul is not kr, which is Kanuri, nor cn or jap, which are none."""
     if code is None or of_text not in _WRITTEN_ALIKE or not re.fullmatch("[a-z]{2,3}", language := primary(code)):
         return True
-    return language in {*_WRITTEN_ALIKE[of_text].split(), "src", "tgt"}
+    return language in {*_WRITTEN_ALIKE[of_text].split(), *_UNKNOWN_SIDES}
 
 
 def languages_of_pairs(pairs: Iterable[SentencePair]) -> MaybeCodes:

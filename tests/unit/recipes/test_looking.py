@@ -166,14 +166,33 @@ def test_text_in_another_language_than_is_said_is_warned_of() -> None:
         (("en", "de"), []),
         (("fr", "de-AT"), ["warning: fr (said): most of the text looks like en; if it is, say --src-lang en"]),
         (("eng", "nl"), ["warning: nl (by name): most of the text looks like de; if it is, say --tgt-lang de"]),
-        (("src", "hsb-x"), []),  # it does not know them
+        (("src", "tgt"), []),
+        # a rare code that was a word; German by the name of a kin of it
+        (("ted", "de"), ["warning: ted (said): most of the text looks like en; if it is, say --src-lang en"]),
+        (("en", "nds"), ["warning: nds (by name): most of the text looks like de; if it is, say --tgt-lang de"]),
     ):
         assert [*contradictions(Direction(*codes, ("said", "by name")), pairs)] == warnings
     assert [*contradictions(Direction("fr", "nl", ("said", "said")), pairs[:3])] == []  # too few to tell
     none = [SentencePair("x_1 = f(0x3a); " * 4, "12 345 678 " * 9)] * 100
     assert "zxx" not in " ".join(contradictions(Direction("en", "de", ("said", "said")), none))
     turned = [SentencePair(tgt, src) for src, tgt in pairs]  # at the beginning only
-    assert [*contradictions(Direction("en", "de", ("said", "said")), turned * 3 + pairs * 7)] == []
+    assert [*contradictions(Direction("en", "de", ("said", "said")), turned + pairs * 9)] == []
+    [warning] = contradictions(Direction("src", "tgt", ("", "")), turned + pairs)
+    assert warning.startswith("warning: lines of both sides look like de and en; write those of each direction into")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("nds", "De ole Mann geiht jeden Morgen na de School un drinkt sien Koffie."),
+        ("hsb", "Hdyž dźeći do šule přińdu, wuča so najprjedy čitać a pisać."),
+        ("gsw", "Mir hend geschter z Nacht nöd chöne schlafe, wil s eso luut gsi isch uf de Strass."),
+        ("chr", "ᎣᏏᏲ ᎤᏪᏘ ᎠᏓᏅᏖᏗ ᎣᏏᏲ ᎤᏪᏘ ᎠᏓᏅᏖᏗ ᎣᏏᏲ ᎤᏪᏘ ᎠᏓᏅᏖᏗ"),
+    ],
+)
+def test_small_languages_are_not_taken_for_their_kin(code: str, text: str) -> None:
+    pairs = [SentencePair("The old man goes to the school every morning.", f"{text} {i}") for i in range(100)]
+    assert [*contradictions(Direction("en", code, ("said", "said")), pairs)] == []
 
 
 @pytest.mark.parametrize(
