@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
-from transformer_mt.curation.common import MAX_EXAMPLES, RUINOUS_SHARE, Finding, share
+from transformer_mt.curation.common import MAX_EXAMPLES, MAX_SHOWN_CHARS, RUINOUS_SHARE, Finding, percent, share
 from transformer_mt.curation.stats import PAIRS, SOURCES, TARGETS
 from transformer_mt.data.cleaning import has_html
 from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.data.sentence_pair import SentencePair
+from transformer_mt.system.console import shortened
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 
 # Characters that UTF-8's continuation bytes become when they are read as Windows-1252 (which lacks five of them).
@@ -46,14 +48,20 @@ TIMES = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _PIECE = re.compile(r"\w@@(?: |$)|(?:^| )▁\w", re.MULTILINE)  # of BPE and of SentencePiece
-_KEY = re.compile(r"^[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w$", re.MULTILINE)
+_KEY = re.compile(r"^(?:[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w|[A-Z\d][A-Z]{2} \d+:\d+)$", re.MULTILINE)  # or of a verse
 _NUMBER = re.compile(rf"^(?!{_SPAN})[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
-# Before text: 17. or 1:3, GEN 1:3 or [1.3] of verses, {25}{60} of subtitles, menu.open= of catalogues.
+# Before text: 17. or 1:3, GEN 1:3, [1.3] or 1|3| of verses, {25}{60} of subtitles, menu.open= of catalogues.
 _PREFIX = re.compile(
-    r"^(?:(?:\\v )?\d[\d.:]*[.)]? |(?:[^\W\d_]++\.? ){1,4}\d+[:.,]\d+ |[\[(]\d+[:.,]\d+[\])] ?|\{\d+\}\{\d+\}|"
-    r"[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])",
+    r"^(?:(?:\\v )?\d[\d.:]*[.)]? |(?:\d++\|){1,3}|(?:[^\W\d_]++\.? ){1,4}\d+[:.,]\d+ |[\[(]\d+[:.,]\d+[\])] ?|"
+    r"\{\d+\}\{\d+\}|[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])",
     re.MULTILINE,
 )
+# On both sides, in files of programs: "key": {, key = text, IDS_KEY "text", <!ENTITY key "text">.
+_SAME_KEY = re.compile(r"""[ \t]*+(?:<!ENTITY[ \t]++)?["']?[^\W\d][\w.-]*+["']?(?:[ \t]*+[:=]|[ \t]++["'])""")
+_TRIED_FOR_KEYS = 100  # pairs of a chunk
+_ARE_SAME_KEYS, _DIFFERENT_KEYS = 0.25, 0.1  # of those; who speaks stands before text, too, but the same few do
+# Of IWSLT's talks.
+_TALK = re.compile(r"^<(?:url|keywords|speaker|talkid|title|description|reviewer|translator|doc)\b", re.MULTILINE)
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
@@ -75,6 +83,7 @@ class Fault(NamedTuple):
 
 
 _NEVER = 2.0
+_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9}  # from which shares of pairs on
 _QUOTES = ("quoted", "one_quoted", "doubled")
 
 FAULTS = {
@@ -110,7 +119,12 @@ FAULTS = {
     "times": Fault("are the times of subtitles"),
     "pieces": Fault("are cut into pieces (Wa@@ ter, or ▁Wa ter); give the text as it was before that", fewest=5),
     "tabs": Fault("hold tabs, as tables have between columns", told_from=0.5, ruins_from=0.5),
-    "keys": Fault("are keys, as menu.file.open, which programs find texts by", told_from=0.5, ruins_from=0.5),
+    "keys": Fault(
+        "are keys, as menu.file.open, which programs find texts by, or numbers of verses; look whether it is the right "
+        "file, or column",
+        told_from=0.5,
+        ruins_from=0.5,
+    ),
     "numbers": Fault(
         "are numbers, as tables have them beside their text; look whether it is the right file, or column",
         told_from=0.5,
@@ -124,6 +138,16 @@ FAULTS = {
         ruins_from=_NEVER,
         fewest=5,
     ),
+    "same_keys": Fault(
+        "begin with the same key on both sides (key = …), as files of programs do; write out the texts alone, or make "
+        "one file of both sides with the Translate Toolkit (ini2po, json2po, yaml2po, …)",
+        told_from=0.5,
+        ruins_from=0.5,
+        fewest=5,
+    ),
+    "talks": Fault(
+        "are what IWSLT's files say of their talks (<url>, <keywords>, …); leave them out: grep -v '^<', on both files"
+    ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault(
         "are longer than {} characters; one sentence a line is expected, look at the file's line ends", rule="max_chars"
@@ -132,7 +156,12 @@ FAULTS = {
     "blank": Fault("are blank on both sides"),
     # Of all kinds of noise the one that a model learns soonest: a tenth of the text costs most of its BLEU (Khayrallah
     # and Koehn 2018).
-    "copy": Fault("are the same on both sides", told_from=0.05, ruins_from=0.1, rule="drop_identical"),
+    "copy": Fault(
+        "are the same on both sides",
+        told_from=0.05,
+        ruins_from=0.1,
+        rule="drop_identical",
+    ),
     "header": Fault(
         "are the names of columns, not text (in a table's first line: set header: true)", ruins_from=_NEVER
     ),
@@ -171,7 +200,22 @@ def faults_of(chunk: Chunk, languages: tuple[str, str], longest: int) -> Seen:
             by_fault.setdefault(of_pair, []).append(number)
     for fault, found in by_fault.items():
         add(PAIRS, fault, found)
+    add(PAIRS, "same_keys", _same_keys(chunk))
     return seen
+
+
+def _same_keys(chunk: Chunk) -> list[int]:
+    """Return which pairs have the same key before both sides; none where few of some pairs have, or always the same."""
+
+    def key_of(number: int) -> str | None:
+        key = _SAME_KEY.match(chunk.src[number])
+        return key[0] if key and chunk.tgt[number].startswith(key[0]) else None
+
+    tried = range(0, len(chunk.src), max(1, len(chunk.src) // _TRIED_FOR_KEYS))
+    keys = [key for number in tried if (key := key_of(number))]
+    if len(keys) < _ARE_SAME_KEYS * len(tried) or len({*keys}) < _DIFFERENT_KEYS * len(keys):
+        return []
+    return [number for number in range(len(chunk.src)) if key_of(number)]
 
 
 def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, list[int]]]:
@@ -196,6 +240,8 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "numbers": _NUMBER.search,
         "prefixes": _PREFIX.search,
     }
+    if "<url>" in text or "<talkid>" in text:
+        tests["talks"] = _TALK.search
     if ":" in text:
         tests["times"] = TIMES.search
     if "@@" in text or "▁" in text:
@@ -240,6 +286,17 @@ def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
     return all(expected.fullmatch(name) for expected, name in zip(_HEADER, names, strict=True))
 
 
+def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterator[str]:
+    """Yield, in words, why most of some pairs, or of their sides, is nothing to train on: numbers, keys, copies."""
+    src, tgt = ([pair[side] for pair in pairs] for side in (0, 1))
+    for (unit, name), seen in faults_of(Chunk(0, 0, src, tgt), languages, sys.maxsize).items():
+        if name in _NO_TEXT and seen.count >= _NO_TEXT[name] * len(pairs):
+            pair = pairs[seen.places[0]]
+            example = repr(shortened(pair[unit == TARGETS], MAX_SHOWN_CHARS))
+            advice = "; name the file, or the column, of the other language" if name == "copy" else ""
+            yield f"{percent(seen.count, len(pairs))} of the {unit} {FAULTS[name].words}{advice}: {example}"
+
+
 class TextFaults:
     """The faults of some sources."""
 
@@ -270,6 +327,8 @@ class TextFaults:
             in_quotes = max(quotes, key=lambda key: (told[key].count, -_QUOTES.index(key[1])), default=None)
             for (unit, name), one in told.items():
                 if name in _QUOTES and (unit, name) != in_quotes:  # one table in quotes is told once
+                    continue
+                if name == "prefixes" and (PAIRS, "same_keys") in told:
                     continue
                 if _is_told_otherwise(name, is_all=one.count == total, is_held_out=rules is None):
                     continue

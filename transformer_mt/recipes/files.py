@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from transformer_mt.config.data_sections import SourceConfig
@@ -76,8 +77,8 @@ def _two_files(src: str, tgt: str) -> Files:
         )
     if pairs:
         raise InputError(f"{pairs[0]}: is a file of pairs, with both sides in it; name it without a second file")
-    if src == tgt:
-        raise InputError(f"{src}: is named for both sides; name the file of the other language")
+    if [*map(os.path.realpath, _matching(src))] == [*map(os.path.realpath, _matching(tgt))]:
+        raise InputError(f"{tgt}: is named for both sides; name the file of the other language")
     for path in (src, tgt):
         refuse_unread(_matching(path)[0])
     if tables := [path for path in (src, tgt) if is_table(_matching(path)[0])]:

@@ -19,6 +19,7 @@ from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.common import percent
 from transformer_mt.curation.stats import scripts_of
+from transformer_mt.curation.text_faults import no_text
 from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError, RunError
@@ -135,6 +136,9 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     tell(f"languages: {languages.described()}")
     for warning in contradictions(languages, look.sample):
         tell(warning)
+    sample = look.sample[:: -(-len(look.sample) // _TRIED)]
+    for reason in no_text(sample, languages.codes):
+        raise InputError(f"{train.source}: {reason}")
 
     rules = rules_for(look, languages.codes, tell)
     kept = are_kept(look.sample, rules, languages.codes)

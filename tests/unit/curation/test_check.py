@@ -20,8 +20,9 @@ from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceC
 from transformer_mt.curation.check import check
 from transformer_mt.curation.common import Finding
 from transformer_mt.curation.shifted_lines import Sides, find_shifts
-from transformer_mt.curation.text_faults import FAULTS, TIMES, faults_of
+from transformer_mt.curation.text_faults import FAULTS, TIMES, faults_of, no_text
 from transformer_mt.data.pairs import Chunk
+from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.toy_corpus import grammar
 
 Pairs = Sequence[tuple[str, str]]
@@ -445,6 +446,13 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
         train = [(damage(i, src), tgt) for i, (src, tgt) in enumerate(pairs)]
         [finding] = check(data_of(tmp_path, train))
         assert words in finding.text and finding.ruins
+        if "tabs" not in words and "times" not in words:
+            [reason] = no_text([SentencePair(*pair) for pair in train], ("en", "de"))
+            assert reason.startswith(f"100.0 % of the source sides {words}") and reason.endswith(
+                ("'menu.item_0'", "'1'")
+            )
+    [finding] = check(data_of(tmp_path, [(src, f"GEN 1:{i}") for i, (src, _) in enumerate(pairs)]))
+    assert "are keys, as menu.file.open, which programs find texts by, or numbers of verses" in finding.text
     assert findings(data_of(tmp_path, [("menu.open_file", "Öffnen"), *pairs])) == []
 
 
@@ -454,13 +462,59 @@ def test_empty_lines_are_searched_for_times_once() -> None:
 
 def test_numbers_and_keys_before_the_text_are_told(tmp_path: Path) -> None:
     pairs = good_pairs(20)
-    verses = ("GEN 1:{0} ", "1 Mose 1,{0} ", "Song of Songs 1:{0} ", "Gen. 1:{0} ", "[1.{0}] ", "(1:{0})", "\\v {0} ")
+    verses = (
+        "1|{0}|",
+        "GEN 1:{0} ",
+        "1 Mose 1,{0} ",
+        "Song of Songs 1:{0} ",
+        "Gen. 1:{0} ",
+        "[1.{0}] ",
+        "(1:{0})",
+        "\\v {0} ",
+    )
     for prefix in ("{0}. ", "{0}001001 ", "menu.item_{0}=", "{{{0}}}{{{0}5}}", *verses):
         train = [(prefix.format(i + 1) + src, tgt) for i, (src, tgt) in enumerate(pairs)]
         [finding] = check(data_of(tmp_path, train))
         assert "20 (100.0 %) of 20 source sides begin with a number or a key" in finding.text and not finding.ruins
     mixed = [(f"{i} {src}" if i % 2 else src, tgt) for i, (src, tgt) in enumerate(pairs)]
     assert findings(data_of(tmp_path, mixed)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '  menuItem{0}: "{1}",',
+        "login_title_{0}={1}",
+        "menu.k{0}={1}",
+        'EDIT_{0}="{1}"',
+        'IDS_{0} "{1}"',
+        '<!ENTITY k{0} "{1}">',
+        '    "k{0}": "{1}",',
+        "k{0} = {1}",
+        "'k{0}' => '{1}',",
+    ],
+)
+def test_files_of_programs_ruin_a_text(line: str, tmp_path: Path) -> None:
+    pairs = [(line.format(i, src), line.format(i, tgt)) for i, (src, tgt) in enumerate(good_pairs(200))]
+    [finding] = [one for one in check(data_of(tmp_path, pairs)) if "begin with" in one.text]
+    assert "200 (100.0 %) of 200 pairs begin with the same key on both sides" in finding.text and finding.ruins
+    [reason] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    assert reason.startswith("100.0 % of the pairs begin with the same key on both sides")
+
+
+@pytest.mark.parametrize("line", ["JOHN: {1}", "l'{1}", "Word{0}, {1}", "{1}: {0}", "{0}: {1}"])
+def test_what_both_sides_begin_with_may_be_text(line: str, tmp_path: Path) -> None:
+    pairs = [(line.format(i, src), line.format(i, tgt)) for i, (src, tgt) in enumerate(good_pairs(200))]
+    assert [one for one in findings(data_of(tmp_path, pairs)) if "same key" in one] == []
+
+
+def test_what_talks_are_about_is_told(tmp_path: Path) -> None:
+    about = [(f"<url>http://x.org/{side}</url>", f"<talkid>{side}</talkid>") for side in ("en", "de")]
+    pairs = [*zip(*about, strict=True), *good_pairs(50)]
+    [finding, _] = check(data_of(tmp_path, pairs))
+    [reason, _] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    assert reason.startswith("3.8 % of the source sides are what IWSLT's files say of their talks")
+    assert "2 (3.8 %) of 52 source sides are what IWSLT's files say of their talks" in finding.text and finding.ruins
 
 
 def test_the_same_source_twice_is_told(tmp_path: Path) -> None:
