@@ -71,10 +71,20 @@ class RepeatedTexts:
             for unit, sides in zip((SOURCES, TARGETS), found.sides, strict=True):
                 for side, count in sides.most_common(1):
                     text = f"{_shown(side)} stands beside {count:,} different texts, in {percent(count, total)} of the "
-                    texts.append((count, f"{text}{unit} at least; look whether it says what these say"))
+                    texts.append(
+                        (count, f"{text}{unit} at least; if it says not what these say, write nothing in its place")
+                    )
             for count, text in texts:
                 if count >= max(_FEWEST, RUINOUS_SHARE * total):
                     yield Finding(f"{named.label}: {text} ({named.source})", ruins=count >= _RUINS_FROM * total)
+
+
+def fillers_of(pairs: Sequence[SentencePair], named: NamedSource) -> Iterator[str]:
+    """Yield what is told of single texts that stand for many on the other side, in some pairs of a source."""
+    found = RepeatedTexts(1)
+    found.add(0, repeated_in(Chunk(0, 0, [pair.src for pair in pairs], [pair.tgt for pair in pairs])))
+    once = CleanConfig(duplicates="exact")  # pairs that are repeated are no matter
+    yield from (finding.text for finding in found.findings([named], [len(pairs)], once) if finding.ruins)
 
 
 def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:

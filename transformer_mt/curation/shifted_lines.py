@@ -18,7 +18,8 @@ from transformer_mt.curation.common import RUINOUS_SHARE, Finding
 from transformer_mt.data.pairs import Chunk, NamedSource
 
 BLOCK_LINES = 1000
-_FEWEST_LINES = 300  # of a block that are called unrelated; of text that goes together they have a gain of 7 and more
+# With two sides, of a block that is called unrelated; of text that goes together they have a gain of 7 and more.
+_FEWEST_LINES = 300
 _PARTS = (1, 2, 4, 8)  # of a block: a shift may begin inside of it, and most validation texts are one block
 _MAX_SHIFT = 3
 # A gain of d_i by line i is one where Σd / √Σd² is above this. Where each gain is as likely as the same loss, that has
@@ -130,6 +131,11 @@ class Sides:
     def __len__(self) -> int:
         return len(self._words[0])
 
+    def num_pairs(self) -> int:
+        """Return how many lines have text on both sides."""
+        src, tgt = self._lengths
+        return int(((src > 0) & (tgt > 0)).sum())
+
     def least_deviation(self) -> float:
         return min(float(lengths.std()) for lengths in self._lengths)
 
@@ -166,7 +172,7 @@ def find_shifts(sides: Sides) -> list[tuple[range, Shift]]:
 
 def are_unrelated(sides: Sides) -> bool:
     """Return whether the lines of a block agree no better than with targets half a block away."""
-    if len(sides) < _FEWEST_LINES or sides.least_deviation() < _VARIED:
+    if sides.num_pairs() < _FEWEST_LINES or sides.least_deviation() < _VARIED:
         return False
     half = len(sides) // 2
     own = sides.agreement(range(2 * half), 0)

@@ -83,6 +83,7 @@ class Fault(NamedTuple):
 
 
 _NEVER = 2.0
+_ALL = 0.9  # of the training pairs, nearly
 _NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9}  # from which shares of pairs on
 _QUOTES = ("quoted", "one_quoted", "doubled")
 
@@ -150,7 +151,8 @@ FAULTS = {
     ),
     "endless": Fault(f"are longer than {LONGEST_LINE >> 20} MiB; one sentence a line is expected, look at line ends"),
     "long": Fault(
-        "are longer than {} characters; one sentence a line is expected, look at the file's line ends", rule="max_chars"
+        "are longer than {} characters; one sentence a line is expected, look at the file's line ends (U+2028 is none)",
+        rule="max_chars",
     ),
     "half": Fault("have text on one side only"),
     "blank": Fault("are blank on both sides"),
@@ -337,7 +339,8 @@ class TextFaults:
                 if rules is None:
                     ruins |= name == "endless"  # validation refuses it
                 elif name in ("half", "endless") or _leaves_out(rules, fault.rule, longest):
-                    ruins, what_then = False, "; cleaning leaves them out"
+                    ruins = name != "half" and one.count >= _ALL * total  # no text is left
+                    what_then = "; cleaning leaves them out"
                 elif fault.rule:
                     what_then = f"; data.clean.{fault.rule} leaves them out"
                 others = [key for key in quotes if key[1] == name and key[0] != unit]

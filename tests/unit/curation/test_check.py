@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from transformer_mt.config.data_sections import CleanConfig, DataConfig, SourceConfig
 from transformer_mt.curation.check import check
 from transformer_mt.curation.common import Finding
+from transformer_mt.curation.repeated_texts import fillers_of
 from transformer_mt.curation.shifted_lines import Sides, find_shifts
 from transformer_mt.curation.text_faults import FAULTS, TIMES, faults_of, no_text
-from transformer_mt.data.pairs import Chunk
+from transformer_mt.data.pairs import Chunk, NamedSource
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.toy_corpus import grammar
 
@@ -180,6 +181,12 @@ def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
     assert finding.ruins and finding.text.startswith(
         "train.0: 'N/A' stands beside 180 different texts, in 20.0 % of the target"
     )
+    named = NamedSource("warning", SourceConfig(tsv="a.tsv"), ("en", "de"))
+    [warning] = fillers_of([SentencePair(*pair) for pair in unknown], named)
+    assert warning.startswith(
+        "warning: 'N/A' stands beside 180 different texts, in 20.0 % of the target sides at least"
+    )
+    assert warning.endswith("; if it says not what these say, write nothing in its place (a.tsv)")
     [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
     assert not finding.ruins
     assert finding.text.startswith("train.0: 50 (5.3 %) of 950 pairs are all the same, 'A dog' = 'Ein Hund'; data.")
@@ -204,6 +211,13 @@ def test_what_cleaning_leaves_out_ruins_nothing(damage: tuple[str, str], rule: s
         assert finding.ruins == ruins
         assert (f"data.clean.{rule} leaves them out" in finding.text) == ruins
         assert ("; cleaning leaves them out" in finding.text) != ruins
+
+
+def test_rules_that_leave_no_text_ruin_a_corpus(tmp_path: Path) -> None:
+    src, tgt = ("\u2028".join(side) for side in zip(*good_pairs(200), strict=True))
+    data = data_of(tmp_path, [(src, tgt)])
+    found = [one for one in check(data) if "longer than" in one.text]
+    assert all(one.ruins and "look at the file's line ends (U+2028 is none)" in one.text for one in found) and found
 
 
 @pytest.mark.parametrize(
@@ -639,6 +653,13 @@ def test_lines_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     [finding] = findings(data_of(tmp_path, list(zip(src, half[:301], strict=False))))
     assert finding.startswith("train.0: 301 of 301 lines, between line 1 and line 301, do not belong together")
     assert findings(data_of(tmp_path, list(zip(src, tgt[:301], strict=False)))) == []
+
+
+def test_blank_lines_are_not_accused(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    blank = [tuple("<range>" if draw.random() < 0.03 else "" for _ in range(2)) for _ in range(1000)]
+    found = findings(data_of(tmp_path, [*good_pairs(1000), *((src, tgt) for src, tgt in blank)]))
+    assert [one for one in found if "belong together" in one] == []
 
 
 def test_sorted_text_is_not_accused(tmp_path: Path) -> None:
