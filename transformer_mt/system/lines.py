@@ -203,8 +203,13 @@ def read_line_pairs(first: str | Path, second: str | Path, instead: str | None =
     for number, (line, other) in enumerate(pairs, 1):
         if line is None or other is None:
             longer, shorter = (first, second) if other is None else (second, first)
-            total = number + sum(1 for _ in pairs)
+            total, is_rest_blank = number, not (line or other or "").strip()
+            for rest in pairs:
+                total += 1
+                is_rest_blank = is_rest_blank and not any(one and one.strip() for one in rest)
             remedy = "line i of one file must belong to line i of the other"
+            if is_rest_blank:
+                remedy = f"from there on {longer} is blank; remove the blank lines at its end"
             if Path(shorter).is_file() and ends_at_cr(shorter):
                 remedy = f"the lines of {shorter} {OLD_LINE_ENDS}"
             raise InputError(

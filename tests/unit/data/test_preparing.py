@@ -148,6 +148,15 @@ def test_unequal_counts_name_both_and_the_first_line_alone(longer: str, suffix: 
     )
 
 
+def test_blank_lines_at_the_end_of_one_side_are_told(tmp_path: Path) -> None:
+    source = text_files(tmp_path, [("a", "b")] * 3)
+    write_lines(source["src"], ["a"] * 3 + ["", " "])
+    with pytest.raises(
+        InputError, match=r"without a partner: from there on .*text.en is blank; remove the blank lines"
+    ):
+        list(read_pairs(SourceConfig(**source), "en", "de"))
+
+
 def test_a_side_with_line_ends_of_old_macs_is_told(tmp_path: Path) -> None:
     source = text_files(tmp_path, [("a", "b"), ("c", "d")])
     Path(source["src"]).write_bytes(b"a\rc\r")

@@ -103,7 +103,7 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
             if line.strip() == "{":  # indented
                 raise InputError(
                     f"{path}: one object over several lines, not rows; write an array or one object a line (pandas: "
-                    "orient='records', lines=True)"
+                    "orient='records', lines=True; keys and texts: json2po, Translate Toolkit)"
                 ) from None
             if line.startswith("\ufeff"):
                 raise InputError(
