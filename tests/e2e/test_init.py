@@ -152,7 +152,7 @@ def test_one_file_of_pairs_will_do(text: list[tuple[str, str]], tmp_path: Path) 
     rows = [json.dumps({"Q": src, "A": tgt, "number": 1}) for src, tgt in text]
     pairs, valid = write(tmp_path / "pairs.jsonl", rows), write(tmp_path / "valid.de-en.tsv", ["Ein Hund.\tA dog."])
     options = ["--output", tmp_path / "my.yaml", "--src-lang", "en", "--tgt-lang", "de", "--valid-src", valid]
-    tmt_here("init", "--src", pairs, *options).ok()
+    assert "pairs; columns Q and A; " in tmt_here("init", "--src", pairs, *options).ok().stderr
     data = load_config(tmp_path / "my.yaml").data
     assert (data.train[0].jsonl, data.train[0].src_column, data.train[0].tgt_column) == (str(pairs), "Q", "A")
     assert (data.valid[0].tsv, data.valid[0].src_column, data.valid[0].tgt_column) == (str(valid), 2, 1)
@@ -210,7 +210,7 @@ def test_what_cannot_be_is_refused(
     ("options", "reason"),
     [
         (["--valid-tgt", "x.de"], "--valid-tgt x.de: is the target side; name the source side with --valid-src"),
-        (["--valid-src", __file__], "test_init.py: is one side of the text; name the file of the other side as well"),
+        (["--valid-src", __file__], "test_init.py: has no columns with tabs between them; of one side of the text"),
         (["--src-lang", "de", "--tgt-lang", "en"], "not de to en; exchange --src and --tgt"),
         (["--valid-src", "{}.de", "--valid-tgt", "{}.en"], "not en to de; exchange --valid-src and --valid-tgt"),
         (["--test-src", "{}.en", "--test-tgt", "{}.de"], "train.en: is the text to train on; name other text"),

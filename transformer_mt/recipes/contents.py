@@ -16,6 +16,7 @@ from transformer_mt.data.readers.po import lines_of
 from transformer_mt.data.readers.xml_units import XML_LANG, Units, local, read_units
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.names import without_parentheses, written
+from transformer_mt.system.console import shortened
 
 # What the columns of both sides are called; where "src" and "src_lang" are both there, the former has the text.
 _TEXT = "text|sentence|sent|segment|string|phrase"
@@ -44,6 +45,8 @@ _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missi
 _SHARE_OF_LINES = 0.8  # of them; what others have is told by their reader
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _FEWEST_QUOTED = 5  # fields
+AS_ROWS = 'each row needs two, by language, as {"en": "A dog", "de": "Ein Hund"}, bare or as its column "translation"'
+_SHOWN = 200  # characters of what columns there are
 _MOST_ELEMENTS = 10_000  # of an XML file that are looked at for languages
 
 
@@ -80,11 +83,26 @@ def _is_even(path: str, delimiter: str, num_rows: int = _MOST_ROWS) -> bool:
 
 def columns_in(kind: str, path: str) -> dict[str, list[str]]:
     """Return the columns of JSON or Parquet that hold text, or those inside "translation", and what begins them."""
-    rows = _first_rows(kind, path)
-    rows = [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
+    rows = _columns(_first_rows(kind, path))
     names = dict.fromkeys(name for row in rows for name in row)
     cells = {str(name): [cell for row in rows if isinstance(cell := row.get(name), str)] for name in names}
     return {name: text for name, text in cells.items() if text}
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row["translation"] for row in rows if isinstance(row.get("translation"), dict)] or rows
+
+
+def without_text(kind: str, path: str) -> InputError:
+    """Return that no column of JSON or Parquet is text, and what they are instead."""
+    if kind == "parquet":
+        from pyarrow.parquet import read_schema
+
+        kinds = {field.name: str(field.type) for field in read_schema(path)}
+    else:
+        kinds = {name: type(cell).__name__ for row in _columns(_first_rows(kind, path)) for name, cell in row.items()}
+    shown = shortened(", ".join(f"{name} ({kind})" for name, kind in kinds.items()), _SHOWN)
+    return InputError(f"{path}: none of its columns is text: {shown}; {AS_ROWS}")
 
 
 def is_table(path: str) -> bool:
@@ -121,6 +139,8 @@ def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
         try:
             with open(path, "rb") as raw, ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False) as file:
                 names = [field.name for field in file.schema_arrow if _may_have_text(field.type)]
+                if not names and file.metadata.num_rows:
+                    raise without_text(kind, path)
                 batch = next(iter(file.iter_batches(_MOST_ROWS, columns=names)), None)
                 rows = [] if batch is None else batch.to_pylist()
         except (OSError, ValueError) as error:

@@ -48,8 +48,8 @@ def files_of(src: str, tgt: str | None, columns: MaybeColumns, asked: MaybeCodes
         raise InputError(f"{src}: has ||| between its sides; write a tab in its place, and name it .tsv")
     if _kind_of(src) is None and not is_table(first):
         raise InputError(
-            f"{src}: is one side of the text; name the file of the other side as well, or a file of pairs "
-            f"({', '.join(_KINDS)})"
+            f"{src}: has no columns with tabs between them; of one side of the text, name the file of the other side "
+            f"as well, of pairs a file of a kind that is read ({', '.join(_KINDS)})"
         )
     if kind in ("tmx", "xliff", "po"):
         codes = codes_in(kind, first)

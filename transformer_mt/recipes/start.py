@@ -18,8 +18,10 @@ from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.loading import validate
 from transformer_mt.config.sections import Config, TokenizerConfig
 from transformer_mt.curation.common import percent
+from transformer_mt.curation.repeated_texts import fillers_of
 from transformer_mt.curation.stats import scripts_of
 from transformer_mt.curation.text_faults import no_text
+from transformer_mt.data.pairs import NamedSource
 from transformer_mt.data.readers.sources import read_pairs, source_files
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError, RunError
@@ -132,13 +134,16 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     train, given, look, languages = _inputs(asked, (None, None) if initial is None else initial.codes)
     if initial is not None:
         adapting.check_direction(initial, languages.codes)
-    tell(f"{train.source}: {look.counted()}; {_described(look)}")
+    sides = [f"columns {src} and {tgt}" for src, tgt in [train.columns] if "src_column" in train.settings]
+    tell("; ".join([f"{train.source}: {look.counted()}", *sides, _described(look)]))
     tell(f"languages: {languages.described()}")
     for warning in contradictions(languages, look.sample):
         tell(warning)
     sample = look.sample[:: -(-len(look.sample) // _TRIED)]
     for reason in no_text(sample, languages.codes):
         raise InputError(f"{train.source}: {reason}")
+    for filler in fillers_of(sample, NamedSource("warning", train.source, languages.codes)):
+        tell(filler)
 
     rules = rules_for(look, languages.codes, tell)
     kept = are_kept(look.sample, rules, languages.codes)

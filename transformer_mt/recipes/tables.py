@@ -12,6 +12,7 @@ from transformer_mt.data.readers.delimited import csv_rows, is_blank, table_line
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import (
+    AS_ROWS,
     WITH_REFERENCE,
     columns_in,
     delimiter_of,
@@ -19,6 +20,7 @@ from transformer_mt.recipes.contents import (
     is_one_object,
     may_be_language,
     two_sides,
+    without_text,
 )
 from transformer_mt.recipes.languages import UNKNOWN, MaybeCodes
 from transformer_mt.recipes.names import are_codes, codes_of_file, is_beside, is_code, languages_of_header, written
@@ -34,6 +36,7 @@ _VERSE = re.compile(r"(?:\d )?[^\W\d_]+(?: [^\W\d_]+)* \d+[:.,]\d+")
 _OF_PAIRS = ("lp", "pair", "direction")  # above a column of en-de, en-cs, …
 _NO_WORDS = {"src", "tgt", "trg", "mt", "hyp", "ref"}  # but the names of columns
 _SAME_BEGINNING = 0.9  # of notes: "CC-BY 2.0 (France) Attribution: …"
+_BOTH_SIDES = re.compile(r"""\{["'][\w-]+["']: ?["']""")  # a dictionary of Python's or JSON's
 _WORDS = re.compile(  # spaces between words, the end of a sentence, letters of scripts without spaces
     r"\S\s+\S|[.!?]$|[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
 )
@@ -115,11 +118,18 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         _refuse_unlike(table, files, delimiter)
     elif not names and kind == "jsonl" and is_one_object(first):
         raise _one_object(src)
+    elif not names and kind in ("jsonl", "parquet"):
+        raise without_text(kind, first)
     elif not names:
         raise InputError(f"{src}: empty, or none of its columns is text; each row needs both sides")
     if any(columns):
         return _named(table, columns, asked)
-    _refuse_directions(src, of_codes)
+    for name, cells in columns_of_text.items():
+        if 2 * sum(map(bool, map(_BOTH_SIDES.match, cells))) > len(cells):
+            raise InputError(
+                f"{src}: column {name} holds both sides as one text; save the data set as JSON lines (to_json)"
+            )
+    _refuse_directions(src, of_codes, rows)
     if rows and len(names) == 1:
         raise InputError(
             f"{src}: its first line has one column; each line needs both sides: mend it, or name two files"
@@ -148,10 +158,7 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
         raise _one_object(src)
     if len(names) > 2:
         raise table.unclear()
-    raise InputError(
-        f"{src}: columns of text found: {', '.join(names) or 'none'}; each row needs two, by language, as "
-        '{"en": "A dog", "de": "Ein Hund"}, bare or as its column "translation"'
-    )
+    raise InputError(f"{src}: columns of text found: {', '.join(names) or 'none'}; {AS_ROWS}")
 
 
 def _one_object(src: str) -> InputError:
@@ -185,17 +192,22 @@ def _below(rows: list[list[str]]) -> dict[str, tuple[str, ...]]:
     return dict(zip(rows[0], itertools.zip_longest(*rows[1:], fillvalue=""), strict=False)) if rows else {}
 
 
-def _refuse_directions(src: str, of_codes: Mapping[str, Sequence[str]]) -> None:
+def _refuse_directions(src: str, of_codes: Mapping[str, Sequence[str]], rows: list[list[str]]) -> None:
     """Refuse a table whose rows are in several languages, as the columns tell that have codes in them.
 
     Raises:
-        InputError: it has several directions.
+        InputError: it has several directions, or no pairs.
     """
     columns = [
         cells if name.strip().lower().endswith(_OF_PAIRS) else [re.split("[-_]", cell)[0] for cell in cells]
         for name, cells in of_codes.items()
     ]
     found = Counter(zip(*columns, strict=False))
+    if len(found) > 1 and rows and len(_text_columns(rows, len(rows[0]))) == 1:
+        raise InputError(
+            f"{src}: has one sentence a line with its language, and no pairs; of Tatoeba's files take its sentence "
+            "pairs, or join it with links.csv"
+        )
     if len(found) > 1:
         shown = ", ".join(f"{number:,} {' to '.join(codes)}" for codes, number in found.most_common(5))
         raise InputError(
@@ -272,10 +284,10 @@ def _by_text(table: _Table) -> Files:
                 f"{table.src}: has rows of {min(widths)} to {max(widths)} columns; give each as many (in a CSV, quotes "
                 "around fields with a delimiter in them)"
             )
-        shown = ", ".join(f"{cell[:40]!r} ({place})" for place, cell in enumerate(below[0][:20], 1))
+        first = ", ".join(f"{cell[:40]!r} ({place})" for place, cell in enumerate(names[:20], 1))
         raise InputError(
-            f"{table.src}: which of its columns are source and target? They begin with {shown}; give two of the "
-            "numbers to --src-column and --tgt-column"
+            f"{table.src}: which of its columns are source and target? They begin with {first}; give two of the "
+            "numbers, or of the names where these are names, to --src-column and --tgt-column"
         )
     found = table.with_columns(text[0] + 1, text[1] + 1, has_header=has_header)
     if text == [0, 1] and not has_header:  # which are read where no columns are named

@@ -735,23 +735,34 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
         ("-", None, "stdin: training reads its text more than once"),
         ("a.en", "-", "stdin: "),
         ("{}/pipe", "a.de", r"pipe \(a pipe or a device\): training reads its text more than once"),
-        ("{}", "a.de", r"is a folder; name files, as .*/data/train-0.parquet, or set hub: "),
+        ("{}", "a.de", r"is a folder; name files, as .*/data/train-0.parquet, or set hub: .* and split: train in a"),
         ("{}", None, r"is a folder; name files"),
         (
             "{}/a.en",
             None,
-            r"a.en: is one side of the text; name the file of the other side as well, or a file of pairs",
+            r"a.en: has no columns with tabs .*; of one side of the text, name the file of the other side as well, of",
         ),
-        ("{}/few.txt", None, r"few.txt: is one side of the text"),
+        ("{}/few.txt", None, r"few.txt: has no columns with tabs"),
+        ("{}/text", None, r"/text: is a folder; name files, as .*/text/a.de and .*/text/a.en$"),
+        ("{}/dicts.csv", None, r"dicts.csv: column translation holds both sides as one text; save .*to_json"),
+        ("{}/sentences.tsv", None, r"sentences.tsv: has one sentence a line with its language, and no pairs"),
+        ("{}/chats.jsonl", None, r"chats.jsonl: none of its columns is text: id \(int\), messages \(list\); each row"),
+        ("{}/variable.jsonl", None, r"variable.jsonl: none of its columns is text: language \(list\), translation"),
+        (
+            "{}/more/variable.parquet",
+            None,
+            r"variable.parquet: none of its columns is text: translation \(struct<.*; each",
+        ),
+        ("{}/systems.csv", None, r"begin with 'source' \(1\), 'target_x' .* of the names where these are names, to"),
         ("{}/bars.txt", None, r"bars.txt: has \|\|\| between its sides; write a tab in its place, and name it .tsv"),
         (
             "{}/verses.txt",
             None,
-            r"verses.txt: which of its columns are source and target\? They begin with 'Genesis 1:2'",
+            r"verses.txt: which of its columns are source and target\? They begin with 'Genesis 1:1'",
         ),
         ("{}/verses.txt", "{}/verses.txt2", r"verses.txt: has columns, .* begin with a number or a name: join -t"),
         ("{}/uneven.txt", None, r"uneven.txt, line 9: 3 columns where the first line has 2"),
-        ("{}/titles.tsv", None, r"which of its columns are .*'A 1' \(1\), 'A dog 1' \(2\), 'Ein Hund 1' \(3\)"),
+        ("{}/titles.tsv", None, r"which of its columns are .*'A 0' \(1\), 'A dog 0' \(2\), 'Ein Hund 0' \(3\)"),
         ("{}/keyed.tsv", None, r"which of its columns are source and target"),
         ("{}/commas.csv", None, r"commas.csv: has rows of 2 to 4 columns; give each as many"),
         ("{}/uneven.txt", "{}/a.en", r"uneven.txt: has columns, with tabs between them; name a file of pairs without"),
@@ -760,7 +771,7 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
         ("{}/a.en", "{}/times.de", r"times.de: subtitles"),
         ("{}/none.tsv", None, r"none.tsv: empty"),
         ("{}/a.xlsx", None, r"a.xlsx: a spreadsheet; save it as CSV"),
-        ("{}/side.txt", None, r"side.txt: is one side of the text"),
+        ("{}/side.txt", None, r"side.txt: has no columns with tabs"),
         ("{}/empty", None, r"/empty: is an empty folder; name files"),
         ("{}/more/spark.parquet", None, r"spark.parquet: is a folder; name files"),
         ("{}/ragged.tsv", None, r"ragged.tsv, line 3: 2 columns where the first line has 3"),
@@ -781,7 +792,11 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
         ("{}/list.jsonl", None, r"list.jsonl, line 2: one JSON object a line is needed"),
         ("{}/ids.tsv", None, r"ids.tsv: which of its columns are .* begin with '17' \(1\), 'x' \(2\), '21' \(3\), "),
         ("{}/bad.jsonl", None, r"bad.jsonl, line 1: not JSON"),
-        ("{}/indented.json", None, r"indented.json: one object over several lines, not rows; write an array or one"),
+        (
+            "{}/indented.json",
+            None,
+            r"indented.json: one object over several lines, not rows; write an array or one .*json2po",
+        ),
         ("{}/keys.json", None, r"keys.json: is one object, not rows; .*orient='records'"),
         ("{}/side.csv", None, r"side.csv: its first line has one column; each line needs both sides"),
         ("{}/side.jsonl", None, r"side.jsonl: columns of text found: text; each row needs two"),
@@ -793,11 +808,24 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
     ],
 )
 def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train-0.parquet", [])
     for name in ("empty.jsonl", "a.en"):
         write(tmp_path / name, [])
     write(tmp_path / "few.txt", ["a\tb", "c"])
+    (tmp_path / "text").mkdir()
+    for name in ("a.en", "a.de", ".DS_Store"):
+        write(tmp_path / "text" / name, ["A dog"])
+    both = {"en": "A dog", "de": "Ein Hund"}
+    write(tmp_path / "dicts.csv", ["id,translation", *(f'{i},"{both}"' for i in range(9))])
+    write(tmp_path / "sentences.tsv", [f"{i}\t{'eng' if i % 2 else 'deu'}\tA dog {i}" for i in range(30)])
+    write(tmp_path / "chats.jsonl", [json.dumps({"id": 1, "messages": [{"role": "user"}]})] * 2)
+    variable = {"translation": {"language": ["en", "de"], "translation": ["A dog", "Ein Hund"]}}
+    write(tmp_path / "variable.jsonl", [json.dumps(variable)] * 2)
+    write(tmp_path / "systems.csv", ["source,target_x,target_y", *(f"A {i} b,Ein {i} c,Der {i} d" for i in range(9))])
     write(tmp_path / "bars.txt", ["A dog ||| Ein Hund"])
     for name in ("verses.txt", "verses.txt2"):
         write(tmp_path / name, [f"Genesis 1:{i}\tIn the beginning {i}" for i in range(1, 9)])
@@ -810,6 +838,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "a.xlsx", ["PK"])
     write(tmp_path / "side.txt", ["A dog"])
     (tmp_path / "more" / "spark.parquet" / "_temporary").mkdir(parents=True)
+    write_table(pa.Table.from_pylist([variable]), tmp_path / "more" / "variable.parquet")
     (tmp_path / "empty").mkdir()
     for name, first in (("a.tsv", "a b\tc d"), ("b.tsv", "en\tde"), ("c.csv", "en,de"), ("d.csv", "de,en")):
         write(tmp_path / "more" / name, [first, "A dog,Ein Hund" if name.endswith("csv") else "A dog\tEin Hund"])
@@ -832,12 +861,13 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     ("name", "beginning", "reason"),
     [
         ("a.sgm.gz", "", r"SGML, with a sentence in each <seg>"),
-        ("a.PROPERTIES", "", r"keys and texts of Java's; make one file .* prop2po"),
-        ("a.strings", "", r"prop2po --personality=strings"),
+        ("a.PROPERTIES", "", r"keys and texts of Java's; make one file .* prop2po --encoding=utf-8 -t .*; of Latin-1"),
+        ("a.strings", "", r"prop2po --personality=strings --encoding=utf-8 -t .*; of UTF-16: without"),
         ("a.srt", "", r"subtitles"),
-        ("a.yml", "", r"YAML"),
+        ("a.vtt", "", r"subtitles, .*; save them as .srt, and make one .* pairs by equal times"),
+        ("a.yml", "", r"YAML, .* yaml2po -t .*; Rails': yaml2po --personality=ruby"),
         ("a.resx", "", r"resx2po"),
-        ("a.ftl", "", r"Fluent"),
+        ("a.ftl", "", r"Fluent; make .* fluent2po"),
         ("a.pot", '# Copyright\nmsgid ""\nmsgstr ""\n', r"has no translations yet"),
         ("a.html", "", r"HTML"),
         ("a.en", '\n<srcset setid="x" srclang="any">', r"XML, with a sentence in each <seg>"),
@@ -862,7 +892,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
             r"subtitles, with times; save them as \.srt, and",
         ),
         ("a.sfm", "\\id GEN\n\\c 1\n\\v 1 A dog", r"USFM, with marks before its verses; write"),
-        ("a.arb", '{\n  "@@locale": "en",', r"Flutter"),
+        ("a.arb", '{\n  "@@locale": "en",', r"Flutter; make .* arb2po"),
         ("a.txt", '[{"en": "a", "de": "b"}]', r"JSON; name it \.jsonl"),
         ("a.php", "", r"php2po"),
         ("a.txt", "<?php\nreturn [", r"php2po"),
