@@ -142,6 +142,13 @@ def test_text_without_sentences_is_refused(tmp_path: Path) -> None:
     assert "one sentence a line is expected" in done.refusal and not [*tmp_path.glob("my.*")]
 
 
+def test_a_word_for_missing_translations_is_warned_of(text: list[tuple[str, str]], tmp_path: Path) -> None:
+    write(tmp_path / "none.de", ["__NULL__"] * len(text))
+    done = init(tmp_path, tgt="none.de")
+    assert done.status == 2 and "no validation text can be held out" in done.refusal
+    assert "warning: '__NULL__' stands beside 300 different texts, in 100.0 % of the target sides" in done.stderr
+
+
 def test_both_sides_may_be_of_one_language(text: list[tuple[str, str]], tmp_path: Path) -> None:
     init(tmp_path, "--src-lang", "en", "--tgt-lang", "en").ok()
     assert {path.name for path in tmp_path.glob("my.valid*")} == {"my.valid.src", "my.valid.tgt"}

@@ -72,7 +72,7 @@ class RepeatedTexts:
                 for side, count in sides.most_common(1):
                     text = f"{_shown(side)} stands beside {count:,} different texts, in {percent(count, total)} of the "
                     texts.append(
-                        (count, f"{text}{unit} at least; if it says not what these say, write nothing in its place")
+                        (count, f"{text}{unit} at least; if it does not say the same, write nothing in its place")
                     )
             for count, text in texts:
                 if count >= max(_FEWEST, RUINOUS_SHARE * total):

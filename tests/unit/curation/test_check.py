@@ -186,7 +186,7 @@ def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
     assert warning.startswith(
         "warning: 'N/A' stands beside 180 different texts, in 20.0 % of the target sides at least"
     )
-    assert warning.endswith("; if it says not what these say, write nothing in its place (a.tsv)")
+    assert warning.endswith("; if it does not say the same, write nothing in its place (a.tsv)")
     [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
     assert not finding.ruins
     assert finding.text.startswith("train.0: 50 (5.3 %) of 950 pairs are all the same, 'A dog' = 'Ein Hund'; data.")
