@@ -288,15 +288,22 @@ def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
     return all(expected.fullmatch(name) for expected, name in zip(_HEADER, names, strict=True))
 
 
-def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterator[str]:
-    """Yield, in words, why most of some pairs, or of their sides, is nothing to train on: numbers, keys, copies."""
+def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterator[tuple[str, bool]]:
+    """Yield why most of some pairs, or of their sides, is nothing to train on, in words, and whether that is certain.
+
+    Copies, and numbers on both sides, are what a model may be tried on.
+    """
     src, tgt = ([pair[side] for pair in pairs] for side in (0, 1))
-    for (unit, name), seen in faults_of(Chunk(0, 0, src, tgt), languages, sys.maxsize).items():
-        if name in _NO_TEXT and seen.count >= _NO_TEXT[name] * len(pairs):
-            pair = pairs[seen.places[0]]
-            example = repr(shortened(pair[unit == TARGETS], MAX_SHOWN_CHARS))
-            advice = "; name the file, or the column, of the other language" if name == "copy" else ""
-            yield f"{percent(seen.count, len(pairs))} of the {unit} {FAULTS[name].words}{advice}: {example}"
+    found = {
+        (unit, name): seen
+        for (unit, name), seen in faults_of(Chunk(0, 0, src, tgt), languages, sys.maxsize).items()
+        if name in _NO_TEXT and seen.count >= _NO_TEXT[name] * len(pairs)
+    }
+    are_numbers = {(SOURCES, "numbers"), (TARGETS, "numbers")} <= found.keys()
+    for (unit, name), seen in found.items():
+        example = repr(shortened(pairs[seen.places[0]][unit == TARGETS], MAX_SHOWN_CHARS))
+        words = f"{percent(seen.count, len(pairs))} of the {unit} {FAULTS[name].words}: {example}"
+        yield words, not (name == "copy" or (name == "numbers" and are_numbers))
 
 
 class TextFaults:

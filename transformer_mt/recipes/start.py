@@ -140,8 +140,10 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
     for warning in contradictions(languages, look.sample):
         tell(warning)
     sample = look.sample[:: -(-len(look.sample) // _TRIED)]
-    for reason in no_text(sample, languages.codes):
-        raise InputError(f"{train.source}: {reason}")
+    for reason, is_certain in no_text(sample, languages.codes):
+        if is_certain:
+            raise InputError(f"{train.source}: {reason}")
+        tell(f"warning: {train.source}: {reason}")
     for filler in fillers_of(sample, NamedSource("warning", train.source, languages.codes)):
         tell(filler)
 

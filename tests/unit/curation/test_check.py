@@ -461,7 +461,8 @@ def test_lines_that_are_no_sentences_ruin_a_text(tmp_path: Path) -> None:
         [finding] = check(data_of(tmp_path, train))
         assert words in finding.text and finding.ruins
         if "tabs" not in words and "times" not in words:
-            [reason] = no_text([SentencePair(*pair) for pair in train], ("en", "de"))
+            [(reason, is_certain)] = no_text([SentencePair(*pair) for pair in train], ("en", "de"))
+            assert is_certain
             assert reason.startswith(f"100.0 % of the source sides {words}") and reason.endswith(
                 ("'menu.item_0'", "'1'")
             )
@@ -512,7 +513,8 @@ def test_files_of_programs_ruin_a_text(line: str, tmp_path: Path) -> None:
     pairs = [(line.format(i, src), line.format(i, tgt)) for i, (src, tgt) in enumerate(good_pairs(200))]
     [finding] = [one for one in check(data_of(tmp_path, pairs)) if "begin with" in one.text]
     assert "200 (100.0 %) of 200 pairs begin with the same key on both sides" in finding.text and finding.ruins
-    [reason] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    [(reason, is_certain)] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    assert is_certain
     assert reason.startswith("100.0 % of the pairs begin with the same key on both sides")
 
 
@@ -526,7 +528,7 @@ def test_what_talks_are_about_is_told(tmp_path: Path) -> None:
     about = [(f"<url>http://x.org/{side}</url>", f"<talkid>{side}</talkid>") for side in ("en", "de")]
     pairs = [*zip(*about, strict=True), *good_pairs(50)]
     [finding, _] = check(data_of(tmp_path, pairs))
-    [reason, _] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    [(reason, _), _] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
     assert reason.startswith("3.8 % of the source sides are what IWSLT's files say of their talks")
     assert "2 (3.8 %) of 52 source sides are what IWSLT's files say of their talks" in finding.text and finding.ruins
 
