@@ -62,9 +62,6 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+", help="NAME=CONFIG, the first of which says on which text")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument(
-        "--processes", type=int, default=1, help="of each training of ours, with one thread each if several"
-    )
     parser.add_argument("--hf", help="Python of an environment with transformers")
     parser.add_argument("--hf-options", default="--steps 6000 --eval-steps 500", help="of scripts/peers/learn_hf.py")
     parser.add_argument("--target", type=float, default=39.07, help="BLEU of validation text whose minutes are wanted")
@@ -88,12 +85,8 @@ def main() -> None:
                     found = timed(command, log, log)
                 else:
                     settings = [f"train.seed={seed}", f"data.cache_dir={place / 'cache'}"]
-                    launcher = ["-m"]
-                    if options.processes > 1:
-                        settings.append("train.threads=1")
-                        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", options.processes, "-m"]
                     sets = [word for one in settings for word in ("--set", one)]
-                    tmt = [sys.executable, *launcher, "transformer_mt"]
+                    tmt = [sys.executable, "-m", "transformer_mt"]
                     command = [*tmt, "train", recipes[name], "--output", place / "run", *sets]
                     found = timed(command, place / "run" / "metrics.jsonl", log)
                 done.write_text(json.dumps(found, indent=1), encoding="utf-8")
