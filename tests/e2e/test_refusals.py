@@ -412,7 +412,7 @@ def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
 
 def test_init_from_nothing(place: Place) -> None:
     place.config["train"]["init_from"] = str(place.path / "none")
-    assert_refused(place.train(), 2, place.path / "none", "no such model directory")
+    assert_refused(place.train(), 2, f"train.init_from: {place.path}", "none: no such model directory")
 
 
 def test_average_of_what_cannot_be_averaged(place: Place) -> None:

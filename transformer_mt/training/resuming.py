@@ -80,7 +80,10 @@ def like_initial(config: Config, latest: Path | None) -> Config:
         InputError: keys that differ from the initial model's, with both values; no such model.
     """
     assert config.train.init_from is not None
-    directory = latest or run_directory.resolve_model(Path(config.train.init_from))
+    try:
+        directory = latest or run_directory.resolve_model(Path(config.train.init_from))
+    except InputError as error:
+        raise InputError(f"train.init_from: {error}") from None
     before = load_part(directory / "config.yaml", InitialConfig)
     free = _OTHER_THAN_INITIAL["tokenizer"] | config.tokenizer.model_fields_set
     unsaid = {key: value for key, value in before.tokenizer if key not in free}
