@@ -158,12 +158,7 @@ FAULTS = {
     "blank": Fault("are blank on both sides"),
     # Of all kinds of noise the one that a model learns soonest: a tenth of the text costs most of its BLEU (Khayrallah
     # and Koehn 2018).
-    "copy": Fault(
-        "are the same on both sides",
-        told_from=0.05,
-        ruins_from=0.1,
-        rule="drop_identical",
-    ),
+    "copy": Fault("are the same on both sides", told_from=0.05, ruins_from=0.1, rule="drop_identical"),
     "header": Fault(
         "are the names of columns, not text (in a table's first line: set header: true)", ruins_from=_NEVER
     ),
