@@ -257,12 +257,14 @@ def test_xml_in_other_encodings(declared: str, encoding: str, text: str, tmp_pat
     assert pairs_of({"tmx": write(tmp_path / "x.tmx", content.encode(encoding))}) == [("a", text)] * 3000
 
 
-plain_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\t\ufeff"), max_size=20)
+# Without zeros: some of them in a few controls, and nothing else, are what another encoding looks like.
+plain_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r\t\ufeff"), max_size=20)
 
 
 @pytest.mark.parametrize("make", [make_files, make_moses, make_tsv])
 @given(st.lists(st.tuples(plain_texts, plain_texts), max_size=8), st.sampled_from(SUFFIXES))
 @example([("", "\x0c")], "")
+@example([("a zero \0 in a line of letters", "eine Null \0 in einer Zeile aus Buchstaben")], "")
 @settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
 def test_round_trip_of_lines(make: Make, pairs: Pairs, suffix: str) -> None:
     def without_white(pairs: Pairs) -> Pairs:  # a table's rows of nothing else, before its first, are empty
