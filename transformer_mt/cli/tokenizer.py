@@ -32,11 +32,14 @@ def tokenizer_train(
     """Train a tokenizer on text files."""
     from transformer_mt.config.loading import tokenizer_config
     from transformer_mt.data.readers.plain_text import files_of
+    from transformer_mt.errors import InputError
     from transformer_mt.system.lines import read_lines
     from transformer_mt.system.whole_files import check_writable, replaced_file
     from transformer_mt.text.tokenizer_training import train_tokenizer
 
     config = tokenizer_config({"vocab_size": vocab_size, "type": kind}, overrides)
+    if str(output) == "-":
+        raise InputError("--output -: a model is a file of its own; name one, for example tok.model")
     check_writable(output)
     trained, report = train_tokenizer((line for path in files_of(tuple(inputs)) for line in read_lines(path)), config)
     with replaced_file(output) as file:

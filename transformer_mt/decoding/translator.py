@@ -442,7 +442,10 @@ class Translator:
         if align:
             self._searcher.check_alignable(self._most_tokens_at_once)
         n_best = self.found_at_most(n_best)
-        pairs = zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes)
+        failures: list[InputError] = []
+        pairs = _until_failure(
+            zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes), failures
+        )
         first_line = 1
         chunk = take_chunk(pairs, chunk_lines)
         submit, most_ahead = self._searcher.begin(len(chunk), on_all_cores=on_all_cores)
@@ -469,6 +472,8 @@ class Translator:
                         ]
                     yield from translations
                 chunk = take_chunk(pairs, chunk_lines)
+            if failures:  # now that the lines before it are answered
+                raise failures[0]
         finally:  # also when the caller wants no more
             for _, _, asked in under_way:
                 asked.drop()
@@ -534,6 +539,14 @@ def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:
     from transformer_mt.decoding.model_searcher import LoadedModels
 
     return LoadedModels(path, ensemble)
+
+
+def _until_failure(pairs: Iterable[tuple[str, str]], failures: list[InputError]) -> Iterator[tuple[str, str]]:
+    """Yield pairs up to one that is refused, and put the refusal into ``failures``."""
+    try:
+        yield from pairs
+    except InputError as failure:
+        failures.append(failure)
 
 
 def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import torch
 from harness import tmt_here
 
 import transformer_mt.training.loop  # noqa: F401 (what imports `read_lines` has done so before it is patched)
+from transformer_mt import __main__ as command
 from transformer_mt.cli.main import main
 
 
@@ -88,6 +89,27 @@ def test_nul_in_a_path_is_a_line(arguments: tuple[str, ...], tmp_path: Path, mon
     Path("nul.yaml").write_text('data: {src_lang: en, tgt_lang: de, train: [{src: "a\\0b", tgt: text}]}\n')
     done = tmt_here(*arguments)
     assert done.status == 2 and "NUL byte" in done.refusal
+
+
+def test_a_tokenizer_does_not_go_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("a b\n" * 99)
+    done = tmt_here("tokenizer", "train", "--input", "text", "--output", "-")
+    assert done.status == 2 and done.refusal.startswith("tmt: --output -: a model is a file of its own")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_an_interrupt_while_modules_are_loaded_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "transformer_mt.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "transformer_mt.cli.main")
+    monkeypatch.setattr("sys.meta_path", [Interrupt, *sys.meta_path])
+    with pytest.raises(SystemExit, match="tmt: interrupted"):
+        command.main()
 
 
 def test_stdout_is_utf8_where_the_terminal_is_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

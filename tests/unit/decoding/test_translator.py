@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -150,6 +150,20 @@ def test_a_stream_goes_on_only_where_it_was_begun(made: Made) -> None:
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert len(list(stream)) == 7
+
+
+@pytest.mark.parametrize("lines_at_once", [1, 2, 3, 99])
+def test_lines_in_front_of_a_refused_one_are_translated(made: Made, lines_at_once: int) -> None:
+    def lines() -> Iterator[str]:
+        yield from ["A dog runs."] * 5
+        raise InputError("stdin, line 6: not UTF-8")
+
+    with made(workers=1) as translator:
+        found = []
+        with pytest.raises(InputError, match="line 6"):
+            for translation in translator.stream(lines(), chunk_lines=lines_at_once):
+                found.append(translation.text)
+        assert found == [one.text for one in translator.translate(["A dog runs."] * 5)]
 
 
 @needs_forks
