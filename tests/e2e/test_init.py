@@ -142,13 +142,17 @@ def test_text_without_sentences_is_refused(tmp_path: Path) -> None:
     assert "one sentence a line is expected" in done.refusal and not [*tmp_path.glob("my.*")]
 
 
-def test_copies_and_numbers_on_both_sides_are_warned_of_only(text: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_copies_numbers_and_what_all_begin_with_are_warned_of_only(text: list[tuple[str, str]], tmp_path: Path) -> None:
     """Models are tried on such."""
     numbers = [f"{i} {i + 1}" for i in range(300)]
     copies, turned = [src for src, _ in text], [number[::-1] for number in numbers]
+    src_verses, tgt_verses = (
+        [f"{i // 30}|{i % 30}|{side}" for i, side in enumerate(sides)] for sides in zip(*text, strict=True)
+    )
     for name, src, tgt, words in (
         ("copies", copies, copies, "100.0 % of the pairs are the same on both sides"),
         ("numbers", numbers, turned, "100.0 % of the target sides are numbers"),
+        ("verses", src_verses, tgt_verses, "100.0 % of the source sides begin with a number or a key"),
     ):
         write(tmp_path / f"{name}.en", src), write(tmp_path / f"{name}.de", tgt)
         done = init(tmp_path, src=f"{name}.en", tgt=f"{name}.de", output=f"{name}.yaml")

@@ -84,7 +84,8 @@ class Fault(NamedTuple):
 
 _NEVER = 2.0
 _ALL = 0.9  # of the training pairs, nearly
-_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9}  # from which shares of pairs on
+# From which shares of pairs on.
+_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9, "prefixes": 0.9}
 _QUOTES = ("quoted", "one_quoted", "doubled")
 
 FAULTS = {
@@ -286,7 +287,7 @@ def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
 def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterator[tuple[str, bool]]:
     """Yield why most of some pairs, or of their sides, is nothing to train on, in words, and whether that is certain.
 
-    Copies, and numbers on both sides, are what a model may be tried on.
+    Copies, and numbers on both sides, are what a model may be tried on; what all begin with may belong to the text.
     """
     src, tgt = ([pair[side] for pair in pairs] for side in (0, 1))
     found = {
@@ -295,10 +296,13 @@ def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterat
         if name in _NO_TEXT and seen.count >= _NO_TEXT[name] * len(pairs)
     }
     are_numbers = {(SOURCES, "numbers"), (TARGETS, "numbers")} <= found.keys()
+    is_said = {"prefixes"} < {name for _, name in found}  # of the same lines, by a nearer name
     for (unit, name), seen in found.items():
+        if name == "prefixes" and is_said:
+            continue
         example = repr(shortened(pairs[seen.places[0]][unit == TARGETS], MAX_SHOWN_CHARS))
         words = f"{percent(seen.count, len(pairs))} of the {unit} {FAULTS[name].words}: {example}"
-        yield words, not (name == "copy" or (name == "numbers" and are_numbers))
+        yield words, not (name in ("copy", "prefixes") or (name == "numbers" and are_numbers))
 
 
 class TextFaults:

@@ -34,6 +34,7 @@ _FEWEST_LETTERS_ASKED, _LEAST_PROBABILITY = 40, 0.02
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>|[%$&]\S*|\d+")
 _FEWEST_IDENTIFIED = 10
 _TOLD_FROM, _RUINS_FROM = 0.1, 0.5  # of those
+_IN_EACH_OF_BOTH = 0.25  # where rows of both directions are mixed
 # Of languages that the identifier does not know. 0.97 and more of English and German are so probable; of Swiss German
 # and Scots, three quarters at most are to be one of these. It takes all of Bavarian for German, of Silesian for Polish.
 _CLEAR_SHARE, _CLEAR_PROBABILITY = 0.9, 0.9
@@ -158,10 +159,21 @@ class WrongLanguages:
         What the identifier says of both sides is believed before what the letters tell; of those, larger sources are
         believed before smaller ones.
         """
-        told = {
-            number for number, named in enumerate(self._sources) if _is_exchanged(self._found[number], labels_of(named))
-        }
-        exchanged = [self._sources[number] for number in sorted(told)]
+        exchanged: list[NamedSource] = []
+        told: set[int] = set()
+        for number, named in enumerate(self._sources):
+            share, own_share = _shares_exchanged(self._found[number], labels_of(named))
+            if min(share, own_share) >= _IN_EACH_OF_BOTH:
+                told.add(number)
+                yield Finding(
+                    f"{named.label}: rows of both directions look mixed in it: on each side at least {percent(share)} "
+                    "of the passages are in the other's language; write those of each direction into a source of its "
+                    f"own, one of them with its src_lang and tgt_lang ({named.source})",
+                    ruins=True,
+                )
+            elif share >= _RUINS_FROM:
+                told.add(number)
+                exchanged.append(named)
         are_of_data = all(one.source.src_lang is None and one.source.tgt_lang is None for one in exchanged)
         if are_of_data and len(exchanged) == len(self._sources) > 1:
             labels = ", ".join(named.label for named in exchanged)
@@ -236,12 +248,14 @@ def _script_of(letters: Counter[str]) -> str | None:
     return max(scripts, key=lambda script: scripts[script], default=None)
 
 
-def _is_exchanged(sides: Sequence[SideLanguage], labels: Sequence[str | None]) -> bool:
-    """Return whether most of each side is what the identifier takes for the other's language."""
-    return all(
-        side.num_identified >= _FEWEST_IDENTIFIED and side.foreign[str(other)] >= _RUINS_FROM * side.num_identified
-        for side, other in zip(sides, reversed(labels), strict=True)
-    )
+def _shares_exchanged(sides: Sequence[SideLanguage], labels: Sequence[str | None]) -> tuple[float, float]:
+    """Return which shares of each side, at least, the identifier takes for the other's language, and for its own."""
+    if any(side.num_identified < _FEWEST_IDENTIFIED for side in sides):
+        return 0.0, 0.0
+    in_other = [
+        side.foreign[str(other)] / side.num_identified for side, other in zip(sides, reversed(labels), strict=True)
+    ]
+    return min(in_other), min(1 - side.foreign.total() / side.num_identified for side in sides)
 
 
 def _fits_better(text: Counter[str], one: Counter[str], other: Counter[str]) -> bool:

@@ -571,6 +571,15 @@ def test_languages_that_are_exchanged_for_all_sources_are_told_once(tmp_path: Pa
     assert finding.text.startswith("train.0: its two sides look the wrong way round")
 
 
+@pytest.mark.parametrize("num_turned", [30, 60, 90])
+def test_rows_of_both_directions_in_one_source(num_turned: int, tmp_path: Path) -> None:
+    pytest.importorskip("py3langid")
+    train = good_pairs(120)
+    mixed = [*turned(train[:num_turned]), *train[num_turned:]]
+    [finding] = check(data_of(tmp_path, mixed, good_pairs(40, "valid")))
+    assert finding.text.startswith("train.0: rows of both directions look mixed in it") and finding.ruins
+
+
 def test_a_side_in_the_other_language_is_found(tmp_path: Path) -> None:
     valid = [(src, src + " too") for src, _ in good_pairs(100, "valid")]
     [finding] = findings(data_of(tmp_path, good_pairs(400), valid))
