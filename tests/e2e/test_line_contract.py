@@ -456,13 +456,13 @@ def test_text_that_is_not_utf8_is_refused_with_its_line(
 def test_lines_before_those_that_are_not_utf8(
     trained: Trained, translator: Translator, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is on stdout by then is right: all lines of the tokenizer, whole chunks of translations."""
+    """They are answered, all of them, also those of a chunk that is not full."""
     lines = ["a b", "c\u2028d", "", "e", "f g"]
     content = ended(lines) + b"h \xe2\x82\ni\n"
     monkeypatch.setattr(translator_module, "CHUNK_LINES", 2)
     expected = {
         "encode": tmt_here("tokenizer", "encode", "--model", model, stdin=text(lines)).ok().lines,
-        "translate": [translator.translate([line])[0].text for line in lines[:4]],
+        "translate": [translator.translate([line])[0].text for line in lines],
     }
     for command, arguments in (
         ("encode", ("tokenizer", "encode", "--model", model)),
