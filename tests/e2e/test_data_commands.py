@@ -131,8 +131,8 @@ def test_tiny_corpora(config: dict[str, Any], tmp_path: Path, pairs: list[tuple[
     cleaned = run("clean", config, tmp_path, "--output", tmp_path / "clean")
     split = run("split", config, tmp_path, "--output", tmp_path / "split", "--valid", 1, "--test", 0)
     if pairs == [("A dog.", "개")]:
-        assert cleaned.ok().lines == ["1 pairs: 1 kept"]
-        assert split.ok().lines == ["1 pairs: 0 train, 1 valid, 0 test; 1 could have been held out"]
+        assert cleaned.ok().lines == ["1 pair: 1 kept"]
+        assert split.ok().lines == ["1 pair: 0 train, 1 valid, 0 test; 1 could have been held out"]
     else:
         assert (cleaned.status, split.status) == (2, 2)
         assert "no sentence pair is left" in cleaned.refusal

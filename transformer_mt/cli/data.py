@@ -12,7 +12,7 @@ import typer
 
 from transformer_mt.cli.options import ConfigArgument, SetOption
 from transformer_mt.errors import InputError, RunError
-from transformer_mt.system.console import tell
+from transformer_mt.system.console import counted, tell
 
 if TYPE_CHECKING:
     from transformer_mt.config.data_sections import DataConfig
@@ -112,7 +112,7 @@ def check(config: ConfigArgument, overrides: SetOption = []) -> None:  # noqa: B
         print("nothing found")
     if num_ruinous := sum(finding.ruins for finding in findings):
         raise RunError(
-            f"{len(findings)} {'finding' if len(findings) == 1 else 'findings'} in {config}, listed above, of which "
+            f"{counted(len(findings), 'finding')} in {config}, listed above, of which "
             f"{num_ruinous} will ruin a model or its scores"
         )
 

@@ -24,6 +24,7 @@ from transformer_mt.data.pairs import Chunk, NamedSource, Places, read_chunks
 from transformer_mt.data.readers.sources import read_pairs
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import counted
 from transformer_mt.system.lines import TOO_LONG
 from transformer_mt.system.processes import on_all_cores
 
@@ -159,7 +160,8 @@ class _Text:
         for named, count, usable in zip(self._sources, self.counts, self._num_usable, strict=True):
             if count > 0 and usable == 0:
                 yield Finding(
-                    f"{named.label}: none of its {count:,} pairs has text on both sides ({named.source})", ruins=True
+                    f"{named.label}: none of its {counted(count, 'pair')} has text on both sides ({named.source})",
+                    ruins=True,
                 )
             elif count == 0:
                 with contextlib.suppress(InputError):  # it cannot be read, which is told

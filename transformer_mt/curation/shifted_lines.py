@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from transformer_mt.curation.common import RUINOUS_SHARE, Finding
 from transformer_mt.data.pairs import Chunk, NamedSource
+from transformer_mt.system.console import counted
 
 BLOCK_LINES = 1000
 # With two sides, of a block that is called unrelated; of text that goes together they have a gain of 7 and more.
@@ -110,12 +111,12 @@ class Shifts:
 
 def _described(block: Block, shift: Shift) -> str:
     (distance_before, words_before), (distance_after, words_after) = shift.before, shift.after
-    how_far = "1 line" if abs(shift.lines) == 1 else f"{abs(shift.lines)} lines"
     direction, side = ("later", "source") if shift.lines > 0 else ("earlier", "target")
     return (
-        f"agree better when their targets are read {how_far} {direction} (in the first {block.end - block.first:,} "
-        f"{words_after:.2f} words a line are on both sides instead of {words_before:.2f}, and length ratios are off by "
-        f"a factor of {math.exp(distance_after):.2f} instead of {math.exp(distance_before):.2f}); look there and above "
+        f"agree better when their targets are read {counted(abs(shift.lines), 'line')} {direction} (in the first "
+        f"{block.end - block.first:,} {words_after:.2f} words a line are on both sides instead of {words_before:.2f}, "
+        f"and length ratios are off by a factor of {math.exp(distance_after):.2f} "
+        f"instead of {math.exp(distance_before):.2f}); look there and above "
         f"for lines that the {side} lacks"
     )
 

@@ -31,6 +31,7 @@ from transformer_mt.data.duplicates import ONLY, DuplicateFinder, Keys, Occurren
 from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import counted
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG
 from transformer_mt.system.processes import on_all_cores
 
@@ -50,7 +51,7 @@ class SplitReport(NamedTuple):
         if self.num_too_long:
             sizes += f", {self.num_too_long:,} left out (a line of more than {LONGEST_LINE >> 20} MiB)"
         total = sum(self.counts.values()) + self.num_too_long
-        return f"{total:,} pairs: {sizes}; {self.num_unique:,} could have been held out"
+        return f"{counted(total, 'pair')}: {sizes}; {self.num_unique:,} could have been held out"
 
 
 def split_corpus(data: DataConfig, output: Path, num_valid: int, num_test: int, seed: int, suffix: str) -> SplitReport:

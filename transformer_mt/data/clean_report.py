@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from transformer_mt.data.duplicate_keys import hash_of
 from transformer_mt.data.sentence_pair import SentencePair
-from transformer_mt.system.console import shortened
+from transformer_mt.system.console import counted, shortened
 
 MAX_EXAMPLES = 5  # of each reason
 MAX_EXAMPLE_CHARS = 300  # of each side
@@ -74,7 +74,7 @@ class CleanReport:
     def summary(self) -> str:
         """Return one line, reasons in alphabetical order: "29,000 pairs: 28,731 kept, 12 empty, 257 length_ratio"."""
         counts = [(self.kept, "kept")] + [(self.rejected[reason], reason) for reason in sorted(self.rejected)]
-        return f"{self.num_pairs:,} pairs: " + ", ".join(f"{number:,} {name}" for number, name in counts)
+        return f"{counted(self.num_pairs, 'pair')}: " + ", ".join(f"{number:,} {name}" for number, name in counts)
 
     def advice(self) -> str:
         """Return what to do where nothing is kept, by the most frequent reason."""

@@ -8,7 +8,7 @@ from transformer_mt.errors import printable
 from transformer_mt.evaluation.comparison import ComparedSentence, Comparison, Part
 from transformer_mt.evaluation.significance import PairedScore
 from transformer_mt.evaluation.word_accuracy import FrequencyBucket, Kept
-from transformer_mt.system.console import aligned
+from transformer_mt.system.console import aligned, counted
 
 Rows = list[list[str]]  # the first one has the titles of the columns, the first column the names of the rows
 
@@ -38,11 +38,10 @@ def format_comparison(comparison: Comparison, num_shown: int) -> str:
 
 
 def score_title(comparison: Comparison) -> str:
-    sentences = "1 sentence" if comparison.num_sentences == 1 else f"{comparison.num_sentences:,} sentences"
     return (
-        f"Scores of {sentences}, with 95 % intervals; differences to {comparison.names[0]}; "
-        "p, how likely so large a one is between equally good systems, by paired bootstrap and by approximate "
-        "randomisation"
+        f"Scores of {counted(comparison.num_sentences, 'sentence')}, with 95 % intervals; differences to "
+        f"{comparison.names[0]}; p, how likely so large a one is between equally good systems, by paired bootstrap and "
+        "by approximate randomisation"
     )
 
 

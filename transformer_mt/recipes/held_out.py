@@ -20,7 +20,7 @@ from transformer_mt.errors import InputError
 from transformer_mt.recipes.look import Look
 from transformer_mt.recipes.sides import Files
 from transformer_mt.recipes.writing import Choice
-from transformer_mt.system.console import Tell
+from transformer_mt.system.console import Tell, counted
 from transformer_mt.system.lines import write_lines
 
 PARTS = ("valid", "test")
@@ -110,9 +110,10 @@ def hold_out(
             sources.append(Choice(part, [given[part].settings]))
         elif part in drawn:
             src, tgt = map(str, files[part])
-            why = f"{len(drawn[part]):,} pairs drawn (seed {_SEED}) from those whose sides are in no different pair"
+            num_drawn = counted(len(drawn[part]), "pair")
+            why = f"{num_drawn} drawn (seed {_SEED}) from those whose sides are in no different pair"
             sources.append(Choice(part, [{"src": src, "tgt": tgt}], why))
-            tell(f"held out: {len(drawn[part]):,} pairs in {src} and {tgt}")
+            tell(f"held out: {num_drawn} in {src} and {tgt}")
     rules = _rules(bool(drawn), leaks, lost, tell)
     return HeldOutText(sources, rules, lost if rules else 0.0, {files[part]: pairs for part, pairs in drawn.items()})
 

@@ -22,6 +22,7 @@ from transformer_mt.data.duplicates import Keys
 from transformer_mt.data.pairs import Chunk, NamedSource, read_chunks
 from transformer_mt.data.sentence_pair import SentencePair
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import counted
 from transformer_mt.system.processes import on_all_cores
 
 MOST_PAIRS = 10_000_000  # read; how many more there are makes no difference to any choice
@@ -56,8 +57,10 @@ class Look:
     def counted(self) -> str:
         """Return how much there is and how much of it was looked at, in words."""
         if self.num_looked_at == self.num_pairs:
-            return f"{self.num_pairs:,} pairs"
-        read = f"{self.num_pairs:,} pairs" if self.is_all else f"more than {self.num_pairs:,} pairs, read up to there"
+            return counted(self.num_pairs, "pair")
+        read = (
+            counted(self.num_pairs, "pair") if self.is_all else f"more than {self.num_pairs:,} pairs, read up to there"
+        )
         return f"{read}, of which {self.num_looked_at:,} at equal distances were looked at"
 
 
@@ -143,8 +146,11 @@ def _see(numbered: tuple[int, Chunk]) -> _Seen:
 
 def _are_unique(src_keys: Keys, tgt_keys: Keys) -> npt.NDArray[np.bool_]:
     """Return which pairs have sides that are in no different pair, on neither side; of equal pairs the first."""
-    pairs, firsts = np.unique(np.stack([src_keys, tgt_keys], axis=1), axis=0, return_index=True)
-    src, tgt = pairs.T
+    order = np.lexsort((tgt_keys, src_keys))
+    src, tgt = src_keys[order], tgt_keys[order]
+    is_first = np.ones(len(order), dtype=np.bool_)
+    is_first[1:] = (src[1:] != src[:-1]) | (tgt[1:] != tgt[:-1])
+    firsts, src, tgt = order[is_first], src[is_first], tgt[is_first]
     keys, counts = np.unique(np.concatenate([src, tgt[tgt != src]]), return_counts=True)
     src_is_once, tgt_is_once = (counts[np.searchsorted(keys, side)] == 1 for side in (src, tgt))
     unique = np.zeros(len(src_keys), dtype=np.bool_)

@@ -27,6 +27,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return how many there are, in words: "1 pair", "2,000 pairs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> list[str]:
     """Return the lines of a table: the first columns, which hold names, to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

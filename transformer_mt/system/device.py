@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import counted
 
 
 def local_device(local_rank: int = 0) -> torch.device:
@@ -170,5 +171,4 @@ def processor() -> str:
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    num_threads = torch.get_num_threads()
-    return f"CPU, {num_threads} thread{'s' * (num_threads != 1)}"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}"

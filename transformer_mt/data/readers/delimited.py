@@ -10,6 +10,7 @@ from itertools import chain, islice
 from transformer_mt.config.data_sections import TAB, SourceConfig
 from transformer_mt.data.readers.languages import nearest, no_column
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import counted
 from transformer_mt.system.lines import LONGEST_LINE, TOO_LONG, ends_at_cr, read_lines, read_parts
 
 _FIRST_LINES = 100  # of a CSV tell how it is written
@@ -112,8 +113,8 @@ def _pairs(
         is_second = False
         if len(row) != len(first):
             raise InputError(
-                f"{path}, line {number}: {_columns(row)} where the first line has {len(first)}; mend the line"
-                + _other_remedies(row, len(first), max(src, tgt), source)
+                f"{path}, line {number}: {counted(len(row), 'column')} where the first line has {len(first)}; "
+                "mend the line" + _other_remedies(row, len(first), max(src, tgt), source)
             )
         yield row[src], "" if fuzzy is not None and row[fuzzy] == "True" else row[tgt]
 
@@ -177,7 +178,3 @@ def _shown(row: list[str]) -> str:
     """A few names of columns, or what stands there instead, on one line."""
     names = [" ".join(name.split())[:40] for name in row[:10]]
     return ", ".join(names + ["…"] * (len(row) > 10))
-
-
-def _columns(row: list[str]) -> str:
-    return "1 column" if len(row) == 1 else f"{len(row)} columns"
