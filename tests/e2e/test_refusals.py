@@ -410,6 +410,12 @@ def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
     assert "warning: train.max_steps 2 is less than optim.warmup_steps 4,000" in done.stderr
 
 
+def test_one_language_for_both_sides_is_warned_of(place: Place) -> None:
+    assert "src_lang" not in place.train("--dry-run").ok().stderr
+    place.config["data"]["tgt_lang"] = "src"
+    assert "warning: data.src_lang and data.tgt_lang are both src; " in place.train("--dry-run").ok().stderr
+
+
 def test_init_from_nothing(place: Place) -> None:
     place.config["train"]["init_from"] = str(place.path / "none")
     assert_refused(place.train(), 2, f"train.init_from: {place.path}", "none: no such model directory")

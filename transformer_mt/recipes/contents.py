@@ -40,7 +40,10 @@ _WORDS = (
     _words("input", "target", _TEXT),
     _words(f"(?:{_TEXT})[_ ]?1", f"(?:{_TEXT})[_ ]?2", _TEXT),
 )
-WITH_REFERENCE = (_words("source|src", "reference|ref", _TEXT),)  # beside what machines have made, and scores
+LESS_USUAL = (  # names, where no languages are columns
+    _words("source|src", "reference|ref", _TEXT),  # beside what machines have made, and scores
+    _words("from", "to", _TEXT),
+)
 _MOST_ROWS = 100  # that are looked at for columns: of a few a side may be missing
 _SHARE_OF_LINES = 0.8  # of them; what others have is told by their reader
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')

@@ -13,7 +13,7 @@ from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.contents import (
     AS_ROWS,
-    WITH_REFERENCE,
+    LESS_USUAL,
     columns_in,
     delimiter_of,
     has_quotes,
@@ -73,7 +73,7 @@ class _Table(NamedTuple):
         """The columns that are called source and target, and do not say the language of each row."""
         names = [name for name in self.names if name not in self.of_codes]
         # Beside the columns of two languages, "source" and "reference" say where a row is from.
-        return two_sides(names) or (None if len(self.languages) > 1 else two_sides(names, WITH_REFERENCE))
+        return two_sides(names) or (None if len(self.languages) > 1 else two_sides(names, LESS_USUAL))
 
     def with_columns(self, src: str | int, tgt: str | int, *, has_header: bool | None = None) -> Files:
         """Return the source with two columns; None: it is not said whether there is a header."""
@@ -99,13 +99,16 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     Raises:
         InputError: it has to be said which columns are which; columns that cannot be.
     """
-    settings, rows, delimiter, first = {kind: src}, [], None, files[0]
-    if kind == "tsv":
+    rows, first = [], files[0]
+    delimiter = delimiter_of(first) if kind == "csv" else None
+    if kind == "tsv" or delimiter == "\t":
         rows = _first_rows(line.split("\t") for line in table_lines(first))
         if has_quotes(first, rows):  # Excel's "Unicode Text", what pandas writes
-            kind, settings, delimiter = "csv", {"csv": src}, "\t"
-    if kind == "csv":
-        delimiter = delimiter or delimiter_of(first)
+            kind, delimiter = "csv", "\t"
+        elif any('"' in cell for row in rows for cell in row):  # they are text, as in Tatoeba's sentences.csv
+            kind, delimiter = "tsv", None
+    settings = {kind: src}
+    if kind == "csv" and delimiter:
         rows = _first_rows(row for _, row in csv_rows(first, delimiter))
         if delimiter != ",":
             settings["delimiter"] = "tab" if delimiter == "\t" else delimiter

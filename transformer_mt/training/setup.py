@@ -350,6 +350,11 @@ def _opening(
         f"{size}, {len(store):,} pairs of {store.report.num_pairs:,}, "
         f"{store.num_tgt_tokens:,} target tokens, {describe(device)}{many}, {train.precision}"
     )
+    if data.src_lang == data.tgt_lang:
+        yield (
+            f"warning: data.src_lang and data.tgt_lang are both {data.src_lang}; set each to the language of its side: "
+            "columns and units are chosen by them, and how scores cut words"
+        )
     if train.max_steps < config.optim.warmup_steps:
         yield (
             f"warning: train.max_steps {train.max_steps:,} is less than optim.warmup_steps "

@@ -725,6 +725,17 @@ def test_unusable_parquet_is_refused(columns: dict[str, Any], reason: str, tmp_p
     assert refusal_of({"parquet": str(tmp_path / "x.parquet")}).startswith(f"{tmp_path}/x.parquet{reason}")
 
 
+def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    for names, reason in (
+        (["en", "de", "de"], "2 columns are called 'de'; "),
+        (["en", "note", "note"], "no column 'de'"),
+    ):
+        parquet.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, names=names), tmp_path / "x.parquet")
+        assert refusal_of({"parquet": str(tmp_path / "x.parquet")}).startswith(f"{tmp_path}/x.parquet: {reason}")
+    parquet.write_table(pa.Table.from_arrays([pa.array(["a"])] * 4, names=["en", "note", "note", "de"]), tmp_path / "x")
+    assert pairs_of({"parquet": str(tmp_path / "x")}) == [("a", "a")]
+
+
 def test_parquet_cut_anywhere_is_refused(tmp_path: Path) -> None:
     source = make_parquet(tmp_path, PAIRS, "")
     path = Path(source["parquet"])

@@ -355,7 +355,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "EN,DE", {}, ("en", "de")),
         ("a.csv", "En,De", {}, ("en", "de")),
         ("a.csv", "in,en", {}, ("in", "en")),
-        ("a.csv", "to,from", {"header": False}, NO),
+        ("a.csv", "to,with", {"header": False}, NO),
         ("a.csv", "key_name,en,de", {}, ("en", "de")),
         ("a.csv", "key_name,comment,en-US,de-DE,max_characters", {}, ("en-US", "de-DE")),
         ("a.csv", "Map,en-US,de-DE", {}, ("en-US", "de-DE")),
@@ -403,7 +403,10 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ("a.csv", "term,translation,comment", {"src_column": "term", "tgt_column": "translation"}, NO),
         # columns beside the text
         ("a.tsv", "17\tA dog\t21\tEin Hund", numbered(2, 4), NO),
-        ("a.csv", "Line,From,To\n1,A dog,Ein Hund\n2,A cat,Eine Katze", {"header": True, **numbered(2, 3)}, NO),
+        ("a.csv", "Line,From,To\n1,A dog,Ein Hund\n2,A cat,Eine Katze", named("From", "To"), NO),
+        ("a.tsv", "from\tto\nA dog\tEin Hund", named("from", "to"), NO),
+        ("a.tsv", "to\tfrom\nEin Hund\tA dog", named("from", "to"), NO),
+        ("a.tsv", "from\tto\ten\tde\nx\ty\tA dog\tEin Hund", {}, ("en", "de")),
         ("a.csv", ",0,1\n0,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
         ("a.tsv", "http://a/b c\thttp://a/d\tA dog\tEin Hund\t0.7", numbered(3, 4), NO),
         ("x.de-en.tsv", "europarl_0\tEin Hund\tA dog\neuroparl_0\tJa.\tYes.", numbered(2, 3), ("de", "en")),
@@ -417,7 +420,7 @@ def test_files_of_pairs_are_known_by_their_names_and_contents(tmp_path: Path) ->
         ),
         ("a.tsv", "1\tA dog\tEin Hund\n2\tA cat\tEine Katze", numbered(2, 3), NO),
         ("a.tsv", "\n".join(f"court law\tA dog {i}\tEin Hund {i}" for i in range(20)), numbered(2, 3), NO),
-        ("a.csv", "ID,From,To\nx1,A dog,Ein Hund", {"header": True, **numbered(2, 3)}, NO),
+        ("a.csv", "ID,From,To\nx1,A dog,Ein Hund", named("From", "To"), NO),
         ("a.csv", "key,en,Klingon\nx1,A dog,Ang aso", {"header": True, **numbered(2, 3)}, ("en", UNKNOWN)),
         ("a.csv", 'sep=;\n"en";"de"\na;b', {"delimiter": ";"}, ("en", "de")),
         # called alike but for the language, or as programs and people do
@@ -746,6 +749,7 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
         ("{}/text", None, r"/text: is a folder; name files, as .*/text/a.de and .*/text/a.en$"),
         ("{}/dicts.csv", None, r"dicts.csv: column translation holds both sides as one text; save .*to_json"),
         ("{}/sentences.tsv", None, r"sentences.tsv: has one sentence a line with its language, and no pairs"),
+        ("{}/sentences.csv", None, r"sentences.csv: has one sentence a line with its language, and no pairs"),
         ("{}/chats.jsonl", None, r"chats.jsonl: none of its columns is text: id \(int\), messages \(list\); each row"),
         ("{}/variable.jsonl", None, r"variable.jsonl: none of its columns is text: language \(list\), translation"),
         (
@@ -822,6 +826,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     both = {"en": "A dog", "de": "Ein Hund"}
     write(tmp_path / "dicts.csv", ["id,translation", *(f'{i},"{both}"' for i in range(9))])
     write(tmp_path / "sentences.tsv", [f"{i}\t{'eng' if i % 2 else 'deu'}\tA dog {i}" for i in range(30)])
+    write(tmp_path / "sentences.csv", [f'{i}\t{"eng" if i % 2 else "deu"}\t"A dog {i}" it is' for i in range(30)])
     write(tmp_path / "chats.jsonl", [json.dumps({"id": 1, "messages": [{"role": "user"}]})] * 2)
     variable = {"translation": {"language": ["en", "de"], "translation": ["A dog", "Ein Hund"]}}
     write(tmp_path / "variable.jsonl", [json.dumps(variable)] * 2)

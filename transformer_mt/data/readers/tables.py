@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +113,11 @@ def read_parquet(path: str, columns: Columns) -> Iterator[tuple[str, str]]:
             ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file,
         ):
             kinds = {field.name: field.type for field in file.schema_arrow}
+            num_called = Counter(file.schema_arrow.names)
+            if twice := [name for name in columns.among(kinds) if num_called[name] > 1]:
+                raise InputError(
+                    f"{path}: {num_called[twice[0]]} columns are called {twice[0]!r}; save it with a name for each"
+                )
             inner = {name: [field.name for field in kind] for name, kind in kinds.items() if pa.types.is_struct(kind)}
             sides_of({name: dict.fromkeys(inner[name]) if name in inner else "" for name in kinds}, columns, path)
             names = columns.among(kinds)
