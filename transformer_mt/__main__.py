@@ -2,12 +2,16 @@
 
 
 def main() -> None:
-    """Run the command line. An interrupt while its modules are loaded, in the first moment, is told as later ones."""
+    """Run the command line. An interrupt in its first moment, or its last, is told as others are."""
     try:
+        from transformer_mt.system.signals import interrupts_after_imports
+
+        interrupts_after_imports()
         from transformer_mt.cli.main import main as run
+
+        run()
     except KeyboardInterrupt:
         raise SystemExit("tmt: interrupted") from None
-    run()
 
 
 if __name__ == "__main__":

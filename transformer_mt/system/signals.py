@@ -72,6 +72,33 @@ class Ended(BaseException):
     """SIGTERM or SIGHUP, on the way to the end of the process; no failure that anything should handle."""
 
 
+def interrupts_after_imports() -> None:
+    """From now on, let an interrupt of an import wait for its end, as `raised_signals` does. Callbacks of locks would
+    swallow it there, and libraries that are loaded by half fail in ways of their own."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _comes_again(number, frame):
+        signal.default_int_handler(number, frame)
+
+
+def _comes_again(number: int, frame: FrameType | None) -> bool:
+    """Return whether a module is being imported, and if so, have the signal come again in a moment."""
+    while frame is not None and frame.f_globals.get("__name__") != "importlib._bootstrap":
+        frame = frame.f_back
+    if frame is not None:
+        _send_again(number)
+    return frame is not None
+
+
+def _send_again(number: int) -> None:
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
 @contextlib.contextmanager
 def raised_signals() -> Iterator[None]:
     """Within the block, SIGTERM and SIGHUP are raised, so that all temporary files go; then they end the process.
@@ -85,6 +112,8 @@ def raised_signals() -> Iterator[None]:
     caught: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process and _comes_again(number, frame):
+            return
         caught.append(number)
         # `timeout` and closed terminals send two: the second must not interrupt the cleaning up. A third one insists.
         if os.getpid() != process or len(caught) > 2:
@@ -98,9 +127,8 @@ def raised_signals() -> Iterator[None]:
             before(failure)
             return
         # A signal came in a callback of an object's end, as imports have many: nothing is raised from there. Once more.
-        number = caught[0]
+        _send_again(caught.pop(0))
         caught.clear()
-        threading.Timer(0.01, os.kill, (process, number)).start()
 
     before, sys.unraisablehook = sys.unraisablehook, not_raised
     for number in numbers:

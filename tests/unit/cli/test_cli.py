@@ -106,6 +106,7 @@ def test_an_interrupt_while_modules_are_loaded_is_a_line(monkeypatch: pytest.Mon
             if name == "transformer_mt.cli.main":
                 raise KeyboardInterrupt
 
+    monkeypatch.setattr("transformer_mt.system.signals.interrupts_after_imports", lambda: None)
     monkeypatch.delitem(sys.modules, "transformer_mt.cli.main")
     monkeypatch.setattr("sys.meta_path", [Interrupt, *sys.meta_path])
     with pytest.raises(SystemExit, match="tmt: interrupted"):

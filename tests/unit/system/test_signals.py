@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,21 @@ from transformer_mt.errors import RunError
 from transformer_mt.system.signals import StoppedError, StopSignal, interrupts_later
 from transformer_mt.training.loop import train
 from transformer_mt.training.validation import Validation
+
+SENT_BY_AN_IMPORT = """
+import sys, time
+from transformer_mt.system.signals import interrupts_after_imports, raised_signals
+
+sys.path.append(sys.argv[1])
+interrupts_after_imports()
+with raised_signals():
+    try:
+        import sends_a_signal
+        time.sleep(60)
+    except BaseException:
+        print(sys.modules["sends_a_signal"].is_loaded)
+        raise
+"""
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -36,6 +53,21 @@ def own_handlers() -> Iterator[list[Any]]:
 
 def handlers() -> list[Any]:
     return [signal.getsignal(number) for number in NUMBERS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_amid_an_import_waits_for_its_end(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "sends_a_signal.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.2)\nis_loaded = True\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SENT_BY_AN_IMPORT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-number, b"True\n")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
