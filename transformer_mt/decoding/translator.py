@@ -443,7 +443,7 @@ class Translator:
             self._searcher.check_alignable(self._most_tokens_at_once)
         n_best = self.found_at_most(n_best)
         failures: list[InputError] = []
-        pairs = _until_failure(
+        pairs = until_failure(
             zip(lines, itertools.repeat("")) if prefixes is None else checked_pairs(lines, prefixes), failures
         )
         first_line = 1
@@ -541,7 +541,7 @@ def _load(path: str | Path, ensemble: Sequence[str | Path]) -> Loaded:
     return LoadedModels(path, ensemble)
 
 
-def _until_failure(pairs: Iterable[tuple[str, str]], failures: list[InputError]) -> Iterator[tuple[str, str]]:
+def until_failure(pairs: Iterable[tuple[str, str]], failures: list[InputError]) -> Iterator[tuple[str, str]]:
     """Yield pairs up to one that is refused, and put the refusal into ``failures``."""
     try:
         yield from pairs
