@@ -18,6 +18,10 @@ from transformer_mt.system.console import shortened
 _MOST_TEXTS = 10
 _RUINS_FROM = 0.1
 _FEWEST = 50  # times; fewer may be chance in little text
+# But of what programs write where there is no text: spreadsheets, databases, libraries, and people.
+_NO_TEXT = {"#N/A", "#NAME?", "#NULL!", "#REF!", "#VALUE!", "\\N", "__NULL__", "NULL", "Null", "null", "None", "none"}
+_NO_TEXT |= {"NaN", "nan", "N/A", "n/a", "NA", "undefined", "TODO", "TBD"}
+_FEWEST_OF_NO_TEXT = 5
 
 _Text = TypeVar("_Text", str, SentencePair)
 
@@ -56,27 +60,31 @@ class RepeatedTexts:
     def findings(
         self, sources: Sequence[NamedSource], counts: Sequence[int], rules: CleanConfig | None
     ) -> Iterator[Finding]:
-        """Yield one for each source, pairs or sides, with the text that stands there most often.
+        """Yield one for each source, pairs or sides, with what stands there often.
 
         Args:
             rules: by which training text is cleaned; None for held-out text, which is not.
         """
         for named, found, total in zip(sources, self._found, counts, strict=True):
-            texts: list[tuple[int, str]] = []
+            told: list[tuple[int, str]] = []
             if rules is None or rules.duplicates == "keep":
                 advice = "" if rules is None else "; data.clean.duplicates: exact keeps one of them"
                 for pair, count in found.pairs.most_common(1):
                     same = f"{_shown(pair.src)} = {_shown(pair.tgt)}"
-                    texts.append((count, f"{share(count, total)} of {total:,} pairs are all the same, {same}{advice}"))
+                    if _is_often(count, total):
+                        told.append(
+                            (count, f"{share(count, total)} of {total:,} pairs are all the same, {same}{advice}")
+                        )
             for unit, sides in zip((SOURCES, TARGETS), found.sides, strict=True):
-                for side, count in sides.most_common(1):
-                    text = f"{_shown(side)} stands beside {count:,} different texts, in {percent(count, total)} of the "
-                    texts.append(
-                        (count, f"{text}{unit} at least; if it does not say the same, write nothing in its place")
-                    )
-            for count, text in texts:
-                if count >= max(_FEWEST, RUINOUS_SHARE * total):
-                    yield Finding(f"{named.label}: {text} ({named.source})", ruins=count >= _RUINS_FROM * total)
+                often = [(side, count) for side, count in sides.most_common() if _is_often(count, total, side)]
+                if often:
+                    count = sum(count for _, count in often)
+                    names = ", ".join(_shown(side) for side, _ in often[:_MOST_TEXTS])
+                    where = f"beside {count:,} different texts, in {percent(count, total)} of the {unit} at least"
+                    text = f"{names} {'stands' if len(often) == 1 else 'stand'} {where}"
+                    told.append((count, f"{text}; if it does not say the same, write nothing in its place"))
+            for count, text in told:
+                yield Finding(f"{named.label}: {text} ({named.source})", ruins=count >= _RUINS_FROM * total)
 
 
 def fillers_of(pairs: Sequence[SentencePair], named: NamedSource) -> Iterator[str]:
@@ -85,6 +93,10 @@ def fillers_of(pairs: Sequence[SentencePair], named: NamedSource) -> Iterator[st
     found.add(0, repeated_in(Chunk(0, 0, [pair.src for pair in pairs], [pair.tgt for pair in pairs])))
     once = CleanConfig(duplicates="exact")  # pairs that are repeated are no matter
     yield from (finding.text for finding in found.findings([named], [len(pairs)], once) if finding.ruins)
+
+
+def _is_often(count: int, total: int, text: str = "") -> bool:
+    return count >= max(_FEWEST_OF_NO_TEXT if text in _NO_TEXT else _FEWEST, RUINOUS_SHARE * total)
 
 
 def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -35,6 +36,13 @@ _OLD_MOJIBAKE = re.compile(
         for name in ("mac_roman", "cp850")
     )
 )
+# What letters of Western Europe become, between others, where Windows-1252 is read in the encodings of Cyrillic, DOS or
+# old Macs; and words of letters beyond ASCII alone, as Cyrillic and Greek become in Windows-1252.
+_MISREAD = re.compile(
+    "[\u0400-\u04ff\u2500-\u259fΓΘΣΦΩδεσφⁿ⌠⌡◊∆ƒ‰¸ˆˇ˘˙˚˛˜˝ÀÁÂÃÈÊËÌÍÎÏÒÓÔÕÙÚÛŒ](?<=[A-Za-z].)[a-z]|[À-ÖØ-öø-ÿ]{5}"
+)
+# Without a width. Who writes without spaces has them between words, and who writes to the left marks directions.
+_INVISIBLE = re.compile("[\u00ad\u2060]|\u200b(?<=[A-Za-z.,].)|[\u200e\u200f](?=[A-Za-z])")
 # What cleaning takes for such, but for those that are told by themselves, and line ends.
 _CONTROL = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff]")
 # Of alphabets that stand between spaces. Not in what has other marks before it, as addresses do.
@@ -52,8 +60,8 @@ _KEY = re.compile(r"^(?:[A-Za-z](?=\S*[._:/]\w)[\w.:/-]*\w|[A-Z\d][A-Z]{2} \d+:\
 _NUMBER = re.compile(rf"^(?!{_SPAN})[-+#.,:/ ]*+\d[-+#.,:/ \d]*+$", re.MULTILINE)
 # Before text: 17. or 1:3, GEN 1:3, [1.3] or 1|3| of verses, {25}{60} of subtitles, menu.open= of catalogues.
 _PREFIX = re.compile(
-    r"^(?:(?:\\v )?\d[\d.:]*[.)]? |(?:\d++\|){1,3}|(?:[^\W\d_]++\.? ){1,4}\d+[:.,]\d+ |[\[(]\d+[:.,]\d+[\])] ?|"
-    r"\{\d+\}\{\d+\}|[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])",
+    r"^(?:(?:\\v )?\d[\d.:]*[.)]? |(?:\d++\|){1,3}|\d++[,;:](?!\d)|(?:[^\W\d_]++\.? ){1,4}\d+[:.,]\d+ |"
+    r"[\[(]\d+[:.,]\d+[\])] ?|\{\d+\}\{\d+\}|[A-Za-z](?=[\w-]*+[._])[\w.-]*+[ \t]*+[=:])(?=.*[^\W\d_])",
     re.MULTILINE,
 )
 # On both sides, in files of programs: "key": {, key = text, IDS_KEY "text", <!ENTITY key "text">.
@@ -62,7 +70,15 @@ _TRIED_FOR_KEYS = 100  # pairs of a chunk
 _ARE_SAME_KEYS, _DIFFERENT_KEYS = 0.25, 0.1  # of those; who speaks stands before text, too, but the same few do
 # Of IWSLT's talks.
 _TALK = re.compile(r"^<(?:url|keywords|speaker|talkid|title|description|reviewer|translator|doc)\b", re.MULTILINE)
-_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
+# Of JSON, Python (\xe4, \303\244), TeX, and mails (=C3=A4, +AOQ-). Each way begins with a character of its own: fast.
+_ESCAPE = re.compile(
+    r"""\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[0-3][0-7]{2}\\[0-3][0-7]{2}|\\["'^`~]\{?[aeiounAEIOU]|"""
+    r"=[\dA-F]{2}=[\dA-F]{2}|\+A[M-P][\w/+]-"
+)
+_OF_ADDRESSES = re.compile(r"^(?=(?:\S*?%[\dA-F]{2}){2})(?!\S*://)\S++$", re.MULTILINE)  # Two%20words%2C; no address
+# Lines that are Python's bytes or lists, or objects of JSON.
+_LITERAL = re.compile(r"""^(?:b(?:'.*'|".*")|\[(?:'.*'|".*")\]|\{["'][^"']+["']: ?.*\})$""", re.MULTILINE)
+_LINE_END = re.compile(r"\\[nrt](?<!\\\\.)(?![a-z])")  # in two characters, and not in C:\new
 _HAS_DELIMITER = re.compile('[,;\t]|""')
 _SPEECH = re.compile('["«»‹›„“”‚‘「」『』《》〈〉]|^\\s*[-–—―]')  # in the manner of any language
 _QUOTED = re.compile(r'\s*"(?:[^"]|"")*"\s*')  # as a field of a CSV file
@@ -85,7 +101,10 @@ class Fault(NamedTuple):
 _NEVER = 2.0
 _ALL = 0.9  # of the training pairs, nearly
 # From which shares of pairs on.
-_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9, "prefixes": 0.9}
+_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9, "prefixes": _ALL}
+_NO_TEXT |= {"same_start": _ALL, "escape": 0.1, "misread": 0.1, "literal": 0.5}
+_MAY_BE = ("copy", "prefixes", "same_start", "escape", "misread")  # what a model may be trained on nevertheless
+_BEGINNINGS = ("same_keys", "keys", "literal", "times", "prefixes", "same_start")  # the nearest word first
 _QUOTES = ("quoted", "one_quoted", "doubled")
 
 FAULTS = {
@@ -97,7 +116,31 @@ FAULTS = {
     "letter": Fault(
         "hold a question mark inside of a word, where a letter was lost", told_from=RUINOUS_SHARE, fewest=5
     ),
-    "escape": Fault(r"hold escapes instead of letters (\u00e4 for ä)", fewest=5),
+    "misread": Fault(
+        "hold words with letters or signs of another encoding in them (weiЯ or wei▀ for weiß, Ïðèâåò for Привет)",
+        fewest=5,
+    ),
+    "escape": Fault(r"hold escapes instead of letters (\u00e4, \xe4, \303\244, =C3=A4 or %C3%A4 for ä)", fewest=5),
+    "literal": Fault(
+        "are written as in a program: bytes (b'…'), lists (['…', '…']) or objects ({\"key\": …}); write out the text "
+        "alone, or read JSON as jsonl",
+        told_from=RUINOUS_SHARE,
+        fewest=5,
+    ),
+    "line_end": Fault(
+        r"hold a line end or a tab as two characters (\n, \t), as JSON and databases write them; undo that where the "
+        "text is written out, or write spaces",
+        told_from=0.05,
+        ruins_from=_NEVER,
+        fewest=5,
+    ),
+    "invisible": Fault(
+        "hold characters without width inside of words (soft hyphens, zero-width spaces, marks of direction), by which "
+        "equal words differ; delete them",
+        told_from=RUINOUS_SHARE,
+        ruins_from=_NEVER,
+        fewest=5,
+    ),
     # Placeholders such as <file> are common in the texts of programs.
     "html": Fault(
         "hold tags of HTML, or references as &apos; (which Moses' deescape-special-chars.perl makes text)",
@@ -136,9 +179,16 @@ FAULTS = {
     "prefixes": Fault(
         "begin with a number or a key (17., GEN 1:3, menu.open=), as lists have before their text; cut it off, if it "
         "does not belong to that",
-        told_from=0.9,
+        told_from=_ALL,
         ruins_from=_NEVER,
         fewest=5,
+    ),
+    "same_start": Fault(
+        "begin with the same word, as with a tag or a task (>>de<<, translate English to German:); a model that learns "
+        "it needs it before each text: cut it off, or see data.train's tag",
+        told_from=_ALL,
+        ruins_from=_NEVER,
+        fewest=20,
     ),
     "same_keys": Fault(
         "begin with the same key on both sides (key = …), as files of programs do; write out the texts alone, or make "
@@ -161,7 +211,8 @@ FAULTS = {
     # and Koehn 2018).
     "copy": Fault("are the same on both sides", told_from=0.05, ruins_from=0.1, rule="drop_identical"),
     "header": Fault(
-        "are the names of columns, not text (in a table's first line: set header: true)", ruins_from=_NEVER
+        "are the names of columns, not text (in a table's first line: set header: true; in any other: delete it)",
+        ruins_from=_NEVER,
     ),
 }
 
@@ -231,7 +282,8 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         "NUL": lambda line: "\0" in line,
         "control": _CONTROL.search,
         "letter": lambda line: _MAYBE_LOST.search(line) and _LOST_LETTER.search(line),
-        "escape": _ESCAPE.search,
+        "escape": lambda line: _ESCAPE.search(line) or ("%" in line and _OF_ADDRESSES.search(line)),
+        "literal": _LITERAL.search,
         "html": has_html,
         "tabs": lambda line: "\t" in line,
         "keys": _KEY.search,
@@ -240,6 +292,8 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
     }
     if "<url>" in text or "<talkid>" in text:
         tests["talks"] = _TALK.search
+    if "\\" in text:
+        tests["line_end"] = _LINE_END.search
     if ":" in text:
         tests["times"] = TIMES.search
     if "@@" in text or "▁" in text:
@@ -248,16 +302,28 @@ def _faults_of_lines(lines: Sequence[str], longest: int) -> Iterator[tuple[str, 
         tests |= {
             "lost": lambda line: "\ufffd" in line,
             "bom": lambda line: "\ufeff" in line,
+            "misread": _MISREAD.search,
             "mojibake": lambda line: _MOJIBAKE.search(line) or _OLD_MOJIBAKE.search(line),
             "nfc": lambda line: not unicodedata.is_normalized("NFC", line),
         }
+        if any(map(text.__contains__, "\u00ad\u2060\u200b\u200e\u200f")):
+            tests["invisible"] = _INVISIBLE.search
     for fault, is_in in tests.items():
         if is_in(text):
             yield fault, [i for i, line in enumerate(lines) if is_in(line)]
+    yield "same_start", _same_start(lines)
     if '"' in text:
         quoted = [i for i, line in enumerate(lines) if line[-1:] == '"' and _QUOTED.fullmatch(line)]
         yield "quoted", quoted
         yield "doubled", [i for i in quoted if '""' in lines[i].strip()[1:-1]]
+
+
+def _same_start(lines: Sequence[str]) -> list[int]:
+    """Return which sides begin with the same word, before others; none where few do."""
+    words = {i: line.split(None, 1)[0] for i, line in enumerate(lines) if " " in line.strip()}
+    (word, count), *_ = Counter(words.values()).most_common(1) or [("", 0)]
+    is_said_of_all = count >= max(FAULTS["same_start"].fewest, _ALL * len(lines))
+    return [i for i, one in words.items() if one == word] if is_said_of_all else []
 
 
 def _fault_of_pair(pair: SentencePair, languages: tuple[str, str]) -> str | None:
@@ -287,7 +353,8 @@ def is_header(pair: SentencePair, languages: tuple[str, str]) -> bool:
 def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterator[tuple[str, bool]]:
     """Yield why most of some pairs, or of their sides, is nothing to train on, in words, and whether that is certain.
 
-    Copies, and numbers on both sides, are what a model may be tried on; what all begin with may belong to the text.
+    Copies, and numbers on both sides, are what a model may be tried on; what all begin with may belong to the text, and
+    much of damaged text can be learned from.
     """
     src, tgt = ([pair[side] for pair in pairs] for side in (0, 1))
     found = {
@@ -296,13 +363,13 @@ def no_text(pairs: Sequence[SentencePair], languages: tuple[str, str]) -> Iterat
         if name in _NO_TEXT and seen.count >= _NO_TEXT[name] * len(pairs)
     }
     are_numbers = {(SOURCES, "numbers"), (TARGETS, "numbers")} <= found.keys()
-    is_said = {"prefixes"} < {name for _, name in found}  # of the same lines, by a nearer name
+    names = {name for _, name in found}
     for (unit, name), seen in found.items():
-        if name == "prefixes" and is_said:
+        if _is_said_by(name, names):
             continue
         example = repr(shortened(pairs[seen.places[0]][unit == TARGETS], MAX_SHOWN_CHARS))
         words = f"{percent(seen.count, len(pairs))} of the {unit} {FAULTS[name].words}: {example}"
-        yield words, not (name in ("copy", "prefixes") or (name == "numbers" and are_numbers))
+        yield words, not (name in _MAY_BE or (name == "numbers" and are_numbers))
 
 
 class TextFaults:
@@ -336,9 +403,9 @@ class TextFaults:
             for (unit, name), one in told.items():
                 if name in _QUOTES and (unit, name) != in_quotes:  # one table in quotes is told once
                     continue
-                if name == "prefixes" and (PAIRS, "same_keys") in told:
-                    continue
-                if _is_told_otherwise(name, is_all=one.count == total, is_held_out=rules is None):
+                if _is_said_by(name, {other for _, other in told}) or _is_told_otherwise(
+                    name, is_all=one.count == total, is_held_out=rules is None
+                ):
                     continue
                 fault = FAULTS[name]
                 ruins, what_then = one.count >= fault.ruins_from * total, ""
@@ -354,6 +421,11 @@ class TextFaults:
                 what = f"{share(one.count, total)} of {total:,} {unit}{also} {fault.words.format(f'{longest:,}')}"
                 where = _examples(one, sum(counts[:number]))
                 yield Finding(f"{named.label}: {what}: {where}{what_then} ({named.source})", ruins)
+
+
+def _is_said_by(name: str, others: set[str]) -> bool:
+    """Return whether one of the other faults of a source says of its lines what this one would, more nearly."""
+    return name in ("prefixes", "same_start") and not others.isdisjoint(_BEGINNINGS[: _BEGINNINGS.index(name)])
 
 
 def _is_told_otherwise(name: str, *, is_all: bool, is_held_out: bool) -> bool:

@@ -187,6 +187,16 @@ def test_one_text_that_fills_a_corpus_is_found(tmp_path: Path) -> None:
         "warning: 'N/A' stands beside 180 different texts, in 20.0 % of the target sides at least"
     )
     assert warning.endswith("; if it does not say the same, write nothing in its place (a.tsv)")
+    several = [
+        (src, ("N/A", "#N/A", "TODO", "-")[i // 4 % 4] if i % 4 == 0 else tgt) for i, (src, tgt) in enumerate(pairs)
+    ]
+    [finding] = check(data_of(tmp_path, several))
+    assert finding.ruins and finding.text.startswith("train.0: 'N/A', '#N/A', 'TODO', '-' stand beside 225 different")
+    [finding] = check(data_of(tmp_path, [(src, "\\N" if i < 6 else tgt) for i, (src, tgt) in enumerate(pairs[:90])]))
+    assert not finding.ruins and finding.text.startswith(r"train.0: '\\N' stands beside 6 different texts, in 6.7 % of")
+    assert (
+        findings(data_of(tmp_path, [(src, "Ja." if i < 6 else tgt) for i, (src, tgt) in enumerate(pairs[:90])])) == []
+    )
     [finding] = check(data_of(tmp_path, [*pairs, *[("A dog", "Ein Hund")] * 50]))
     assert not finding.ruins
     assert finding.text.startswith("train.0: 50 (5.3 %) of 950 pairs are all the same, 'A dog' = 'Ein Hund'; data.")
@@ -279,6 +289,28 @@ def faults(text: str, other: str = "x") -> list[str]:
         ('"Go!"', ["quoted"]),
         ('"No, go!"', ["quoted", "one_quoted"]),
         ("K√§se", ["mojibake"]),
+        ("weiЯ, Mдnner", ["misread"]),
+        ("wei▀e M\u03a3nner, B\u207fsche", ["misread"]),
+        ("M‰nner, l'ÈtÈ dernier", ["misread"]),
+        ("Ïðèâåò, Ìàðèÿ", ["misread"]),
+        ("Wi-Fi-сеть, 5 kΩ, Σ, naïve, créée, Müßig, SMSка, oïðe", []),
+        (r"M\xe4nner", ["escape"]),
+        (r"M\303\244nner", ["escape"]),
+        ("M=C3=A4nner", ["escape"]),
+        ("M+AOQ-nner", ["escape"]),
+        (r"M\"anner, \'{e}", ["escape"]),
+        ("Two%20young%2C%20men", ["escape"]),
+        ("http://a.b/Two%20young%2C%20men", []),
+        ("1+A and x=20 with 5%20 off", []),
+        ("b'Zwei M'", ["literal"]),
+        ("['Zwei', 'junge']", ["literal"]),
+        ('{"id": 0, "text": "A dog"}', ["literal"]),
+        ("[Applause] {name}: [1]", []),
+        (r"A dog.\nA cat.\n", ["line_end"]),
+        (r"C:\new\text, \\n", []),
+        ("Ge\u00adbäude", ["invisible"]),
+        ("young\u200b men", ["invisible"]),
+        ("\u0e01\u200b\u0e02 \u05d0\u200e", []),
         ("K├ñse", ["mojibake"]),
         ("√2 and √(x), ¬p, √π, √∞", []),
         ("M\uf0fcnner", ["control"]),
@@ -524,6 +556,25 @@ def test_what_both_sides_begin_with_may_be_text(line: str, tmp_path: Path) -> No
     assert [one for one in findings(data_of(tmp_path, pairs)) if "same key" in one] == []
 
 
+@pytest.mark.parametrize("start", [">>de<< ", "translate English to German: ", "EN: ", "<b> "])
+def test_what_all_lines_begin_with_is_told(start: str, tmp_path: Path) -> None:
+    pairs = [(start + src, tgt) for src, tgt in good_pairs(100)]
+    [finding] = check(data_of(tmp_path, pairs))
+    assert not finding.ruins and finding.text.startswith(
+        "train.0: 100 (100.0 %) of 100 source sides begin with the same"
+    )
+    [(words, is_certain)] = no_text([SentencePair(*pair) for pair in pairs], ("en", "de"))
+    assert not is_certain and "begin with the same word" in words and start.strip() in words
+    assert findings(data_of(tmp_path, [*pairs[:80], *good_pairs(20)])) == []
+
+
+@pytest.mark.parametrize("before", ['{},"', "{};", "{}:"])
+def test_numbers_of_tables_in_two_files_are_told(before: str, tmp_path: Path) -> None:
+    pairs = [(before.format(i) + src, before.format(i) + tgt) for i, (src, tgt) in enumerate(good_pairs(100))]
+    found = findings(data_of(tmp_path, pairs))
+    assert any("source sides begin with a number or a key" in finding for finding in found), found
+
+
 def test_what_talks_are_about_is_told(tmp_path: Path) -> None:
     about = [(f"<url>http://x.org/{side}</url>", f"<talkid>{side}</talkid>") for side in ("en", "de")]
     pairs = [*zip(*about, strict=True), *good_pairs(50)]
@@ -591,7 +642,7 @@ def test_another_language_is_found_where_the_extra_is(tmp_path: Path) -> None:
     french = "La commission examine la demande dans les meilleurs délais et communique sa décision"
     german = "Die Kommission prüft den Antrag unverzüglich und teilt ihre Entscheidung mit"
     english = "The commission examines the request without delay and communicates its decision"
-    pairs = [(f"{english} no. {i}.", f"{french if i % 2 else german} Nr. {i}.") for i in range(40)]
+    pairs = [(f"{'Yes: ' * (i % 3)}{english} no. {i}.", f"{french if i % 2 else german} Nr. {i}.") for i in range(40)]
     [finding] = check(data_of(tmp_path, pairs))
     assert finding.text.startswith(
         "train.0: 50.0 % of 40 passages of its target side that were looked at are not in de, but look like fr"
@@ -603,7 +654,10 @@ def test_a_language_in_its_second_script_ruins_nothing(tmp_path: Path) -> None:
     """Central Kurdish is taken for Southern Kurdish, the language of Arabic letters that the identifier knows."""
     pytest.importorskip("py3langid")
     kurdish = "من لە کوردستان دەژیم و کتێبەکە دەخوێنمەوە، ئەمڕۆ باران دەبارێت"
-    pairs = [(f"I live in Kurdistan and read the book, number {i}.", f"{kurdish} {i}.") for i in range(40)]
+    pairs = [
+        (f"{'In' * (i % 2)}I live in Kurdistan and read the book, number {i}.", f"{'ئە' * (i % 2)}{kurdish} {i}.")
+        for i in range(40)
+    ]
     for code, ruins in (("ku", False), ("tr", True)):
         [finding] = check(data_of(tmp_path, pairs).model_copy(update={"tgt_lang": code}))
         assert finding.ruins == ruins
@@ -683,7 +737,11 @@ def test_sorted_text_is_not_accused(tmp_path: Path) -> None:
 def test_numbers_and_placeholders_are_in_no_language(tmp_path: Path) -> None:
     pytest.importorskip("py3langid")
     pairs = [
-        (f"{{count_{i}}} {i * 7919} %d", f"Der Satz mit der Nummer {i} steht hier, und er endet nie") for i in range(90)
+        (
+            f"{{count_{i}}} {i * 7919} %d",
+            f"{'Jeder' if i % 2 else 'Der'} Satz mit der Nummer {i} steht hier, und er endet nie",
+        )
+        for i in range(90)
     ]
     assert findings(data_of(tmp_path, pairs)) == []
 
