@@ -254,6 +254,20 @@ def test_a_terminal_is_told_how_to_end(trained: Trained, monkeypatch: pytest.Mon
     assert len(done.lines) == 1 and "Ctrl-D" in done.stderr.splitlines()[0]
 
 
+def test_files_that_are_more_than_lines_are_warned_of(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("a.csv", "en,de\n"), ("b.csv.gz", "en,de\n"), ("mac", "a\rb\r"), ("plain.txt", "a\r\nb\n")):
+        (gzip.open if name.endswith("gz") else open)(name, "wb").write(content.encode())
+        done = tmt_here("translate", trained.run, "--beam-size", 1, "--input", name).ok()
+        told = {"mac": "warning: the lines of mac end as on old Macs", "plain.txt": ""}
+        start = told.get(name, f"warning: {name}: is read as lines of text, markup and columns too; ")
+        assert done.stderr.startswith(start) and bool(done.stderr) == bool(start)
+    made = tmt_here("tokenizer", "train", "--input", "a.csv", "--output", "tok.model", "--vocab-size", 300).ok()
+    assert made.stderr.startswith("warning: a.csv: is read as lines of text")
+
+
 def test_long_lines_are_one_warning_with_their_count(trained: Trained) -> None:
     lines = [" ".join(random.Random(i).choices("abcdefgh", k=60)) for i in range(5)]
     options = ("--beam-size", 1, "--set", "search.max_source_tokens=40")

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from transformer_mt.system.compression import COMPRESSED
+from transformer_mt.system.console import tell
+from transformer_mt.system.lines import OLD_LINE_ENDS, ends_at_cr
+
+# The ends of names of files whose lines are not text alone.
+_MORE_THAN_LINES = frozenset(
+    (".csv", ".tsv", ".json", ".jsonl", ".tmx", ".xlf", ".xliff", ".po", ".srt", ".vtt", ".html", ".xml", ".sgm", ".md")
+)
+
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; see configs/reference.yaml.")
 ]
@@ -40,3 +49,12 @@ ModelOrExportArgument = Annotated[
         metavar="MODEL", help="A run, a checkpoint, an averaged or an imported model, or an export for CTranslate2."
     ),
 ]
+
+
+def warn_of_form(path: str) -> None:
+    """Warn where a file that is read as lines of text has something else in it by its name, or other line ends."""
+    name = Path(path)
+    if Path(name.stem if name.suffix in COMPRESSED else name).suffix.lower() in _MORE_THAN_LINES:
+        tell(f"warning: {path}: is read as lines of text, markup and columns too; write out the text alone")
+    elif name.is_file() and ends_at_cr(path):
+        tell(f"warning: the lines of {path} {OLD_LINE_ENDS}")

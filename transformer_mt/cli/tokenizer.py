@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from transformer_mt.cli.options import warn_of_form
 from transformer_mt.system.console import tell
 
 tokenizer_app = typer.Typer(
@@ -41,7 +42,10 @@ def tokenizer_train(
     if str(output) == "-":
         raise InputError("--output -: a model is a file of its own; name one, for example tok.model")
     check_writable(output)
-    trained, report = train_tokenizer((line for path in files_of(tuple(inputs)) for line in read_lines(path)), config)
+    paths = files_of(tuple(inputs))
+    for path in paths:
+        warn_of_form(path)
+    trained, report = train_tokenizer((line for path in paths for line in read_lines(path)), config)
     with replaced_file(output) as file:
         file.write(trained.model)
     tell(report)

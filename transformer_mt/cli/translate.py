@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformer_mt.cli.options import ModelOrExportArgument, SetSearchOption
+from transformer_mt.cli.options import ModelOrExportArgument, SetSearchOption, warn_of_form
 from transformer_mt.errors import InputError
 from transformer_mt.system.console import tell
 
@@ -86,6 +86,7 @@ def translate(
     from transformer_mt.system.whole_files import check_writable
 
     check_writable(output)
+    warn_of_form(source)
     if line_buffered and output != "-":
         raise InputError(f"--line-buffered: {output} appears as a whole at the end; leave out --output, or that option")
     from tqdm import tqdm

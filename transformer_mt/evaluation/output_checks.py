@@ -10,10 +10,23 @@ but a share that is far from the usual one is the first sign of a wrong language
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from transformer_mt.system.console import shortened
 from transformer_mt.text.loops import has_loop
+
+# What other programs print beside a translation, or in the place of it.
+_MORE_THAN_TEXT = {
+    "JSON around them": re.compile(r"""\{["'].*\}$"""),
+    "||| between fields, as lists of alternatives and links of words have": re.compile(r".*\|\|\| "),
+    "tabs between fields": re.compile(".*\t"),
+    "tags around them, as SGML has": re.compile(r"\s*<(?:seg|s|hl|p|doc|tuv|target)\b.*>"),
+    "pieces for words (@@, ▁)": re.compile(r".*\w@@ |▁"),
+    "quotes around them, as tables have": re.compile(r'"(?:[^"]|"")*"$'),
+}
+_MOST = 0.5  # of the lines
 
 TOO_LONG_RATIO, TOO_LONG_EXTRA = 2, 10  # more target tokens than this times the source's, plus this
 
@@ -24,6 +37,18 @@ def is_copy(source: str, output: str) -> bool:
     """Whether the output is the source, but for case and the amount of white space, and has a letter in it."""
     words = source.casefold().split()
     return words == output.casefold().split() and any(character.isalpha() for character in source)
+
+
+def more_than_text(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> str | None:
+    """Return what most outputs have beside their text and the references have not, in words."""
+
+    def most_have(form: re.Pattern[str], lines: Sequence[str]) -> bool:
+        return sum(map(bool, map(form.match, lines))) > _MOST * len(lines)
+
+    for words, form in _MORE_THAN_TEXT.items():
+        if most_have(form, outputs) and not any(most_have(form, lines) for lines in references):
+            return words
+    return None
 
 
 @dataclass

@@ -21,8 +21,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_mt.errors import InputError
+from transformer_mt.evaluation.output_checks import more_than_text
 from transformer_mt.evaluation.resampling import bootstrap_scores, statistics_of
-from transformer_mt.system.console import Tell, tell_nobody
+from transformer_mt.system.console import Tell, counted, tell_nobody
+from transformer_mt.system.lines import OLD_LINE_ENDS
 from transformer_mt.text.scripts import UNSPACED_CHARACTER
 
 if TYPE_CHECKING:
@@ -306,6 +308,8 @@ def prepare(
     if isinstance(chosen, str):
         raise InputError(f"metrics: '{chosen}' is one string, a list of names is needed; write ['{chosen}']")
     filled, notes = _without_blank(hypotheses, references)
+    if (other := more_than_text(hypotheses, references)) is not None:
+        notes.append(f"most of the hypotheses have {other}, the references have not; the scores are those of all that")
     if metrics is None and (longest := _too_long_for_ter(hypotheses, references, is_asian)):
         chosen = [name for name in chosen if name != "ter"]
         notes.append(
@@ -462,10 +466,14 @@ def check_streams(hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     for ref_name, reference in zip(ref_names, references, strict=True):
         num_ref = len(reference)
         if num_hyp != num_ref:
+            both = (hyp_name, hypotheses), (ref_name, reference)
+            (shorter, fewer), (longer, _) = sorted(both, key=lambda one: len(one[1]))
+            remedy = "line i of both must belong to the same sentence"
+            if any("\r" in line for line in fewer):
+                remedy = f"the lines of {shorter} {OLD_LINE_ENDS}"
             raise InputError(
-                f"{num_hyp} lines in {hyp_name}, {num_ref} in {ref_name}: line {min(num_hyp, num_ref) + 1} of "
-                f"{hyp_name if num_hyp > num_ref else ref_name} is the first without a partner; "
-                f"line i of both must belong to the same sentence"
+                f"{counted(num_hyp, 'line')} in {hyp_name}, {num_ref:,} in {ref_name}: line {len(fewer) + 1:,} of "
+                f"{longer} is the first without a partner; {remedy}"
             )
     if num_hyp == 0:
         raise InputError(f"{hyp_name}: no lines to score; check that the file is not empty")

@@ -206,7 +206,9 @@ def codes_in(kind: str, path: str) -> Sequence[str | None]:
     if kind == "po":
         header = "\n".join(itertools.islice(lines_of(path), 100))
         src, tgt = (
-            found[1] if (found := re.search(rf"^\"{key}:\s*([\w-]+)", header, re.MULTILINE)) else None
+            found[1]
+            if (found := re.search(rf'(?:^(?:msgstr )?"|\\n){key}:\s*([\w-]+)', header, re.MULTILINE))
+            else None
             for key in ("X-Source-Language", "Language")
         )
         return [code and (code_of_name(code) or code) for code in (src or "en", tgt)]  # messages: in English as a rule

@@ -117,6 +117,12 @@ def table_of(kind: str, src: str, files: Sequence[str], columns: MaybeColumns, a
     of_codes = {name: cells for name, cells in columns_of_text.items() if are_codes(cells, name)}
     names = [name for name in columns_of_text if name not in of_codes] if has_names else rows[0] if rows else []
     table = _Table(src, settings, rows, names, of_codes, codes_of_file(src))
+    if len(rows) > 2 and not table.has_header:
+        second, third = map(languages_of_header, rows[1:3])
+        if len({*second.values()}) > 1 and not third:
+            raise InputError(
+                f"{src}: the names of its columns are below other text ({', '.join(second)}); delete what is above them"
+            )
     if rows:
         _refuse_unlike(table, files, delimiter)
     elif not names and kind == "jsonl" and is_one_object(first):

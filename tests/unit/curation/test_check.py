@@ -556,7 +556,7 @@ def test_what_both_sides_begin_with_may_be_text(line: str, tmp_path: Path) -> No
     assert [one for one in findings(data_of(tmp_path, pairs)) if "same key" in one] == []
 
 
-@pytest.mark.parametrize("start", [">>de<< ", "translate English to German: ", "EN: ", "<b> "])
+@pytest.mark.parametrize("start", [">>de<< ", "translate English to German: ", "EN: ", "++ "])
 def test_what_all_lines_begin_with_is_told(start: str, tmp_path: Path) -> None:
     pairs = [(start + src, tgt) for src, tgt in good_pairs(100)]
     [finding] = check(data_of(tmp_path, pairs))

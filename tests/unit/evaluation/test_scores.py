@@ -356,13 +356,20 @@ def test_blank_lines_are_scored_as_they_are() -> None:
             ["a"] * 999,
             [["a"] * 1000],
             None,
-            "999 lines in hypotheses, 1000 in references[0]: line 1000 of references[0] is the first without",
+            "999 lines in hypotheses, 1,000 in references[0]: line 1,000 of references[0] is the first without",
         ),
         (
             ["a"] * 3,
             [["a"] * 3, ["a"]],
             ("hyp.txt", "ref.0", "ref.1"),
             "3 lines in hyp.txt, 1 in ref.1: line 2 of hyp.txt is the first without a partner",
+        ),
+        (
+            ["a\rb\rc"],
+            [["a"] * 3],
+            ("hyp.txt", "ref.txt"),
+            "1 line in hyp.txt, 3 in ref.txt: line 2 of ref.txt is the first without a partner; the lines of hyp.txt "
+            "end as on old Macs, with a carriage return alone",
         ),
         ([], [["a"]], ("hyp.txt", "ref.txt"), "0 lines in hyp.txt, 1 in ref.txt: line 1 of ref.txt is the first"),
         ([], [[]], ("hyp.txt", "ref.txt"), "hyp.txt: no lines to score"),
@@ -377,6 +384,27 @@ def test_streams_that_do_not_fit_are_refused(
             score(hypotheses, references, names=names)
         assert str(refusal.value).startswith(message)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("0 ||| {} ||| -0.5", "||| between fields"),
+        ('{{"text": "{}"}}', "JSON around them"),
+        ("H-0\t-0.5\t{}", "tabs between fields"),
+        ('<seg id="1">{}</seg>', "tags around them"),
+        ("Kat@@ ze {}", "pieces for words"),
+        ("▁{}", "pieces for words"),
+        ('"{}"', "quotes around them"),
+    ],
+)
+def test_what_is_more_than_translations_is_told(form: str, words: str) -> None:
+    text = [f"ein Hund mit {i} Beinen" for i in range(10)]
+    scored = [form.format(line) for line in text]
+    [note] = evaluate(scored, [text], ["chrf"]).notes
+    assert note.startswith(f"most of the hypotheses have {words}")
+    assert not evaluate(scored, [scored], ["chrf"]).notes
+    assert not evaluate([*text[:5], *scored[5:]], [text], ["chrf"]).notes
 
 
 @pytest.mark.parametrize(

@@ -619,6 +619,7 @@ def test_languages_that_were_named_are_columns(tmp_path: Path) -> None:
         ("a.tmx", '<tmx><tuv lang="EN"/><tuv lang="de-DE"/><tuv lang="en"/><tuv lang="DE-DE"/></tmx>', ("en", "de-DE")),
         ("b.tmx", '<tmx><tuv lang="English (US)"/><tuv lang="Chinese (Simplified)"/></tmx>', ("en", "zh-Hans")),
         ("a.po", 'msgid ""\nmsgstr ""\n"Language: pt_BR\\n"\n', ("en", "pt_BR")),
+        ("a.po", 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\nLanguage: de\\n"\n', ("en", "de")),
         ("d.po", 'msgid ""\nmsgstr ""\n"Language: German\\n"\n', ("en", "de")),
         ("b.po", 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"X-Source-Language: fr\\n"\n', ("fr", "de")),
         (
@@ -750,6 +751,11 @@ def test_what_does_not_tell_its_languages_asks_for_them(name: str, content: str,
         ("{}/dicts.csv", None, r"dicts.csv: column translation holds both sides as one text; save .*to_json"),
         ("{}/sentences.tsv", None, r"sentences.tsv: has one sentence a line with its language, and no pairs"),
         ("{}/sentences.csv", None, r"sentences.csv: has one sentence a line with its language, and no pairs"),
+        (
+            "{}/titled.csv",
+            None,
+            r"titled.csv: the names of its columns are below other text \(English, German\); delete",
+        ),
         ("{}/chats.jsonl", None, r"chats.jsonl: none of its columns is text: id \(int\), messages \(list\); each row"),
         ("{}/variable.jsonl", None, r"variable.jsonl: none of its columns is text: language \(list\), translation"),
         (
@@ -827,6 +833,7 @@ def test_what_is_no_source_is_refused(src: str, tgt: str | None, reason: str, tm
     write(tmp_path / "dicts.csv", ["id,translation", *(f'{i},"{both}"' for i in range(9))])
     write(tmp_path / "sentences.tsv", [f"{i}\t{'eng' if i % 2 else 'deu'}\tA dog {i}" for i in range(30)])
     write(tmp_path / "sentences.csv", [f'{i}\t{"eng" if i % 2 else "deu"}\t"A dog {i}" it is' for i in range(30)])
+    write(tmp_path / "titled.csv", ["Captions,Exported 2024", "English,German", "A dog,Ein Hund"])
     write(tmp_path / "chats.jsonl", [json.dumps({"id": 1, "messages": [{"role": "user"}]})] * 2)
     variable = {"translation": {"language": ["en", "de"], "translation": ["A dog", "Ein Hund"]}}
     write(tmp_path / "variable.jsonl", [json.dumps(variable)] * 2)

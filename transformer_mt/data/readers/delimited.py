@@ -110,19 +110,23 @@ def _pairs(
                 f"{path}, line {number}: {row[src]!r} and {row[tgt]!r} once more: no names of columns, then; "
                 "give the numbers of the columns with the text as src_column and tgt_column, and header: false"
             )
-        is_second = False
         if len(row) != len(first):
             raise InputError(
                 f"{path}, line {number}: {counted(len(row), 'column')} where the first line has {len(first)}; "
-                "mend the line" + _other_remedies(row, len(first), max(src, tgt), source)
+                "mend the line" + _other_remedies(row, len(first), max(src, tgt), source, is_second=is_second)
             )
+        is_second = False
         yield row[src], "" if fuzzy is not None and row[fuzzy] == "True" else row[tgt]
 
 
-def _other_remedies(row: list[str], width: int, last_of_text: int, source: SourceConfig) -> str:
-    """What else to do than to mend a line that has more or fewer columns than the first one."""
+def _other_remedies(row: list[str], width: int, last_of_text: int, source: SourceConfig, *, is_second: bool) -> str:
+    """What else to do than to mend a line, perhaps the second, that has more or fewer columns than the first one."""
     remedies = ""
-    if len(row) < width:
+    if len(row) == width + 1 and is_second:
+        remedies = ", or, where all lines below the first have one more, name that column as well (R: col.names=NA)"
+    if len(row) < width and row[-1].endswith("\\"):
+        remedies = ", or, of a database that wrote \\ before line ends inside of a field, export it with quotes"
+    elif len(row) < width:
         superfluous = "the rows without a translation" if len(row) <= last_of_text else "the columns behind the text"
         remedies = f", or, of a spreadsheet that left out empty cells at the ends of lines, delete {superfluous}"
     if source.tsv:

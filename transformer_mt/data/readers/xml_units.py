@@ -20,6 +20,15 @@ from transformer_mt.system.lines import read_error
 _BLOCK_BYTES = 1 << 16
 _CONTINUED = bytes(range(0x80, 0xC0))  # of a character that the block before cuts off
 _INVALID_TOKEN = errors.codes[errors.XML_ERROR_INVALID_TOKEN]
+_REMEDIES = {
+    errors.codes[errors.XML_ERROR_MISPLACED_XML_PI]: "remove what stands before <?xml, blank lines too",
+    errors.codes[
+        errors.XML_ERROR_BAD_CHAR_REF
+    ]: "a reference stands for a control character, which XML has not; remove it",
+    errors.codes[errors.XML_ERROR_UNDEFINED_ENTITY]: "XML knows &amp; &lt; &gt; &quot; and &apos; alone; write the "
+    "character itself, a space for &nbsp;",
+}
+_BARE = re.compile(rb"&(?![A-Za-z_#][\w.-]*;)")
 _CONTROLS = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")  # that XML does not allow
 _DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 
@@ -93,6 +102,10 @@ def _remedy(error: Exception, block: bytes | str) -> str:
             codecs.getincrementaldecoder("utf-8")().decode(content.lstrip(_CONTINUED))
         except UnicodeDecodeError:
             return 'it is not UTF-8; name its encoding in the first line: <?xml version="1.0" encoding="ISO-8859-1"?>'
+        if _BARE.search(content):
+            return "an & that begins no reference is written &amp; in XML"
+    if isinstance(error, ElementTree.ParseError) and error.code in _REMEDIES:
+        return _REMEDIES[error.code]
     return "mend the file, or download it again"
 
 
