@@ -183,6 +183,7 @@ def test_text_without_control_characters(text: str) -> None:
         "中文<h1>标题",
         "<!-- hidden",
         "copy the <file> there",
+        'open <xliff:g id="n">%d</xliff:g>',
         "AT&amp;T",
         "it&#39;s",
         "it&#x27;s",
