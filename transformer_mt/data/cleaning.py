@@ -29,8 +29,8 @@ from transformer_mt.text.scripts import UNSPACED_CHARACTER, Alphabet
 # ellipsis in another encoding. Not U+2028, nor what has no width (Cf), which some scripts need.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]")
 
-# A tag of any name, <xliff:g> too, so that XML and placeholders such as <file> are some, but what follows the name is attributes:
-# a < b, x <y and z> w and <3 are none.
+# A tag of any name, <xliff:g> too, so that XML and placeholders such as <file> are some, but what follows the name is
+# attributes: a < b, x <y and z> w and <3 are none.
 _TAG = re.compile(r"<(?:/?[A-Za-z][A-Za-z0-9:-]*+(?:\s[^<>=]*+=[^<>]*+|\s*+/?)>|!--)")
 _REFERENCE = re.compile(r"&(?:#(?:\d+|[xX][0-9A-Fa-f]+)|([A-Za-z][A-Za-z0-9]*+));")
 
