@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from transformer_mt.config.sections import ModelConfig
 from transformer_mt.model.attention import MultiHeadAttention, attention
@@ -195,3 +197,23 @@ def test_losses_are_drawn(why_scaled: Any, tmp_path: Path) -> None:
     why_scaled.draw(runs, tmp_path / "losses.svg")
     drawn = (tmp_path / "losses.svg").read_text()
     assert [drawn.count(f"stroke: {colour}") > 0 for colour in ("#0072b2", "#d55e00")] == [True, True]
+
+
+# Model FLOPs of an update, for `scripts/gpu_parts.py`.
+
+
+def test_flops_of_an_update_are_those_that_torch_counts() -> None:
+    """Of one pair without padding; its counter knows no `addmm_`, by which the loss adds to its weight's gradient."""
+    config = ModelConfig(d_model=32, d_ff=48, num_heads=2, num_encoder_layers=2, num_decoder_layers=3, dropout=0.0)
+    num_pieces, src_length, tgt_length = 101, 128, 64
+    model = Transformer(config, num_pieces, num_pieces)
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = model(collate([[7] * src_length], [[7] * tgt_length]))
+        loss.backward()
+    upper_half = (
+        config.num_decoder_layers * tgt_length**2 * config.d_model
+    )  # of scores and weighted sums, computed as well
+    not_counted = num_pieces * tgt_length * config.d_model
+    lengths = np.array([src_length]), np.array([tgt_length])
+    flops = script("gpu_parts").training_flops(config, num_pieces, *lengths)
+    assert counter.get_total_flops() == flops + 3 * 2 * upper_half - 2 * not_counted
