@@ -153,7 +153,10 @@ def _first_rows(kind: str, path: str) -> list[dict[str, Any]]:
         rows = []
         for origin, row in itertools.islice((one for one in json_rows(path) if one[1] != ("", "")), _MOST_ROWS):
             if not isinstance(row, dict):
-                raise InputError(f"{origin}: one JSON object a line is needed, or an array of them; mend the file")
+                raise InputError(
+                    f"{origin}: one JSON object a line is needed, or an array of them; make some of other rows, as of "
+                    "arrays: jq -c '{en: .[0], de: .[1]}'"
+                )
             rows.append(row)
     if not any(rows):
         raise InputError(f"{path}: no rows with columns in it; check the file")

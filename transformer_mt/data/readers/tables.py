@@ -63,7 +63,10 @@ def cells_of(row: object, columns: Columns, origin: str) -> dict[Any, Any]:
     if isinstance(row, dict) and _NESTED in row and columns.among(row)[0] not in row:
         row = dict.fromkeys(columns[:2]) if row[_NESTED] is None else row[_NESTED]
     if not isinstance(row, dict):
-        raise InputError(f"{origin}: columns with names are needed, found {type(row).__name__}")
+        raise InputError(
+            f"{origin}: columns with names are needed, found {type(row).__name__}; make objects of rows, as of arrays: "
+            "jq -c '{en: .[0], de: .[1]}'"
+        )
     return row
 
 
