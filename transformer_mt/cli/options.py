@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands have, and a warning of files that these name."""
 
 from __future__ import annotations
 

@@ -101,8 +101,12 @@ class Fault(NamedTuple):
 _NEVER = 2.0
 _ALL = 0.9  # of the training pairs, nearly
 # From which shares of pairs on.
-_NO_TEXT = {"keys": 0.5, "numbers": 0.5, "same_keys": 0.5, "talks": 0.01, "copy": 0.9, "prefixes": _ALL}
-_NO_TEXT |= {"same_start": _ALL, "escape": 0.1, "misread": 0.1, "literal": 0.5}
+_NO_TEXT = {
+    **dict.fromkeys(("keys", "numbers", "same_keys", "literal"), 0.5),
+    **dict.fromkeys(("copy", "prefixes", "same_start"), _ALL),
+    **dict.fromkeys(("escape", "misread"), 0.1),
+    "talks": 0.01,
+}
 _MAY_BE = ("copy", "prefixes", "same_start", "escape", "misread")  # what a model may be trained on nevertheless
 _BEGINNINGS = ("same_keys", "keys", "literal", "times", "prefixes", "same_start")  # the nearest word first
 _QUOTES = ("quoted", "one_quoted", "doubled")

@@ -21,14 +21,17 @@ _BLOCK_BYTES = 1 << 16
 _CONTINUED = bytes(range(0x80, 0xC0))  # of a character that the block before cuts off
 _INVALID_TOKEN = errors.codes[errors.XML_ERROR_INVALID_TOKEN]
 _REMEDIES = {
-    errors.codes[errors.XML_ERROR_MISPLACED_XML_PI]: "remove what stands before <?xml, blank lines too",
-    errors.codes[
-        errors.XML_ERROR_BAD_CHAR_REF
-    ]: "a reference stands for a control character, which XML has not; remove it",
-    errors.codes[errors.XML_ERROR_UNDEFINED_ENTITY]: "XML knows &amp; &lt; &gt; &quot; and &apos; alone; write the "
-    "character itself, a space for &nbsp;",
+    errors.codes[error]: remedy
+    for error, remedy in (
+        (errors.XML_ERROR_MISPLACED_XML_PI, "remove what stands before <?xml, blank lines too"),
+        (errors.XML_ERROR_BAD_CHAR_REF, "a reference stands for a control character, which XML has not; remove it"),
+        (
+            errors.XML_ERROR_UNDEFINED_ENTITY,
+            "XML knows &amp; &lt; &gt; &quot; and &apos; alone; write the character itself, a space for &nbsp;",
+        ),
+    )
 }
-_BARE = re.compile(rb"&(?![A-Za-z_#][\w.-]*;)")
+_BARE = re.compile(rb"&(?![A-Za-z_#][\w.-]*;)")  # which begins no reference
 _CONTROLS = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")  # that XML does not allow
 _DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 
