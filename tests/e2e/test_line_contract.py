@@ -447,7 +447,7 @@ def test_text_that_is_not_utf8_is_refused_with_its_line(
         file.write("a\r\nä\u2028".encode() + b"b\xff\r\nc\n")
     for name, arguments in readers(trained, model, tmp_path, bad).items():
         refused = tmt_here(*arguments)
-        assert (refused.status, refused.stdout) == (2, b""), name
+        assert (refused.status, len(refused.lines)) == (2, name.startswith("score")), name  # the line before it
         assert f"{bad}, line 2: not UTF-8 (byte 0xff at offset 6 of the line)" in refused.refusal, name
         assert len(refused.stderr.splitlines()) == 1, name
         assert not (tmp_path / "out").exists(), name

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from transformer_mt.system.compression import COMPRESSED
 from transformer_mt.system.console import tell
-from transformer_mt.system.lines import OLD_LINE_ENDS, ends_at_cr
 
 # The ends of names of files whose lines are not text alone.
 _MORE_THAN_LINES = frozenset(
@@ -53,6 +51,9 @@ ModelOrExportArgument = Annotated[
 
 def warn_of_form(path: str) -> None:
     """Warn where a file that is read as lines of text has something else in it by its name, or other line ends."""
+    from transformer_mt.system.compression import COMPRESSED
+    from transformer_mt.system.lines import OLD_LINE_ENDS, ends_at_cr
+
     name = Path(path)
     if Path(name.stem if name.suffix in COMPRESSED else name).suffix.lower() in _MORE_THAN_LINES:
         tell(f"warning: {path}: is read as lines of text, markup and columns too; write out the text alone")
