@@ -422,7 +422,9 @@ class TextFaults:
                     what_then = f"; data.clean.{fault.rule} leaves them out"
                 others = [key for key in quotes if key[1] == name and key[0] != unit]
                 also = "".join(f" (and {told[other].count:,} {other[0]})" for other in others)
-                what = f"{share(one.count, total)} of {total:,} {unit}{also} {fault.words.format(f'{longest:,}')}"
+                what = (
+                    f"{share(one.count, total)} of {total:,} {unit}{also} {fault.words.replace('{}', f'{longest:,}')}"
+                )
                 where = _examples(one, sum(counts[:number]))
                 yield Finding(f"{named.label}: {what}: {where}{what_then} ({named.source})", ruins)
 
