@@ -568,13 +568,11 @@ def test_what_all_lines_begin_with_is_told(start: str, tmp_path: Path) -> None:
     assert findings(data_of(tmp_path, [*pairs[:80], *good_pairs(20)])) == []
 
 
-def test_what_programs_write_around_text_ruins_it(tmp_path: Path) -> None:
-    for form in (repr, lambda text: repr(text.encode()), lambda text: json.dumps({"id": 1, "text": text})):
-        pairs = [("A dog.", form(tgt.split())) if form is repr else (src, form(tgt)) for src, tgt in good_pairs(50)]
-        found = [
-            one for one in check(data_of(tmp_path, pairs)) if "target sides are written as in a program" in one.text
-        ]
-        assert len(found) == 1 and found[0].ruins and '({"key": …}); write out the text' in found[0].text
+@pytest.mark.parametrize("written", [str.encode, str.split, lambda text: {"id": 1, "text": text}])
+def test_what_programs_write_around_text_ruins_it(written: Callable[[str], object], tmp_path: Path) -> None:
+    pairs = [(src, repr(written(tgt))) for src, tgt in good_pairs(50)]
+    found = [one for one in check(data_of(tmp_path, pairs)) if "target sides are written as in a program" in one.text]
+    assert len(found) == 1 and found[0].ruins and '({"key": …}); write out the text' in found[0].text
 
 
 @pytest.mark.parametrize("before", ['{},"', "{};", "{}:"])
