@@ -25,6 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 
 LONGEST_LINE = 4 << 20  # bytes that are read as one line: what a line takes in memory is bounded as well
 TOO_LONG = "\ufdd0 a line that is too long \ufdd0"  # stands for one in a sentence pair; cleaning knows it
+_END_OF_DOS = "\x1a"  # Ctrl-Z, with which some of its programs end files
 OLD_LINE_ENDS = "end as on old Macs, with a carriage return alone; give them line feeds: tr '\\r' '\\n'"
 
 
@@ -203,7 +204,7 @@ def read_line_pairs(first: str | Path, second: str | Path, instead: str | None =
     for number, (line, other) in enumerate(pairs, 1):
         if line is None or other is None:
             longer, shorter = (first, second) if other is None else (second, first)
-            total, is_rest_blank = number, not (line or other or "").strip()
+            total, is_rest_blank = number, not (line or other or "").strip().strip(_END_OF_DOS)
             for rest in pairs:
                 total += 1
                 is_rest_blank = is_rest_blank and not any(one and one.strip() for one in rest)

@@ -148,9 +148,10 @@ def test_unequal_counts_name_both_and_the_first_line_alone(longer: str, suffix: 
     )
 
 
-def test_blank_lines_at_the_end_of_one_side_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [["", " "], ["\x1a"]])
+def test_blank_lines_at_the_end_of_one_side_are_told(more: list[str], tmp_path: Path) -> None:
     source = text_files(tmp_path, [("a", "b")] * 3)
-    write_lines(source["src"], ["a"] * 3 + ["", " "])
+    write_lines(source["src"], ["a"] * 3 + more)
     with pytest.raises(
         InputError, match=r"without a partner: from there on .*text.en is blank; remove the blank lines"
     ):
