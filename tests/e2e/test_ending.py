@@ -144,7 +144,10 @@ def test_advice_follows_the_validations(ended: tuple[Path, Path], tmp_path: Path
     cosine = with_keys("optim", schedule="cosine")
     falling, rising = [4.0, 3.0, 2.5, 2.3, 2.2, 2.1], [1.0, 10.0, 20.0, 25.0, 28.0, 30.0]
     assert "go on with --resume and train.max_steps 120" in advice(tmp_path, config, rising, falling)
-    assert "train.max_steps 80 and another --output" in advice(tmp_path, cosine, rising, falling)
+    assert "train.max_steps 120 and another --output" in advice(tmp_path, cosine, rising, falling)
+    assert "above that of guessing: lower optim.lr" in advice(
+        tmp_path, config, falling, [9.9, 66.0, 85.0, 87.0, 87.0, 87.0]
+    )
     warm = with_keys("optim", schedule="cosine", warmup_steps=40)  # the rate is at its peak, not at 0
     assert "go on with --resume and train.max_steps 120" in advice(tmp_path, warm, rising, falling)
     warm = with_keys("optim", schedule="cosine", warmup_steps=41)
@@ -153,7 +156,7 @@ def test_advice_follows_the_validations(ended: tuple[Path, Path], tmp_path: Path
     assert f"tmt average {tmp_path} --output" in advice(tmp_path, config, flat, falling)
     assert "more text" in advice(tmp_path, cosine, flat, falling)
     assert "more text" in advice(tmp_path, with_keys("train", ema_decay=0.99), flat, falling)
-    few = "the last checkpoint is the best, and only in epoch 4: a longer run may be better, with train.max_steps 80"
+    few = "the last checkpoint is the best, and only in epoch 4: a longer run may be better, with train.max_steps 120"
     assert few in advice(tmp_path, cosine, flat, falling, epoch=3)
     assert "more text" in advice(tmp_path, cosine, [*flat[:-1], 30.0], falling, epoch=3)
     risen = [4.0, 3.0, 2.0, 2.1, 2.2, 2.3]

@@ -46,6 +46,9 @@ def test_two_files_become_a_model(text: list[tuple[str, str]], tmp_path: Path) -
     path = tmp_path / "my.yaml"
     assert done.stdout == b"" and f"wrote {path}; next: tmt train {path}" in done.stderr
     assert "en to de (by the names of the files)" in done.stderr
+    spaced = init(tmp_path, output="my own.yaml").ok()
+    assert f"next: tmt train '{tmp_path}/my own.yaml'" in spaced.stderr
+    assert "| tmt translate 'runs/my own'\n" in (tmp_path / "my own.yaml").read_text()
     config = load_config(path)
     assert (config.data.src_lang, config.data.tgt_lang) == ("en", "de")
     assert config.data.train[0].src == str(tmp_path / "train.en") and config.data.clean.drop_held_out

@@ -410,6 +410,19 @@ def test_a_warm_up_that_never_ends_is_warned_of(place: Place) -> None:
     assert "warning: train.max_steps 2 is less than optim.warmup_steps 4,000" in done.stderr
 
 
+def test_a_rate_that_never_stands_is_warned_of(place: Place) -> None:
+    place.config["optim"] |= {"schedule": "stable", "warmup_steps": 1, "lr": 0.001, "decay_steps": 1}
+    assert "warning: optim.decay_steps 1 and optim.warmup_steps 1 leave nothing of train.max_steps 2" in (
+        place.train("--dry-run").ok().stderr
+    )
+    assert "decay_steps" not in place.train("--dry-run", "--set", "train.max_steps=9").ok().stderr
+
+
+def test_a_coverage_that_sentencepiece_refuses_is_named(place: Place) -> None:
+    set_in(place.config, "tokenizer.character_coverage", 0.95)
+    assert_refused(place.train(), 2, "tokenizer.character_coverage 0.95 is too low; 0.98 is the least")
+
+
 def test_one_language_for_both_sides_is_warned_of(place: Place) -> None:
     assert "src_lang" not in place.train("--dry-run").ok().stderr
     place.config["data"]["tgt_lang"] = "src"

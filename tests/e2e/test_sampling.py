@@ -106,6 +106,17 @@ def assert_same_end(run: Path, expected: Path) -> None:
     assert not (run / "epochs").exists()
 
 
+def test_sources_as_long_as_those_drawn_are_not_split(finished: Finished, tmp_path: Path) -> None:
+    """As drawn for the first epoch: longer than any that is cut without drawing."""
+
+    def longest(run: Path, step: int) -> int:
+        return json.loads((step_path(run, step) / "manifest.json").read_text())["longest_src_tokens"]  # type: ignore[no-any-return]
+
+    undrawn = ("--set", "tokenizer.bpe_dropout=0", "--set", "data.noise={}", "--set", "train.max_steps=1")
+    tmt_here("train", finished.path, "--output", tmp_path / "run", *undrawn).ok()
+    assert longest(tmp_path / "run", 1) < longest(finished.run, 1) == longest(finished.run, LAST_STEP)
+
+
 # ---------------------------------------------------------------- exact resume
 
 

@@ -202,7 +202,9 @@ class TrainConfig(Section):
     patience: Count = 0  # validations without improvement before stopping; 0: never
     seed: Count = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: PositiveInt | None = None  # of this process, on a CPU; default: PyTorch's, one for each core
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = (
+        None  # of this process, on a CPU; default: PyTorch's, one for each core
+    )
     deterministic: bool = True
     compile: bool = False  # the layers, with torch.compile
     recompute_activations: bool = False  # of each layer in the backward pass: less memory, a third more work

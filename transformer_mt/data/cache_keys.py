@@ -10,7 +10,7 @@ from typing import Any
 from transformer_mt.config.data_sections import DataConfig, SourceConfig
 from transformer_mt.data.pairs import NamedSource
 from transformer_mt.data.readers.sources import source_files
-from transformer_mt.errors import InputError
+from transformer_mt.errors import InputError, RunError
 from transformer_mt.system.whole_files import advice_on, reason_of, replaced_file, write_error
 
 # What these kinds of files are read as has changed: corpora prepared from them before have other keys.
@@ -93,6 +93,6 @@ def _remember(memo: Path, text: str) -> None:
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(memo.parent, error) from error
+        raise RunError(f"{write_error(memo.parent, error)}, or name another folder as data.cache_dir") from error
     with replaced_file(memo) as out:
         out.write(text.encode())

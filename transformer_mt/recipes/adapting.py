@@ -54,9 +54,12 @@ def check_direction(initial: Initial, languages: tuple[str, str]) -> None:
     directions = initial.config.data.directions()
     if languages not in directions:
         known = ", ".join(f"{src} to {tgt}" for src, tgt in directions)
+        remedy = "choose another model, or say with --src-lang and --tgt-lang which of its languages these are"
+        for src, tgt in directions:
+            if [code.split("-")[0].lower() for code in (src, tgt)] == [one.split("-")[0].lower() for one in languages]:
+                remedy = f"if that is the same, say --src-lang {src} --tgt-lang {tgt}"
         raise InputError(
-            f"--from {initial.name}: translates {known}, the text is {languages[0]} to {languages[1]}; choose another "
-            "model, or say with --src-lang and --tgt-lang which of its languages these are"
+            f"--from {initial.name}: translates {known}, the text is {languages[0]} to {languages[1]}; {remedy}"
         )
 
 

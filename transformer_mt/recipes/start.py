@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -176,15 +177,15 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         f"{languages.src} to {languages.tgt}, by tmt init. Above each value stands why. All other keys keep the "
         "defaults, which are the paper's; configs/reference.yaml explains them.",
         f"Training takes {time}, besides scoring and saving.",
-        f"    tmt train {asked.output}",
-        f"    echo … | tmt translate {Path('runs') / asked.output.stem}",
+        f"    tmt train {shlex.quote(str(asked.output))}",
+        f"    echo … | tmt translate {shlex.quote(str(Path('runs') / asked.output.stem))}",
     ]
     with contextlib.ExitStack() as cleanup:
         held_out.write(cleanup)
         with replaced_file(asked.output) as file:
             file.write(as_text(heading, choices).encode())
         cleanup.pop_all()
-    tell(f"wrote {asked.output}; next: tmt train {asked.output}")
+    tell(f"wrote {asked.output}; next: tmt train {shlex.quote(str(asked.output))}")
 
 
 def _check_output(output: Path) -> None:

@@ -19,6 +19,7 @@ _MAX_LINE_CHARACTERS = 4096
 
 
 _MAX_LINE_BYTES = 4 * _MAX_LINE_CHARACTERS
+_LEAST_COVERAGE = 0.98  # that SentencePiece takes
 
 
 # What the sample of training lines has at most, besides tokenizer.max_lines: a unigram model needs some 24 bytes each
@@ -90,15 +91,24 @@ def _train(sample: LineSample, config: TokenizerConfig) -> tuple[Tokenizer, str]
     except RuntimeError as error:
         reason = " ".join(str(error).split()).rpartition("] ")[2]  # without the place in SentencePiece's source
         if "Vocabulary size" in reason:
+            of_bytes = ", or set tokenizer.byte_fallback: false, 256 pieces less" if config.byte_fallback else ""
             raise InputError(
                 f"tokenizer.vocab_size {config.vocab_size} does not fit the text ({reason}); "
-                "raise it, or lower tokenizer.character_coverage"
+                f"raise it, lower tokenizer.character_coverage (to {_LEAST_COVERAGE} at least){of_bytes}"
             ) from None
         normalizer = spm.SentencePieceNormalizer(rule_name=config.normalization)
         if not any(map(normalizer.normalize, sample.lines)):
             raise InputError(
                 "the tokenizer's training text has nothing but characters that tokenizer.normalization "
                 f"{config.normalization} leaves out; check its files (data.train, or --input)"
+            ) from None
+        if config.character_coverage < _LEAST_COVERAGE:
+            raise InputError(
+                f"tokenizer.character_coverage {config.character_coverage} is too low; {_LEAST_COVERAGE} is the least"
+            ) from None
+        if "unavailable" in reason:  # no further thread
+            raise InputError(
+                f"tokenizer: cannot be trained ({reason}); end other processes, or raise their limit"
             ) from None
         raise InputError(
             f"tokenizer: cannot be trained on this text ({reason}); check its files (data.train, or --input)"

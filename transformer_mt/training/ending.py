@@ -5,6 +5,8 @@ Nothing here can harm the run: what fails is told, and can be made up for with `
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +45,7 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
                 continue
             scored = None if is_to_stop() else _score(config, source, checkpoint, is_to_stop)
             if scored is None:
-                log.line(f"{name}: not scored, as a signal came; tmt eval {run} does it")
+                log.line(f"{name}: not scored, as a signal came; tmt eval {shlex.quote(str(run))} does it")
                 return
             numbers, lines = scored
             log.record(kind="test", step=step, text=str(source), **numbers)
@@ -53,7 +55,8 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
             if not (isinstance(error, TmtError) or is_out_of_memory(error)):
                 raise
             reason = str(error) if isinstance(error, TmtError) else "out of memory"
-            log.line(f"warning: {name} is not scored: {reason}. The run is complete; tmt eval {run} makes up for it")
+            by_hand = f"tmt eval {shlex.quote(str(run))}"
+            log.line(f"warning: {name} is not scored: {reason}. The run is complete; {by_hand} makes up for it")
 
 
 def _scored_before(config: Config, source: SourceConfig, step: int, records: Sequence[Record]) -> Record | None:
@@ -100,6 +103,9 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
     if not records:
         return "give it validation text (data.valid): without, nobody knows which checkpoint is the best"
     worse_by = records[-1]["loss"] - min(one["loss"] for one in records)
+    if worse_by > _LEARNING_BY_HEART and records[-1]["loss"] > math.log(config.tokenizer.vocab_size):
+        lower = "raise optim.warmup_steps" if config.optim.lr is None else f"lower optim.lr {config.optim.lr:g}"
+        return f"the loss on validation text has risen above that of guessing: {lower}, or set optim.clip_norm: 1.0"
     if worse_by > _LEARNING_BY_HEART and state.best_step < state.step:
         return (
             f"the loss on validation text has risen again by {worse_by:.2f}, so it learns by heart: more text, or more "
@@ -109,8 +115,8 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
     most, warmup = config.train.max_steps, config.optim.warmup_steps
     if is_at_its_end and most < warmup:
         return (
-            f"the learning rate still rose ({warmup:,} steps of warm-up): go on with --resume and train.max_steps "
-            f"{10 * warmup}"
+            f"the learning rate still rose ({warmup:,} steps of warm-up): go on with --resume and more steps, "
+            f"train.max_steps {10 * warmup}, or what the configuration's file has"
         )
     has_come_to_zero = is_at_its_end and learning_rate(most, config.optim, config.model.d_model, most) == 0
     reason = f"{metric} still rose in the last third" if _rises(records, metric) else ""
@@ -119,12 +125,13 @@ def advice(config: Config, run: Path, state: TrainState) -> str:
     if is_at_its_end and reason:
         if has_come_to_zero:
             return (
-                f"{reason}: a longer run may be better, with train.max_steps {2 * config.train.max_steps} and another "
+                f"{reason}: a longer run may be better, with train.max_steps {2 * max(most, state.step)} and another "
                 "--output (this one's learning rate has come to 0)"
             )
         return f"{reason}: go on with --resume and train.max_steps {2 * state.step}"
     if not has_come_to_zero and config.train.ema_decay == 0:
-        return f"the mean of the last checkpoints may be better: tmt average {run} --output {run}/averaged --validate"
+        own, averaged = (shlex.quote(str(path)) for path in (run, run / "averaged"))
+        return f"the mean of the last checkpoints may be better: tmt average {own} --output {averaged} --validate"
     return "more text is what helps now, of other people or back-translated (docs/data.md)"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 import signal
 from pathlib import Path
 
@@ -183,4 +184,4 @@ class _Loop:
             ended = f"no better {config.best_metric} in {config.patience} validations"
         if state.best_score is not None:
             ended += f"; best {config.best_metric} {state.best_score:.2f} at step {state.best_step:,}"
-        return f"{ended}; translate with: tmt translate {self.directory}"
+        return f"{ended}; translate with: tmt translate {shlex.quote(str(self.directory))}"

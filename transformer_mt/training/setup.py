@@ -133,11 +133,13 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
     for line in _opening(config, model, store, device, ranks.num_ranks):
         tell(line)
     longest_src = max(store.longest_src, _longest_src_before(config, latest))
+    opened = epochs.open(state.cursor.epoch, tell)
+    if latest is None and samplers is not None:  # drawn pieces are shorter, and more: text of unseen words is like that
+        longest_src = max(longest_src, int(opened.lengths("src").max()))
     validation = Validation(valid_pairs, config, tokenizers, model, given.train.precision, longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
 
     # 4. Does it fit?
-    epochs.open(state.cursor.epoch, tell)
     largest_of = _largest_batches(store, epochs, ranks, is_sampled=samplers is not None)
     largest, tried = memory.try_batches(largest_of, config, updater, ranks, tell)
     if config.batch.micro_tokens is None:
@@ -355,7 +357,14 @@ def _opening(
             f"warning: data.src_lang and data.tgt_lang are both {data.src_lang}; set each to the language of its side: "
             "columns and units are chosen by them, and how scores cut words"
         )
-    if train.max_steps < config.optim.warmup_steps:
+    before_decay = train.max_steps - (config.optim.decay_steps or 0)
+    if config.optim.decay_steps is not None and before_decay <= config.optim.warmup_steps:
+        yield (
+            f"warning: optim.decay_steps {config.optim.decay_steps:,} and optim.warmup_steps "
+            f"{config.optim.warmup_steps:,} leave nothing of train.max_steps {train.max_steps:,} between them, where "
+            "the learning rate would stand; lower optim.decay_steps"
+        )
+    elif train.max_steps < config.optim.warmup_steps:
         yield (
             f"warning: train.max_steps {train.max_steps:,} is less than optim.warmup_steps "
             f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
