@@ -92,8 +92,7 @@ class Client:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             data = body.encode() if isinstance(body, str) else body
-            with contextlib.suppress(BrokenPipeError):  # it has answered before it was asked, in time that was up
-                connection.request(method, path, data, {"Content-Type": kind, **headers})
+            connection.request(method, path, data, {"Content-Type": kind, **headers})
             response = connection.getresponse()
             text = response.read().decode()
             return response, json.loads(text) if response.getheader("Content-Type") == JSON else text
