@@ -245,9 +245,7 @@ def test_score_of_unequal_counts(trained: Trained, tmp_path: Path) -> None:
     for src, tgt in ((three, two), (two, three)):
         done = tmt_here("score", trained.run, "--src", src, "--tgt", tgt)
         assert done.status == 2 and len(done.lines) == 2
-        assert f"{two} has 2 lines, {three} 3; line 3 of {three} is" in done.refusal or done.refusal.startswith(
-            f"tmt: {three} has 3 lines, {two} 2; line 3 of {three} is"
-        )
+        assert f"{two} has 2 lines, {three} 3; line 3 of {three} is" in done.refusal
     assert_refused(tmt_here("score", trained.run, "--src", tmp_path / "none", "--tgt", two), 2, "none", "No such file")
     assert_refused(tmt_here("score", trained.run, "--src", two), 2, "--tgt")
 

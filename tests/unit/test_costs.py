@@ -210,9 +210,7 @@ def test_flops_of_an_update_are_those_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         loss, _ = model(collate([[7] * src_length], [[7] * tgt_length]))
         loss.backward()
-    upper_half = (
-        config.num_decoder_layers * tgt_length**2 * config.d_model
-    )  # of scores and weighted sums, computed as well
+    upper_half = config.num_decoder_layers * tgt_length**2 * config.d_model  # of scores and sums, computed as well
     not_counted = num_pieces * tgt_length * config.d_model
     lengths = np.array([src_length]), np.array([tgt_length])
     flops = script("gpu_parts").training_flops(config, num_pieces, *lengths)

@@ -33,7 +33,7 @@ def score(
 
     A line is scored as a whole, also where translate would split it; at most 4,096 tokens a side.
     """
-    from transformer_mt.decoding.translator import Translator, take_chunk, until_failure
+    from transformer_mt.decoding.translator import CHUNK_LINES, Translator, take_chunk, until_failure
     from transformer_mt.system.lines import read_line_pairs, write_lines
 
     translator = Translator.load(model, overrides, tell)
@@ -41,7 +41,7 @@ def score(
     def lines() -> Iterator[str]:
         failures: list[InputError] = []
         pairs, first_line = until_failure(read_line_pairs(src, tgt), failures), 1
-        while chunk := take_chunk(pairs):
+        while chunk := take_chunk(pairs, CHUNK_LINES):
             scored = translator.score_tokens([line for line, _ in chunk], [line for _, line in chunk], first_line)
             first_line += len(chunk)
             yield from (_scored(one, tokens) for one in scored)

@@ -19,9 +19,9 @@ _MOST_TEXTS = 10
 _RUINS_FROM = 0.1
 _FEWEST = 50  # times; fewer may be chance in little text
 # But of what programs write where there is no text: spreadsheets, databases, libraries, and people.
-_NO_TEXT = {"#N/A", "#NAME?", "#NULL!", "#REF!", "#VALUE!", "\\N", "__NULL__", "NULL", "Null", "null", "None", "none"}
-_NO_TEXT |= {"NaN", "nan", "N/A", "n/a", "NA", "undefined", "TODO", "TBD"}
-_FEWEST_OF_NO_TEXT = 5
+_FILLERS = {"#N/A", "#NAME?", "#NULL!", "#REF!", "#VALUE!", "\\N", "__NULL__", "NULL", "Null", "null", "None", "none"}
+_FILLERS |= {"NaN", "nan", "N/A", "n/a", "NA", "undefined", "TODO", "TBD"}
+_FEWEST_FILLERS = 5
 
 _Text = TypeVar("_Text", str, SentencePair)
 
@@ -96,7 +96,7 @@ def fillers_of(pairs: Sequence[SentencePair], named: NamedSource) -> Iterator[st
 
 
 def _is_often(count: int, total: int, text: str = "") -> bool:
-    return count >= max(_FEWEST_OF_NO_TEXT if text in _NO_TEXT else _FEWEST, RUINOUS_SHARE * total)
+    return count >= max(_FEWEST_FILLERS if text in _FILLERS else _FEWEST, RUINOUS_SHARE * total)
 
 
 def _merge(counts: Counter[_Text], more: Counter[_Text]) -> None:

@@ -549,7 +549,7 @@ def until_failure(pairs: Iterable[tuple[str, str]], failures: list[InputError]) 
         failures.append(failure)
 
 
-def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int = CHUNK_LINES) -> list[tuple[str, str]]:
+def take_chunk(pairs: Iterator[tuple[str, str]], chunk_lines: int) -> list[tuple[str, str]]:
     """The next lines to be worked on together, each with what goes with it; none at the end."""
     chunk: list[tuple[str, str]] = []
     num_characters = 0

@@ -9,6 +9,7 @@ from transformer_mt.checkpoints.model_directory import load_model
 from transformer_mt.config.loading import load_part
 from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.config.sections import ModelConfig, SearchConfig
+from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
 from transformer_mt.recipes.sizes import BY_ROOT_WITH_ADAM, BY_ROOT_WITH_MUON, Corpus, steps_for
 from transformer_mt.recipes.writing import Choice, Choices
@@ -56,7 +57,7 @@ def check_direction(initial: Initial, languages: tuple[str, str]) -> None:
         known = ", ".join(f"{src} to {tgt}" for src, tgt in directions)
         remedy = "choose another model, or say with --src-lang and --tgt-lang which of its languages these are"
         for src, tgt in directions:
-            if [code.split("-")[0].lower() for code in (src, tgt)] == [one.split("-")[0].lower() for one in languages]:
+            if nearest(src, [languages[0]]) and nearest(tgt, [languages[1]]):
                 remedy = f"if that is the same, say --src-lang {src} --tgt-lang {tgt}"
         raise InputError(
             f"--from {initial.name}: translates {known}, the text is {languages[0]} to {languages[1]}; {remedy}"

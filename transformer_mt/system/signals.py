@@ -127,7 +127,7 @@ def raised_signals() -> Iterator[None]:
             before(failure)
             return
         # A signal came in a callback of an object's end, as imports have many: nothing is raised from there. Once more.
-        _send_again(caught.pop(0))
+        _send_again(caught[0])
         caught.clear()
 
     before, sys.unraisablehook = sys.unraisablehook, not_raised

@@ -132,10 +132,7 @@ def set_up(config: Config, run: Path, cleanup: contextlib.ExitStack, *, resume: 
         resuming.tell_changes(before, given, state, pairs_fingerprint(valid_pairs), tell)
     for line in _opening(config, model, store, device, ranks.num_ranks):
         tell(line)
-    longest_src = max(store.longest_src, _longest_src_before(config, latest))
-    opened = epochs.open(state.cursor.epoch, tell)
-    if latest is None and samplers is not None:  # drawn pieces are shorter, and more: text of unseen words is like that
-        longest_src = max(longest_src, int(opened.lengths("src").max()))
+    longest_src = _longest_src(config, latest, store, epochs.open(state.cursor.epoch, tell))
     validation = Validation(valid_pairs, config, tokenizers, model, given.train.precision, longest_src, tell)
     state.awaits_validation = state.awaits_validation and bool(validation)
 
@@ -300,10 +297,16 @@ def _model(config: Config, tokenizers: Tokenizers, device: torch.device, *, is_n
     return model
 
 
-def _longest_src_before(config: Config, latest: Path | None) -> int:
-    """Return the ids of the longest source that a model has learned from before it goes on with the text of a run."""
+def _longest_src(config: Config, latest: Path | None, store: IdStore, opened: IdStore) -> int:
+    """Return the ids of the longest source that a model learns from, in this run or before it.
+
+    Where pieces are drawn (``opened``), those of a new run's first epoch count: they are shorter, and more, as those of
+    unseen words are. A run that goes on has that in its checkpoint, whatever its epoch draws.
+    """
     start = latest or (config.train.init_from and run_directory.resolve_model(Path(config.train.init_from)))
-    return read_manifest(start).longest_src_tokens if start else 0
+    before = read_manifest(start).longest_src_tokens if start else 0
+    drawn = int(opened.lengths("src").max()) if latest is None and opened is not store else 0
+    return max(store.longest_src, before, drawn)
 
 
 def _largest_batches(

@@ -573,6 +573,7 @@ def test_what_programs_write_around_text_ruins_it(written: Callable[[str], objec
     pairs = [(src, repr(written(tgt))) for src, tgt in good_pairs(50)]
     found = [one for one in check(data_of(tmp_path, pairs)) if "target sides are written as in a program" in one.text]
     assert len(found) == 1 and found[0].ruins and '({"key": …}); write out the text' in found[0].text
+    assert any(is_certain for _, is_certain in no_text([SentencePair(*pair) for pair in pairs], ("en", "de")))
 
 
 @pytest.mark.parametrize("before", ['{},"', "{};", "{}:"])

@@ -988,3 +988,12 @@ def test_a_path_may_have_bytes_of_another_encoding(tmp_path: Path) -> None:
     write_lines(path, ["a"])
     for _ in range(2):  # read, and remembered
         assert content_hash(path, tmp_path / "cache") == hashlib.sha256(b"a\n").hexdigest()
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    write_lines(str(path), ["a"])  # no folder, either
+    with pytest.raises(
+        RunError, match=r"/text/hashes: cannot be written \(.*, or name another folder as data.cache_dir"
+    ):
+        content_hash(str(path), path)

@@ -9,7 +9,8 @@ import pytest
 from harness import write
 
 from transformer_mt.config.parts import AdaptedConfig
-from transformer_mt.recipes.adapting import Initial
+from transformer_mt.errors import InputError
+from transformer_mt.recipes.adapting import Initial, check_direction
 from transformer_mt.recipes.files import files_of
 from transformer_mt.recipes.replay import NOTHING, Amount, replay_for
 from transformer_mt.recipes.sides import Files
@@ -37,6 +38,16 @@ def initial(tokenizers: Tokenizers, *train: dict[str, Any], **others: Any) -> In
     return Initial(
         "runs/general", AdaptedConfig.model_validate({"data": data, "model": {"preset": "tiny"}}), tokenizers
     )
+
+
+def test_regions_of_the_models_languages_are_told_what_to_say(tokenizers: Tokenizers) -> None:
+    for languages, remedy in (
+        (("en-US", "de-DE"), "if that is the same, say --src-lang en --tgt-lang de"),
+        (("de-DE", "en-US"), "choose another model, or say"),
+    ):
+        with pytest.raises(InputError, match=rf"en to de, the text is {' to '.join(languages)}; {remedy}"):
+            check_direction(initial(tokenizers), languages)
+    check_direction(initial(tokenizers), ("en", "de"))
 
 
 def test_the_models_own_text_is_replayed_as_far_as_it_is_there(

@@ -233,6 +233,15 @@ def test_vocabulary_too_small_is_refused_with_its_key(kind: str, grammar_lines: 
     assert "\n" not in str(caught.value) and ".cc" not in str(caught.value)
 
 
+def test_missing_threads_are_not_blamed_on_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(**_: object) -> None:
+        raise RuntimeError("Resource temporarily unavailable")
+
+    monkeypatch.setattr("sentencepiece.SentencePieceTrainer.train", none_left)
+    with pytest.raises(InputError, match=r"^tokenizer: cannot be trained \(Resource temp.*\); end other processes"):
+        train_tokenizer(["a dog"], TokenizerConfig())
+
+
 def test_symbols_of_the_user_stay_whole(grammar_lines: list[str]) -> None:
     tokenizer, _ = trained(grammar_lines, user_symbols=["<2de>", "@@"])
     for text in ("<2de> The dog", "a@@b", "x<2de><2de>y"):
