@@ -201,7 +201,7 @@ def test_tokenisation_follows_the_language_and_is_in_the_runs_configuration(tmp_
     # The run's own setting; and scores of another tokenisation are no measure.
     changed = ("--set", "train.max_steps=2", "--set", "eval.tokenize={zh: char}")
     resumed = tmt_here("train", path, "--output", run, "--resume", *changed).ok()
-    assert "eval.tokenize was {'zh': 'zh'}, is {'zh': 'char'}" in resumed.stderr
+    assert "eval.tokenize was {zh: zh}, is {zh: char}" in resumed.stderr
     assert training_state.read_state(last_checkpoint(run)).best_step == 2
     assert "|tok:char|" in tmt_here("eval", run, *files, "--metrics", "bleu").ok().lines[0]
     assert "|tok:intl|" in tmt_here("eval", run, *files, "--tokenize", "intl").ok().lines[0]

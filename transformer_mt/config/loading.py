@@ -10,6 +10,7 @@ import difflib
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from transformer_mt.config.data_sections import DataConfig, SourceConfig, StageC
 from transformer_mt.config.section import KEYS_ONLY, Section
 from transformer_mt.config.sections import Config, SearchConfig, TokenizerConfig
 from transformer_mt.errors import InputError
+from transformer_mt.system.console import shortened
 from transformer_mt.system.lines import read_lines
 from transformer_mt.system.whole_files import read_plain
 
@@ -213,6 +215,17 @@ def as_yaml(tree: dict[str, Any]) -> str:
     return out.getvalue()
 
 
+def on_one_line(value: Any) -> str:
+    """A value of a configuration as it is written behind its key, for a message."""
+    out = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None, which sorts keys
+    yaml.width = sys.maxsize
+    yaml.dump(value, out)
+    return out.getvalue().removesuffix("...\n").strip()
+
+
 def _yaml_text(text: str) -> str:
     text = text.replace("${", "$${")  # else it would be taken from the environment
     # Left to itself the library breaks lines at NEL and U+2028, which then read as spaces.
@@ -355,7 +368,9 @@ def _known_keys(path: Sequence[str | int]) -> list[str]:
 
 
 def _found(value: Any) -> str:
-    """What a YAML value is, for a message; a scalar is best shown itself."""
+    """What a YAML value is, for a message; a scalar is best shown itself, a whole text only its beginning."""
     if value is None:
         return "nothing"
+    if isinstance(value, str):
+        return repr(shortened(value, 80))
     return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list | tuple) else repr(value)

@@ -11,8 +11,9 @@ import torch
 from transformer_mt.checkpoints import run_directory, saver, training_state
 from transformer_mt.checkpoints.run_directory import remove_leftovers
 from transformer_mt.checkpoints.training_state import CODE, TrainState
-from transformer_mt.config.loading import load_config, load_part
+from transformer_mt.config.loading import load_config, load_part, on_one_line
 from transformer_mt.config.parts import InitialConfig
+from transformer_mt.config.section import Section
 from transformer_mt.config.sections import MICRO_TOKENS, Config
 from transformer_mt.errors import InputError
 from transformer_mt.evaluation.scores import DEFAULT_TOKENIZE
@@ -144,14 +145,24 @@ def micro_tokens_of(config: Config, before: Config | None, device: torch.device)
 
 def differing_keys(old: Config, new: Config, is_free: bool = False) -> list[str]:
     """Return the keys that would make this another run, with both values; or those that may change (``is_free``)."""
-    before, now = old.model_dump(exclude_none=True), new.model_dump(exclude_none=True)
+    before, now = old.model_dump(mode="json", exclude_none=True), new.model_dump(mode="json", exclude_none=True)
     return [
-        f"{section}.{key} was {before[section].get(key)}, is {now[section].get(key)}"
+        f"{section}.{key} was {_shown(old, section, key)}, is {_shown(new, section, key)}"
         for section in before
         for key in before[section] | now[section]
         if is_free == (section in _FREE_SECTIONS or key in _FREE_KEYS.get(section, ()))
         and before[section].get(key) != now[section].get(key)
     ]
+
+
+def _shown(config: Config, section: str, key: str) -> str:
+    """Return a value as it is written, of sources only what is not the default."""
+    keys = getattr(config, section)
+    value = getattr(keys, key)
+    if value is None:
+        return "not set"
+    default = {} if isinstance(value, Section) else value
+    return on_one_line(keys.model_dump(mode="json", include={key}, exclude_defaults=True).get(key, default))
 
 
 def tell_changes(old: Config, new: Config, state: TrainState, validation: str, tell: Tell) -> None:

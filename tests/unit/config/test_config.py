@@ -275,6 +275,7 @@ LAUGHS = "a: &a [x]\n" + "".join(
         ("a: 1\n\tb: 2\n", "c.yaml, line 2: not valid YAML"),
         ("", "c.yaml: not a configuration (found nothing, expected sections"),
         ("hello", "c.yaml: not a configuration (found 'hello', expected sections"),
+        ("some text " * 20, f"c.yaml: not a configuration (found '{('some text ' * 20)[:79]}…', expected sections"),
         ("- a", "c.yaml: not a configuration (found a list, expected sections"),
         ("a: !!python/object:os.system ls", "c.yaml, line 1: not valid YAML"),
         ("a: !!bool 7", "c.yaml: not valid YAML ("),
