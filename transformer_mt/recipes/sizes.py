@@ -83,8 +83,10 @@ class Corpus:
         return self.size < _LITTLE
 
     def labels_of(self, max_tokens: int) -> float:
-        """Return how many target tokens a step has: where sources are longer, these fill it; at most the whole text."""
-        return min(max_tokens * min(1.0, self.tgt_tokens / self.src_tokens), self.tokens_of_epoch)
+        """Return how many target tokens a step has: where sources are longer, these fill it; each epoch ends with one
+        that has what is left."""
+        when_full = max_tokens * min(1.0, self.tgt_tokens / self.src_tokens)
+        return self.tokens_of_epoch / math.ceil(self.tokens_of_epoch / when_full)
 
 
 def tokens_of(characters: float, has_syllables: bool) -> float:

@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from transformer_mt.config.loading import load_config, validate
 from transformer_mt.config.parts import AdaptedConfig
+from transformer_mt.data.batching import Part
+from transformer_mt.data.epochs import plan
 from transformer_mt.errors import InputError
 from transformer_mt.recipes import sizes, trial
 from transformer_mt.recipes.adapting import Initial, adapted
@@ -41,6 +44,19 @@ def test_29_000_pairs_get_the_recipe_that_was_measured() -> None:
     for section in ("tokenizer", "model", "batch", "optim", "search"):
         assert getattr(found, section) == getattr(expected, section)
     assert (found.train.max_steps, found.train.eval_steps) == (expected.train.max_steps, expected.train.eval_steps)
+
+
+@pytest.mark.parametrize("num_pairs", [10, 40, 80, 200, 1000, 4000])
+def test_epochs_are_counted_as_they_are_planned(num_pairs: int) -> None:
+    rng = np.random.default_rng(1)
+    tgt_lengths = rng.integers(4, 24, num_pairs).astype(np.int32)
+    src_lengths = np.maximum(2, tgt_lengths + rng.integers(-3, 4, num_pairs)).astype(np.int32)
+    corpus = Corpus(num_pairs, float(src_lengths.mean()), float(tgt_lengths.mean()))
+    config = validate(as_tree(DATA | sizes.sizes_for(TINY, corpus)), "test")
+    parts = [Part(0, 0, num_pairs)]
+    updates = sum(len(window) for window in plan(src_lengths, tgt_lengths, parts, [1.0], config, epoch=0))
+    told = num_pairs * float(tgt_lengths.mean()) / corpus.labels_of(config.batch.max_tokens)
+    assert updates == pytest.approx(told, rel=0.1, abs=1)
 
 
 def test_the_papers_text_gets_the_papers_recipe() -> None:
