@@ -124,13 +124,24 @@ def test_the_largest_shape_that_takes_no_more_than_half_a_day(
     monkeypatch.setattr(sizes, "shapes_for", lambda corpus: [sizes.BASE, sizes.SMALL, sizes.TINY])
     widths = {512: None, 256: 1000.0, 128: 100.0}  # seconds an update; None: does not fit into memory
     monkeypatch.setattr(start, "seconds_per_update", lambda config, *_: widths[config.model.d_model])
-    init(tmp_path).ok()
+    done = init(tmp_path).ok()
     assert load_config(tmp_path / "my.yaml").model.d_model == 128  # still too slow, but there is no smaller one
-    assert "6 + 6 layers, 256 wide would take about" in " ".join((tmp_path / "my.yaml").read_text().split())
+    written = " ".join((tmp_path / "my.yaml").read_text().split())
+    assert "6 + 6 layers, 256 wide would take at least" in written
+    assert "there is time for, such a model learns too little of this text" in done.stderr
     widths[256] = 0.1
     init(tmp_path, output="other.yaml").ok()
     assert load_config(tmp_path / "other.yaml").model.d_model == 256
     assert "would take" not in (tmp_path / "other.yaml").read_text()
+    widths[256] = 1.0
+    init(tmp_path, "--minutes", 10, output="short.yaml").ok()
+    config = load_config(tmp_path / "short.yaml")
+    assert config.model.d_model == 256
+    assert config.train.max_steps == pytest.approx(600, rel=0.15) and config.optim.schedule == "linear"
+    assert "as there is time for" in " ".join((tmp_path / "short.yaml").read_text().split())
+    for minutes in ("0", "-3", "nan", "inf"):
+        refused = init(tmp_path, "--minutes", minutes, output="no.yaml")
+        assert refused.status == 2 and f"--minutes {float(minutes)}: should be a positive number" in refused.refusal
     widths.update(dict.fromkeys(widths))
     done = init(tmp_path, output="third.yaml")
     assert done.status == 1 and "not even a small batch fits into memory" in done.refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def init(
         typer.Option("--replay-src", help="With --from: old text to mix in (default: what the model was trained on)."),
     ] = None,
     replay_tgt: Annotated[_OfFile, typer.Option("--replay-tgt", help="Its translations.")] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="What training may take on this machine, besides scoring and saving.")
+    ] = 720,
 ) -> None:
     """Look at parallel text and write a configuration for it that says why; next: tmt train."""
     given = {"valid": (valid_src, valid_tgt), "test": (test_src, test_tgt), "replay": (replay_src, replay_tgt)}
@@ -51,6 +55,8 @@ def init(
             raise InputError(f"--{part}-tgt {other}: is the target side; name the source side with --{part}-src")
     if replay_src is not None and init_from is None:
         raise InputError(f"--replay-src {replay_src}: is old text for a model that is adapted; name that with --from")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"--minutes {minutes}: should be a positive number, the time that training may take")
     from transformer_mt.recipes.start import Asked, write_configuration
 
     asked = Asked(
@@ -61,5 +67,6 @@ def init(
         codes=(src_lang, tgt_lang),
         columns=(src_column, tgt_column),
         init_from=init_from,
+        most_seconds=60 * minutes,
     )
     write_configuration(asked, tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from transformer_mt.config.parts import AdaptedConfig
 from transformer_mt.config.sections import ModelConfig, SearchConfig
 from transformer_mt.data.readers.languages import nearest
 from transformer_mt.errors import InputError
-from transformer_mt.recipes.sizes import BY_ROOT_WITH_ADAM, BY_ROOT_WITH_MUON, Corpus, steps_for
+from transformer_mt.recipes.sizes import BY_ROOT_WITH_ADAM, BY_ROOT_WITH_MUON, Corpus, length_of, steps_for
 from transformer_mt.recipes.writing import Choice, Choices
 from transformer_mt.text.tokenizer import Tokenizers
 from transformer_mt.training.optim import learning_rate
@@ -64,11 +65,12 @@ def check_direction(initial: Initial, languages: tuple[str, str]) -> None:
         )
 
 
-def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
+def adapted(initial: Initial, corpus: Corpus, most_steps: float = math.inf, *, replayed: float) -> Choices:
     """Return the choices of model, batch, optimiser and steps.
 
     Args:
         corpus: the new text.
+        most_steps: that there is time for.
         replayed: old text in an epoch, by the new; it gets steps besides.
     """
     config = initial.config
@@ -84,8 +86,10 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
     if not was_adapted:
         max_tokens = min(max_tokens, config.batch.max_tokens)
     by_root = BY_ROOT_WITH_MUON * _SHARE_WITH_MUON if is_muons else BY_ROOT_WITH_ADAM * _SHARE_OF_STEPS
-    by_root *= 1 + replayed
-    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=6)
+    rule = f"a {'tenth' if is_muons else 'fifth'} of what a new model of this text would get"
+    rule += ", and more for the old text" * (replayed > 0)
+    length = length_of(by_root * (1 + replayed), 0, corpus.by_root(most_steps, max_tokens), rule)
+    max_steps, eval_steps = steps_for(corpus, max_tokens, length.by_root, num_validations=6)
     model = [Choice("preset", config.model.preset, f"the shape of {initial.name}"), *_plain(keys)]
     searched = {
         key: getattr(config.search, key)
@@ -106,12 +110,7 @@ def adapted(initial: Initial, corpus: Corpus, replayed: float) -> Choices:
         ],
         "train": [
             Choice("init_from", initial.name, "its weights and its vocabulary are where this run starts"),
-            Choice(
-                "max_steps",
-                max_steps,
-                f"a {'tenth' if is_muons else 'fifth'} of what a new model of this text would get"
-                + ", and more for the old text" * (replayed > 0),
-            ),
+            Choice("max_steps", max_steps, length.why),
             Choice("eval_steps", eval_steps, "often: the best checkpoint is kept, and may come early"),
         ],
         **({"search": _plain(searched)} if searched else {}),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformer_mt.config.data_sections import CleanConfig
 from transformer_mt.config.sections import TrainConfig
@@ -31,9 +31,15 @@ _SYLLABLES_OF_TOKEN = 1.7
 
 COVERAGE = 0.9995  # of a text, by the characters that get pieces
 
+BY_ROUNDING = 1.15  # as much longer a run may be for the sake of round numbers
+# Of a run that there is no time for, the least that a shape is taken for: in a sixth of it 6 + 6 layers are far ahead
+# of 4 + 4 that saw as much (165,000 pairs, docs/results.md). What has no more than half of its steps is short.
+_LEAST_SHARE = 1 / 6
+_SHORT_RUN = 0.5
+
 _SECONDS_AT_RISK = 600  # between checkpoints
 MOST_TOO_LONG = 0.005  # of the pairs, for the default limits
-_SHORT = 0.9  # of a step that has fewer target tokens than it may
+_NEARLY_FULL = 0.9  # of a step that has fewer target tokens than it may
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +94,10 @@ class Corpus:
         when_full = max_tokens * min(1.0, self.tgt_tokens / self.src_tokens)
         return self.tokens_of_epoch / math.ceil(self.tokens_of_epoch / when_full)
 
+    def by_root(self, num_steps: float, max_tokens: int) -> float:
+        """Return how many target tokens so many steps see, by the root of those that there are."""
+        return num_steps * self.labels_of(max_tokens) / math.sqrt(self.tokens_of_epoch)
+
 
 def tokens_of(characters: float, has_syllables: bool) -> float:
     """Return about how many tokens a side has, </s> included, before there are pieces."""
@@ -137,25 +147,18 @@ def sizes_for(shape: Shape, corpus: Corpus, most_steps: float = math.inf) -> Cho
     """Return model, batch and optimiser of a shape on a corpus, and how long it is trained.
 
     Args:
-        most_steps: that there is time for. A run that patience would end may be cut to them, as long as they are no
-            fewer than the rule for less text gives; others are not.
+        most_steps: that there is time for. Runs are cut to them, down to a sixth; that of the paper's base down to what
+            the rule for less text gives, and with less text than the paper's it is not cut.
     """
     is_papers = shape is BASE and corpus.size >= _AS_IN_PAPER
     max_tokens, batch_why = _batch(shape, corpus)
-    if is_papers:
-        max_steps, eval_steps, length = _papers_steps(corpus, max_tokens, most_steps)
-    else:
-        by_root = BY_ROOT_WITH_ADAM if shape is BASE else BY_ROOT_WITH_MUON
-        max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=12)
-        of_multi30k = by_root / math.sqrt(470_000)
-        length = (
-            f"{_seen(corpus, max_tokens, max_steps)}: Multi30k's {of_multi30k:.0f} epochs of 0.47 million, in "
-            "proportion to the root of the text"
-        )
+    length = _length_for(shape, corpus, corpus.by_root(most_steps, max_tokens))
+    num_validations = 50 if is_papers else 12
+    max_steps, eval_steps = steps_for(corpus, max_tokens, length.by_root, num_validations)
     norm = Choice("norm", "pre", "learns faster than post, the paper's, which Hugging Face's Marian asks for")
-    if (share := corpus.labels_of(max_tokens) / max_tokens) < _SHORT:
+    if (share := corpus.labels_of(max_tokens) / max_tokens) < _NEARLY_FULL:
         batch_why += f". Sources are longer here and fill a step with about {share * max_tokens:,.0f} of them"
-    dropout, dropout_why = _dropout(shape, corpus)
+    dropout, dropout_why = _dropout(shape, corpus, length.is_short)
     return {
         "model": [
             *_with_why(shape.keys, shape.why),
@@ -163,9 +166,9 @@ def sizes_for(shape: Shape, corpus: Corpus, most_steps: float = math.inf) -> Cho
             Choice("dropout", dropout, dropout_why),
         ],
         "batch": [Choice("max_tokens", max_tokens, batch_why)],
-        "optim": _optimiser(shape, max_tokens, max_steps, is_papers),
+        "optim": _optimiser(shape, max_tokens, max_steps, is_papers, length.is_short),
         "train": [
-            Choice("max_steps", max_steps, length),
+            Choice("max_steps", max_steps, f"{_seen(corpus, max_tokens, max_steps)}: {length.why}"),
             Choice("eval_steps", eval_steps, f"{max_steps // eval_steps} validations"),
             *(
                 [Choice("patience", 10, "ends the run after ten validations without a better score")]
@@ -188,15 +191,38 @@ def steps_for(corpus: Corpus, max_tokens: int, by_root: float, num_validations: 
     return eval_steps * num_validations, eval_steps
 
 
-def _papers_steps(corpus: Corpus, max_tokens: int, most_steps: float) -> tuple[int, int, str]:
-    """Return the steps of base as the paper trains it, those between two validations, and why so many."""
-    there_is_time_for = most_steps * corpus.labels_of(max_tokens) / math.sqrt(corpus.tokens_of_epoch)
-    by_root = min(_BY_ROOT_IN_PAPER, max(BY_ROOT_WITH_ADAM, there_is_time_for))
-    max_steps, eval_steps = steps_for(corpus, max_tokens, by_root, num_validations=50)
-    why = "in proportion to the root of the text as in the paper"
-    if by_root < _BY_ROOT_IN_PAPER:
-        why = "for which there is time here; as in the paper, in proportion to the root of the text, it would be more"
-    return max_steps, eval_steps, f"at most {_seen(corpus, max_tokens, max_steps)}, {why}; patience may end it sooner"
+class Length(NamedTuple):
+    """How long a run is."""
+
+    by_root: float  # target tokens of it, by the root of the corpus's
+    is_short: bool
+    why: str
+
+
+def length_of(usual: float, least: float, there_is_time_for: float, rule: str) -> Length:
+    """Return the length of a run, cut to what there is time for but to no less than the least.
+
+    Args:
+        usual, least, there_is_time_for: target tokens of it, by the root of the corpus's.
+        rule: what the usual ones are.
+    """
+    if usual <= max(least, there_is_time_for * BY_ROUNDING):
+        return Length(usual, False, rule)
+    by_root = max(least, there_is_time_for)
+    limit = "as there is time for" if there_is_time_for * BY_ROUNDING >= least else "the least that init writes"
+    why = f"{limit}; {rule}, would be {usual / by_root:.1f} times as much"
+    return Length(by_root, by_root <= usual * _SHORT_RUN, why)
+
+
+def _length_for(shape: Shape, corpus: Corpus, there_is_time_for: float) -> Length:
+    in_proportion = "in proportion to the root of the text"
+    if shape is BASE and corpus.size >= _AS_IN_PAPER:
+        rule = f"the paper's 19 epochs of 130 million, {in_proportion}"
+        length = length_of(_BY_ROOT_IN_PAPER, BY_ROOT_WITH_ADAM, there_is_time_for, rule)
+        return length._replace(why=f"{length.why}; patience may end it sooner")
+    usual = BY_ROOT_WITH_ADAM if shape is BASE else BY_ROOT_WITH_MUON
+    rule = f"Multi30k's {usual / math.sqrt(470_000):.0f} epochs of 0.47 million, {in_proportion}"
+    return length_of(usual, usual if shape is BASE else usual * _LEAST_SHARE, there_is_time_for, rule)
 
 
 def _seen(corpus: Corpus, max_tokens: int, max_steps: int) -> str:
@@ -220,21 +246,25 @@ def _batch(shape: Shape, corpus: Corpus) -> tuple[int, str]:
     return 4096, "target tokens of a step; more of them for more text, or a wider model (not measured)"
 
 
-def _dropout(shape: Shape, corpus: Corpus) -> tuple[float, str]:
+def _dropout(shape: Shape, corpus: Corpus, is_short: bool) -> tuple[float, str]:
     if corpus.is_little:
         return 0.2, "better than 0.1 and 0.3 with 2,000 pairs (docs/results.md)"
     if shape is not BASE:
         if corpus.size >= _ENOUGH_FOR_BASE:
             return 0.1, "less than for less text, of which each pair is seen more often (not measured)"
+        if shape is SMALL and is_short:
+            return 0.1, "better than 0.2 on 165,000 pairs in a sixth and a third of the steps (docs/results.md)"
         if shape is SMALL:
-            return 0.2, "better than 0.3 on 165,000 pairs; for a run of eight epochs or fewer 0.1 (docs/results.md)"
+            return 0.2, "better than 0.3 on 165,000 pairs; for half of the steps or fewer 0.1 (docs/results.md)"
+        if is_short:
+            return 0.2, "better than 0.1 with Multi30k in half of the steps and fewer (docs/results.md)"
         return 0.3, "better than 0.2 with Multi30k, by 0.6 BLEU of validation text (docs/results.md)"
     if corpus.size < _AS_IN_PAPER:
         return 0.2, "between the 0.3 of small corpora and the paper's 0.1 (not measured)"
     return 0.1, "the paper's for base"
 
 
-def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -> list[Choice]:
+def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool, is_short: bool) -> list[Choice]:
     clips = Choice("clip_norm", 1.0, "against sudden jumps of the loss")
     if is_papers:
         return [
@@ -258,11 +288,17 @@ def _optimiser(shape: Shape, max_tokens: int, max_steps: int, is_papers: bool) -
     if shape is SMALL:
         rate /= 2
         why = "twice as wide as tiny: half its rate; 0.006 is no better, 0.0015 is worse (docs/results.md)"
+    decay = []
+    if is_short:
+        falls = Choice("schedule", "linear", "to 0 at the last step; better than a cosine in a short run of Multi30k")
+        rate, why = 1.5 * rate, f"with this schedule half as much again as is usual {why}"
+        decay = [Choice("weight_decay", 0.1, "a short run of Multi30k learns more with it (docs/results.md)")]
     return [
         Choice("optimizer", "muon", "learns small and middling text in far fewer steps than Adam (docs/results.md)"),
         falls,
-        Choice("lr", rate, why),
+        Choice("lr", round(rate, 4), why),
         Choice("warmup_steps", min(100, _rounded(max_steps / 6)), "Muon needs no more"),
+        *decay,
         clips,
     ]
 
@@ -278,7 +314,7 @@ def checkpoints(train: TrainConfig, seconds_per_update: float) -> list[Choice]:
             "keep_checkpoints", 5, "the mean of the last five may be better than each, as in the paper: tmt average"
         )
     else:
-        keep = Choice("keep_checkpoints", 2, "and the best: at the end of a cosine the last ones are all alike")
+        keep = Choice("keep_checkpoints", 2, "and the best: where the rate has come to 0 the last ones are all alike")
     return [Choice("checkpoint_steps", steps, cost), keep]
 
 

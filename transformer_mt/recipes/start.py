@@ -56,8 +56,6 @@ from transformer_mt.text.tokenizer_training import train_tokenizer
 from transformer_mt.training.run_log import format_seconds
 
 _LEAST_PAIRS = 100
-_LONGEST_RUN = 12 * 3600  # seconds, half a day: of the shapes that have text enough, the largest that takes no longer
-_BY_ROUNDING = 1.15  # as much longer a run may be for the sake of round numbers
 _TRIED = 10_000  # pairs that a tokenizer is tried on
 _OF_SYLLABLES = {"Han", "Hangul", "Hiragana", "Katakana"}
 
@@ -73,6 +71,7 @@ class Asked:
     codes: MaybeCodes
     columns: MaybeColumns
     init_from: Path | None
+    most_seconds: float  # that training may take
 
 
 class _Inputs(NamedTuple):
@@ -165,8 +164,8 @@ def write_configuration(asked: Asked, tell: Tell) -> None:
         Choice("train", [train.settings, *replay.sources], f"{look.counted()} {replay.why}".rstrip()),
         *held_out.sources,
     ]
-    tries = _tries(text, initial, replay, data, [*held_out.rules, *rules], str(asked.output))
-    choices, time = _choose(tries, tell)
+    attempt = functools.partial(_attempt, text, data, [*held_out.rules, *rules], str(asked.output), asked.most_seconds)
+    choices, time = _choose(_tries(text, initial, replay, attempt), asked.most_seconds, tell)
     if initial is None and text.estimate.is_little:
         why = "BLEU stands near 0 for long where there is so little text"
         choices["train"].append(Choice("best_metric", "chrf", why))
@@ -265,14 +264,13 @@ def _text_of(look: Look, kept: Sequence[bool], held_out: HeldOutText) -> _Text:
 
 
 def _tries(
-    text: _Text, initial: Initial | None, replay: Replay, data: list[Choice], rules: list[Choice], label: str
+    text: _Text, initial: Initial | None, replay: Replay, attempt: Callable[..., _Tried | None]
 ) -> Iterator[_Tried | None]:
     """Try a model to start from or, one after the other, the shapes that the text is enough for, the largest first."""
-    attempt = functools.partial(_attempt, text, data, rules, label)
     if initial is not None:
         adapt = functools.partial(adapted, initial, replayed=replay.share)
         least = CleanConfig().max_src_tokens if replay.sources else 0  # what is old may be longer
-        yield attempt({}, initial.tokenizers, lambda corpus, _: adapt(corpus), least)
+        yield attempt({}, initial.tokenizers, adapt, least)
         return
     has_syllables = any(text.have_syllables)
     for shape in sizes.shapes_for(text.estimate):
@@ -288,6 +286,7 @@ def _attempt(
     data: list[Choice],
     rules: list[Choice],
     label: str,
+    most_seconds: float,
     fixed: Choices,
     tokenizers: Tokenizers,
     sizes_of: Callable[[Corpus, float], Choices],
@@ -320,19 +319,19 @@ def _attempt(
     seconds = seconds_per_update(validate(as_tree(fixed | sizes_of(corpus, math.inf)), label), tokenizers, src, tgt)
     if seconds is None:
         return None
-    choices = fixed | sizes_of(corpus, _LONGEST_RUN / seconds)
+    choices = fixed | sizes_of(corpus, most_seconds / seconds)
     return _Tried(choices, validate(as_tree(choices), label), seconds, 1 - share)
 
 
-def _choose(tries: Iterable[_Tried | None], tell: Tell) -> tuple[Choices, str]:
-    """Return the first choices that are trained in half a day, or the last, and how long that takes, in words.
+def _choose(tries: Iterable[_Tried | None], most_seconds: float, tell: Tell) -> tuple[Choices, str]:
+    """Return the first choices that are trained in the time there is, or the last, and how long that takes, in words.
 
-    Larger models, which have text enough but take longer, are told.
+    Larger models, which have text enough but take longer, are told, and so is a last one that does.
     """
     tried: list[_Tried] = []
     for one in filter(None, tries):
         tried.append(one)
-        if one.seconds <= _LONGEST_RUN * _BY_ROUNDING:
+        if one.seconds <= most_seconds * sizes.BY_ROUNDING:
             break
     if not tried:
         raise RunError("not even a small batch fits into memory; end other programs, or take a machine with more")
@@ -349,8 +348,13 @@ def _choose(tries: Iterable[_Tried | None], tell: Tell) -> tuple[Choices, str]:
         f"{chosen.shape}, {config.train.max_steps:,} steps of {config.batch.max_tokens:,} target tokens: {time}, "
         "as some updates took, if nothing else is running on it"
     )
+    if chosen.seconds > most_seconds * sizes.BY_ROUNDING:
+        tell(
+            f"warning: in the {format_seconds(most_seconds)} that there is time for, such a model learns too little of "
+            "this text; set train.max_steps lower to try that"
+        )
     if larger:
-        would = ", ".join(f"{one.shape} would take about {format_seconds(one.seconds)}" for one in larger)
+        would = ", ".join(f"{one.shape} would take at least {format_seconds(one.seconds)}" for one in larger)
         shape, *others = choices["model"]
         why = f"{shape.why}. There is text enough for more, but here, {would}"
         choices["model"] = [shape._replace(why=why), *others]

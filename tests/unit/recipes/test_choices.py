@@ -118,19 +118,19 @@ def test_a_model_is_adapted_with_the_optimizer_that_trained_it(tokenizers: Token
         config = {"data": {"src_lang": "en", "tgt_lang": "de"}, "model": {"preset": "tiny"}}
         optim = {"optimizer": optimizer, "schedule": "cosine", "lr": 0.004, "warmup_steps": 100}
         initial = Initial("model", AdaptedConfig.model_validate({**config, "optim": optim}), tokenizers)
-        found = validate(as_tree(DATA | adapted(initial, corpus, 0)), "test")
+        found = validate(as_tree(DATA | adapted(initial, corpus, replayed=0)), "test")
         assert (found.optim.optimizer, found.optim.lr) == (optimizer, 0.001)
         steps[optimizer] = found.train.max_steps
-        with_old_text = validate(as_tree(DATA | adapted(initial, corpus, 1)), "test")
+        with_old_text = validate(as_tree(DATA | adapted(initial, corpus, replayed=1)), "test")
         assert with_old_text.train.max_steps == pytest.approx(2 * found.train.max_steps, rel=0.2)
     assert steps["muon"] < steps["adam"] / 2
     # A model that was adapted has a low rate already, and had small steps for little text.
     again = {**config, "optim": optim, "batch": {"max_tokens": 1024}, "train": {"init_from": "first"}}
     initial = Initial("model", AdaptedConfig.model_validate(again), tokenizers)
-    found = validate(as_tree(DATA | adapted(initial, corpus, 0)), "test")
+    found = validate(as_tree(DATA | adapted(initial, corpus, replayed=0)), "test")
     assert (found.optim.lr, found.batch.max_tokens) == (0.004, 4096)
     unknown = Initial("m", AdaptedConfig.model_validate(config), tokenizers)  # imported
-    (rate,) = [choice for choice in adapted(unknown, corpus, 0)["optim"] if choice.key == "lr"]
+    (rate,) = [choice for choice in adapted(unknown, corpus, replayed=0)["optim"] if choice.key == "lr"]
     assert rate.why.endswith("that the paper would have for its width")
 
 
@@ -170,7 +170,7 @@ def test_a_step_has_no_more_than_the_text() -> None:
     assert steps.why.startswith(f"{steps.value:,} epochs")
 
 
-def test_a_run_that_patience_would_end_is_cut_to_the_time_there_is() -> None:
+def test_a_run_is_cut_to_the_time_there_is() -> None:
     corpus = Corpus(1_000_000, 31, 31)
 
     def steps(shape: Shape, most: float) -> int:
@@ -181,7 +181,24 @@ def test_a_run_that_patience_would_end_is_cut_to_the_time_there_is() -> None:
     # As many as a little less text gets, at least; then a smaller shape is better.
     less = validate(as_tree(DATA | sizes.sizes_for(BASE, Corpus(950_000, 31, 31))), "test")
     assert steps(BASE, 1) * 25_000 == pytest.approx(less.train.max_steps * less.batch.max_tokens, rel=0.2)
-    assert steps(SMALL, 1) == steps(SMALL, 1e9)
+    assert steps(SMALL, 1) == pytest.approx(steps(SMALL, 1e9) / 6, rel=0.15)
+
+
+def test_a_short_run_has_what_short_runs_want() -> None:
+    corpus = Corpus(29_000, 16, 470_000 / 29_000)
+
+    def found(most: float, shape: Shape = TINY, corpus: Corpus = corpus) -> Any:
+        return validate(as_tree(DATA | sizes.sizes_for(shape, corpus, most)), "test")
+
+    usual, nearly, short = found(9600), found(9600 / 1.1), found(3000)
+    assert usual == nearly
+    assert (short.train.max_steps, short.train.eval_steps) == (3000, 250)
+    assert (short.optim.schedule, short.optim.lr, short.optim.weight_decay) == ("linear", 0.006, 0.1)
+    assert (usual.model.dropout, found(6000).model.dropout, short.model.dropout) == (0.3, 0.3, 0.2)
+    larger = Corpus(165_000, 12, 12)
+    assert (found(1e9, SMALL, larger).model.dropout, found(2000, SMALL, larger).model.dropout) == (0.2, 0.1)
+    little = Corpus(2000, 12, 12)
+    assert found(1000, TINY, little).model.dropout == found(1e9, TINY, little).model.dropout == 0.2
 
 
 def test_limits_of_length_follow_the_text() -> None:
