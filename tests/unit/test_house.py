@@ -60,7 +60,7 @@ COMMANDS = {
     "tmt data synthesize": "CONFIG.yaml --set",
     "tmt init": (
         "--src --tgt --output --valid-src --valid-tgt --test-src --test-tgt --src-lang --tgt-lang "
-        "--src-column --tgt-column --from --replay-src --replay-tgt"
+        "--src-column --tgt-column --from --replay-src --replay-tgt --minutes"
     ),
     "tmt train": "CONFIG.yaml --output --set --resume --dry-run",
     "tmt translate": (
