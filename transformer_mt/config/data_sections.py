@@ -10,13 +10,13 @@ from pydantic import Field
 
 from transformer_mt.config.section import (
     AsTuple,
-    Count,
     NonNegative,
     PathName,
     Paths,
     PositiveInt,
     Probability,
     Section,
+    Seed,
 )
 
 # What each kind of source reads, by the key that tells the kind. Columns are named where there are some.
@@ -82,7 +82,7 @@ class SourceConfig(Section):
     search: dict[str, bool | int | float | str] = {}  # noqa: RUF012 (pydantic copies it); changes to that model's search settings
     builtin: Literal["grammar"] | None = None
     num_pairs: PositiveInt | None = None
-    seed: Count = 1
+    seed: Seed = 1
     name: str | None = None  # how data.stages call it
     weight: NonNegative | None = None  # how often each pair is seen in an epoch; default 1
     tag: str | None = None  # a domain, or "back-translated": sources start with the symbol <tag>

@@ -8,10 +8,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
+_MOST = 10**12  # beyond all use; what is larger, 64 bits do not hold a product of
+
+PositiveInt = Annotated[int, Field(gt=0, le=_MOST)]
 
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+
+
+Seed = Annotated[int, Field(ge=0)]
 
 
 Positive = Annotated[float, Field(gt=0)]

@@ -22,6 +22,7 @@ from transformer_mt.config.section import (
     PositiveInt,
     Probability,
     Section,
+    Seed,
 )
 
 # Beyond these, searching takes more time, memory or digits than there are.
@@ -41,7 +42,7 @@ class TokenizerConfig(Section):
     model: PathName | None = None  # a SentencePiece model to use as it is; with tgt_model, the source side's
     tgt_model: PathName | None = None
     type: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: Annotated[int, Field(ge=8)] = 10000
+    vocab_size: Annotated[int, Field(ge=8, le=2**31 - 1)] = 10000
     shared: bool = True
     normalization: Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"] = "nmt_nfkc"
     byte_fallback: bool = True
@@ -90,8 +91,8 @@ class ModelConfig(Section):
     num_heads: PositiveInt = 8
     d_k: PositiveInt | None = None  # default: d_model / num_heads
     d_v: PositiveInt | None = None
-    num_encoder_layers: PositiveInt = 6
-    num_decoder_layers: PositiveInt = 6
+    num_encoder_layers: Annotated[int, Field(ge=1, le=1024)] = 6
+    num_decoder_layers: Annotated[int, Field(ge=1, le=1024)] = 6
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     activation_dropout: Probability = 0.0
@@ -200,7 +201,7 @@ class TrainConfig(Section):
     log_steps: PositiveInt = 50
     best_metric: Literal["bleu", "chrf", "loss"] = "bleu"
     patience: Count = 0  # validations without improvement before stopping; 0: never
-    seed: Count = 1
+    seed: Seed = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = (
         None  # of this process, on a CPU; default: PyTorch's, one for each core
@@ -241,7 +242,7 @@ class SearchConfig(Section):
     temperature: Positive = 1.0
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Count = 1
+    seed: Seed = 1
     # Source positions × hypotheses translated at once, padding included; default: 8192 on a CPU, on a GPU what fits.
     batch_tokens: PositiveInt | None = None
     workers: Count = 0  # processes that translate, on a CPU; 0: one for each core

@@ -288,6 +288,12 @@ def test_bad_yaml_is_refused(text: str, expected: str, refusal: Any) -> None:
     assert expected in refusal(text)
 
 
+@pytest.mark.parametrize("key", ["model.d_model", "model.num_encoder_layers", "search.top_k"])
+def test_numbers_that_nothing_can_hold_are_refused(key: str, refusal: Any) -> None:
+    section, name = key.split(".")
+    assert f"{key}: input should be less than or equal to 1" in refusal(f"{DATA}{section}: {{{name}: {10**30}}}\n")
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file"):
         load_config(tmp_path / "none.yaml")
