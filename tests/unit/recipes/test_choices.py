@@ -194,6 +194,7 @@ def test_a_short_run_has_what_short_runs_want() -> None:
     assert usual == nearly
     assert (short.train.max_steps, short.train.eval_steps) == (3000, 250)
     assert (short.optim.schedule, short.optim.lr, short.optim.weight_decay) == ("linear", 0.006, 0.1)
+    assert (usual.optim.schedule, usual.optim.lr, usual.optim.weight_decay) == ("cosine", 0.004, 0.05)
     assert (usual.model.dropout, found(6000).model.dropout, short.model.dropout) == (0.3, 0.3, 0.2)
     larger = Corpus(165_000, 12, 12)
     assert (found(1e9, SMALL, larger).model.dropout, found(2000, SMALL, larger).model.dropout) == (0.2, 0.1)
