@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from transformer_mt.config.loading import MAX_MODEL_BYTES
-from transformer_mt.config.section import Count, PositiveInt
+from transformer_mt.config.section import PositiveInt, Size
 from transformer_mt.errors import InputError
 from transformer_mt.system.whole_files import open_plain, read_plain
 
@@ -32,7 +32,7 @@ _MOST_BYTES_OF = {MANIFEST: 1 << 20, CONFIG: MAX_MODEL_BYTES}
 class FileFacts(BaseModel, strict=True):
     """What a list says of a file."""
 
-    bytes: Annotated[Count, Field(lt=1 << 63)]
+    bytes: Size
     sha256: str
 
 

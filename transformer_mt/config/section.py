@@ -19,6 +19,9 @@ Count = Annotated[int, Field(ge=0, le=_MOST)]
 Seed = Annotated[int, Field(ge=0)]
 
 
+Size = Annotated[int, Field(ge=0, lt=1 << 63)]  # of files, and of what is in them
+
+
 Positive = Annotated[float, Field(gt=0)]
 
 

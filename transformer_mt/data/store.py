@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from transformer_mt.config.section import Count
+from transformer_mt.config.section import Size
 from transformer_mt.data.batching import Lengths, Pairs, Part
 from transformer_mt.data.checksums import Checksums, reading, write_note
 from transformer_mt.data.clean_report import CleanReport
@@ -43,16 +43,16 @@ class _Shard(NamedTuple):
 
 
 class _Sides(BaseModel, strict=True):
-    src: Count
-    tgt: Count
+    src: Size
+    tgt: Size
 
 
 class _Meta(BaseModel, strict=True):
     """What ``meta.json`` holds besides the format."""
 
     dtype: Literal["uint16", "uint32"]
-    shards: list[Count]
-    sources: list[tuple[str, Count, Count]]  # name, pairs, pairs kept
+    shards: list[Size]
+    sources: list[tuple[str, Size, Size]]  # name, pairs, pairs kept
     longest: _Sides
     tokens: _Sides
     report: CleanReport
