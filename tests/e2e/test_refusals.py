@@ -416,6 +416,8 @@ def test_a_rate_that_never_stands_is_warned_of(place: Place) -> None:
         place.train("--dry-run").ok().stderr
     )
     assert "decay_steps" not in place.train("--dry-run", "--set", "train.max_steps=9").ok().stderr
+    told = place.train("--dry-run", "--set", "optim.warmup_steps=4000").ok().stderr
+    assert "lower optim.warmup_steps" in told and "optim.decay_steps 1" not in told
 
 
 def test_a_coverage_that_sentencepiece_refuses_is_named(place: Place) -> None:

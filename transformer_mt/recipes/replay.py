@@ -65,8 +65,11 @@ def replay_for(
     scale = min(1.0, amount.pairs / weighted)
     sources = [{**settings, "weight": float(f"{weight * scale:.2g}")} for settings, weight, _ in found]
     num_old, an_epoch = sum(old.pairs for *_, old in found), weighted * scale
+    seen = f"of which their weight lets an epoch see about {an_epoch:,.0f}, others each time"
+    if weighted <= amount.pairs:
+        seen = "fewer than new ones, so that an epoch sees them as often as before"
     why = (
-        f"and {num_old:,} old pairs, of which their weight lets an epoch see about {an_epoch:,.0f}, others each time: "
+        f"and {num_old:,} old pairs, {seen}: "
         f"what {initial.name} could before is not forgotten (mixed fine-tuning, Chu et al. 2017; docs/adapting.md)"
     )
     tell(f"replay: {num_old:,} old pairs, about {an_epoch:,.0f} of them an epoch")

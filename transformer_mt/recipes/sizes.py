@@ -156,7 +156,7 @@ def sizes_for(shape: Shape, corpus: Corpus, most_steps: float = math.inf) -> Cho
     num_validations = 50 if is_papers else 12
     max_steps, eval_steps = steps_for(corpus, max_tokens, length.by_root, num_validations)
     norm = Choice("norm", "pre", "learns faster than post, the paper's, which Hugging Face's Marian asks for")
-    if (share := corpus.labels_of(max_tokens) / max_tokens) < _NEARLY_FULL:
+    if (share := corpus.tgt_tokens / corpus.src_tokens) < _NEARLY_FULL:
         batch_why += f". Sources are longer here and fill a step with about {share * max_tokens:,.0f} of them"
     dropout, dropout_why = _dropout(shape, corpus, length.is_short)
     return {

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
@@ -135,6 +136,11 @@ def raised_signals() -> Iterator[None]:
         signal.signal(number, end)
     try:
         yield
+    except Ended as ended:
+        # One that came between the beginning of a context and the block is not seen by that context: it ends with its
+        # frames, which the exception would hold until the process is gone.
+        traceback.clear_frames(ended.__traceback__)
+        raise
     finally:
         sys.unraisablehook = before
         for number in numbers:

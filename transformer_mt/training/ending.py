@@ -34,7 +34,6 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
     What is in the log already, of the same checkpoint and text, is told and not scored again; text that has changed is.
     A signal ends it early.
     """
-    by_hand = f"tmt eval {shlex.quote(str(run))}"
     for number, source in enumerate(config.data.test):
         name = f"test.{number if source.name is None else source.name}"
         try:
@@ -46,7 +45,7 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
                 continue
             scored = None if is_to_stop() else _score(config, source, checkpoint, is_to_stop)
             if scored is None:
-                log.line(f"{name}: not scored, as a signal came; {by_hand} does it")
+                log.line(f"{name}: not scored, as a signal came; the same command with --resume does it")
                 return
             numbers, lines = scored
             log.record(kind="test", step=step, text=str(source), **numbers)
@@ -56,7 +55,7 @@ def score_test(config: Config, run: Path, log: RunLog, is_to_stop: Callable[[], 
             if not (isinstance(error, TmtError) or is_out_of_memory(error)):
                 raise
             reason = str(error) if isinstance(error, TmtError) else "out of memory"
-            log.line(f"warning: {name} is not scored: {reason}. The run is complete; {by_hand} makes up for it")
+            log.line(f"warning: {name} is not scored: {reason}. The run is complete; --resume makes up for it")
 
 
 def _scored_before(config: Config, source: SourceConfig, step: int, records: Sequence[Record]) -> Record | None:

@@ -361,14 +361,14 @@ def _opening(
             "columns and units are chosen by them, and how scores cut words"
         )
     before_decay = train.max_steps - (config.optim.decay_steps or 0)
-    if config.optim.decay_steps is not None and before_decay <= config.optim.warmup_steps:
-        yield (
-            f"warning: optim.decay_steps {config.optim.decay_steps:,} and optim.warmup_steps "
-            f"{config.optim.warmup_steps:,} leave nothing of train.max_steps {train.max_steps:,} between them, where "
-            "the learning rate would stand; lower optim.decay_steps"
-        )
-    elif train.max_steps < config.optim.warmup_steps:
+    if train.max_steps < config.optim.warmup_steps:
         yield (
             f"warning: train.max_steps {train.max_steps:,} is less than optim.warmup_steps "
             f"{config.optim.warmup_steps:,}: the learning rate never reaches its peak; lower optim.warmup_steps"
+        )
+    elif config.optim.decay_steps is not None and before_decay <= config.optim.warmup_steps:
+        yield (
+            f"warning: optim.decay_steps {config.optim.decay_steps:,} and optim.warmup_steps "
+            f"{config.optim.warmup_steps:,} leave nothing of train.max_steps {train.max_steps:,} between them, where "
+            "the learning rate would stand; lower one of them"
         )

@@ -68,6 +68,7 @@ def test_the_models_own_text_is_replayed_as_far_as_it_is_there(
     # 300 · 0.5 + 100 = 250 pairs an epoch before, 50 now: a fifth of each weight.
     assert replay.sources == [{**web, "tag": "web", "weight": 0.1}, {**news, "tgt_lang": "fr", "weight": 0.2}]
     assert replay.share == pytest.approx(1, rel=0.1) and "400 old pairs" in replay.why
+    assert "others each time" in replay.why
     assert len(told) == 2 and told[0].startswith(f"warning: not replayed: {tmp_path / 'gone.en'}: cannot be read")
 
 
@@ -91,6 +92,7 @@ def test_little_old_text_is_seen_whole(tokenizers: Tokenizers, tmp_path: Path, n
     old = as_files(pair_of(tmp_path, "old", 20))
     replay = replay_for(initial(tokenizers), old, new, ("en", "de"), NEW, lambda line: None)
     assert replay.sources == [{**old.settings, "weight": 1.0}] and replay.share == pytest.approx(110 / 300)
+    assert "fewer than new ones" in replay.why and "others each time" not in replay.why
 
 
 def test_without_any_the_user_is_warned(tokenizers: Tokenizers, new: Files) -> None:

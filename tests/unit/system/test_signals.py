@@ -35,6 +35,26 @@ with raised_signals():
         raise
 """
 
+SENT_BEFORE_THE_BLOCK = """
+import contextlib, signal, sys
+from pathlib import Path
+from transformer_mt.system.directories import scratch_directory
+from transformer_mt.system.signals import raised_signals
+
+class Stack(contextlib.ExitStack):
+    def _push_cm_exit(self, *_):
+        print([*Path(sys.argv[1]).iterdir()] != [])
+        sys.stdout.flush()
+        signal.raise_signal(signal.SIGTERM)
+
+def work():
+    with Stack() as cleanup:
+        cleanup.enter_context(scratch_directory(Path(sys.argv[1]) / "data"))
+
+with raised_signals():
+    work()
+"""
+
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -53,6 +73,14 @@ def own_handlers() -> Iterator[list[Any]]:
 
 def handlers() -> list[Any]:
     return [signal.getsignal(number) for number in NUMBERS]
+
+
+def test_a_signal_between_a_context_and_its_block_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SENT_BEFORE_THE_BLOCK, str(tmp_path)], stdout=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"True\n")
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.slow
